@@ -1,0 +1,243 @@
+"""The manifest: JSON lines that list items, their sources and where everything lies.
+
+The first line is `{"format": "avgn-manifest", "version": 1, "classes": [...]}`, every other line is one item.
+Boxes are x1, y1, x2, y2, normalised to the frame. Paths are relative to the manifest's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avgn.runtime.errors import InputError
+
+Box = tuple[float, float, float, float]
+FORMAT = "avgn-manifest"
+VERSION = 1
+BOX_SLACK = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One thing that sounds, is seen, or both."""
+
+    label: str
+    sounding: bool
+    on_screen: bool
+    boxes: tuple[Box, ...] = ()
+    mask: Path | None = None
+    intervals: tuple[tuple[float, float], ...] | None = None
+    track: tuple[Box | None, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One scene: a frame with a sound, or a video file, and the truth about its sources.
+
+    `mask_video` (optional) is an .npz whose array `index` [frames, h, w] uint8 holds 0 for the background and
+    k + 1 where source k is seen.
+    """
+
+    id: str
+    sources: tuple[Source, ...]
+    split: str
+    dataset: str
+    video: str
+    frame: Path | None = None
+    audio: Path | None = None
+    video_file: Path | None = None
+    mask_video: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """All items of a data set with the class list that their labels come from."""
+
+    path: Path
+    classes: tuple[str, ...]
+    items: tuple[Item, ...] = field(repr=False)
+
+
+def read_manifest(path: str | os.PathLike[str], *, check_files: bool = True) -> Manifest:
+    """Read and check a manifest.
+
+    With `check_files`, every file that an item names must exist.
+    Raises InputError that names the line for anything that can't be used.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"manifest {path} does not exist: give the path of a manifest.jsonl") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"manifest {path} can't be read ({error}): give a UTF-8 JSON-lines file") from None
+    if not lines:
+        raise InputError(f"manifest {path} is empty: its first line must name the format and the classes")
+    classes = _read_header(path, lines[0])
+    items: list[Item] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        item = _read_item(path, number, line, classes)
+        if item.id in seen:
+            raise InputError(f"{path} line {number}: id {item.id!r} was used in line {seen[item.id]}: ids are unique")
+        seen[item.id] = number
+        if check_files:
+            _check_files(path, number, item)
+        items.append(item)
+    return Manifest(path=path, classes=classes, items=tuple(items))
+
+
+def write_manifest(path: str | os.PathLike[str], classes: Sequence[str], items: Iterable[Item]) -> None:
+    """Write a manifest; paths inside are made relative to its folder. The file appears whole or not at all."""
+    path = Path(path)
+    base = path.parent.resolve()
+    lines = [json.dumps({"format": FORMAT, "version": VERSION, "classes": list(classes)})]
+    lines += [json.dumps(_item_to_dict(item, base)) for item in items]
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"manifest {path} can't be written ({error.strerror}): choose another folder") from None
+
+
+def _read_header(path: Path, line: str) -> tuple[str, ...]:
+    try:
+        header = json.loads(line)
+    except json.JSONDecodeError:
+        header = None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise InputError(f'{path} line 1: not a manifest: the first line must hold "format": "{FORMAT}"')
+    if header.get("version") != VERSION:
+        raise InputError(f"{path} line 1: version {header.get('version')!r} is not known: this avgn reads {VERSION}")
+    classes = header.get("classes")
+    if not isinstance(classes, list) or not classes or not all(isinstance(c, str) and c for c in classes):
+        raise InputError(f"{path} line 1: classes must be a list of names, got {classes!r}")
+    if len(set(classes)) != len(classes):
+        raise InputError(f"{path} line 1: a class is listed twice: class names are unique")
+    return tuple(classes)
+
+
+def _read_item(path: Path, number: int, line: str, classes: tuple[str, ...]) -> Item:
+    where = f"{path} line {number}"
+    try:
+        raw = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not valid JSON ({error.msg}): mend or remove the line") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{where}: an item must be a JSON object, got {type(raw).__name__}")
+    for key in ("id", "sources", "split"):
+        if key not in raw:
+            raise InputError(f"{where}: the item has no {key!r}: every item needs id, sources and split")
+    if not isinstance(raw["sources"], list):
+        raise InputError(f"{where}: sources must be a list, got {type(raw['sources']).__name__}")
+    base = path.parent
+
+    def file(key: str) -> Path | None:
+        value = raw.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise InputError(f"{where}: {key} must be a path, got {value!r}")
+        return base / value
+
+    return Item(
+        id=str(raw["id"]),
+        sources=tuple(_read_source(where, source, classes, base) for source in raw["sources"]),
+        split=str(raw["split"]),
+        dataset=str(raw.get("dataset", "")),
+        video=str(raw.get("video", raw["id"])),
+        frame=file("frame"),
+        audio=file("audio"),
+        video_file=file("video_file"),
+        mask_video=file("mask_video"),
+    )
+
+
+def _read_source(where: str, raw: Any, classes: tuple[str, ...], base: Path) -> Source:
+    if not isinstance(raw, dict) or "label" not in raw:
+        raise InputError(f"{where}: a source must be an object with a label, got {raw!r}")
+    label = raw["label"]
+    if label not in classes:
+        raise InputError(f"{where}: class {label!r} is not in the manifest's class list: add it or mend the label")
+    for key in ("sounding", "on_screen"):
+        if not isinstance(raw.get(key), bool):
+            raise InputError(f"{where}: {key!r} of {label!r} must be true or false, got {raw.get(key)!r}")
+    mask = raw.get("mask")
+    intervals = raw.get("intervals")
+    track = raw.get("track")
+    try:
+        return Source(
+            label=label,
+            sounding=raw["sounding"],
+            on_screen=raw["on_screen"],
+            boxes=tuple(_read_box(where, box) for box in raw.get("boxes", [])),
+            mask=None if mask is None else base / mask,
+            intervals=None if intervals is None else tuple((float(start), float(end)) for start, end in intervals),
+            track=None if track is None else tuple(None if b is None else _read_box(where, b) for b in track),
+        )
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{where}: source {label!r} is malformed ({error}): see the manifest format") from None
+
+
+def _read_box(where: str, raw: Any) -> Box:
+    if not isinstance(raw, (list, tuple)) or len(raw) != 4 or not all(isinstance(v, (int, float)) for v in raw):
+        raise InputError(f"{where}: a box must be four numbers x1, y1, x2, y2, got {raw!r}")
+    x1, y1, x2, y2 = (float(v) for v in raw)
+    if not all(-BOX_SLACK <= v <= 1 + BOX_SLACK for v in (x1, y1, x2, y2)):
+        raise InputError(f"{where}: box {raw!r} lies outside the image: coordinates are normalised to 0..1")
+    if x2 <= x1 or y2 <= y1:
+        raise InputError(f"{where}: box {raw!r} has no area: boxes are x1, y1, x2, y2 with x1 < x2 and y1 < y2")
+    return (x1, y1, x2, y2)
+
+
+def _check_files(path: Path, number: int, item: Item) -> None:
+    files = [item.frame, item.audio, item.video_file, item.mask_video, *(source.mask for source in item.sources)]
+    for file in files:
+        if file is not None and not file.is_file():
+            raise InputError(f"{path} line {number}: file {file} of item {item.id!r} does not exist")
+
+
+def _relative(file: Path | None, base: Path) -> str | None:
+    return None if file is None else Path(os.path.relpath(file.resolve(), base)).as_posix()
+
+
+def _item_to_dict(item: Item, base: Path) -> dict[str, Any]:
+    raw: dict[str, Any] = {
+        "id": item.id,
+        "frame": _relative(item.frame, base),
+        "audio": _relative(item.audio, base),
+        "sources": [_source_to_dict(source, base) for source in item.sources],
+        "split": item.split,
+        "dataset": item.dataset,
+        "video": item.video,
+    }
+    if item.video_file is not None:
+        raw["video_file"] = _relative(item.video_file, base)
+    if item.mask_video is not None:
+        raw["mask_video"] = _relative(item.mask_video, base)
+    return raw
+
+
+def _source_to_dict(source: Source, base: Path) -> dict[str, Any]:
+    raw: dict[str, Any] = {
+        "label": source.label,
+        "sounding": source.sounding,
+        "on_screen": source.on_screen,
+        "boxes": [list(box) for box in source.boxes],
+        "mask": _relative(source.mask, base),
+    }
+    if source.intervals is not None:
+        raw["intervals"] = [list(interval) for interval in source.intervals]
+    if source.track is not None:
+        raw["track"] = [None if box is None else list(box) for box in source.track]
+    return raw
