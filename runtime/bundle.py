@@ -1,0 +1,173 @@
+"""The bundle: a folder with bundle.json and the two graphs of a localizer, checked on load.
+
+Shapes: K maps (one per entry of `classes`), H x W the graphs' image size, h x w the map grid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import avgn
+from avgn.runtime.bundle_schema import BundleInfo, TensorSpec, Thresholds, Variant, from_json, to_json
+from avgn.runtime.errors import FailureError, InputError
+
+__all__ = [
+    "BUNDLE_FILE",
+    "Bundle",
+    "BundleInfo",
+    "TensorSpec",
+    "Thresholds",
+    "Variant",
+    "file_sha256",
+    "from_json",
+    "resolve_bundle_path",
+    "to_json",
+    "write_bundle_info",
+]
+
+BUNDLE_FILE = "bundle.json"
+SHIPPED = ("tiny",)
+HALVES = ("audio", "image")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A folder whose bundle.json and graph files were checked."""
+
+    path: Path
+    info: BundleInfo
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Bundle:
+        """Read and verify a bundle; the name "tiny" means the one shipped inside the package.
+
+        Raises InputError for a missing or malformed bundle.json, an unknown version, a graph that is missing,
+        has another hash or lies outside of the folder.
+        """
+        path = resolve_bundle_path(folder)
+        info_file = path / BUNDLE_FILE
+        try:
+            text = info_file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise InputError(f"{info_file} can't be read ({reason}): give a folder made by avgn export") from None
+        info = from_json(text, str(info_file))
+        for variant in info.variants:
+            for half in HALVES:
+                _check_graph(path, getattr(variant, half), variant.sha256[half])
+        return cls(path=path, info=info)
+
+    def graph(self, variant: Variant, half: str) -> Path:
+        """The file of one half ("audio" or "image") of a variant."""
+        name: str = getattr(variant, half)
+        return self.path / name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.info.classes
+
+    @property
+    def sample_rate(self) -> int:
+        return self.info.sample_rate
+
+    @property
+    def window_seconds(self) -> float:
+        return self.info.window_seconds
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.info.image_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) in cells."""
+        return self.info.grid
+
+    @property
+    def has_presence(self) -> bool:
+        return self.info.has_presence
+
+    @property
+    def thresholds(self) -> Thresholds:
+        return self.info.thresholds
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        return self.info.variants
+
+
+def resolve_bundle_path(folder: str | os.PathLike[str]) -> Path:
+    """The folder of a bundle given by path or by a shipped name; raises InputError when there is none."""
+    if isinstance(folder, str) and folder in SHIPPED:
+        path = Path(avgn.__file__).parent / "models" / folder
+        if not path.is_dir():
+            raise InputError(
+                f"the bundle {folder!r} is not part of this installation: give the path of a bundle folder"
+            )
+        return path
+    path = Path(folder)
+    try:
+        if path.is_dir():
+            return path
+        exists = path.exists()
+    except (OSError, ValueError):
+        exists = False
+    if exists:
+        raise InputError(f"bundle {path} is not a folder: give the folder that holds {BUNDLE_FILE}")
+    raise InputError(f"bundle {path} does not exist: give a folder made by avgn export, or the name tiny")
+
+
+def write_bundle_info(folder: str | os.PathLike[str], info: BundleInfo) -> Path:
+    """Write bundle.json into an existing folder; it appears whole or not at all.
+
+    Raises InputError when `info` breaks a rule of the schema, FailureError when the file can't be written.
+    """
+    text = to_json(info)
+    path = Path(folder) / BUNDLE_FILE
+    from_json(text, str(path))
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise FailureError(f"{path} can't be written ({error.strerror}): choose another folder") from None
+    return path
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """The sha256 of a file as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _check_graph(folder: Path, name: str, expected: str) -> None:
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or PureWindowsPath(name).drive:
+        raise InputError(f"{folder / BUNDLE_FILE}: graph path {name!r} is absolute: a bundle names files in its folder")
+    if ".." in PurePosixPath(name).parts or "\\" in name:
+        raise InputError(f"{folder / BUNDLE_FILE}: graph path {name!r} leaves the folder: export the bundle again")
+    try:
+        file = (folder / name).resolve()
+        if not file.is_relative_to(folder.resolve()):
+            raise InputError(f"graph {name!r} of {folder} is a link that leaves the folder: copy the file into it")
+        if not file.is_file():
+            raise InputError(f"graph {name!r} of bundle {folder} is missing: copy the whole folder or export again")
+        found = file_sha256(file)
+    except InputError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"graph {name!r} of bundle {folder} can't be read ({error}): export the bundle again"
+        ) from None
+    if found != expected:
+        raise InputError(
+            f"graph {name!r} of bundle {folder} has sha256 {found[:12]}..., bundle.json says {expected[:12]}...: "
+            "it was changed or cut off, so copy or export the bundle again"
+        )

@@ -1,0 +1,253 @@
+"""What bundle.json says, as frozen dataclasses, with strict reading and writing.
+
+Nothing but InputError leaves `from_json`, whatever the text holds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any, NoReturn
+
+from avgn.runtime.errors import InputError
+
+FORMAT = "avgn-bundle"
+VERSION = 1
+DTYPES = ("float32", "float16", "uint8", "int64", "int32", "int8", "bool")
+HALVES = ("audio", "image")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """One input or output of a graph: its name, dtype and shape; a string stands for a dynamic axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One pair of graphs. `audio` and `image` are file names in the bundle's folder.
+
+    `sha256`, `inputs` and `outputs` have the keys "audio" and "image"; `verified` holds the measured differences
+    from the core ({metric: value}), or None when this variant could not be run where it was made.
+    """
+
+    precision: str
+    engine: str
+    target: str
+    audio: str
+    image: str
+    sha256: dict[str, str]
+    inputs: dict[str, tuple[TensorSpec, ...]]
+    outputs: dict[str, tuple[TensorSpec, ...]]
+    verified: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Probabilities [K] at which a class counts as heard and as seen.
+
+    With `has_presence` false there are no probabilities: `visual` holds thresholds on the map's maximum, and
+    `audio` is not used.
+    """
+
+    audio: tuple[float, ...]
+    visual: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleInfo:
+    """The facts of a bundle. `classes` names the K maps; sizes are (height, width)."""
+
+    model: dict[str, Any]
+    classes: tuple[str, ...]
+    sample_rate: int
+    window_seconds: float
+    image_size: tuple[int, int]
+    grid: tuple[int, int]
+    thresholds: Thresholds
+    variants: tuple[Variant, ...]
+    has_presence: bool = True
+    audio_hop_seconds: float = 0.2
+    color_order: str = "RGB"
+    provenance: dict[str, Any] = field(default_factory=dict)
+    decision: dict[str, float] = field(default_factory=dict)
+    format: str = FORMAT
+    version: int = VERSION
+
+    @property
+    def window_samples(self) -> int:
+        """T, the samples of one audio window."""
+        return round(self.window_seconds * self.sample_rate)
+
+    @property
+    def hop_samples(self) -> int:
+        """The samples between two audio windows."""
+        return round(self.audio_hop_seconds * self.sample_rate)
+
+
+def to_json(info: BundleInfo) -> str:
+    """The text of bundle.json."""
+    try:
+        facts = {"format": info.format, "version": info.version, **asdict(info)}
+        return json.dumps(facts, indent=1, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise InputError(f"bundle.json can't hold these facts ({error}): use plain finite values") from None
+
+
+def from_json(text: str, where: str = "bundle.json") -> BundleInfo:
+    """Parse bundle.json; raises InputError that names `where`, the field and the way out."""
+    try:
+        raw = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        raise InputError(f"{where}: not valid JSON ({reason}): export the bundle again") from None
+    return _Reader(where).info(raw)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+class _Reader:
+    """Checks the fields one by one; every complaint names the file."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def fail(self, rule: str, value: Any) -> NoReturn:
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        raise InputError(f"{self.where}: {rule}, got {shown}: export the bundle again")
+
+    def info(self, raw: Any) -> BundleInfo:
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+            found = raw.get("format") if isinstance(raw, dict) else raw
+            self.fail(f'not a bundle: "format" must be "{FORMAT}"', found)
+        version = raw.get("version")
+        if type(version) is not int or version != VERSION:
+            raise InputError(
+                f"{self.where}: bundle version {str(version)[:20]} is not known: this avgn reads version {VERSION}, "
+                "so update avgn or export the bundle again"
+            )
+        classes = self.strings(raw.get("classes"), "classes")
+        if not classes or len(set(classes)) != len(classes):
+            self.fail("classes must be unique names, at least one", list(classes))
+        model = self.mapping(raw.get("model"), "model")
+        if not isinstance(model.get("name"), str):
+            self.fail("model must have a name", model.get("name"))
+        color_order = raw.get("color_order", "RGB")
+        if color_order != "RGB":
+            self.fail("color_order must be RGB", color_order)
+        has_presence = raw.get("has_presence", True)
+        if not isinstance(has_presence, bool):
+            self.fail("has_presence must be true or false", has_presence)
+        variants = raw.get("variants")
+        if not isinstance(variants, list) or not variants:
+            self.fail("variants must be a list with at least one entry", variants)
+        decision = self.mapping(raw.get("decision", {}), "decision")
+        info = BundleInfo(
+            model=model,
+            classes=classes,
+            sample_rate=self.integer(raw.get("sample_rate"), "sample_rate", 1000, 1_000_000),
+            window_seconds=self.number(raw.get("window_seconds"), "window_seconds", 0.01, 600),
+            image_size=self.pair(raw.get("image_size"), "image_size"),
+            grid=self.pair(raw.get("grid"), "grid"),
+            thresholds=self.thresholds(raw.get("thresholds"), len(classes)),
+            variants=tuple(self.variant(entry, number) for number, entry in enumerate(variants)),
+            has_presence=has_presence,
+            audio_hop_seconds=self.number(raw.get("audio_hop_seconds", 0.2), "audio_hop_seconds", 0.001, 600),
+            provenance=self.mapping(raw.get("provenance", {}), "provenance"),
+            decision={key: self.number(value, f"decision.{key[:40]}", -1e6, 1e6) for key, value in decision.items()},
+        )
+        if info.hop_samples < 1:
+            self.fail("audio_hop_seconds must be at least one sample", info.audio_hop_seconds)
+        return info
+
+    def variant(self, raw: Any, number: int) -> Variant:
+        name = f"variants[{number}]"
+        entry = self.mapping(raw, name)
+        texts = {key: entry.get(key) for key in ("precision", "engine", "target", "audio", "image")}
+        for key, value in texts.items():
+            if not isinstance(value, str) or not value or "\0" in value:
+                self.fail(f"{name}.{key} must be a name", value)
+        sha256 = self.mapping(entry.get("sha256"), f"{name}.sha256")
+        for half in HALVES:
+            value = sha256.get(half)
+            if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+                self.fail(f"{name}.sha256.{half} must be 64 hexadecimal digits", value)
+        verified = entry.get("verified")
+        if verified is not None:
+            measured = self.mapping(verified, f"{name}.verified")
+            verified = {key: self.number(value, f"{name}.verified", -1e30, 1e30) for key, value in measured.items()}
+        return Variant(
+            **texts,  # type: ignore[arg-type]
+            sha256={half: sha256[half] for half in HALVES},
+            inputs=self.tensors(entry.get("inputs"), f"{name}.inputs"),
+            outputs=self.tensors(entry.get("outputs"), f"{name}.outputs"),
+            verified=verified,
+        )
+
+    def tensors(self, raw: Any, name: str) -> dict[str, tuple[TensorSpec, ...]]:
+        entry = self.mapping(raw, name)
+        found: dict[str, tuple[TensorSpec, ...]] = {}
+        for half in HALVES:
+            specs = entry.get(half)
+            if not isinstance(specs, list) or not specs:
+                self.fail(f"{name}.{half} must be a list of tensors", specs)
+            found[half] = tuple(self.tensor(spec, f"{name}.{half}") for spec in specs)
+        return found
+
+    def tensor(self, raw: Any, name: str) -> TensorSpec:
+        entry = self.mapping(raw, name)
+        label, dtype, shape = entry.get("name"), entry.get("dtype"), entry.get("shape")
+        if not isinstance(label, str) or not label:
+            self.fail(f"{name}: a tensor must have a name", label)
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            self.fail(f"{name}: dtype must be one of {', '.join(DTYPES)}", dtype)
+        if not isinstance(shape, list):
+            self.fail(f"{name}: shape must be a list", shape)
+        for axis in shape:
+            if not (isinstance(axis, str) and axis) and not (type(axis) is int and 0 < axis < 2**31):
+                self.fail(f"{name}: an axis must be a positive size or a name", axis)
+        return TensorSpec(name=label, dtype=dtype, shape=tuple(shape))
+
+    def thresholds(self, raw: Any, count: int) -> Thresholds:
+        entry = self.mapping(raw, "thresholds")
+        values: dict[str, tuple[float, ...]] = {}
+        for key in ("audio", "visual"):
+            items = entry.get(key)
+            if not isinstance(items, list) or len(items) != count:
+                found = len(items) if isinstance(items, list) else items
+                self.fail(f"thresholds.{key} must list one value for each of the {count} classes", found)
+            values[key] = tuple(self.number(value, f"thresholds.{key}", -1e6, 1e6) for value in items)
+        return Thresholds(**values)
+
+    def mapping(self, raw: Any, name: str) -> dict[str, Any]:
+        if not isinstance(raw, dict):
+            self.fail(f"{name} must be an object", raw)
+        return raw
+
+    def strings(self, raw: Any, name: str) -> tuple[str, ...]:
+        if not isinstance(raw, list) or not all(isinstance(value, str) and value for value in raw):
+            self.fail(f"{name} must be a list of names", raw)
+        return tuple(raw)
+
+    def number(self, raw: Any, name: str, low: float, high: float) -> float:
+        if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not low <= raw <= high or math.isnan(raw):
+            self.fail(f"{name} must be a number from {low:g} to {high:g}", raw)
+        return float(raw)
+
+    def integer(self, raw: Any, name: str, low: int, high: int) -> int:
+        if type(raw) is not int or not low <= raw <= high:
+            self.fail(f"{name} must be a whole number from {low} to {high}", raw)
+        return raw
+
+    def pair(self, raw: Any, name: str) -> tuple[int, int]:
+        if not isinstance(raw, list) or len(raw) != 2:
+            self.fail(f"{name} must be [height, width]", raw)
+        return (self.integer(raw[0], name, 1, 65536), self.integer(raw[1], name, 1, 65536))
