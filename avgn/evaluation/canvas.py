@@ -1,0 +1,107 @@
+"""The canvas that maps and masks are compared on: boxes and masks to pixels, grids to pixels and back.
+
+H x W is the canvas, h x w a model's grid, K maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avgn.runtime.errors import InputError
+from avgn.runtime.manifest import Box, Source
+
+Array = NDArray[Any]
+
+CANVAS = (224, 224)
+
+
+def box_mask(boxes: Sequence[Box], size: tuple[int, int] = CANVAS) -> Array:
+    """The union of boxes (x1, y1, x2, y2 normalised) as [H, W] bool: int(clip(x, 0, 1) * size), half-open."""
+    height, width = size
+    mask = np.zeros(size, dtype=bool)
+    for box in boxes:
+        x1, y1, x2, y2 = (min(max(float(v), 0.0), 1.0) for v in box)
+        mask[int(y1 * height) : int(y2 * height), int(x1 * width) : int(x2 * width)] = True
+    return mask
+
+
+def read_mask(path: Path, size: tuple[int, int] = CANVAS) -> Array:
+    """A mask image (anything but 0 is the object) as [H, W] bool: true where at least half of the area is."""
+    import cv2
+
+    image = cv2.imdecode(np.frombuffer(_read_bytes(path), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise InputError(f"mask {path} is not an image that can be read: write it as PNG")
+    if image.ndim == 3:
+        image = image[..., :3].max(axis=2)
+    return resize_mask(image > 0, size)
+
+
+def resize_mask(mask: Array, size: tuple[int, int] = CANVAS) -> Array:
+    """A mask [h, w] at another size: true where it covers at least half of the new pixel's area."""
+    if mask.shape == tuple(size):
+        return mask.astype(bool)
+    return np.asarray(area_average(mask.astype(np.float64), size) >= 0.5 - 1e-9)
+
+
+def source_mask(sources: Sequence[Source], size: tuple[int, int] = CANVAS) -> Array:
+    """The union of the masks of sources (the mask file where there is one, else the boxes) as [H, W] bool."""
+    union = np.zeros(size, dtype=bool)
+    for source in sources:
+        union |= box_mask(source.boxes, size) if source.mask is None else read_mask(source.mask, size)
+    return union
+
+
+def area_average(values: Array, size: tuple[int, int]) -> Array:
+    """The mean of `values` [H, W] over each cell of a grid of `size` (h, w); cells may cut through pixels."""
+    rows = _overlap(values.shape[0], size[0])
+    columns = _overlap(values.shape[1], size[1])
+    return np.asarray(rows @ values @ columns.T)
+
+
+def upsample_bilinear(maps: Array, size: tuple[int, int] = CANVAS) -> Array:
+    """Bilinear upsampling with half-pixel centres (align_corners=False): [..., h, w] -> [..., H, W] float32.
+
+    Written as a + t (b - a), so that level regions stay exactly level and ties stay ties.
+    """
+    maps = np.asarray(maps, dtype=np.float32)
+    low, high, t = _taps(maps.shape[-1], size[1])
+    left = maps[..., low]
+    maps = left + t * (maps[..., high] - left)
+    low, high, t = _taps(maps.shape[-2], size[0])
+    top = maps[..., low, :]
+    return np.asarray(top + t[:, None] * (maps[..., high, :] - top))
+
+
+def centre_map(size: tuple[int, int] = CANVAS) -> Array:
+    """Minus the distance of each pixel's centre to the canvas's centre: the map that looks at nothing."""
+    y = np.arange(size[0]) + 0.5 - size[0] / 2
+    x = np.arange(size[1]) + 0.5 - size[1] / 2
+    return np.asarray(-np.hypot(y[:, None], x[None, :]))
+
+
+def _taps(source: int, target: int) -> tuple[Array, Array, Array]:
+    position = np.maximum((np.arange(target) + 0.5) * source / target - 0.5, 0)
+    low = np.minimum(position.astype(np.int64), source - 1)
+    high = np.minimum(low + 1, source - 1)
+    return low, high, (position - low).astype(np.float32)
+
+
+def _overlap(source: int, target: int) -> Array:
+    """[target, source] weights: the share of each target cell that each source pixel covers."""
+    edges = np.arange(target + 1) * source / target
+    pixel = np.arange(source)
+    covered = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+    return np.clip(covered, 0, None) * target / source
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"file {path} can't be read ({error.strerror}): mend the path or remove the item") from None

@@ -1,0 +1,142 @@
+"""The quantities of localization, as pure numpy functions.
+
+P pixels of the canvas, N maps or items, S sources, M maps. `mask` g is boolean, or a weight in 0..1 where
+annotators disagree; `score` S is the soft map at the mask's size; B is the binarised map.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+AUC_THRESHOLDS = np.arange(21) / 20
+_AUC_WEIGHTS = np.where((np.arange(21) == 0) | (np.arange(21) == 20), 0.5, 1.0) / 20
+
+
+def iou(binary: Array, mask: Array) -> Array:
+    """Intersection over union: sum(B g) / (sum(g) + sum(B [g = 0])).
+
+    binary: [..., H, W] bool; mask: [..., H, W] bool or weights (then it is the consensus IoU).
+    Returns [...] float64; NaN where both are empty.
+    """
+    binary = np.asarray(binary, dtype=bool)
+    weight = np.asarray(mask)
+    if weight.dtype == bool:
+        inside = (binary & weight).sum(axis=(-2, -1)).astype(np.float64)
+    else:
+        inside = np.where(binary, weight, 0).sum(axis=(-2, -1), dtype=np.float64)
+    union = weight.sum(axis=(-2, -1), dtype=np.float64) + (binary & (weight == 0)).sum(axis=(-2, -1))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(union > 0, inside / np.where(union > 0, union, 1), np.nan))
+
+
+def success_rate(values: Array, threshold: float) -> float:
+    """The share of values [N] that reach the threshold; NaN without values."""
+    values = np.asarray(values)
+    return float(np.mean(values >= threshold)) if values.size else float("nan")
+
+
+def area_under_success(values: Array) -> Array:
+    """Each value's own area under its success curve over t = 0, 1/20, ..., 1 (trapezoid): [...] -> [...].
+
+    The mean over items is the AUC of their success rates, because the trapezoid is linear.
+    """
+    reached = np.asarray(values)[..., None] >= AUC_THRESHOLDS
+    return np.asarray(reached @ _AUC_WEIGHTS)
+
+
+def auc(values: Array) -> float:
+    """The area under the success rate of values [N] over t = i/20; NaN without values."""
+    values = np.asarray(values)
+    return float(area_under_success(values).mean()) if values.size else float("nan")
+
+
+def average_precision(scores: Array, masks: Array) -> Array:
+    """Pixel AP of every map against every mask, ties handled as in scikit-learn.
+
+    scores: [M, ...] soft maps; masks: [S, ...] of the same pixels; a pixel is positive where its mask is > 0.
+    Returns [M, S] float64; NaN for an empty mask. AP = mean over the positives p of
+    #{positives >= s_p} / #{pixels >= s_p}. Raises ValueError for maps that hold NaN.
+    """
+    flat = np.asarray(scores).reshape(len(scores), -1)
+    positive = np.asarray(masks).reshape(len(masks), -1) > 0
+    if np.isnan(flat).any():
+        raise ValueError("scores hold NaN: average precision is undefined for them")
+    result = np.full((len(flat), len(positive)), np.nan)
+    for m, score in enumerate(flat):
+        ordered = np.sort(score)
+        for s, chosen in enumerate(positive):
+            if not chosen.any():
+                continue
+            hits = np.sort(score[chosen])
+            above = len(ordered) - np.searchsorted(ordered, hits, side="left")
+            hits_above = len(hits) - np.searchsorted(hits, hits, side="left")
+            result[m, s] = np.mean(hits_above / above)
+    return result
+
+
+def permutation_invariant_ap(ap: Array) -> float:
+    """PIAP of one image: the best one-to-one assignment of maps to sources, divided by the number of sources.
+
+    ap: [M, S] AP of each map against each source. With fewer maps than sources the rest score 0, with more
+    the best S count.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    ap = np.asarray(ap, dtype=np.float64)
+    if ap.shape[1] == 0:
+        raise ValueError("PIAP needs at least one source: leave images without sources out")
+    rows, columns = linear_sum_assignment(ap, maximize=True)
+    return float(ap[rows, columns].sum() / ap.shape[1])
+
+
+def min_max(maps: Array) -> tuple[Array, Array]:
+    """Each map [..., H, W] scaled to 0..1; flat maps become zeros. Returns (maps, is_flat [...])."""
+    low = maps.min(axis=(-2, -1), keepdims=True)
+    span = maps.max(axis=(-2, -1), keepdims=True) - low
+    flat = span == 0
+    return (maps - low) / np.where(flat, 1, span), flat[..., 0, 0]
+
+
+def at_least_median(score: Array) -> Array:
+    """B = [S >= median(S)] of each map [..., H, W]."""
+    median = np.median(score.reshape(*score.shape[:-2], -1), axis=-1)
+    return np.asarray(score >= median[..., None, None])
+
+
+def top_pixels(score: Array, count: int) -> tuple[Array, bool]:
+    """The `count` highest pixels of one map [H, W]; ties go by value, then row-major.
+
+    Returns (B [H, W] bool, tied): `tied` says that the row-major order decided.
+    """
+    flat = score.ravel()
+    if not 0 <= count <= flat.size:
+        raise ValueError(f"count must lie in 0..{flat.size}, got {count}")
+    chosen = np.zeros(flat.size, dtype=bool)
+    if count == 0:
+        return chosen.reshape(score.shape), False
+    threshold = np.partition(flat, flat.size - count)[flat.size - count]
+    chosen[flat > threshold] = True
+    level = np.flatnonzero(flat == threshold)
+    needed = count - int(chosen.sum())
+    chosen[level[:needed]] = True
+    return chosen.reshape(score.shape), len(level) > needed
+
+
+def f1(true_positives: Array, false_positives: Array, false_negatives: Array) -> Array:
+    """F1 = 2 TP / (2 TP + FP + FN), elementwise; NaN where nothing was there and nothing was said."""
+    total = 2 * np.asarray(true_positives, dtype=np.float64) + false_positives + false_negatives
+    return np.asarray(np.where(total > 0, 2 * np.asarray(true_positives) / np.where(total > 0, total, 1), np.nan))
+
+
+def terciles(areas: Array) -> Array:
+    """The size group of each area [N]: 0 small, 1 medium, 2 large, cut at the 1/3 and 2/3 quantiles."""
+    areas = np.asarray(areas, dtype=np.float64)
+    if not areas.size:
+        return np.zeros(0, dtype=np.int64)
+    cuts = np.quantile(areas, [1 / 3, 2 / 3])
+    return np.asarray((areas > cuts[0]).astype(np.int64) + (areas > cuts[1]))
