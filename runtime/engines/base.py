@@ -1,0 +1,120 @@
+"""The contract of every engine, and the checks of what goes in and what the graphs declare.
+
+Shapes: B batch, T samples of a window, K maps, D embedding, H x W the graphs' image size, h x w the map grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from avgn.runtime.bundle import BundleInfo, TensorSpec
+from avgn.runtime.errors import InputError
+
+Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+
+INPUTS = {"audio": ("waveform",), "image": ("image", "sources")}
+OUTPUTS = {"audio": ("sources", "audio_prob"), "image": ("maps", "visual_prob")}
+PROBABILITIES = ("audio_prob", "visual_prob")
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs the two halves: numpy in, numpy out, float32, safe to share between threads."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def info(self) -> BundleInfo: ...
+
+    def run_audio(self, waveform: Floats) -> dict[str, Floats]:
+        """waveform [B, T] float32 -> {"sources" [B, K, D], "audio_prob" [B, K]}; ValueError for other shapes."""
+        ...
+
+    def run_image(self, image: Pixels, sources: Floats) -> dict[str, Floats]:
+        """image [B, H, W, 3] uint8 RGB, sources [B, K, D] -> {"maps" [B, K, h, w], "visual_prob" [B, K]}."""
+        ...
+
+
+def check_waveform(info: BundleInfo, waveform: Floats) -> None:
+    """Raise ValueError unless `waveform` is [B, T] float32 with the bundle's window length."""
+    expected = f"float32 [B, {info.window_samples}] with B >= 1"
+    if (
+        waveform.dtype != np.float32
+        or waveform.ndim != 2
+        or waveform.shape[1] != info.window_samples
+        or not len(waveform)
+    ):
+        raise ValueError(
+            f"waveform must be {expected}, got {waveform.dtype} {list(waveform.shape)}: "
+            "cut or pad the sound with avgn.runtime.audio.fit_window"
+        )
+
+
+def check_image(info: BundleInfo, image: Pixels, sources: Floats) -> None:
+    """Raise ValueError unless image and sources have the bundle's shapes and one batch size."""
+    height, width = info.image_size
+    if image.dtype != np.uint8 or image.ndim != 4 or image.shape[1:] != (height, width, 3) or not len(image):
+        raise ValueError(
+            f"image must be uint8 [B, {height}, {width}, 3] with B >= 1, got {image.dtype} {list(image.shape)}: "
+            "resize it with avgn.runtime.image.resize"
+        )
+    if sources.dtype != np.float32 or sources.ndim != 3 or sources.shape[:2] != (len(image), len(info.classes)):
+        raise ValueError(
+            f"sources must be float32 [{len(image)}, {len(info.classes)}, D] to go with the image, "
+            f"got {sources.dtype} {list(sources.shape)}: give what run_audio returned, one row per image"
+        )
+
+
+def check_graph(
+    where: str,
+    half: str,
+    info: BundleInfo,
+    declared: Mapping[str, Sequence[TensorSpec]],
+    found: Mapping[str, Sequence[TensorSpec]],
+) -> None:
+    """Raise InputError unless a graph's tensors are those of the contract and of bundle.json.
+
+    `declared` and `found` have the keys "inputs" and "outputs"; axes that either side calls dynamic match anything.
+    """
+    count = len(info.classes)
+    sizes: dict[str, tuple[int | str, ...]] = {
+        "waveform": ("B", info.window_samples),
+        "image": ("B", *info.image_size, 3),
+        "sources": ("B", count, "D"),
+        "maps": ("B", count, *info.grid),
+        "audio_prob": ("B", count),
+        "visual_prob": ("B", count),
+    }
+    for side, names in (("inputs", INPUTS[half]), ("outputs", OUTPUTS[half])):
+        specs = {spec.name: spec for spec in found[side]}
+        needed = [name for name in names if info.has_presence or name not in PROBABILITIES]
+        if missing := [name for name in needed if name not in specs]:
+            raise InputError(
+                f"{where}: the {half} graph's {side} are {sorted(specs)}, without {missing[0]!r}: export it again"
+            )
+        rules: list[tuple[str, str | None, Sequence[int | str], str]]
+        rules = [(spec.name, spec.dtype, spec.shape, "bundle.json says") for spec in declared[side]]
+        rules += [(name, None, sizes[name], "the bundle's sizes ask for") for name in names if name in specs]
+        for name, dtype, shape, who in rules:
+            if name not in specs:
+                raise InputError(
+                    f"{where}: bundle.json lists {half} {side[:-1]} {name!r}, the graph has {sorted(specs)}"
+                )
+            actual = specs[name]
+            if (dtype is not None and actual.dtype != dtype) or not _agree(shape, actual.shape):
+                raise InputError(
+                    f"{where}: {name!r} of the {half} graph is {actual.dtype} {list(actual.shape)}, "
+                    f"{who} {dtype or 'any'} {list(shape)}: export the bundle again"
+                )
+
+
+def _agree(one: Sequence[int | str], other: Sequence[int | str]) -> bool:
+    if len(one) != len(other):
+        return False
+    return all(isinstance(a, str) or isinstance(b, str) or a == b for a, b in zip(one, other, strict=True))

@@ -1,0 +1,94 @@
+"""ONNX Runtime on the CPU: one session per half."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from avgn.runtime.bundle import Bundle, BundleInfo, TensorSpec, Variant
+from avgn.runtime.engines.base import OUTPUTS, PROBABILITIES, check_graph, check_image, check_waveform
+from avgn.runtime.engines.threads import physical_cores
+from avgn.runtime.errors import InputError, MissingExtraError
+
+Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+
+DTYPES = {"float": "float32", "float16": "float16", "uint8": "uint8", "int64": "int64", "int32": "int32"}
+
+
+class OnnxRuntimeEngine:
+    """Runs a variant's ONNX graphs; sessions are thread-safe, so one engine serves many streams."""
+
+    def __init__(
+        self, bundle: Bundle, variant: Variant, *, threads: int | None = None, providers: Sequence[str] | None = None
+    ) -> None:
+        """Load both graphs.
+
+        `threads`: per graph, default the physical cores. Raises MissingExtraError without onnxruntime, InputError for
+        a graph that can't be loaded or whose tensors are not those of bundle.json.
+        """
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingExtraError("onnxruntime", "cpu") from None
+        if threads is not None and threads < 1:
+            raise InputError(f"threads must be at least 1, got {threads}: leave it out to use all physical cores")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or physical_cores()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # spinning threads would take the cores that decoding and encoding need
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._info = bundle.info
+        self._sessions: dict[str, Any] = {}
+        for half in ("audio", "image"):
+            file = bundle.graph(variant, half)
+            try:
+                session = onnxruntime.InferenceSession(
+                    str(file), options, providers=list(providers or ["CPUExecutionProvider"])
+                )
+            except Exception as error:
+                reason = " ".join(str(error).split())[:160]
+                raise InputError(f"graph {file} can't be loaded ({reason}): export the bundle again") from None
+            declared = {"inputs": variant.inputs[half], "outputs": variant.outputs[half]}
+            found = {"inputs": _specs(session.get_inputs()), "outputs": _specs(session.get_outputs())}
+            check_graph(str(file), half, bundle.info, declared, found)
+            self._sessions[half] = session
+        self._names = {half: [spec.name for spec in s.get_outputs()] for half, s in self._sessions.items()}
+
+    @property
+    def name(self) -> str:
+        return "onnxruntime"
+
+    @property
+    def info(self) -> BundleInfo:
+        return self._info
+
+    def run_audio(self, waveform: Floats) -> dict[str, Floats]:
+        """waveform [B, T] float32 -> {"sources" [B, K, D], "audio_prob" [B, K]} (ones without presence heads)."""
+        check_waveform(self._info, waveform)
+        return self._run("audio", {"waveform": waveform})
+
+    def run_image(self, image: Pixels, sources: Floats) -> dict[str, Floats]:
+        """image [B, H, W, 3] uint8, sources [B, K, D] -> {"maps" [B, K, h, w], "visual_prob" [B, K]}."""
+        check_image(self._info, image, sources)
+        return self._run("image", {"image": image, "sources": sources})
+
+    def _run(self, half: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, Floats]:
+        values = self._sessions[half].run(self._names[half], feed)
+        found = {name: np.asarray(value, np.float32) for name, value in zip(self._names[half], values, strict=True)}
+        batch = len(next(iter(feed.values())))
+        ones = np.ones((batch, len(self._info.classes)), np.float32)
+        return {name: found.get(name, ones) if name in PROBABILITIES else found[name] for name in OUTPUTS[half]}
+
+
+def _specs(values: Sequence[Any]) -> list[TensorSpec]:
+    specs = []
+    for value in values:
+        dtype = value.type.removeprefix("tensor(").removesuffix(")")
+        shape = tuple(axis if isinstance(axis, int) else str(axis or "?") for axis in value.shape)
+        specs.append(TensorSpec(name=value.name, dtype=DTYPES.get(dtype, dtype), shape=shape))
+    return specs

@@ -1,0 +1,50 @@
+"""Frames and maps as the halves expect them: the one definition of resizing for training, evaluation and live use."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+
+from avgn.runtime.errors import MissingExtraError
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+def import_cv2() -> ModuleType:
+    """OpenCV; raises MissingExtraError when it is not installed."""
+    try:
+        import cv2
+    except ImportError:
+        raise MissingExtraError("opencv", "runtime") from None
+    module: ModuleType = cv2
+    return module
+
+
+def resize(rgb: Pixels, size: tuple[int, int]) -> Pixels:
+    """Squash a frame [H, W, 3] uint8 to size (h, w): pixel areas where it shrinks, then bilinear where it grows."""
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
+        raise ValueError(f"a frame must be uint8 [H, W, 3], got {rgb.dtype} {rgb.shape}")
+    height, width = size
+    if height < 1 or width < 1:
+        raise ValueError(f"size must be (height, width) of at least 1, got {size}")
+    cv2 = import_cv2()
+    shrunk = (min(height, rgb.shape[0]), min(width, rgb.shape[1]))
+    if shrunk != rgb.shape[:2]:
+        rgb = cv2.resize(rgb, shrunk[::-1], interpolation=cv2.INTER_AREA)
+    if shrunk != (height, width):
+        rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(rgb)
+
+
+def upsample_map(maps: Floats, size: tuple[int, int]) -> Floats:
+    """Bilinear resizing, align_corners=False, of a map [h, w] or of maps [K, h, w] to size (H, W)."""
+    if maps.ndim not in (2, 3) or maps.size == 0:
+        raise ValueError(f"maps must be [h, w] or [K, h, w], got shape {maps.shape}")
+    cv2 = import_cv2()
+    stack = maps[None] if maps.ndim == 2 else maps
+    flipped = (size[1], size[0])
+    out = np.stack([cv2.resize(m, flipped, interpolation=cv2.INTER_LINEAR) for m in stack.astype(np.float32)])
+    return out[0] if maps.ndim == 2 else out
