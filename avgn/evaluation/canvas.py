@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.runtime.errors import InputError
+from avgn.runtime.image import upsample_map
 from avgn.runtime.manifest import Box, Source
 
 Array = NDArray[Any]
@@ -65,17 +66,19 @@ def area_average(values: Array, size: tuple[int, int]) -> Array:
 
 
 def upsample_bilinear(maps: Array, size: tuple[int, int] = CANVAS) -> Array:
-    """Bilinear upsampling with half-pixel centres (align_corners=False): [..., h, w] -> [..., H, W] float32.
-
-    Written as a + t (b - a), so that level regions stay exactly level and ties stay ties.
-    """
+    """The runtime's bilinear upsampling [K, h, w] -> [K, H, W] float32; level maps stay exactly level."""
     maps = np.asarray(maps, dtype=np.float32)
-    low, high, t = _taps(maps.shape[-1], size[1])
-    left = maps[..., low]
-    maps = left + t * (maps[..., high] - left)
-    low, high, t = _taps(maps.shape[-2], size[0])
-    top = maps[..., low, :]
-    return np.asarray(top + t[:, None] * (maps[..., high, :] - top))
+    if not len(maps):
+        return np.zeros((0, *size), dtype=np.float32)
+    canvas = np.array(upsample_map(maps, size))
+    flat = is_flat(maps)
+    canvas[flat] = maps[flat, :1, :1]
+    return canvas
+
+
+def is_flat(maps: Array) -> Array:
+    """Which maps [K, h, w] hold one value only: [K] bool."""
+    return np.asarray(maps.max(axis=(-2, -1)) == maps.min(axis=(-2, -1)))
 
 
 def centre_map(size: tuple[int, int] = CANVAS) -> Array:
@@ -83,13 +86,6 @@ def centre_map(size: tuple[int, int] = CANVAS) -> Array:
     y = np.arange(size[0]) + 0.5 - size[0] / 2
     x = np.arange(size[1]) + 0.5 - size[1] / 2
     return np.asarray(-np.hypot(y[:, None], x[None, :]))
-
-
-def _taps(source: int, target: int) -> tuple[Array, Array, Array]:
-    position = np.maximum((np.arange(target) + 0.5) * source / target - 0.5, 0)
-    low = np.minimum(position.astype(np.int64), source - 1)
-    high = np.minimum(low + 1, source - 1)
-    return low, high, (position - low).astype(np.float32)
 
 
 def _overlap(source: int, target: int) -> Array:

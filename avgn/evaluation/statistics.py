@@ -72,3 +72,13 @@ def _divide(numerator: Array, denominator: Array, scale: float) -> Array:
     known = ~np.isnan(ratio)
     total = known.sum(axis=1)
     return np.where(total > 0, np.where(known, ratio, 0).sum(axis=1) / np.where(total > 0, total, 1), np.nan)
+
+
+def cluster_mean(ratio: Ratio, clusters: Array) -> float | None:
+    """The mean over clusters (videos) of each cluster's own value; clusters without a value are left out."""
+    _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
+    count = int(cluster.max()) + 1 if len(cluster) else 0
+    numerator = _by_cluster(ratio.numerator, cluster, count)
+    values = _divide(numerator, _by_cluster(ratio.denominator, cluster, count), ratio.scale)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else None

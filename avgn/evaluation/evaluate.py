@@ -1,0 +1,285 @@
+"""Evaluating a localizer on a manifest under named protocols, with classes given and predicted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avgn.evaluation import bounds
+from avgn.evaluation.inference import Engine, Predictions, Progress, has_shared_map, predict
+from avgn.evaluation.metrics import terciles
+from avgn.evaluation.protocols import Protocol, find_protocol
+from avgn.evaluation.scoring import (
+    ImageScorer,
+    ImageScores,
+    Truth,
+    best_scores,
+    chance_scores,
+    fixed_scores,
+    read_truth,
+)
+from avgn.evaluation.statistics import Ratio, bootstrap_intervals, cluster_mean, ratio_value
+from avgn.evaluation.tables import (
+    ScoreTable,
+    build_table,
+    class_f1_ratios,
+    image_ratios,
+    map_ratios,
+    source_f1_ratios,
+    source_ratios,
+)
+from avgn.runtime.errors import InputError
+from avgn.runtime.manifest import Manifest
+
+Array = NDArray[Any]
+Result = dict[str, Any]
+
+CLASS_MODES = ("given", "predicted")
+SIZES = ("small", "medium", "large")
+PER_VIDEO = ("CAP", "PIAP", "CIoU@0.3", "AUC")
+
+
+def evaluate(
+    engine: Engine,
+    manifest: Manifest,
+    protocols: Sequence[str] = ("source-wise", "adaptive"),
+    classes: Sequence[str] = CLASS_MODES,
+    *,
+    thresholds: tuple[Array, Array] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    batch_size: int = 16,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> list[Result]:
+    """Scores of a model, one result per protocol and way to choose the classes.
+
+    thresholds: (audio [K], visual [K]) in place of the model's own. bootstrap: samples for the 95 % intervals,
+    0 for none. `progress(done, total)` counts items, once when they are run and once when they are scored.
+    Protocol "video" runs the streaming localizer over the manifest's video files.
+    Returns dicts with "protocol", "classes", "metrics" (percent; "false sources per image" is a count), "ci95",
+    "floor", "chance", "ceiling" (all three with the right classes), "by_size", "per_video", "counts", "items"
+    (images with a scored map), "images" (all that were run) and "skipped" ({reason: count}).
+    Raises InputError for unknown protocols, other classes than the model's and unreadable files.
+    """
+    still = [find_protocol(name) for name in protocols if name != "video"]
+    _check_modes(engine, classes)
+    results: list[Result] = []
+    if still:
+        total = 2 * len(manifest.items)
+        predictions = predict(
+            engine,
+            manifest,
+            batch_size=batch_size,
+            skip_bad=skip_bad,
+            progress=(lambda done, _: progress(done, total)) if progress else None,
+        )
+        run = _Run(engine, predictions, thresholds, needs_predicted="predicted" in classes)
+        run.score(still, classes, (lambda done, n: progress(total - n + done, total)) if progress else None)
+        results += [run.result(protocol, mode, bootstrap, seed) for protocol in still for mode in classes]
+    if "video" in protocols:
+        from avgn.evaluation.video import evaluate_video
+
+        results.append(evaluate_video(engine, manifest, skip_bad=skip_bad, progress=progress))
+    return results
+
+
+def decide(engine: Engine, predictions: Predictions, thresholds: tuple[Array, Array] | None) -> tuple[Array, Array]:
+    """(heard, seen), both [N, K] bool: p^a and p^v at or above their thresholds.
+
+    Without presence heads both say whether the map's maximum reaches the visual threshold.
+    """
+    info = engine.info
+    audio, visual = thresholds if thresholds is not None else (info.thresholds.audio, info.thresholds.visual)
+    audio, visual = np.asarray(audio, dtype=np.float64), np.asarray(visual, dtype=np.float64)
+    expected = (len(info.classes),)
+    if visual.shape != expected or (info.has_presence and audio.shape != expected):
+        raise InputError(f"thresholds must be one per class ({expected[0]}), got {audio.shape} and {visual.shape}")
+    if not info.has_presence:
+        seen = predictions.maps.max(axis=(-2, -1)) >= visual
+        return seen, seen
+    return predictions.audio_prob >= audio, predictions.visual_prob >= visual
+
+
+def _check_modes(engine: Engine, classes: Sequence[str]) -> None:
+    for mode in classes:
+        if mode not in CLASS_MODES:
+            raise InputError(f"classes {mode!r} is not known: choose from {', '.join(CLASS_MODES)}")
+    if "predicted" in classes and has_shared_map(engine.info):
+        raise InputError("this model gives one map for the whole mixture and predicts no classes: use classes given")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bounds:
+    floor: list[ImageScores | None]
+    chance: list[ImageScores | None]
+    ceiling: list[ImageScores | None]
+
+
+class _Run:
+    """One model's predictions with the truth of their items, scored."""
+
+    def __init__(
+        self, engine: Engine, predictions: Predictions, thresholds: tuple[Array, Array] | None, needs_predicted: bool
+    ) -> None:
+        self.info = engine.info
+        self.predictions = predictions
+        self.shared = has_shared_map(engine.info)
+        self.truths: list[Truth] = []
+        shape = (len(predictions.items), len(engine.info.classes))
+        if self.shared:
+            self.heard = self.seen = np.zeros(shape, dtype=bool)
+        elif needs_predicted or engine.info.has_presence:
+            self.heard, self.seen = decide(engine, predictions, thresholds)
+        else:
+            self.heard = self.seen = np.zeros(shape, dtype=bool)
+        self._scores: dict[tuple[str, str], list[ImageScores | None]] = {}
+        self._bounds: dict[str, _Bounds] = {}
+        self._counts: dict[tuple[str, str], Counter[str]] = {}
+
+    def score(self, protocols: Sequence[Protocol], modes: Sequence[str], progress: Progress | None) -> None:
+        """Read each item's truth and score its maps under all protocols and modes."""
+        grid = (self.predictions.maps.shape[2], self.predictions.maps.shape[3])
+        fixed = {p.canvas: (bounds.centre_blob(p.canvas), bounds.noise(p.canvas)) for p in protocols}
+        for protocol in protocols:
+            self._bounds[protocol.name] = _Bounds(floor=[], chance=[], ceiling=[])
+            for mode in modes:
+                self._scores[protocol.name, mode] = []
+                self._counts[protocol.name, mode] = Counter()
+        for n, item in enumerate(self.predictions.items):
+            truth = read_truth(item, self.names(item.sources), protocols[0].canvas)
+            self.truths.append(truth)
+            chosen = {mode: self.chosen(n, mode) for mode in modes}
+            needed = sorted({k for ks in chosen.values() for k in ks}) if truth.labels else []
+            scorer = ImageScorer(truth, {k: self.predictions.maps[n, 0 if self.shared else k] for k in needed})
+            for protocol in protocols:
+                for mode in modes:
+                    self._score_one(scorer, protocol, mode, chosen[mode])
+                limits = self._bounds[protocol.name]
+                centre, random = fixed[protocol.canvas]
+                some = bool(truth.labels)
+                limits.floor.append(fixed_scores(centre, truth, protocol) if some else None)
+                limits.chance.append(chance_scores(random, truth, protocol) if some else None)
+                limits.ceiling.append(best_scores(truth, grid, protocol) if some else None)
+            if progress:
+                progress(n + 1, len(self.predictions.items))
+
+    def _score_one(self, scorer: ImageScorer, protocol: Protocol, mode: str, chosen: Sequence[int]) -> None:
+        if not scorer.truth.labels:
+            self._scores[protocol.name, mode].append(None)
+            return
+        scores = scorer.scores(protocol, chosen)
+        self._scores[protocol.name, mode].append(scores)
+        counts = self._counts[protocol.name, mode]
+        counts["sources"] += len(scores.ap)
+        counts["missed sources"] += int((~scores.found).sum())
+        counts["surplus maps"] += scores.surplus
+        counts["flat maps"] += len(scorer.flat & set(chosen) & set(scorer.truth.labels))
+        counts["tied maps"] += scorer.tied(protocol, chosen)
+
+    def names(self, sources: Sequence[Any]) -> Sequence[str]:
+        """The class list; for a shared map the labels of the item itself."""
+        return sorted({source.label for source in sources}) if self.shared else self.info.classes
+
+    def chosen(self, n: int, mode: str) -> list[int]:
+        """The classes of image n whose maps are scored."""
+        if mode == "given":
+            return list(self.truths[n].labels)
+        return [int(k) for k in np.flatnonzero(self.heard[n] & self.seen[n])]
+
+    def result(self, protocol: Protocol, mode: str, bootstrap: int, seed: int) -> Result:
+        """The scores under one protocol and mode as plain numbers."""
+        num_classes = max([len(self.info.classes)] + [k + 1 for t in self.truths for k in t.labels])
+        table = build_table(self._scores[protocol.name, mode], self.truths, num_classes)
+        ratios = map_ratios(table) | self._presence_ratios(table, mode)
+        videos = np.array([item.video for item in self.predictions.items])
+        limits = self._bounds[protocol.name]
+        tables = {
+            "floor": build_table(limits.floor, self.truths, num_classes),
+            "chance": build_table(limits.chance, self.truths, num_classes),
+            "ceiling": build_table(limits.ceiling, self.truths, num_classes),
+        }
+        skipped = Counter(self.predictions.skipped)
+        for truth in self.truths:
+            skipped.update(truth.skipped)
+        result: Result = {
+            "protocol": protocol.name,
+            "classes": mode,
+            "maps": "shared-map" if self.shared else "per class",
+            "metrics": _values(ratios),
+            "ci95": bootstrap_intervals(ratios, videos, samples=bootstrap, seed=seed) if bootstrap else {},
+        }
+        for name, bound in tables.items():
+            result[name] = _values(map_ratios(bound) | source_f1_ratios(bound, bound.sources_per_image))
+        result["by_size"] = _by_size(table, tables)
+        result["per_video"] = _per_video(ratios, videos)
+        result["counts"] = dict(self._counts[protocol.name, mode])
+        result["items"] = int(np.count_nonzero(~np.isnan(table.piap)))
+        result["images"] = len(self.truths)
+        result["skipped"] = dict(skipped)
+        return result
+
+    def _presence_ratios(self, table: ScoreTable, mode: str) -> dict[str, Ratio]:
+        if mode == "given":
+            ratios = source_f1_ratios(table, table.sources_per_image)
+        else:
+            said = self.heard & self.seen
+            present = _indicator([t.present for t in self.truths], said.shape)
+            scorable = _indicator([frozenset(t.labels) for t in self.truths], said.shape)
+            ratios = source_f1_ratios(table, (said & (scorable | ~present)).sum(axis=1).astype(np.float64))
+            ratios["false sources per image"] = Ratio(
+                numerator=(said & ~present).sum(axis=1).astype(np.float64), denominator=np.ones(len(said)), scale=1
+            )
+        if self.info.has_presence:
+            ratios |= class_f1_ratios(
+                "audio", self.heard, _indicator([t.sounding for t in self.truths], self.heard.shape)
+            )
+            ratios |= class_f1_ratios(
+                "visual", self.seen, _indicator([t.visible for t in self.truths], self.seen.shape)
+            )
+        return ratios
+
+
+def _indicator(sets: Sequence[frozenset[int]], shape: tuple[int, ...]) -> Array:
+    marked = np.zeros(shape, dtype=bool)
+    for n, members in enumerate(sets):
+        marked[n, sorted(members)] = True
+    return marked
+
+
+def _values(ratios: dict[str, Ratio]) -> dict[str, float | None]:
+    return {name: ratio_value(ratio) for name, ratio in ratios.items()}
+
+
+def _by_size(table: ScoreTable, limits: dict[str, ScoreTable]) -> dict[str, Result]:
+    """Scores of sources by terciles of their mask's area, and of images by terciles of their mean area."""
+    source_group = terciles(table.area)
+    known = ~np.isnan(table.piap)
+    image_group = np.full(table.num_images, -1)
+    image_group[known] = terciles(table.image_area[known])
+    groups: dict[str, Result] = {}
+    for group, name in enumerate(SIZES):
+        chosen = source_group == group
+        areas = table.area[chosen]
+
+        def scores(of: ScoreTable, chosen: Array = chosen, group: int = group) -> dict[str, float | None]:
+            return _values(source_ratios(of, chosen) | image_ratios(of, image_group == group))
+
+        groups[name] = {
+            "sources": int(chosen.sum()),
+            "area": [float(areas.min()), float(areas.max())] if len(areas) else None,
+            "metrics": scores(table),
+            **{bound: scores(limits[bound]) for bound in limits},
+        }
+    return groups
+
+
+def _per_video(ratios: dict[str, Ratio], videos: Array) -> Result:
+    """The macro mean over videos, which weighs a long video as much as a short one."""
+    scores = {name: cluster_mean(ratios[name], videos) for name in PER_VIDEO}
+    return {"videos": len(np.unique(videos)), "metrics": scores}

@@ -1,0 +1,209 @@
+"""Running a model over a manifest.
+
+A model is anything with the runtime's engine interface, so a checkpoint and a bundle are evaluated by one code.
+B batch, K classes, h x w the map grid, T samples of the model's window.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.manifest import Item, Manifest
+
+Array = NDArray[Any]
+Progress = Callable[[int, int], None]
+
+NO_FRAME = "no frame"
+NO_AUDIO = "no audio"
+UNREADABLE = "unreadable"
+
+
+class Info(Protocol):
+    """The facts of a model that evaluation needs; `thresholds` has `.audio` and `.visual` [K]."""
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def window_seconds(self) -> float: ...
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+    @property
+    def thresholds(self) -> Any: ...
+    @property
+    def has_presence(self) -> bool: ...
+
+
+class Engine(Protocol):
+    """The two halves of a localizer, numpy in and numpy out."""
+
+    @property
+    def info(self) -> Info: ...
+
+    def run_audio(self, waveform: Array) -> dict[str, Array]: ...
+
+    def run_image(self, image: Array, sources: Array) -> dict[str, Array]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What a model says about N items: maps [N, K, h, w] float32, audio_prob and visual_prob [N, K] float32.
+
+    Without presence heads the probabilities are empty ([N, 0]). `skipped` counts the items left out, by reason.
+    """
+
+    items: tuple[Item, ...]
+    maps: Array
+    audio_prob: Array
+    visual_prob: Array
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+def check_classes(info: Info, manifest: Manifest) -> None:
+    """Raise InputError that names the difference unless model and manifest have the same class list."""
+    model, data = list(info.classes), list(manifest.classes)
+    if model == data or has_shared_map(info):
+        return
+    unknown, absent = sorted(set(data) - set(model)), sorted(set(model) - set(data))
+    if not unknown and not absent:
+        detail = "the same names stand in another order"
+    else:
+        detail = "; ".join(
+            f"only the {who} has {', '.join(names)}"
+            for who, names in (("manifest", unknown), ("model", absent))
+            if names
+        )
+    raise InputError(f"the classes of {manifest.path} are not the model's: {detail}: use data made for this model")
+
+
+def has_shared_map(info: Info) -> bool:
+    """Whether the model gives one map for the whole mixture."""
+    return not info.has_presence and len(info.classes) == 1
+
+
+def predict(
+    engine: Engine,
+    manifest: Manifest,
+    *,
+    batch_size: int = 16,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Run the model on every item that has a frame and a sound.
+
+    An unreadable file raises InputError that names it, or is a counted skip with `skip_bad`. Items without a
+    frame or without audio (video truth, labels only) are counted skips. Raises InputError for other classes than
+    the model's and when nothing is left; FailureError when the model gives NaN. `progress(done, total)` is
+    called after each batch.
+    """
+    check_classes(engine.info, manifest)
+    skipped: Counter[str] = Counter()
+    kept: list[Item] = []
+    outputs: list[tuple[Array, Array, Array]] = []
+    done = 0
+    for items, waveforms, images in _batches(engine.info, manifest.items, batch_size, skip_bad, skipped):
+        outputs.append(_run(engine, items, np.stack(waveforms), np.stack(images)))
+        kept += items
+        done = len(kept) + sum(skipped.values())
+        if progress:
+            progress(done, len(manifest.items))
+    if not kept:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it lists no items"
+        raise InputError(
+            f"{manifest.path} has no item with a readable frame and sound ({reasons}): nothing to evaluate"
+        )
+    if progress and done < len(manifest.items):
+        progress(len(manifest.items), len(manifest.items))
+    maps, audio, visual = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+    return Predictions(items=tuple(kept), maps=maps, audio_prob=audio, visual_prob=visual, skipped=dict(skipped))
+
+
+def read_frame(path: Path, size: tuple[int, int]) -> Array:
+    """A frame as RGB uint8 [H, W, 3], squashed to `size`; raises InputError that names the file."""
+    import cv2
+
+    from avgn.runtime.image import resize
+
+    try:
+        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except (OSError, cv2.error) as error:
+        raise InputError(f"frame {path} can't be read ({error}): mend or remove the item") from None
+    if image is None:
+        raise InputError(f"frame {path} is not an image that can be read: mend or remove the item")
+    return np.asarray(resize(np.ascontiguousarray(image[..., ::-1]), size))
+
+
+def read_clip(path: Path, rate: int, samples: int) -> Array:
+    """A wav file as mono float32 [samples] at `rate`: short clips tiled, long ones centre-cropped."""
+    from avgn.runtime.audio import fit_window, resample
+
+    mono, own_rate = read_wav(path)
+    return np.asarray(fit_window(resample(mono, own_rate, rate), samples), dtype=np.float32)
+
+
+def read_wav(path: Path) -> tuple[Array, int]:
+    """(mono float32 [T] in -1..1, rate) of a wav file; raises InputError that names the file."""
+    from scipy.io import wavfile
+
+    from avgn.runtime.audio import to_mono
+
+    try:
+        rate, samples = wavfile.read(path)
+    except Exception as error:  # scipy lets struct, value and index errors out of broken files
+        raise InputError(f"audio {path} can't be read ({error}): give a wav file") from None
+    if samples.size == 0:
+        raise InputError(f"audio {path} holds no samples: mend or remove the item")
+    mono = to_mono(samples)
+    if not np.isfinite(mono).all():
+        raise InputError(f"audio {path} holds NaN or infinite samples: mend or remove the item")
+    return mono, int(rate)
+
+
+def _batches(
+    info: Info, items: Sequence[Item], batch_size: int, skip_bad: bool, skipped: Counter[str]
+) -> Iterator[tuple[list[Item], list[Array], list[Array]]]:
+    samples = round(info.window_seconds * info.sample_rate)
+    batch: tuple[list[Item], list[Array], list[Array]] = ([], [], [])
+    for item in items:
+        if item.frame is None or item.audio is None:
+            skipped[NO_FRAME if item.frame is None else NO_AUDIO] += 1
+            continue
+        try:
+            waveform = read_clip(item.audio, info.sample_rate, samples)
+            image = read_frame(item.frame, info.image_size)
+        except InputError as error:
+            if not skip_bad:
+                raise InputError(f"item {item.id!r}: {error}") from None
+            skipped[UNREADABLE] += 1
+            continue
+        for part, value in zip(batch, (item, waveform, image), strict=True):
+            part.append(value)  # type: ignore[arg-type]
+        if len(batch[0]) == batch_size:
+            yield batch
+            batch = ([], [], [])
+    if batch[0]:
+        yield batch
+
+
+def _run(engine: Engine, items: list[Item], waveforms: Array, images: Array) -> tuple[Array, Array, Array]:
+    heard = engine.run_audio(waveforms.astype(np.float32))
+    seen = engine.run_image(images, heard["sources"])
+    empty = np.zeros((len(items), 0), dtype=np.float32)
+    presence = engine.info.has_presence
+    maps = np.asarray(seen["maps"], dtype=np.float32)
+    audio = np.asarray(heard["audio_prob"], dtype=np.float32) if presence else empty
+    visual = np.asarray(seen["visual_prob"], dtype=np.float32) if presence else empty
+    for n, item in enumerate(items):
+        if not all(np.isfinite(values[n]).all() for values in (maps, audio, visual)):
+            raise FailureError(f"the model gave NaN or infinity for item {item.id!r}: check the model's weights")
+    return maps, audio, visual
