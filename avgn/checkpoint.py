@@ -1,0 +1,91 @@
+"""Weights on disk: a folder with `model.safetensors` and `config.json`, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from avgn.config import Config
+from avgn.model import AVGN, build_model
+from avgn.runtime.bundle_schema import Thresholds
+from avgn.runtime.errors import InputError
+
+FORMAT = "avgn-checkpoint"
+VERSION = 1
+WEIGHTS = "model.safetensors"
+FACTS = "config.json"
+
+
+def save_model(model: AVGN, folder: str | os.PathLike[str], training: dict[str, Any] | None = None) -> Path:
+    """Write the weights, the configuration, the thresholds and (optionally) facts of the training; returns the folder.
+
+    Each file appears whole or not at all.
+    """
+    folder = Path(folder)
+    thresholds = model.thresholds
+    facts = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": model.config.to_dict(),
+        "thresholds": None
+        if thresholds is None
+        else {"audio": list(thresholds.audio), "visual": list(thresholds.visual)},
+        "training": training or {},
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = folder / (WEIGHTS + ".partial")
+        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, weights)
+        weights.replace(folder / WEIGHTS)
+        text = folder / (FACTS + ".partial")
+        text.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        text.replace(folder / FACTS)
+    except OSError as error:
+        raise InputError(f"checkpoint {folder} can't be written ({error.strerror}): choose another folder") from None
+    return folder
+
+
+def read_facts(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The checked content of a checkpoint's config.json. Raises InputError for anything else."""
+    path = Path(folder) / FACTS
+    if not path.is_file():
+        raise InputError(f"checkpoint {folder} holds no {FACTS}: give the folder that `avgn train` wrote")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}): restore the file") from None
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise InputError(f'{path} is not a checkpoint of avgn: "format" must be "{FORMAT}"')
+    if facts.get("version") != VERSION:
+        raise InputError(f"{path} has version {facts.get('version')!r}, this avgn reads {VERSION}: update avgn")
+    return facts
+
+
+def load_model(folder: str | os.PathLike[str]) -> AVGN:
+    """Read a checkpoint folder; the model comes in evaluation mode with its thresholds.
+
+    Raises InputError for a folder that is no checkpoint or whose weights don't fit its configuration.
+    """
+    folder = Path(folder)
+    facts = read_facts(folder)
+    try:
+        config = Config.from_dict(facts["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / FACTS} holds no usable configuration ({error}): restore the file") from None
+    model = build_model(config)
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except FileNotFoundError:
+        raise InputError(f"checkpoint {folder} holds no {WEIGHTS}: give the folder that `avgn train` wrote") from None
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{folder / WEIGHTS} doesn't fit its configuration ({reason}): restore the file") from None
+    thresholds = facts.get("thresholds")
+    if thresholds is not None:
+        model.thresholds = Thresholds(audio=tuple(thresholds["audio"]), visual=tuple(thresholds["visual"]))
+    return model.eval()

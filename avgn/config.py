@@ -1,0 +1,180 @@
+"""Configuration of a model and its losses, and the named presets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+Frontend = Literal["paper", "release"]
+Attention = Literal["transformer", "literal"]
+Assignment = Literal["soft", "hard"]
+AudioGate = Literal["exact", "eps"]
+VisualGate = Literal["grouped", "token", "none"]
+Variant = Literal["both", "tokens", "grouping", "neither"]
+Negatives = Literal["class", "nth"]
+ClassReduction = Literal["mean", "sum"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that defines a localizer: what `config.json` of a checkpoint holds.
+
+    `variant` names the row of the paper's ablation: "both" is the model, "neither" is EZ-VSL (one shared map, no
+    labels), "tokens" has no grouping step, "grouping" has frozen tokens and no transformers.
+    `visual_stride` is the pixels between two cells: 32 is ResNet-18 as it is, 16 leaves out its last stride.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    # sound
+    sample_rate: int = 22_050
+    window_seconds: float = 3.0
+    frontend: Frontend = "paper"
+    spectrogram_mean: float = 0.0
+    spectrogram_std: float = 12.0
+    # picture
+    image_size: tuple[int, int] = (224, 224)
+    visual_stride: int = 32
+    # sizes
+    width_visual: int = 64
+    width_audio: int = 64
+    dim: int = 512
+    depth: int = 3
+    heads: int = 8
+    mlp_ratio: int = 4
+    drop_path: float = 0.1
+    # decisions
+    attention: Attention = "transformer"
+    assignment: Assignment = "soft"
+    audio_gate: AudioGate = "exact"
+    visual_gate: VisualGate = "grouped"
+    variant: Variant = "both"
+    # losses
+    temperature: float = 0.03
+    negatives: Negatives = "class"
+    symmetric: bool = True
+    class_reduction: ClassReduction = "mean"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        for name, kind in CHOICES.items():
+            value = getattr(self, name)
+            if value not in get_args(kind):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}: choose one of them"
+                )
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes must be unique names, got {self.classes!r}: take them from the manifest")
+        if self.visual_stride not in (16, 32):
+            raise ValueError(f"visual_stride must be 16 or 32, got {self.visual_stride}: choose one of them")
+        if any(side % 32 or side <= 0 for side in self.image_size) or len(self.image_size) != 2:
+            raise ValueError(f"image_size must be (height, width) divisible by 32, got {self.image_size}: round it")
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} must be divisible by heads {self.heads}: change one of them")
+        if not 0.0 <= self.drop_path < 1.0:
+            raise ValueError(f"drop_path must lie in [0, 1), got {self.drop_path}: 0.1 is the default")
+        for name in ("window_seconds", "temperature", "spectrogram_std"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}: choose a larger value")
+        if self.audio_gate == "eps" and self.assignment == "hard":
+            raise ValueError("audio_gate='eps' divides a soft assignment: use it with assignment='soft'")
+        if self.variant in ("tokens", "neither") and (self.assignment == "hard" or self.audio_gate == "eps"):
+            raise ValueError(f"variant {self.variant!r} has no grouping step: leave assignment and audio_gate alone")
+        if self.variant == "neither" and self.visual_gate != "none":
+            raise ValueError("variant 'neither' has no class embeddings: use visual_gate='none'")
+        if self.variant == "grouping" and self.attention == "literal":
+            raise ValueError("variant 'grouping' has no transformers: leave attention alone")
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes."""
+        return len(self.classes)
+
+    @property
+    def num_maps(self) -> int:
+        """K, the number of maps: one a class, or one shared map."""
+        return 1 if self.variant == "neither" else self.num_classes
+
+    @property
+    def window_samples(self) -> int:
+        """T, the samples of an audio window."""
+        return round(self.window_seconds * self.sample_rate)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the maps at the configured image size."""
+        return (self.image_size[0] // self.visual_stride, self.image_size[1] // self.visual_stride)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Config:
+        """Rebuild from `to_dict`. Raises ValueError for unknown names."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"configuration holds unknown entries {unknown}: it was written by another version")
+        return cls(**values)
+
+
+CHOICES: dict[str, Any] = {
+    "frontend": Frontend,
+    "attention": Attention,
+    "assignment": Assignment,
+    "audio_gate": AudioGate,
+    "visual_gate": VisualGate,
+    "variant": Variant,
+    "negatives": Negatives,
+    "class_reduction": ClassReduction,
+}
+
+
+def avgn_resnet18(**overrides: Any) -> Config:
+    """The paper's sizes."""
+    return Config(**({"name": "avgn-resnet18"} | overrides))
+
+
+def avgn_tiny(**overrides: Any) -> Config:
+    """At most 3 M parameters and a 1 s window: fast enough for any machine, quick to respond."""
+    tiny = {
+        "name": "avgn-tiny",
+        "window_seconds": 1.0,
+        "image_size": (160, 160),
+        "visual_stride": 16,
+        "width_visual": 16,
+        "width_audio": 16,
+        "dim": 128,
+        "mlp_ratio": 2,
+        "spectrogram_mean": -5.0,
+        "spectrogram_std": 5.0,
+        "class_reduction": "sum",
+    }
+    return avgn_resnet18(**(tiny | overrides))
+
+
+PRESETS: dict[str, Callable[..., Config]] = {"avgn-resnet18": avgn_resnet18, "avgn-tiny": avgn_tiny}
+
+
+def preset(name: str, **overrides: Any) -> Config:
+    """Build the named configuration; `classes` and any other entry may be overridden.
+
+    Without `classes`, placeholder names of the paper's 37 classes' count are used.
+    Raises ValueError for an unknown preset or entry.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset {name!r} is not known: choose one of {', '.join(PRESETS)}")
+    known = {field.name for field in fields(Config)}
+    unknown = sorted(set(overrides) - known)
+    if unknown:
+        raise ValueError(f"unknown configuration entries {unknown}: known are {', '.join(sorted(known))}")
+    overrides.setdefault("classes", tuple(f"class_{index:02d}" for index in range(37)))
+    return PRESETS[name](**overrides)
+
+
+def with_values(config: Config, **overrides: Any) -> Config:
+    """A copy with some values changed, checked again."""
+    return replace(config, **overrides)

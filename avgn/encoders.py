@@ -1,0 +1,133 @@
+"""ResNet-18 encoders of any width for pictures and spectrograms.
+
+Legend: B batch, H x W pixels, h x w cells, P = h * w, D width.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights
+from torchvision.models.resnet import BasicBlock
+
+log = logging.getLogger(__name__)
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 without pool and head, parameter names as in torchvision: [B,in,H,W] -> [B,8*width,h,w].
+
+    `stride` is 32, or 16 to leave out the stride of the last stage.
+    """
+
+    def __init__(self, in_channels: int, width: int = 64, stride: int = 32) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.layer1 = _stage(width, width, 1)
+        self.layer2 = _stage(width, 2 * width, 2)
+        self.layer3 = _stage(2 * width, 4 * width, 2)
+        self.layer4 = _stage(4 * width, 8 * width, stride // 16)
+        self.out_channels = 8 * width
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return x
+
+
+def _stage(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
+    downsample = None
+    if stride != 1 or channels_in != channels_out:
+        downsample = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, kernel_size=1, stride=stride, bias=False),
+            nn.BatchNorm2d(channels_out),
+        )
+    return nn.Sequential(
+        BasicBlock(channels_in, channels_out, stride, downsample), BasicBlock(channels_out, channels_out)
+    )
+
+
+class VisualEncoder(nn.Module):
+    """Normalised pictures [B,3,H,W] -> cells [B,P,D] of length one, and the grid (h, w)."""
+
+    def __init__(self, width: int, dim: int, stride: int) -> None:
+        super().__init__()
+        self.backbone = ResNet18(3, width, stride)
+        self.project = nn.Conv2d(self.backbone.out_channels, dim, kernel_size=1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        features = self.project(self.backbone(image))
+        grid = (features.shape[2], features.shape[3])
+        return nn.functional.normalize(features.flatten(2).transpose(1, 2), dim=2), grid
+
+
+class AudioEncoder(nn.Module):
+    """Log-spectrograms [B,1,F,frames] -> embedding [B,D] of length one, by a global maximum."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.backbone = ResNet18(1, width)
+        self.project = nn.Linear(self.backbone.out_channels, dim)
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        features = self.backbone(spectrogram).amax(dim=(2, 3))
+        return nn.functional.normalize(self.project(features), dim=1)
+
+
+def load_visual_weights(encoder: VisualEncoder, source: str) -> str:
+    """Start the visual backbone from ResNet-18 weights: "imagenet", a state-dict file, or "random".
+
+    Returns what was used. ImageNet weights that can't be fetched, or an encoder of another width, leave the random
+    start with one warning. Raises ValueError for a file that doesn't fit.
+    """
+    if source == "random":
+        return "random"
+    if source == "imagenet":
+        if encoder.backbone.conv1.out_channels != 64:
+            log.warning("ImageNet weights exist for width 64 alone: the visual encoder starts from random weights")
+            return "random"
+        try:
+            state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+        except (OSError, RuntimeError) as error:
+            log.warning(
+                "ImageNet weights can't be fetched (%s): the visual encoder starts from random weights; "
+                "pass --visual-weights FILE to use a local copy",
+                error,
+            )
+            return "random"
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise ValueError(f"visual weights {source} don't exist: give a ResNet-18 state dict, imagenet or random")
+        state = _read_state(path)
+    backbone = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    try:
+        encoder.backbone.load_state_dict(backbone)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"visual weights {source} don't fit a ResNet-18 of this width: {reason}") from None
+    return source
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return dict(load_file(path))
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"visual weights {path} can't be read ({error.__class__.__name__}): give a state dict"
+        ) from None
+    if not isinstance(state, dict):
+        raise ValueError(f"visual weights {path} hold a {type(state).__name__}: give a state dict")
+    return state

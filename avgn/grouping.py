@@ -1,0 +1,92 @@
+"""Grouping: features are assigned to class tokens and summed into class-aware embeddings (paper eq. 6-8).
+
+Legend: B batch, P cells, C classes, D width.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from avgn.config import Config
+from avgn.kernels import grouping_attention
+
+AUDIO_EPS = 1.0
+
+
+class VisualGrouping(nn.Module):
+    """g_i = c_i + W_o (sum_p A_pi W_v f_p / sum_p A_pi)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.query = nn.Linear(config.dim, config.dim, bias=False)
+        self.key = nn.Linear(config.dim, config.dim, bias=False)
+        self.value = nn.Linear(config.dim, config.dim, bias=False)
+        self.out = nn.Linear(config.dim, config.dim, bias=False)
+        self.scale = 1.0 / math.sqrt(config.dim)
+        self.hard = config.assignment == "hard"
+
+    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """features [B,P,D], tokens [B,C,D] -> [B,C,D]."""
+        grouped = grouping_attention(
+            self.query(features), self.key(tokens), self.value(features), scale=self.scale, hard=self.hard
+        )
+        assert isinstance(grouped, Tensor)
+        return tokens + self.out(grouped)
+
+
+class AudioGrouping(nn.Module):
+    """With one feature the soft assignment cancels: g_i = c_i + W_o W_v f.
+
+    A hard assignment would give a mixture to a single class, so it is made among the cells of a picture alone.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.value = nn.Linear(config.dim, config.dim, bias=False)
+        self.out = nn.Linear(config.dim, config.dim, bias=False)
+
+    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """features [B,1,D], tokens [B,C,D] -> [B,C,D]."""
+        return tokens + self.out(self.value(features))
+
+
+class GatedAudioGrouping(nn.Module):
+    """The released weighting A / (sum_p A + 1), which does not cancel."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.query = nn.Linear(config.dim, config.dim, bias=False)
+        self.key = nn.Linear(config.dim, config.dim, bias=False)
+        self.value = nn.Linear(config.dim, config.dim, bias=False)
+        self.out = nn.Linear(config.dim, config.dim, bias=False)
+        self.scale = 1.0 / math.sqrt(config.dim)
+
+    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """features [B,1,D], tokens [B,C,D] -> [B,C,D]."""
+        grouped = grouping_attention(
+            self.query(features), self.key(tokens), self.value(features), scale=self.scale, eps=AUDIO_EPS
+        )
+        assert isinstance(grouped, Tensor)
+        return tokens + self.out(grouped)
+
+
+class NoGrouping(nn.Module):
+    """The ablation without grouping: g_i = c_i."""
+
+    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """features [B,P,D], tokens [B,C,D] -> [B,C,D]."""
+        return tokens
+
+
+def build_audio_grouping(config: Config) -> nn.Module:
+    """The audio grouping that the configuration asks for."""
+    if config.variant == "tokens":
+        return NoGrouping()
+    return AudioGrouping(config) if config.audio_gate == "exact" else GatedAudioGrouping(config)
+
+
+def build_visual_grouping(config: Config) -> nn.Module:
+    """The visual grouping that the configuration asks for."""
+    return NoGrouping() if config.variant == "tokens" else VisualGrouping(config)

@@ -1,0 +1,155 @@
+"""The losses: localization by contrast over the images, and grouping by class labels (paper eq. 9-11).
+
+Legend: B samples of the global batch, N sources of a sample (padded), C classes, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from avgn.config import Config
+from avgn.kernels import max_pooled_cosine
+from avgn.model import AudioSources, ImageCells
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """sounding and visible [B,C] float in {0,1}; order [B,N] int64: the classes that sound and are visible, padded;
+    mask [B,N] bool: which entries of `order` are sources.
+    """
+
+    sounding: Tensor
+    visible: Tensor
+    order: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Scalars; `total` is their sum."""
+
+    total: Tensor
+    localization: Tensor
+    token: Tensor
+    audio: Tensor
+    visual: Tensor
+
+
+def compute_losses(
+    audio: AudioSources, image: ImageCells, labels: Labels, token_logits: Tensor | None, config: Config
+) -> Losses:
+    """L = L_loc + L_group for one global batch (METHOD section 5)."""
+    localization = localization_loss(audio, image, labels, config)
+    zero = localization.new_zeros(())
+    token = zero
+    if token_logits is not None:
+        target = torch.arange(token_logits.shape[0], device=token_logits.device)
+        token = nn.functional.cross_entropy(token_logits, target, reduction=config.class_reduction)
+    heard = zero if audio.logit is None else _presence_loss(audio.logit, labels.sounding, config)
+    seen = zero if image.logit is None else _presence_loss(image.logit, labels.visible, config)
+    return Losses(
+        total=localization + token + heard + seen, localization=localization, token=token, audio=heard, visual=seen
+    )
+
+
+def localization_loss(audio: AudioSources, image: ImageCells, labels: Labels, config: Config) -> Tensor:
+    """Cross-entropy of every source over the images of the global batch (eq. 10), divided by the number of sources.
+
+    Samples without a source that both sounds and is visible add nothing; with none at all the loss is a zero that
+    keeps the graph.
+    """
+    audio, image, labels = _gather(audio, image, labels)
+    if config.variant == "neither":
+        return _unlabelled_loss(audio, image, config)
+    index = torch.arange(labels.order.shape[0], device=labels.order.device)
+    sources = _take(audio.embedding, labels.order)
+    own = (index[:, None] == index[None, :])[:, :, None]
+    if config.negatives == "class" or image.gate is None:
+        similarity, _ = max_pooled_cosine(
+            sources,
+            image.cells,
+            image.gate,
+            gate_index=None if image.gate is None else labels.order,
+            audio_mask=labels.mask,
+        )
+        # an image in which the class is visible is no negative
+        allowed = ~labels.visible.bool()[:, labels.order].transpose(0, 1) | own
+    else:
+        similarity, _ = max_pooled_cosine(
+            sources, image.cells, _take(image.gate, labels.order), audio_mask=labels.mask, visual_mask=labels.mask
+        )
+        same = labels.order[:, None, :] == labels.order[None, :, :]
+        allowed = ~same | own
+    logits = similarity / config.temperature
+    loss = _contrast(logits, allowed, labels.mask)
+    if config.symmetric and (config.negatives == "nth" or image.gate is None):
+        loss = 0.5 * (loss + _contrast(logits.transpose(0, 1), allowed.transpose(0, 1), labels.mask))
+    return loss
+
+
+def _contrast(logits: Tensor, allowed: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the sources (b, n) of -log softmax over m, at m = b, of logits [B,M,N] where allowed."""
+    # -inf in a row without sources would give NaN gradients
+    logits = torch.where(mask[:, None, :], logits.masked_fill(~allowed, float("-inf")), torch.zeros_like(logits))
+    positive = logits.diagonal(dim1=0, dim2=1).transpose(0, 1)
+    per_source = torch.logsumexp(logits, dim=1) - positive
+    return (per_source * mask).sum() / mask.sum().clamp_min(1)
+
+
+def _unlabelled_loss(audio: AudioSources, image: ImageCells, config: Config) -> Tensor:
+    similarity, _ = max_pooled_cosine(audio.embedding, image.cells)
+    logits = similarity[:, :, 0] / config.temperature
+    target = torch.arange(logits.shape[0], device=logits.device)
+    loss = nn.functional.cross_entropy(logits, target)
+    if config.symmetric:
+        loss = 0.5 * (loss + nn.functional.cross_entropy(logits.t(), target))
+    return loss
+
+
+def _presence_loss(logit: Tensor, target: Tensor, config: Config) -> Tensor:
+    loss = nn.functional.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    per_sample = loss.mean(dim=1) if config.class_reduction == "mean" else loss.sum(dim=1)
+    return per_sample.mean()
+
+
+def _take(per_class: Tensor, order: Tensor) -> Tensor:
+    """[B,C,D] at [B,N] -> [B,N,D]."""
+    return per_class.gather(1, order[:, :, None].expand(-1, -1, per_class.shape[2]))
+
+
+def _gather(audio: AudioSources, image: ImageCells, labels: Labels) -> tuple[AudioSources, ImageCells, Labels]:
+    """The global batch: every process's tensors with gradients, sources padded to the largest N."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return audio, image, labels
+    most = torch.tensor(labels.order.shape[1], device=labels.order.device)
+    dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    padding = (0, int(most) - labels.order.shape[1])
+    return (
+        AudioSources(embedding=_all(audio.embedding), logit=audio.logit),
+        ImageCells(
+            cells=_all(image.cells),
+            gate=None if image.gate is None else _all(image.gate),
+            logit=image.logit,
+            grid=image.grid,
+        ),
+        Labels(
+            sounding=_all(labels.sounding),
+            visible=_all(labels.visible),
+            order=_all(nn.functional.pad(labels.order, padding)),
+            mask=_all(nn.functional.pad(labels.mask, padding)),
+        ),
+    )
+
+
+def _all(tensor: Tensor) -> Tensor:
+    from torch.distributed.nn.functional import all_gather
+
+    if not tensor.requires_grad:
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+    return torch.cat(all_gather(tensor.contiguous()))

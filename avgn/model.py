@@ -1,0 +1,171 @@
+"""The localizer: an audio half, an image half, and the maps between them.
+
+Legend: B batch, T samples, H x W pixels, P = h * w cells, K maps, C classes, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from avgn.config import Config
+from avgn.encoders import AudioEncoder, VisualEncoder
+from avgn.frontend import Spectrogram
+from avgn.grouping import build_audio_grouping, build_visual_grouping
+from avgn.kernels import cosine_maps
+from avgn.runtime.bundle_schema import Thresholds
+from avgn.transformer import build_transformer
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioSources:
+    """What the audio half hears: embedding [B,K,D] and presence logit [B,K] (None without presence)."""
+
+    embedding: Tensor
+    logit: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageCells:
+    """What the image half sees: cells [B,P,D], gate [B,K,D] or None, presence logit [B,K] or None, grid (h, w)."""
+
+    cells: Tensor
+    gate: Tensor | None
+    logit: Tensor | None
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """scores [B,K,h,w] before any display scaling; audio_prob and visual_prob [B,K] (None without presence)."""
+
+    scores: Tensor
+    audio_prob: Tensor | None
+    visual_prob: Tensor | None
+
+
+class Localizer(Protocol):
+    """The interface through which every localizer is trained, evaluated, exported and streamed (DESIGN section 2)."""
+
+    config: Config
+
+    def encode_audio(self, waveform: Tensor) -> AudioSources:
+        """waveform [B,T] float32 -> what sounds."""
+
+    def encode_image(self, image: Tensor) -> ImageCells:
+        """image [B,H,W,3] uint8 RGB -> what is seen."""
+
+    def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
+        """Maps [B,K,h,w]."""
+
+
+class AVGN(nn.Module):
+    """The audio-visual grouping network and its ablation rows (METHOD sections 2-6 and 8)."""
+
+    image_mean: Tensor
+    image_std: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.thresholds: Thresholds | None = None
+        self.frontend = Spectrogram(config)
+        self.audio_encoder = AudioEncoder(config.width_audio, config.dim)
+        self.visual_encoder = VisualEncoder(config.width_visual, config.dim, config.visual_stride)
+        self.register_buffer("image_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("image_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
+        if config.variant == "neither":
+            return
+        self.tokens = nn.Parameter(torch.empty(config.num_classes, config.dim))
+        nn.init.trunc_normal_(self.tokens, std=0.02)
+        self.tokens.requires_grad = config.variant != "grouping"
+        self.audio_transformer = build_transformer(config)
+        self.visual_transformer = build_transformer(config)
+        self.audio_grouping = build_audio_grouping(config)
+        self.visual_grouping = build_visual_grouping(config)
+        self.audio_presence = nn.Linear(config.dim, 1)
+        self.visual_presence = nn.Linear(config.dim, 1)
+        if config.variant != "grouping":
+            self.token_class = nn.Linear(config.dim, config.num_classes)
+        if config.visual_gate == "token":
+            self.token_gate = nn.Linear(config.dim, config.dim, bias=False)
+
+    @property
+    def has_presence(self) -> bool:
+        """Whether the model says which classes sound and which are visible."""
+        return self.config.variant != "neither"
+
+    def encode_audio(self, waveform: Tensor) -> AudioSources:
+        """waveform [B,T] float32 at the configured rate -> AudioSources."""
+        return self.encode_spectrogram(self.frontend(waveform))
+
+    def encode_spectrogram(self, spectrogram: Tensor) -> AudioSources:
+        """log-spectrogram [B,1,F,frames] -> AudioSources."""
+        features = self.audio_encoder(spectrogram)[:, None]
+        if not self.has_presence:
+            return AudioSources(embedding=features, logit=None)
+        grouped = self.audio_grouping(*self.audio_transformer(features, self.tokens))
+        return AudioSources(embedding=grouped, logit=self.audio_presence(grouped).squeeze(2))
+
+    def encode_image(self, image: Tensor) -> ImageCells:
+        """image [B,H,W,3] uint8 RGB -> ImageCells."""
+        return self.encode_pixels(self.normalize(image))
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """image [B,H,W,3] uint8 RGB -> [B,3,H,W] with ImageNet's mean and deviation taken out."""
+        if image.dim() != 4 or image.shape[3] != 3:
+            raise ValueError(f"image must be [B,H,W,3] RGB, got {tuple(image.shape)}: move the channels last")
+        return (image.to(self.image_mean.dtype).permute(0, 3, 1, 2) - self.image_mean) / self.image_std
+
+    def encode_pixels(self, pixels: Tensor) -> ImageCells:
+        """normalised image [B,3,H,W] -> ImageCells."""
+        cells, grid = self.visual_encoder(pixels)
+        if not self.has_presence:
+            return ImageCells(cells=cells, gate=None, logit=None, grid=grid)
+        # the transformer changes the features that are grouped; the maps are made from the encoder's own
+        grouped = self.visual_grouping(*self.visual_transformer(cells, self.tokens))
+        logit = self.visual_presence(grouped).squeeze(2)
+        return ImageCells(cells=cells, gate=self._gate(grouped), logit=logit, grid=grid)
+
+    def _gate(self, grouped: Tensor) -> Tensor | None:
+        if self.config.visual_gate == "grouped":
+            return grouped
+        if self.config.visual_gate == "token":
+            return self.token_gate(self.tokens).expand(grouped.shape[0], -1, -1)
+        return None
+
+    def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
+        """Maps [B,K,h,w]: the cosine of every source with every gated cell (METHOD section 6)."""
+        maps = cosine_maps(audio.embedding, image.cells, image.gate)
+        return maps.reshape(maps.shape[0], maps.shape[1], *image.grid)
+
+    def forward_features(self, image: Tensor, spectrogram: Tensor) -> Features:
+        """normalised image [B,3,H,W] and log-spectrogram [B,1,F,frames] -> Features."""
+        audio = self.encode_spectrogram(spectrogram)
+        cells = self.encode_pixels(image)
+        return Features(
+            scores=self.localize(audio, cells),
+            audio_prob=None if audio.logit is None else audio.logit.sigmoid(),
+            visual_prob=None if cells.logit is None else cells.logit.sigmoid(),
+        )
+
+    def forward(self, waveform: Tensor, image: Tensor) -> tuple[AudioSources, ImageCells]:
+        """Both halves: waveform [B,T] and image [B,H,W,3] uint8."""
+        return self.encode_audio(waveform), self.encode_image(image)
+
+    def token_logits(self) -> Tensor | None:
+        """Class logits [C,C] of the raw tokens (paper eq. 9), None where tokens are frozen or absent."""
+        if not self.has_presence or self.config.variant == "grouping":
+            return None
+        return self.token_class(self.tokens)
+
+
+def build_model(config: Config) -> AVGN:
+    """Build the localizer that the configuration describes, with random weights."""
+    return AVGN(config)

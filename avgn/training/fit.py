@@ -1,0 +1,204 @@
+"""Trains a localizer from manifests and writes its checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from avgn.checkpoint import save_model
+from avgn.config import Config
+from avgn.data import AudioVisualDataset, SeededBatches, build_loader, ordered_batches
+from avgn.encoders import load_visual_weights
+from avgn.engine import TorchEngine
+from avgn.evaluation.inference import predict
+from avgn.evaluation.thresholds import calibrate_thresholds
+from avgn.model import AVGN, build_model
+from avgn.runtime.bundle_schema import Thresholds
+from avgn.runtime.errors import InputError
+from avgn.runtime.manifest import Manifest
+from avgn.training.config import TrainConfig
+from avgn.training.module import AVGNModule
+
+log = logging.getLogger(__name__)
+
+LOSSES = "losses.jsonl"
+CHECKPOINTS = "checkpoints"
+
+
+class LossLog(Callback):
+    """Appends every step's losses to a file; a resumed run first drops the lines that it will write again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.path.exists():
+            lines = [line for line in self.path.read_text().splitlines() if _step_of(line) < trainer.global_step]
+            self.path.write_text("".join(line + "\n" for line in lines))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        values = {
+            name.removeprefix("train/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("train/")
+        }
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": trainer.global_step - 1} | values) + "\n")
+
+
+def train(
+    config: Config,
+    manifest: Manifest,
+    validation: Manifest | None,
+    output: str | os.PathLike[str],
+    training: TrainConfig | None = None,
+    *,
+    resume: bool = False,
+    progress: bool | None = None,
+) -> Path:
+    """Train and write OUT/model.safetensors, OUT/config.json, OUT/checkpoints, OUT/losses.jsonl and TensorBoard logs.
+
+    With a validation manifest, the weights of the lowest validation loss are kept (or the last, by `training.keep`)
+    and presence thresholds are calibrated on it. `resume` goes on from OUT/checkpoints/last.ckpt.
+    Raises InputError for manifests, folders or settings that can't be used, FailureError when training diverges.
+    """
+    training = training or TrainConfig()
+    output = Path(output)
+    last = output / CHECKPOINTS / "last.ckpt"
+    if resume and not last.is_file():
+        raise InputError(f"{last} does not exist: train without --resume first")
+    if not resume and output.exists() and any(output.iterdir()):
+        raise InputError(f"output folder {output} is not empty: choose another one, or pass --resume to go on")
+    dataset = AudioVisualDataset(manifest, config, train=True, seed=training.seed, cache=training.cache)
+    held_out = AudioVisualDataset(validation, config, train=False, cache=training.cache) if validation else None
+    SeededBatches(len(dataset), training.batch_size, seed=0)
+
+    lightning.seed_everything(training.seed, verbose=False)
+    model = build_model(config)
+    if not resume:
+        try:
+            used = load_visual_weights(model.visual_encoder, training.visual_weights)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        log.info("visual encoder starts from %s", used)
+    if training.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    output.mkdir(parents=True, exist_ok=True)
+    trainer = _build_trainer(output, training, validation is not None, progress)
+    batches = SeededBatches(
+        len(dataset),
+        training.batch_size,
+        seed=training.seed,
+        position=lambda: trainer.global_step * training.accumulate,
+        rank=trainer.global_rank,
+        world=trainer.world_size,
+    )
+    module = AVGNModule(model, training, _total_steps(training, len(batches)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*mid-epoch checkpoint.*")
+        trainer.fit(
+            module,
+            build_loader(dataset, batches, training.workers),
+            build_loader(held_out, ordered_batches(len(held_out), training.batch_size)) if held_out else None,
+            ckpt_path=last if resume else None,
+            weights_only=True,
+        )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if validation is not None and training.keep == "best":
+        _restore(module, output / CHECKPOINTS / "best.ckpt")
+    model = module.model.to("cpu", memory_format=torch.contiguous_format).eval()
+    if validation is not None and model.has_presence:
+        model.thresholds = calibrate(model, validation)
+    facts = {"settings": vars(training), "steps": trainer.global_step, "skipped_steps": module.skipped}
+    return save_model(model, output, training=facts)
+
+
+def calibrate(model: AVGN, validation: Manifest) -> Thresholds:
+    """Presence thresholds of every class that maximise F1 on a validation manifest."""
+    found = predict(TorchEngine(model), validation)
+    index_of = {name: index for index, name in enumerate(model.config.classes)}
+    heard = np.zeros((len(found.items), len(index_of)), dtype=bool)
+    seen = np.zeros_like(heard)
+    for row, item in enumerate(found.items):
+        for source in item.sources:
+            heard[row, index_of[source.label]] |= source.sounding
+            seen[row, index_of[source.label]] |= source.on_screen
+    audio, visual = calibrate_thresholds(found.audio_prob, heard, found.visual_prob, seen)
+    return Thresholds(audio=tuple(float(v) for v in audio), visual=tuple(float(v) for v in visual))
+
+
+def _build_trainer(output: Path, training: TrainConfig, validates: bool, progress: bool | None) -> Trainer:
+    show = sys.stderr.isatty() if progress is None else progress
+    folder = output / CHECKPOINTS
+    callbacks: list[Callback] = [
+        LossLog(output / LOSSES),
+        ModelCheckpoint(
+            dirpath=folder, filename="last", every_n_train_steps=training.checkpoint_steps, enable_version_counter=False
+        ),
+    ]
+    if validates:
+        callbacks.append(
+            ModelCheckpoint(
+                dirpath=folder,
+                filename="best",
+                monitor="val/loss",
+                save_weights_only=True,
+                enable_version_counter=False,
+            )
+        )
+    if show:
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    return Trainer(
+        default_root_dir=output,
+        max_epochs=training.epochs if training.steps is None else -1,
+        max_steps=-1 if training.steps is None else training.steps,
+        accumulate_grad_batches=training.accumulate,
+        gradient_clip_val=training.gradient_clip or None,
+        precision=training.precision,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(output, name="tensorboard", version=""),
+        check_val_every_n_epoch=training.validate_epochs,
+        num_sanity_val_steps=0,
+        log_every_n_steps=20,
+        enable_progress_bar=show,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _total_steps(training: TrainConfig, batches: int) -> int:
+    if training.steps is not None:
+        return training.steps
+    return training.epochs * (batches // training.accumulate)
+
+
+def _restore(module: AVGNModule, path: Path) -> None:
+    if not path.is_file():
+        log.warning("no validation epoch was finished: the last weights are kept")
+        return
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    module.load_state_dict(state)
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return sys.maxsize

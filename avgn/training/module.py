@@ -1,0 +1,135 @@
+"""The Lightning module: losses, optimiser, and the guard against non-finite gradients."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from avgn.config import Config
+from avgn.data import Batch
+from avgn.losses import Losses, compute_losses
+from avgn.model import AVGN, AudioSources, ImageCells
+from avgn.runtime.errors import FailureError
+from avgn.training.config import TrainConfig
+
+MOST_SKIPPED_IN_A_ROW = 10
+
+
+class AVGNModule(LightningModule):
+    """Trains a localizer; `skipped` counts the steps whose gradient was not finite."""
+
+    def __init__(self, model: AVGN, training: TrainConfig, total_steps: int) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = training
+        self.total_steps = total_steps
+        self.skipped = 0
+        self.skipped_in_a_row = 0
+        self.teacher: AVGN | None = None
+        if training.momentum > 0:
+            self.teacher = copy.deepcopy(model).requires_grad_(False)
+        self.halves: Any = torch.compile(model) if training.compile else model
+
+    @property
+    def config(self) -> Config:
+        """The model's configuration."""
+        return self.model.config
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # drop-path depends on the step alone, so that a resumed run repeats an unbroken one
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self._losses(batch)
+        self._log("train", losses, len(batch.image))
+        return losses.total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        audio, image = self.model(batch.waveform, batch.image)
+        losses = compute_losses(audio, image, batch.labels, self.model.token_logits(), self.config)
+        self._log("val", losses, len(batch.image))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
+        if not norms or torch.isfinite(torch.stack(norms)).all():
+            self.skipped_in_a_row = 0
+            return
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        self.log("train/skipped_steps", float(self.skipped))
+        if self.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
+            raise FailureError(
+                f"the gradient was not finite in {self.skipped_in_a_row} steps in a row (step {self.global_step}): "
+                "lower learning_rate or use gradient_clip"
+            )
+        optimizer.zero_grad(set_to_none=True)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.teacher is None:
+            return
+        with torch.no_grad():
+            for mine, theirs in zip(self.teacher.state_dict().values(), self.model.state_dict().values(), strict=True):
+                if mine.is_floating_point():
+                    mine.lerp_(theirs, 1 - self.settings.momentum)
+                else:
+                    mine.copy_(theirs)
+
+    def configure_optimizers(self) -> Any:
+        decayed = [p for p in self.model.parameters() if p.requires_grad and p.dim() > 1]
+        plain = [p for p in self.model.parameters() if p.requires_grad and p.dim() <= 1]
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": self.settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=self.settings.learning_rate,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate(self, step: int) -> float:
+        warmup = min(1.0, (step + 1) / max(1, self.settings.warmup_steps))
+        if self.settings.schedule == "constant":
+            return warmup
+        return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, self.total_steps))))
+
+    def _losses(self, batch: Batch) -> Losses:
+        audio, image = self.halves(batch.waveform, batch.image)
+        if self.settings.dropout > 0:
+            audio, image = self._dropped(audio, image)
+        losses = compute_losses(audio, image, batch.labels, self.model.token_logits(), self.config)
+        if self.teacher is None:
+            return losses
+        with torch.no_grad():
+            slow_audio, slow_image = self.teacher(batch.waveform, batch.image)
+        pairs = ((audio, slow_image), (slow_audio, image))
+        crossed = [compute_losses(a, i, batch.labels, None, self.config).localization for a, i in pairs]
+        localization = 0.5 * (crossed[0] + crossed[1])
+        return Losses(
+            total=losses.total - losses.localization + localization,
+            localization=localization,
+            token=losses.token,
+            audio=losses.audio,
+            visual=losses.visual,
+        )
+
+    def _dropped(self, audio: AudioSources, image: ImageCells) -> tuple[AudioSources, ImageCells]:
+        rate = self.settings.dropout
+        return (
+            AudioSources(embedding=nn.functional.dropout(audio.embedding, rate), logit=audio.logit),
+            ImageCells(
+                cells=nn.functional.dropout(image.cells, rate), gate=image.gate, logit=image.logit, grid=image.grid
+            ),
+        )
+
+    def _log(self, stage: str, losses: Losses, count: int) -> None:
+        values = {
+            f"{stage}/loss": losses.total,
+            f"{stage}/localization": losses.localization,
+            f"{stage}/token": losses.token,
+            f"{stage}/audio": losses.audio,
+            f"{stage}/visual": losses.visual,
+        }
+        self.log_dict(values, batch_size=count, sync_dist=stage == "val")
