@@ -1,0 +1,21 @@
+"""Evaluation: metrics, named protocols, floors and ceilings. numpy, with scipy where it is needed; no torch."""
+
+from avgn.evaluation.evaluate import evaluate
+from avgn.evaluation.inference import Predictions, predict
+from avgn.evaluation.protocols import PROTOCOLS
+from avgn.evaluation.report import format_table
+from avgn.evaluation.sound_decides import SwapPair, sound_decides
+from avgn.evaluation.thresholds import calibrate_thresholds
+from avgn.evaluation.video import evaluate_video
+
+__all__ = [
+    "PROTOCOLS",
+    "Predictions",
+    "SwapPair",
+    "calibrate_thresholds",
+    "evaluate",
+    "evaluate_video",
+    "format_table",
+    "predict",
+    "sound_decides",
+]

@@ -93,7 +93,7 @@ def _overlap(source: int, target: int) -> Array:
     edges = np.arange(target + 1) * source / target
     pixel = np.arange(source)
     covered = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
-    return np.clip(covered, 0, None) * target / source
+    return np.asarray(np.clip(covered, 0, None) * target / source)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.evaluation import bounds
-from avgn.evaluation.inference import Engine, Predictions, Progress, has_shared_map, predict
+from avgn.evaluation.inference import Predictions, Progress, has_shared_map, predict
 from avgn.evaluation.metrics import terciles
 from avgn.evaluation.protocols import Protocol, find_protocol
 from avgn.evaluation.scoring import (
@@ -33,6 +33,7 @@ from avgn.evaluation.tables import (
     source_f1_ratios,
     source_ratios,
 )
+from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
 

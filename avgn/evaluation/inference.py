@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avgn.runtime.bundle import BundleInfo
+from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import Item, Manifest
 
@@ -24,34 +26,6 @@ Progress = Callable[[int, int], None]
 NO_FRAME = "no frame"
 NO_AUDIO = "no audio"
 UNREADABLE = "unreadable"
-
-
-class Info(Protocol):
-    """The facts of a model that evaluation needs; `thresholds` has `.audio` and `.visual` [K]."""
-
-    @property
-    def classes(self) -> Sequence[str]: ...
-    @property
-    def sample_rate(self) -> int: ...
-    @property
-    def window_seconds(self) -> float: ...
-    @property
-    def image_size(self) -> tuple[int, int]: ...
-    @property
-    def thresholds(self) -> Any: ...
-    @property
-    def has_presence(self) -> bool: ...
-
-
-class Engine(Protocol):
-    """The two halves of a localizer, numpy in and numpy out."""
-
-    @property
-    def info(self) -> Info: ...
-
-    def run_audio(self, waveform: Array) -> dict[str, Array]: ...
-
-    def run_image(self, image: Array, sources: Array) -> dict[str, Array]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +42,7 @@ class Predictions:
     skipped: dict[str, int] = field(default_factory=dict)
 
 
-def check_classes(info: Info, manifest: Manifest) -> None:
+def check_classes(info: BundleInfo, manifest: Manifest) -> None:
     """Raise InputError that names the difference unless model and manifest have the same class list."""
     model, data = list(info.classes), list(manifest.classes)
     if model == data or has_shared_map(info):
@@ -85,7 +59,7 @@ def check_classes(info: Info, manifest: Manifest) -> None:
     raise InputError(f"the classes of {manifest.path} are not the model's: {detail}: use data made for this model")
 
 
-def has_shared_map(info: Info) -> bool:
+def has_shared_map(info: BundleInfo) -> bool:
     """Whether the model gives one map for the whole mixture."""
     return not info.has_presence and len(info.classes) == 1
 
@@ -170,9 +144,9 @@ def read_wav(path: Path) -> tuple[Array, int]:
 
 
 def _batches(
-    info: Info, items: Sequence[Item], batch_size: int, skip_bad: bool, skipped: Counter[str]
+    info: BundleInfo, items: Sequence[Item], batch_size: int, skip_bad: bool, skipped: Counter[str]
 ) -> Iterator[tuple[list[Item], list[Array], list[Array]]]:
-    samples = round(info.window_seconds * info.sample_rate)
+    samples = info.window_samples
     batch: tuple[list[Item], list[Array], list[Array]] = ([], [], [])
     for item in items:
         if item.frame is None or item.audio is None:
@@ -186,8 +160,9 @@ def _batches(
                 raise InputError(f"item {item.id!r}: {error}") from None
             skipped[UNREADABLE] += 1
             continue
-        for part, value in zip(batch, (item, waveform, image), strict=True):
-            part.append(value)  # type: ignore[arg-type]
+        batch[0].append(item)
+        batch[1].append(waveform)
+        batch[2].append(image)
         if len(batch[0]) == batch_size:
             yield batch
             batch = ([], [], [])

@@ -1,0 +1,84 @@
+"""The "sound decides" test: of two visible objects, does the heat follow the one that sounds?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avgn.evaluation.canvas import resize_mask, upsample_bilinear
+from avgn.runtime.audio import fit_window
+from avgn.runtime.engines.base import Engine
+from avgn.runtime.errors import InputError
+from avgn.runtime.image import resize
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwapPair:
+    """One frame [H, W, 3] uint8 RGB with two visible objects a and b: masks [H, W] bool, labels, and the sound that
+    each makes ([T] float32 at the model's rate). Each pair gives two cases: a sounds, b sounds."""
+
+    frame: Array
+    mask_a: Array
+    mask_b: Array
+    label_a: str
+    label_b: str
+    audio_a: Array
+    audio_b: Array
+
+
+def sound_decides(
+    engine: Engine, pairs: Sequence[SwapPair], *, progress: Callable[[int, int], None] | None = None
+) -> dict[str, float | int]:
+    """Percent of cases and of pairs that the sound decides, with the map of the audio head's own top class.
+
+    "hotter": cases in which the mean heat on the sounding object's mask exceeds that on the silent one's;
+    "swapped": pairs in which swapping the sounds swaps the hotter object; "swapped right": and both were right;
+    "top class": cases in which the top class is the sounding one. Chance: 50, 50, 25. Equal heat is no answer.
+    Raises InputError without pairs, for an empty mask, and for a model without an audio head.
+    """
+    if not pairs:
+        raise InputError("no swap pairs were given: make scenes with two visible objects")
+    if not engine.info.has_presence:
+        raise InputError("the model has no audio head that names a class: the sound-decides test needs one")
+    answers = np.zeros((len(pairs), 2))
+    named = np.zeros((len(pairs), 2), dtype=bool)
+    for n, pair in enumerate(pairs):
+        answers[n], named[n] = _answers(engine, pair, n)
+        if progress:
+            progress(n + 1, len(pairs))
+    right = np.stack([answers[:, 0] > 0, answers[:, 1] < 0], axis=1)
+    return {
+        "hotter": 100 * float(right.mean()),
+        "swapped": 100 * float((answers[:, 0] * answers[:, 1] < 0).mean()),
+        "swapped right": 100 * float(right.all(axis=1).mean()),
+        "top class": 100 * float(named.mean()),
+        "cases": right.size,
+        "pairs": len(pairs),
+    }
+
+
+def _answers(engine: Engine, pair: SwapPair, number: int) -> tuple[Array, Array]:
+    """Heat on a minus heat on b [2] for sound a and sound b, and whether the top class was right [2]."""
+    info = engine.info
+    size = pair.frame.shape[:2]
+    masks = [resize_mask(np.asarray(mask) > 0, size) for mask in (pair.mask_a, pair.mask_b)]
+    if not all(mask.any() for mask in masks):
+        raise InputError(f"swap pair {number} has an empty mask: give pairs whose objects are both seen")
+    waveforms = np.stack(
+        [fit_window(np.asarray(a, np.float32), info.window_samples) for a in (pair.audio_a, pair.audio_b)]
+    )
+    image = np.repeat(resize(pair.frame, info.image_size)[None], 2, axis=0)
+    heard = engine.run_audio(waveforms)
+    maps = engine.run_image(image, heard["sources"])["maps"]
+    top = heard["audio_prob"].argmax(axis=1)
+    heat = upsample_bilinear(maps[np.arange(2), top], size)
+    difference = np.array([float(h[masks[0]].mean() - h[masks[1]].mean()) for h in heat])
+    return difference, np.array(
+        [info.classes[k] == name for k, name in zip(top, (pair.label_a, pair.label_b), strict=True)]
+    )
