@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import avgn
 from avgn.runtime.bundle_schema import BundleInfo, TensorSpec, Thresholds, Variant, from_json, to_json
-from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.errors import InputError
 
 __all__ = [
     "BUNDLE_FILE",
@@ -124,7 +124,7 @@ def resolve_bundle_path(folder: str | os.PathLike[str]) -> Path:
 def write_bundle_info(folder: str | os.PathLike[str], info: BundleInfo) -> Path:
     """Write bundle.json into an existing folder; it appears whole or not at all.
 
-    Raises InputError when `info` breaks a rule of the schema, FailureError when the file can't be written.
+    Raises InputError when `info` breaks a rule of the schema or the file can't be written.
     """
     text = to_json(info)
     path = Path(folder) / BUNDLE_FILE
@@ -135,7 +135,7 @@ def write_bundle_info(folder: str | os.PathLike[str], info: BundleInfo) -> Path:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise FailureError(f"{path} can't be written ({error.strerror}): choose another folder") from None
+        raise InputError(f"{path} can't be written ({error.strerror}): choose another folder") from None
     return path
 
 

@@ -1,0 +1,98 @@
+"""The sound of a stream on one clock: resampled, gaps filled, windows cut out of it.
+
+The clock's zero is the container's zero: sound that starts later is preceded by silence, sound before zero is cut off.
+Window k covers the output samples [k * hop - T, k * hop); outside of the stream there are zeros.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from avgn.runtime.audio import Resampler, count_clipped, replace_non_finite, to_mono
+
+Floats = npt.NDArray[np.float32]
+
+# container timestamps jitter by up to a few milliseconds; a real gap is longer
+TOLERANCE = 0.01
+CRUMB = 4096
+
+
+class AudioClock:
+    """Takes blocks of sound with their times, gives windows [T] at the bundle's rate."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+        self.end = 0
+        self.closed = False
+        self.samples_in = 0
+        self.non_finite = 0
+        self.clipped = 0
+        self._segments: deque[tuple[int, Floats]] = deque()
+        self._resampler: Resampler | None = None
+        self._rate = 0
+        self._origin = 0.0
+
+    def push(self, samples: npt.NDArray[Any], rate: int, time: float) -> None:
+        """Add [T] or [T, C] samples whose first one sounds at `time` seconds.
+
+        A jump of more than 10 ms forward becomes silence, one backward drops the samples that are already there.
+        """
+        if rate < 1:
+            raise ValueError(f"the sample rate must be at least 1 Hz, got {rate}")
+        mono, bad = replace_non_finite(to_mono(samples))
+        self.samples_in += mono.size
+        self.non_finite += bad
+        self.clipped += count_clipped(mono)
+        if self._resampler is None or rate != self._rate:
+            self._finish_resampler()
+            self._resampler, self._rate = Resampler(rate, self.sample_rate), rate
+            self._origin = self.end / self.sample_rate
+        jump = time - (self._origin + self._resampler.received / rate)
+        if jump > TOLERANCE:
+            head, zeros = self._resampler.push_silence(round(jump * rate))
+            self._append(head)
+            self.end += zeros
+        elif jump < -TOLERANCE:
+            mono = mono[min(mono.size, round(-jump * rate)) :]
+        self._append(self._resampler.push(mono))
+
+    def close(self) -> None:
+        """Say that no more sound comes."""
+        self._finish_resampler()
+        self.closed = True
+
+    def window(self, start: int, length: int) -> Floats:
+        """The samples [start, start + length) as [length]; zeros where there are none."""
+        out = np.zeros(length, np.float32)
+        for first, samples in self._segments:
+            low, high = max(first, start), min(first + samples.size, start + length)
+            if low < high:
+                out[low - start : high - start] = samples[low - first : high - first]
+        return out
+
+    def forget(self, before: int) -> None:
+        """Let go of the sound before sample `before`."""
+        while self._segments and self._segments[0][0] + self._segments[0][1].size <= before:
+            self._segments.popleft()
+
+    def _finish_resampler(self) -> None:
+        if self._resampler is not None:
+            self._append(self._resampler.flush())
+            self._resampler = None
+
+    def _append(self, samples: Floats) -> None:
+        if not samples.size:
+            return
+        if self._segments:
+            first, last = self._segments[-1]
+            # crumbs are joined, so that a window is never put together from thousands of them
+            if first + last.size == self.end and last.size < CRUMB:
+                self._segments[-1] = (first, np.concatenate([last, samples]))
+                self.end += samples.size
+                return
+        self._segments.append((self.end, samples))
+        self.end += samples.size

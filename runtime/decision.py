@@ -1,0 +1,217 @@
+"""From raw probabilities and maps to what is said about a frame: pure functions over an explicit state.
+
+K classes, h x w map grid. Per class: heard (p^a), seen (p^v); both: a source on screen, heard only: off-screen.
+Probabilities are smoothed in time; a class turns on at its threshold, off at `release` times that, and only when
+the change has lasted for the minimum duration.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from avgn.runtime.bundle import BundleInfo
+from avgn.runtime.errors import InputError
+from avgn.runtime.regions import Box, Point, peak_of, region_box
+
+Floats = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
+Times = npt.NDArray[np.float64]
+
+STATES = ("source", "off-screen", "unknown", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionConfig:
+    """Constants of the decision layer; durations in seconds, levels in dBFS of the audio window's RMS."""
+
+    audio_smoothing: float = 0.05
+    visual_smoothing: float = 0.1
+    release: float = 0.7
+    min_on: float = 0.0
+    min_off: float = 0.1
+    silence_db: float = -60.0
+    unknown_db: float = -40.0
+    unknown_seconds: float = 0.3
+    box_fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("audio_smoothing", "visual_smoothing", "min_on", "min_off", "unknown_seconds"):
+            if not 0 <= getattr(self, name) <= 60:
+                raise InputError(f"decision.{name} must be from 0 to 60 seconds, got {getattr(self, name)}")
+        for name in ("release", "box_fraction"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"decision.{name} must be above 0 and at most 1, got {getattr(self, name)}")
+        for name in ("silence_db", "unknown_db"):
+            if not -200 <= getattr(self, name) <= 20:
+                raise InputError(f"decision.{name} must be from -200 to 20 dBFS, got {getattr(self, name)}")
+
+    @classmethod
+    def for_bundle(cls, info: BundleInfo) -> DecisionConfig:
+        """The defaults with the bundle's own overrides; raises InputError for a name that is not known."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(info.decision) - known):
+            raise InputError(f"bundle decision {unknown[0]!r} is not known: use some of {', '.join(sorted(known))}")
+        return cls(**info.decision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What one stream decides by: the constants with the classes and thresholds [K] of a bundle."""
+
+    config: DecisionConfig
+    classes: tuple[str, ...]
+    audio_thresholds: Floats
+    visual_thresholds: Floats
+    has_presence: bool
+
+    @classmethod
+    def for_bundle(cls, info: BundleInfo, config: DecisionConfig | None = None) -> Rules:
+        return cls(
+            config=config or DecisionConfig.for_bundle(info),
+            classes=info.classes,
+            audio_thresholds=np.asarray(info.thresholds.audio, np.float32),
+            visual_thresholds=np.asarray(info.thresholds.visual, np.float32),
+            has_presence=info.has_presence,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """Smoothed values [K], which are on, and since when (seconds, NaN: not at all) each one wants to change."""
+
+    value: Floats
+    on: Flags
+    since: Times
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionState:
+    """Everything that one frame's decision hands to the next. Never modified, only replaced."""
+
+    time: float | None
+    audio: Gate
+    visual: Gate
+    loud_since: float = math.nan
+
+    @classmethod
+    def start(cls, count: int) -> DecisionState:
+        """The state before the first frame."""
+        gate = Gate(value=np.zeros(count, np.float32), on=np.zeros(count, bool), since=np.full(count, np.nan))
+        return cls(time=None, audio=gate, visual=gate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """One class that sounds. On screen it has a peak [x, y], a box [x1, y1, x2, y2] (0..1) and its map [h, w]."""
+
+    label: str
+    index: int
+    audio_prob: float
+    visual_prob: float
+    on_screen: bool
+    peak: Point | None = None
+    box: Box | None = None
+    map: Floats | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What is said about one frame; `state` is one of STATES."""
+
+    state: str
+    sources: tuple[Heard, ...]
+
+
+def step(
+    rules: Rules,
+    state: DecisionState,
+    *,
+    time: float,
+    audio_prob: Floats,
+    visual_prob: Floats,
+    maps: Floats,
+    loudness_db: float,
+) -> tuple[DecisionState, Decision]:
+    """Decide one frame.
+
+    `time` in seconds; audio_prob, visual_prob [K]; maps [K, h, w]; `loudness_db` of the frame's audio window.
+    Without presence heads a class is heard when it is not silent, and seen when its map's maximum passes the
+    visual threshold; the maximum then stands in for both probabilities.
+    """
+    config = rules.config
+    elapsed = 0.0 if state.time is None else max(0.0, time - state.time)
+    first = state.time is None
+    silent = loudness_db < config.silence_db
+    if rules.has_presence:
+        heard_value, heard_threshold = audio_prob, rules.audio_thresholds
+        seen_value = visual_prob
+    else:
+        heard_value, heard_threshold = np.ones_like(audio_prob), np.full_like(audio_prob, 0.5)
+        seen_value = maps.reshape(len(maps), -1).max(axis=1)
+    if silent:
+        heard_value = np.zeros_like(heard_value)
+    audio = _gate(state.audio, heard_value, heard_threshold, time, elapsed, config.audio_smoothing, config, first)
+    visual = _gate(
+        state.visual, seen_value, rules.visual_thresholds, time, elapsed, config.visual_smoothing, config, first
+    )
+    loud_since = state.loud_since
+    if loudness_db < config.unknown_db or audio.on.any():
+        loud_since = math.nan
+    elif math.isnan(loud_since):
+        loud_since = time
+    following = DecisionState(time=time, audio=audio, visual=visual, loud_since=loud_since)
+    sources = tuple(_heard(rules, following, maps, int(index)) for index in np.flatnonzero(audio.on))
+    if not rules.has_presence:
+        sources = tuple(source for source in sources if source.on_screen)
+    return following, Decision(state=_overall(config, following, sources), sources=sources)
+
+
+def _gate(
+    gate: Gate,
+    value: Floats,
+    threshold: Floats,
+    time: float,
+    elapsed: float,
+    smoothing: float,
+    config: DecisionConfig,
+    first: bool,
+) -> Gate:
+    weight = 1.0 if first or smoothing == 0 else 1 - math.exp(-elapsed / smoothing)
+    smooth = (gate.value + weight * (value - gate.value)).astype(np.float32)
+    # a negative threshold (a map's) is released below itself, too
+    release = np.where(threshold >= 0, threshold * config.release, threshold / config.release)
+    wants = np.where(gate.on, smooth < release, smooth >= threshold)
+    since = np.where(wants, np.where(np.isnan(gate.since), time, gate.since), np.nan)
+    needed = np.where(gate.on, config.min_off, config.min_on)
+    # times are sums of floats: a nanosecond must not cost a frame
+    change = wants & (time - np.nan_to_num(since, nan=time) >= needed - 1e-9)
+    return Gate(value=smooth, on=gate.on ^ change, since=np.where(change, np.nan, since))
+
+
+def _heard(rules: Rules, state: DecisionState, maps: Floats, index: int) -> Heard:
+    on_screen = bool(state.visual.on[index])
+    shown = state.audio if rules.has_presence else state.visual
+    heard = Heard(
+        label=rules.classes[index],
+        index=index,
+        audio_prob=float(shown.value[index]),
+        visual_prob=float(state.visual.value[index]),
+        on_screen=on_screen,
+    )
+    if not on_screen:
+        return heard
+    heat = maps[index]
+    return replace(heard, peak=peak_of(heat), box=region_box(heat, rules.config.box_fraction), map=heat)
+
+
+def _overall(config: DecisionConfig, state: DecisionState, sources: tuple[Heard, ...]) -> str:
+    if any(source.on_screen for source in sources):
+        return "source"
+    if sources:
+        return "off-screen"
+    assert state.time is not None
+    return "unknown" if state.time - state.loud_since >= config.unknown_seconds - 1e-9 else "none"

@@ -1,0 +1,230 @@
+"""From a video file to an overlay video and JSON lines: the function behind `avgn localize`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time as clock
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from avgn.runtime.bundle import Bundle
+from avgn.runtime.localizer import Localizer, run_media
+from avgn.runtime.media import MediaFile, open_media
+from avgn.runtime.result import Result
+from avgn.runtime.sinks import Sink
+from avgn.runtime.sinks.jsonl import JsonLinesWriter
+from avgn.runtime.sinks.overlay import OverlayWriter
+from avgn.runtime.workers import Worker
+
+Pixels = npt.NDArray[np.uint8]
+ResultSink = Callable[[Result, Pixels], None]
+
+BEHIND = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Second:
+    """What was found in one second of video: how many of its frames showed each label."""
+
+    second: int
+    frames: int
+    on_screen: dict[str, int]
+    off_screen: dict[str, int]
+    unknown: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run did.
+
+    `seconds` of video in `wall_seconds`; `real_time_factor` is their ratio (below 1: faster than real time). `ms`
+    holds the mean milliseconds per frame of each stage; stages run in parallel threads.
+    """
+
+    engine: str
+    frames: int
+    seconds: float
+    wall_seconds: float
+    ms: dict[str, float]
+    audio_windows: int
+    corrupt_frames: int
+    table: tuple[Second, ...] = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def frames_per_second(self) -> float:
+        return self.frames / self.wall_seconds if self.wall_seconds else 0.0
+
+    @property
+    def real_time_factor(self) -> float:
+        return self.wall_seconds / self.seconds if self.seconds else 0.0
+
+    def lines(self) -> list[str]:
+        """A table for people."""
+        rows = ["second  frames  sources (share of the frames)"]
+        for second in self.table:
+            found = [f"{label} {100 * n // second.frames}%" for label, n in second.on_screen.items()]
+            found += [f"off-screen {label} {100 * n // second.frames}%" for label, n in second.off_screen.items()]
+            found += [f"unknown sound {100 * second.unknown // second.frames}%"] if second.unknown else []
+            rows.append(f"{second.second:6d}  {second.frames:6d}  {', '.join(found) or '-'}")
+        stages = ", ".join(f"{name} {value:.2f}" for name, value in self.ms.items())
+        rows.append(f"{self.frames} frames, {self.seconds:.2f} s of video in {self.wall_seconds:.2f} s")
+        rows.append(f"{self.frames_per_second:.1f} frames/s, real-time factor {self.real_time_factor:.3f}")
+        rows.append(f"ms per frame: {stages}")
+        return rows
+
+
+class SourceTable:
+    """Counts the labels of each second."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, dict[str, Any]] = {}
+
+    def add(self, result: Result) -> None:
+        row = self._rows.setdefault(int(result.time // 1), {"frames": 0, "on": {}, "off": {}, "unknown": 0})
+        row["frames"] += 1
+        row["unknown"] += result.state == "unknown"
+        for source in result.sources:
+            counts = row["on" if source.on_screen else "off"]
+            counts[source.label] = counts.get(source.label, 0) + 1
+
+    def rows(self) -> tuple[Second, ...]:
+        return tuple(
+            Second(
+                second=second, frames=row["frames"], on_screen=row["on"], off_screen=row["off"], unknown=row["unknown"]
+            )
+            for second, row in sorted(self._rows.items())
+        )
+
+
+def localize_file(
+    bundle: str | os.PathLike[str] | Bundle | Localizer,
+    video: str | os.PathLike[str],
+    *,
+    output: str | os.PathLike[str] | None = None,
+    json_path: str | os.PathLike[str] | None = None,
+    audio: str | os.PathLike[str] | None = None,
+    backend: str = "auto",
+    precision: str | None = None,
+    threads: int | None = None,
+    batch: int = 4,
+    sinks: Iterable[ResultSink] = (),
+    show_progress: bool = False,
+) -> Summary:
+    """Localize the sources of a video file, write what was asked for, and sum up.
+
+    `output`: overlay MP4; `json_path`: JSON lines; `audio`: another file that has the sound; `sinks`: further
+    callables (result, rgb), called in frame order from one thread. On KeyboardInterrupt the outputs are finished (the
+    overlay is playable) and the interrupt goes on; on an error nothing is left behind.
+    Raises InputError for anything given that can't be used.
+    """
+    options = {} if threads is None else {"threads": threads}
+    localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
+    media = open_media(video, audio)
+    inputs = (media.path, media.audio_path)
+    writers: list[Sink] = []
+    try:
+        if json_path is not None:
+            writers.append(JsonLinesWriter(json_path, *inputs))
+        if output is not None:
+            writers.append(OverlayWriter(output, media))
+        return _run(localizer, media, writers, tuple(sinks), batch, show_progress)
+    except BaseException:
+        # finished writers have nothing left to abort
+        for writer in writers:
+            with suppress(Exception):
+                writer.abort()
+        raise
+
+
+def _run(
+    localizer: Localizer,
+    media: MediaFile,
+    writers: list[Sink],
+    sinks: tuple[ResultSink, ...],
+    batch: int,
+    show_progress: bool,
+) -> Summary:
+    stream = localizer.open_stream(mode="file", batch=batch)
+    table, totals, last = SourceTable(), dict[str, float](), 0.0
+    progress = _Progress(media) if show_progress and sys.stderr.isatty() else None
+
+    def write(item: tuple[Result, Pixels]) -> None:
+        for sink in (*writers, *sinks):
+            sink(*item)
+
+    worker = Worker(write, BEHIND)
+    begin = clock.perf_counter()
+    results = run_media(stream, media)
+    try:
+        for result, rgb in results:
+            worker.put((result, rgb))
+            table.add(result)
+            last = max(last, result.time)
+            for name, ms in result.ms.items():
+                totals[name] = totals.get(name, 0.0) + ms
+            if progress:
+                progress.show(result)
+        worker.finish()
+        for writer in writers:
+            writer.close()
+    except KeyboardInterrupt:
+        results.close()  # type: ignore[attr-defined]
+        worker.finish()
+        for writer in writers:
+            writer.close(interrupted=True)
+        raise
+    finally:
+        results.close()  # type: ignore[attr-defined]
+        with suppress(Exception):
+            worker.finish()
+        if progress:
+            progress.end()
+    wall = clock.perf_counter() - begin
+    for writer in writers:
+        if isinstance(writer, OverlayWriter):
+            totals |= {"draw": writer.draw_ms, "encode": writer.encode_ms}
+    frames = stream.state.frames
+    warnings = [*media.warnings(), *stream.warnings()]
+    seconds = last + 1 / media.info.fps
+    if media.info.duration is not None and seconds < media.info.duration - 1.0:
+        warnings.append(f"{media.path} ends after {seconds:.1f} s, it should last {media.info.duration:.1f} s")
+    return Summary(
+        engine=localizer.engine.name,
+        frames=frames,
+        seconds=seconds,
+        wall_seconds=wall,
+        ms={name: value / max(1, frames) for name, value in totals.items()},
+        audio_windows=stream.state.windows,
+        corrupt_frames=media.corrupt_frames,
+        table=table.rows(),
+        warnings=tuple(warnings),
+    )
+
+
+class _Progress:
+    """One line on the terminal, rewritten a few times a second."""
+
+    def __init__(self, media: MediaFile) -> None:
+        self._total = media.info.duration
+        self._begin = self._shown = clock.perf_counter()
+
+    def show(self, result: Result) -> None:
+        now = clock.perf_counter()
+        if now - self._shown < 0.2:
+            return
+        self._shown = now
+        total = "" if self._total is None else f" of {self._total:.1f}"
+        rate = (result.frame + 1) / (now - self._begin)
+        sys.stderr.write(f"\r{result.time:8.1f}{total} s  {rate:6.1f} frames/s ")
+        sys.stderr.flush()
+
+    def end(self) -> None:
+        sys.stderr.write("\r" + " " * 50 + "\r")
+        sys.stderr.flush()

@@ -1,0 +1,106 @@
+"""The object most programs want: a bundle loaded into an engine, ready to localize videos."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from avgn.runtime.bundle import Bundle, BundleInfo
+from avgn.runtime.decision import DecisionConfig
+from avgn.runtime.engines import Engine, choose_engine
+from avgn.runtime.media import AudioBlock, MediaFile, VideoFrame, open_media
+from avgn.runtime.result import Result
+from avgn.runtime.stream import Mode, StreamLocalizer
+from avgn.runtime.workers import prefetch
+
+Pixels = npt.NDArray[np.uint8]
+
+AHEAD = 8
+
+
+class Localizer:
+    """An engine with the facts of its bundle in `bundle` (classes, sample_rate, window_seconds, image_size ...)."""
+
+    def __init__(self, engine: Engine, bundle: Bundle | BundleInfo | None = None) -> None:
+        self.engine = engine
+        self.bundle = bundle or engine.info
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | os.PathLike[str] | Bundle,
+        backend: str = "auto",
+        precision: str | None = None,
+        **options: Any,
+    ) -> Localizer:
+        """Load a bundle folder (or the shipped one by name); options go to the engine (`threads=`)."""
+        loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        return cls(choose_engine(loaded, backend, precision, **options), loaded)
+
+    def open_stream(
+        self, *, mode: Mode = "live", batch: int = 1, decision: DecisionConfig | None = None
+    ) -> StreamLocalizer:
+        """A stream that the caller pushes sound and frames into."""
+        return StreamLocalizer(self.engine, decision=decision, mode=mode, batch=batch)
+
+    def stream(
+        self,
+        source: str | os.PathLike[str] | MediaFile,
+        audio: str | os.PathLike[str] | None = None,
+        *,
+        batch: int = 4,
+        mode: Mode = "file",
+        decision: DecisionConfig | None = None,
+    ) -> Iterator[Result]:
+        """The results of a video file, frame by frame; `audio`: another file that has the sound."""
+        stream = self.open_stream(mode=mode, batch=batch, decision=decision)
+        return (result for result, _ in run_media(stream, _media(source, audio)))
+
+    def stream_with_frames(
+        self,
+        source: str | os.PathLike[str] | MediaFile,
+        audio: str | os.PathLike[str] | None = None,
+        *,
+        batch: int = 4,
+        mode: Mode = "file",
+        decision: DecisionConfig | None = None,
+    ) -> Iterator[tuple[Result, Pixels]]:
+        """Like `stream`, each result with its frame [H, W, 3] uint8."""
+        return run_media(self.open_stream(mode=mode, batch=batch, decision=decision), _media(source, audio))
+
+
+def run_media(stream: StreamLocalizer, media: MediaFile, *, ahead: int = AHEAD) -> Iterator[tuple[Result, Pixels]]:
+    """Run an opened file through a stream; decoding runs up to `ahead` pieces ahead in a thread (0: no thread)."""
+    events = media.events(stream.lookahead)
+    waiting: deque[VideoFrame] = deque()
+    source = prefetch(events, ahead) if ahead else events
+    try:
+        for event in source:
+            if isinstance(event, VideoFrame):
+                waiting.append(event)
+                results = stream.push_frame(event.rgb, event.time)
+            elif isinstance(event, AudioBlock):
+                results = stream.push_audio(event.samples, event.rate, event.time)
+            else:
+                results = stream.end_audio()
+            for result in results:
+                yield _with_frame(result, waiting.popleft())
+        for result in stream.flush():
+            yield _with_frame(result, waiting.popleft())
+    finally:
+        if hasattr(source, "close"):
+            source.close()
+
+
+def _with_frame(result: Result, frame: VideoFrame) -> tuple[Result, Pixels]:
+    return replace(result, ms={"decode": frame.ms, **result.ms}), frame.rgb
+
+
+def _media(source: str | os.PathLike[str] | MediaFile, audio: str | os.PathLike[str] | None) -> MediaFile:
+    return source if isinstance(source, MediaFile) else open_media(source, audio)

@@ -1,0 +1,107 @@
+"""The original sound of a video, written beside the new pictures.
+
+Packets are copied where the codec fits MP4; anything else is encoded to AAC with gaps filled by silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from avgn.runtime.media import AudioBlock, MediaFile, audio_stream, container_zero, import_av, open_container
+
+FITS_MP4 = {"aac", "mp3", "mp3float", "opus", "libopus", "ac3", "eac3", "alac"}
+AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+LAYOUTS = {1: "mono", 2: "stereo"}
+TOLERANCE = 0.01
+
+
+class SoundTrack:
+    """Adds the sound of `media` to an output container, piece by piece up to a given time."""
+
+    def __init__(self, media: MediaFile, output: Any) -> None:
+        self._output = output
+        self.copied = media.info.audio_codec in FITS_MP4
+        self._time = 0.0
+        self._pieces = self._copy(media) if self.copied else self._encode(media)
+        # the stream must be there before the container's header is written
+        next(self._pieces)
+
+    def write_until(self, time: float | None) -> None:
+        """Write the sound up to `time` seconds; None: all of it."""
+        while time is None or self._time < time:
+            reached = next(self._pieces, None)
+            if reached is None:
+                return
+            self._time = max(self._time, reached)
+
+    def _copy(self, media: MediaFile) -> Iterator[float]:
+        av = import_av()
+        with open_container(media.audio_path) as container:
+            source = audio_stream(container)
+            assert source is not None
+            target = self._output.add_stream_from_template(source)
+            yield 0.0
+            base = source.time_base
+            shift = round(container_zero(container) / base)
+            last: int | None = None
+            try:
+                for packet in container.demux(source):
+                    if packet.dts is None or packet.pts is None or (last is not None and packet.dts <= last):
+                        continue
+                    last = packet.dts
+                    packet.dts -= shift
+                    packet.pts -= shift
+                    end = float((packet.pts + (packet.duration or 0)) * base)
+                    packet.stream = target
+                    self._output.mux(packet)
+                    yield end
+            except av.error.InvalidDataError:
+                # the reader met damaged data: the sound ends here
+                return
+
+    def _encode(self, media: MediaFile) -> Iterator[float]:
+        rate = min(AAC_RATES, key=lambda known: abs(known - media.info.audio_rate))
+        channels = min(2, media.info.audio_channels)
+        target = self._output.add_stream("aac", rate=rate, layout=LAYOUTS[channels])
+        yield 0.0
+        position, block_rate = 0, 0
+        for block in media.audio():
+            if not block_rate:
+                block_rate = block.rate
+            if block.rate != block_rate:
+                return
+            for samples in _contiguous(block, position):
+                self._output.mux(target.encode(_frame(samples, channels, block.rate, position)))
+                position += len(samples)
+            yield position / block.rate
+        self._output.mux(target.encode(None))
+
+
+def _contiguous(block: AudioBlock, position: int) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+    """The block's samples, with the silence before them or without what overlaps with `position`."""
+    samples = block.samples
+    jump = round(block.time * block.rate) - position
+    if abs(jump) <= TOLERANCE * block.rate:
+        jump = 0
+    while jump > 0:
+        piece = min(jump, block.rate)
+        yield np.zeros((piece, samples.shape[1]), np.float32)
+        jump -= piece
+    yield samples[min(len(samples), -jump) :]
+
+
+def _frame(samples: np.ndarray[Any, np.dtype[np.float32]], channels: int, rate: int, position: int) -> Any:
+    av = import_av()
+    if samples.shape[1] > channels:
+        samples = np.repeat(samples.mean(axis=1, keepdims=True), channels, axis=1)
+    elif samples.shape[1] < channels:
+        samples = np.repeat(samples[:, :1], channels, axis=1)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout=LAYOUTS[channels])
+    frame.sample_rate = rate
+    frame.pts = position
+    frame.time_base = Fraction(1, rate)
+    return frame
