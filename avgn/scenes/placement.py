@@ -30,7 +30,7 @@ def place(
 def paste(
     mask: NDArray[Any], x: int, y: int, height: int, width: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The slices (of the frame, of the sprite) where a sprite [h, w, ...] at (x, y) lies inside the frame; both may be empty."""
+    """The slices (of the frame, of the sprite [h, w, ...]) where a sprite at (x, y) lies inside; both may be empty."""
     h, w = mask.shape[:2]
     left, top = max(x, 0), max(y, 0)
     right, bottom = max(min(x + w, width), left), max(min(y + h, height), top)

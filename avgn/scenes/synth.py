@@ -43,7 +43,8 @@ def oscillate(frequency: Wave, period: Wave, start: float = 0.0) -> Wave:
     phase = np.cumsum(frequency, dtype=np.float64)
     phase *= TABLE / RATE
     phase += start * TABLE
-    return period[phase.astype(np.int64) & (TABLE - 1)]
+    result: Wave = period[phase.astype(np.int64) & (TABLE - 1)]
+    return result
 
 
 def harmonics(d: Draw, top_frequency: float, most: int, slope: tuple[float, float]) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ from avgn.scenes.synth import RATE
 
 DATASET = "synthetic"
 JPEG_QUALITY = 92
-MAX_VIDEO_SECONDS = 600
+MAX_VIDEO_SECONDS = 180
 
 
 def synthesize(
