@@ -17,7 +17,8 @@ from avgn.evaluation.protocols import Protocol
 Array = NDArray[Any]
 
 NOISE_SEED = 20230618
-OUTSIDE_STEP = 1e-3
+ORDER_STEP = 1e-3
+MIDDLE_STEP = 0.05
 
 
 class FixedMap:
@@ -54,29 +55,42 @@ def noise(size: tuple[int, int]) -> FixedMap:
     return FixedMap(np.random.default_rng(NOISE_SEED).random(size))
 
 
-def best_maps(masks: Array, grid: tuple[int, int]) -> Array:
-    """Maps on the model's grid that know the masks: [S, H, W] -> [S, h, w] float32.
+def best_maps(mask: Array, grid: tuple[int, int]) -> Array:
+    """Candidates for the best map on the model's grid, which know the mask: [H, W] -> [3, h, w] float32.
 
-    Each is the mask's mean per cell. Cells without any of the mask are ordered by their distance to it, so that
-    a rule that must take more pixels than the mask has takes those around it.
+    The mask's mean per cell; the cells that hold at least half of it; the cells that hold any of it. Equal cells are
+    ordered by their distance to the mask's edge, then to its middle: no ties, as in the maps of a model, so a rule
+    that takes more or fewer pixels than the mask has takes those next to its edge or leaves them out.
     """
-    return np.stack([_best_map(np.asarray(mask), grid) for mask in masks]) if len(masks) else np.zeros((0, *grid))
+    mean = area_average(mask.astype(np.float64), grid)
+    inside = mean > 1e-12
+    order = ORDER_STEP * _order(inside)
+    return np.stack([values + order for values in (mean, mean >= 0.5, inside)]).astype(np.float32)
 
 
 def ceiling_scores(masks: Array, grid: tuple[int, int], protocol: Protocol) -> tuple[Array, Array]:
-    """(AP [S, S], IoU [S]) of the best maps of masks [S, H, W] under a protocol; AP[i, j] is map i on mask j."""
-    maps = protocol.upsample(best_maps(masks, grid), protocol.canvas)
-    precision = average_precision(maps, masks)
-    maps = protocol.normalise(maps)
-    overlap = [float(iou(protocol.binarise(score, mask)[0], mask)) for score, mask in zip(maps, masks, strict=True)]
+    """(AP [S, S], IoU [S]) of the best maps of masks [S, H, W] under a protocol.
+
+    AP[i, j] is the mean-per-cell map of mask i on mask j; IoU is that of the best candidate of `best_maps`.
+    """
+    soft, overlap = [], []
+    for mask in masks:
+        maps = protocol.upsample(best_maps(mask, grid), protocol.canvas)
+        soft.append(maps[0])
+        overlap.append(max(float(iou(protocol.binarise(m, mask)[0], mask)) for m in protocol.normalise(maps)))
+    precision = average_precision(np.stack(soft), masks) if soft else np.zeros((0, 0))
     return precision, np.array(overlap)
 
 
-def _best_map(mask: Array, grid: tuple[int, int]) -> Array:
-    mean = area_average(mask.astype(np.float64), grid)
-    y, x = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")
-    inside = mean > 1e-12
-    if inside.any() and not inside.all():
-        squared = (y[~inside][:, None] - y[inside][None]) ** 2 + (x[~inside][:, None] - x[inside][None]) ** 2
-        mean[~inside] = -OUTSIDE_STEP * np.sqrt(squared.min(axis=1)) / max(grid)
-    return mean.astype(np.float32)
+def _order(inside: Array) -> Array:
+    """Signed distance of each cell to the edge of `inside`, within -1..1, with the distance to its middle to decide."""
+    from scipy.ndimage import distance_transform_edt
+
+    padded = np.pad(inside, 1)
+    depth = distance_transform_edt(padded)[1:-1, 1:-1]
+    if inside.any():
+        depth = depth - distance_transform_edt(~inside)
+    y, x = np.nonzero(inside) if inside.any() else np.nonzero(~inside)
+    rows, columns = np.indices(inside.shape)
+    middle = np.hypot(rows - y.mean() - 0.013, columns - x.mean() - 0.007)
+    return np.asarray((depth - MIDDLE_STEP * middle) / max(inside.shape))

@@ -35,7 +35,8 @@ def read_mask(path: Path, size: tuple[int, int] = CANVAS) -> Array:
     """A mask image (anything but 0 is the object) as [H, W] bool: true where at least half of the area is."""
     import cv2
 
-    image = cv2.imdecode(np.frombuffer(_read_bytes(path), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    data = np.frombuffer(_read_bytes(path), dtype=np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if image is None:
         raise InputError(f"mask {path} is not an image that can be read: write it as PNG")
     if image.ndim == 3:

@@ -1,0 +1,179 @@
+"""Every metric against brute force or scikit-learn, on random and on adversarial maps."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, f1_score
+
+from avgn.evaluation import metrics
+
+Array = NDArray[Any]
+SIZE = (9, 13)
+
+
+def _masks(rng: np.random.Generator) -> dict[str, Array]:
+    some = rng.random(SIZE) < 0.3
+    one = np.zeros(SIZE, dtype=bool)
+    one[3, 4] = True
+    box = np.zeros(SIZE, dtype=bool)
+    box[2:7, 1:9] = True
+    return {"random": some, "one pixel": one, "box": box, "full": np.ones(SIZE, dtype=bool)}
+
+
+def _scores(rng: np.random.Generator) -> dict[str, Array]:
+    smooth = rng.normal(size=SIZE).astype(np.float32)
+    return {
+        "continuous": smooth,
+        "float64": rng.normal(size=SIZE),
+        "ties": np.round(smooth, 0),
+        "binary": (smooth > 0.5).astype(np.float32),
+        "flat": np.full(SIZE, 0.3, dtype=np.float32),
+        "signed zero": np.where(smooth > 0, np.float32(0.0), np.float32(-0.0)),
+        "close": (1 + rng.integers(0, 3, SIZE) * np.finfo(np.float32).eps).astype(np.float32),
+        "integers": rng.integers(-3, 3, SIZE),
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_average_precision_is_scikit_learns(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks, scores = _masks(rng), _scores(rng)
+    for name, score in scores.items():
+        ours = metrics.average_precision(score[None], np.stack(list(masks.values())))[0]
+        theirs = [average_precision_score(mask.ravel(), score.ravel()) for mask in masks.values()]
+        np.testing.assert_allclose(ours, theirs, atol=1e-9, rtol=0, err_msg=name)
+
+
+def test_average_precision_of_a_canvas_is_scikit_learns() -> None:
+    rng = np.random.default_rng(1)
+    maps = rng.normal(size=(2, 224, 224)).astype(np.float32)
+    maps[1] = np.round(maps[1], 2)
+    masks = rng.random((2, 224, 224)) < np.array([0.02, 0.6])[:, None, None]
+    ours = metrics.average_precision(maps, masks)
+    for m, s in itertools.product(range(2), range(2)):
+        theirs = average_precision_score(masks[s].ravel(), maps[m].ravel())
+        assert ours[m, s] == pytest.approx(theirs, abs=1e-9)
+
+
+def test_average_precision_of_an_empty_mask_is_undefined_and_of_nan_refused() -> None:
+    score = np.arange(12.0).reshape(1, 3, 4)
+    assert np.isnan(metrics.average_precision(score, np.zeros((1, 3, 4)))).all()
+    with pytest.raises(ValueError, match="NaN"):
+        metrics.average_precision(np.full((1, 3, 4), np.nan), np.ones((1, 3, 4)))
+
+
+def test_average_precision_of_a_flat_map_is_chance() -> None:
+    mask = np.zeros((1, 10, 10))
+    mask[0, :2] = 1
+    assert metrics.average_precision(np.ones((1, 10, 10)), mask)[0, 0] == pytest.approx(0.2)
+
+
+def test_iou_by_counting() -> None:
+    rng = np.random.default_rng(2)
+    for mask in _masks(rng).values():
+        binary = rng.random(SIZE) < 0.4
+        inter = sum(bool(b and g) for b, g in zip(binary.ravel(), mask.ravel(), strict=True))
+        union = sum(bool(b or g) for b, g in zip(binary.ravel(), mask.ravel(), strict=True))
+        assert float(metrics.iou(binary, mask)) == inter / union
+
+
+def test_consensus_iou_by_its_formula() -> None:
+    rng = np.random.default_rng(3)
+    weight = np.minimum(rng.integers(0, 4, (5, *SIZE)) / 2, 1)
+    binary = rng.random((5, *SIZE)) < 0.5
+    expected = []
+    for b, g in zip(binary, weight, strict=True):
+        expected.append((b * g).sum() / (g.sum() + (b * (g == 0)).sum()))
+    np.testing.assert_allclose(metrics.iou(binary, weight), expected, rtol=1e-12)
+
+
+def test_iou_of_empty_and_full() -> None:
+    empty, full = np.zeros(SIZE, dtype=bool), np.ones(SIZE, dtype=bool)
+    assert np.isnan(metrics.iou(empty, empty))
+    assert metrics.iou(full, empty) == 0
+    assert metrics.iou(empty, full) == 0
+    assert metrics.iou(full, full) == 1
+
+
+def test_success_and_auc_use_exact_twentieths() -> None:
+    values = np.array([3 / 10, 6 / 20, 0.29999, 1.0, 0.0])
+    assert metrics.success_rate(values, 0.3) == 3 / 5
+    thresholds = [i / 20 for i in range(21)]
+    rates = [float(np.mean([v >= t for v in values])) for t in thresholds]
+    assert metrics.auc(values) == pytest.approx(np.trapezoid(rates, thresholds), abs=1e-12)
+    assert metrics.auc(np.array([3 / 10])) == pytest.approx(0.3 + 0.025)
+    assert metrics.auc(np.ones(3)) == pytest.approx(1.0)
+    assert np.isnan(metrics.auc(np.zeros(0)))
+
+
+def test_piap_is_the_best_of_all_permutations() -> None:
+    rng = np.random.default_rng(4)
+    for num_maps, num_sources in itertools.product(range(5), range(1, 5)):
+        ap = rng.random((num_maps, num_sources))
+        best = 0.0
+        if num_maps >= num_sources:
+            for chosen in itertools.permutations(range(num_maps), num_sources):
+                best = max(best, sum(ap[m, s] for s, m in enumerate(chosen)))
+        else:
+            for places in itertools.permutations(range(num_sources), num_maps):
+                best = max(best, sum(ap[m, s] for m, s in enumerate(places)))
+        assert metrics.permutation_invariant_ap(ap) == pytest.approx(best / num_sources, abs=1e-12)
+
+
+def test_piap_without_sources_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one source"):
+        metrics.permutation_invariant_ap(np.zeros((2, 0)))
+
+
+def test_min_max_and_flat_maps() -> None:
+    rng = np.random.default_rng(5)
+    maps = np.stack([rng.normal(size=SIZE), np.full(SIZE, -0.25)]).astype(np.float32)
+    scaled, flat = metrics.min_max(maps)
+    assert flat.tolist() == [False, True]
+    assert scaled[0].min() == 0 and scaled[0].max() == 1
+    assert not scaled[1].any()
+
+
+def test_median_rule_keeps_at_least_half_and_all_of_a_flat_map() -> None:
+    rng = np.random.default_rng(6)
+    maps = rng.normal(size=(3, *SIZE))
+    maps[2] = 0
+    binary = metrics.at_least_median(maps)
+    for score, chosen in zip(maps, binary, strict=True):
+        assert (chosen == (score >= np.median(score))).all()
+    assert binary[2].all()
+
+
+@pytest.mark.parametrize("levels", [0, 1, 3, 1000])
+def test_top_pixels_by_sorting(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    score = rng.integers(0, levels + 1, SIZE) / 7
+    pixels = list(np.ndindex(*SIZE))
+    order = sorted(pixels, key=lambda p: (-score[p], p))
+    for count in (0, 1, 5, 60, len(pixels) - 1, len(pixels)):
+        binary, tied = metrics.top_pixels(score, count)
+        assert {p for p in pixels if binary[p]} == set(order[:count])
+        expected = 0 < count < len(pixels) and score[order[count - 1]] == score[order[count]]
+        assert tied == expected
+    with pytest.raises(ValueError, match="count"):
+        metrics.top_pixels(score, len(pixels) + 1)
+
+
+def test_f1_is_scikit_learns() -> None:
+    rng = np.random.default_rng(7)
+    said, truth = rng.random(40) < 0.5, rng.random(40) < 0.4
+    ours = metrics.f1((said & truth).sum(), (said & ~truth).sum(), (~said & truth).sum())
+    assert float(ours) == pytest.approx(f1_score(truth, said))
+    assert np.isnan(metrics.f1(np.array(0), np.array(0), np.array(0)))
+
+
+def test_terciles_hold_a_third_each() -> None:
+    areas = np.random.default_rng(8).permutation(np.arange(30)) / 100
+    assert np.bincount(metrics.terciles(areas)).tolist() == [10, 10, 10]
+    assert areas[metrics.terciles(areas) == 0].max() < areas[metrics.terciles(areas) == 2].min()
+    assert metrics.terciles(np.zeros(0)).size == 0
