@@ -1,4 +1,7 @@
-"""Procedural scenes: pictures, sounds and videos of made-up things with exact truth; needs numpy and OpenCV only."""
+"""Procedural scenes: pictures, sounds and videos of made-up things with exact truth.
+
+numpy and OpenCV suffice; writing videos needs PyAV.
+"""
 
 from avgn.scenes.scene import (
     CLASSES,
@@ -11,6 +14,7 @@ from avgn.scenes.scene import (
     render_single_sound,
     render_swap,
 )
+from avgn.scenes.video import VideoTruth, write_scene_video
 from avgn.scenes.writer import synthesize, write_wav
 
 __all__ = [
@@ -19,10 +23,12 @@ __all__ = [
     "SceneConfig",
     "SceneObject",
     "SwapPair",
+    "VideoTruth",
     "render_scene",
     "render_single_object",
     "render_single_sound",
     "render_swap",
     "synthesize",
+    "write_scene_video",
     "write_wav",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], audio: Wave, s
     except OSError as error:
         raise InputError(f"{path} can't be written ({error.strerror or error}): choose another place") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def double_rate(audio: Wave) -> Wave:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ SOUNDING = (2.0, 5.0)
 SILENT = (2.0, 4.0)
 FADE = 0.01
 COARSE = 8
-TRIES = 60
+CANDIDATES = 24
 Interval = tuple[float, float]
 
 
@@ -43,20 +42,22 @@ def draw_paths(
 ) -> tuple[list[Path], float]:
     """Paths for objects drawn in this order and the share of time at which one of them is hidden by over a quarter.
 
-    Of many random sets of paths the one with the least such time is kept.
+    Object by object, of CANDIDATES random paths the one is kept that hides least, of itself and of earlier objects.
     """
     coarse = [_shrink(mask) for mask in masks]
-    moments = np.arange(0, seconds, 0.4)
-    best: list[Path] = []
-    best_share = math.inf
-    for _ in range(TRIES):
-        paths = [_draw_path(mask.shape[0], mask.shape[1], height, width, d) for mask in masks]
-        share = float(np.mean([_crowded(coarse, paths, height, width, time) for time in moments]))
-        if share < best_share:
-            best, best_share = paths, share
-        if share == 0:
-            break
-    return best, best_share
+    areas = np.array([0, *(mask.sum() for mask in coarse)], np.float64)
+    moments = np.arange(0, seconds, 0.5)
+    owner = np.zeros((len(moments), height // COARSE, width // COARSE), np.uint8)
+    paths: list[Path] = []
+    for number, mask in enumerate(coarse, start=1):
+        candidates = [_draw_path(masks[number - 1].shape, (height, width), d) for _ in range(CANDIDATES)]
+        costs = [_cost(owner, mask, path, areas, moments) for path in candidates]
+        paths.append(candidates[int(np.argmin(costs))])
+        for moment, time in enumerate(moments):
+            _draw_coarse(owner[moment], mask, paths[-1], time, number)
+    seen = np.stack([np.bincount(at.ravel(), minlength=len(areas)) for at in owner])
+    crowded = (seen[:, 1:] < (1 - MAX_HIDDEN) * areas[1:]).any(axis=1)
+    return paths, float(crowded.mean())
 
 
 def draw_intervals(seconds: float, d: Draw) -> tuple[Interval, ...]:
@@ -64,7 +65,7 @@ def draw_intervals(seconds: float, d: Draw) -> tuple[Interval, ...]:
     intervals: list[Interval] = []
     start = float(d.rng.uniform(0, min(2.0, max(0.0, seconds - SOUNDING[0]))))
     while start < seconds:
-        end = min(start + float(d.rng.uniform(*SOUNDING)), seconds)
+        end = min(start + float(d.rng.uniform(*SOUNDING)), float(seconds))
         if not intervals or end - start >= SOUNDING[0]:
             intervals.append((round(start, 3), round(end, 3)))
         start = end + float(d.rng.uniform(*SILENT))
@@ -81,9 +82,9 @@ def gate(sound: Wave, intervals: Sequence[Interval]) -> Wave:
     return sound * envelope
 
 
-def _draw_path(h: int, w: int, height: int, width: int, d: Draw) -> Path:
+def _draw_path(sprite: tuple[int, ...], frame_size: tuple[int, int], d: Draw) -> Path:
     rows = []
-    for frame, size in ((width, w), (height, h)):
+    for frame, size in zip(frame_size[::-1], sprite[::-1], strict=True):
         low, high = sorted((-0.03 * size, frame - 0.97 * size))
         amplitude = min(float(d.rng.uniform(0.04, 0.2)) * frame, (high - low) / 2)
         centre = low + amplitude + (high - low - 2 * amplitude) * float(d.rng.random())
@@ -99,13 +100,27 @@ def _shrink(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return result
 
 
-def _crowded(masks: Sequence[NDArray[np.bool_]], paths: Sequence[Path], height: int, width: int, time: float) -> bool:
-    """Whether at this time more than a quarter of any object is covered or outside."""
-    rows, columns = height // COARSE, width // COARSE
-    owner = np.zeros((rows, columns), np.uint8)
-    for index, (mask, path) in enumerate(zip(masks, paths, strict=True)):
+def _cost(
+    owner: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    path: Path,
+    areas: NDArray[np.float64],
+    moments: NDArray[np.float64],
+) -> float:
+    """How much a path hides: shares of objects beyond a quarter weigh ten times as much as those below."""
+    rows, columns = owner.shape[1:]
+    hidden = 0.0
+    for moment, time in enumerate(moments):
         x, y, _ = path.at(time)
         frame, local = paste(mask, round(x / COARSE), round(y / COARSE), rows, columns)
-        owner[frame][mask[local]] = index + 1
-    seen = np.bincount(owner.ravel(), minlength=len(masks) + 1)[1:]
-    return any(count < (1 - MAX_HIDDEN) * mask.sum() for count, mask in zip(seen, masks, strict=True))
+        inside = mask[local]
+        lost = np.bincount(owner[moment][frame][inside], minlength=len(areas)) / np.maximum(areas, 1)
+        shares = np.append(lost[1:], 1 - inside.sum() / mask.sum())
+        hidden += float(shares.sum() + 10 * np.maximum(shares - MAX_HIDDEN / 2, 0).sum())
+    return hidden
+
+
+def _draw_coarse(owner: NDArray[np.uint8], mask: NDArray[np.bool_], path: Path, time: float, number: int) -> None:
+    x, y, _ = path.at(time)
+    frame, local = paste(mask, round(x / COARSE), round(y / COARSE), *owner.shape)
+    owner[frame][mask[local]] = number

@@ -49,16 +49,17 @@ def draw_picture(labels: Sequence[str], height: int, width: int, d: Draw) -> Pic
 
 
 def draw_and_place(
-    labels: Sequence[str], height: int, width: int, d: Draw
+    labels: Sequence[str], height: int, width: int, d: Draw, most: float = 0.8
 ) -> tuple[list[Sprite], list[tuple[int, int]]]:
     """Sprites of log-uniform area and places where each stays at least three quarters visible.
 
-    When no places are found for a crowd of large objects, all are drawn anew, so none ever vanishes.
+    Their areas sum to at most the share `most` of the frame. When no places are found for a crowd of large objects,
+    all are drawn anew, so none ever vanishes.
     """
     for attempt in range(10 * CROWDED):
         high = max(AREA[1] * 0.93 ** max(0, attempt - CROWDED), 1.5 * AREA[0])
         shares = np.exp(d.rng.uniform(np.log(AREA[0] * AREA_MARGIN), np.log(high / AREA_MARGIN), len(labels)))
-        if shares.sum() > 0.8:
+        if shares.sum() > most:
             continue
         sprites = [draw_sprite(label, share * height * width, d) for label, share in zip(labels, shares, strict=True)]
         corners = place([sprite.mask for sprite in sprites], height, width, d.rng)

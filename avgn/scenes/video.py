@@ -28,6 +28,7 @@ from avgn.scenes.timbres import draw_sound
 
 SIZE = (640, 360)
 MASK_STEP = 2
+MAX_SECONDS = 180
 CROWDED_SHARE = 0.05
 
 
@@ -53,14 +54,13 @@ def write_scene_video(
     Raises InputError for bad arguments and MissingExtraError when PyAV is missing.
     """
     config = config or SceneConfig(split=split, sources=(2, 3), silent=(1, 2))
-    if not 1 <= seconds <= 180:
-        raise InputError(f"seconds {seconds} is not usable: use 1 to 180")
+    if not 1 <= seconds <= MAX_SECONDS:
+        raise InputError(f"seconds {seconds} is not usable: use 1 to {MAX_SECONDS}")
     return _render(Path(path), config, seed, 0, seconds)
 
 
 def write_video_item(folder: Path, config: SceneConfig, seed: int, seconds: float, index: int) -> Item:
     """Render video number `index` of a seed into folder/video and its masks into folder/video_masks."""
-    cv2.setNumThreads(1)
     name = f"{config.split}-{index:07d}"
     video, masks = folder / "video" / f"{name}.mp4", folder / "video_masks" / f"{name}.npz"
     truth = _render(video, config, seed, index, seconds)
@@ -124,7 +124,7 @@ def _draw_moving(
     """Sprites with paths; crowds that hide one another for long are drawn anew a few times, the best is kept."""
     best: tuple[float, list[Sprite], list[Track]] = (2.0, [], [])
     for _ in range(6):
-        sprites, _ = draw_and_place(labels, height, width, d)
+        sprites, _ = draw_and_place(labels, height, width, d, most=0.5)
         tracks, share = draw_paths([sprite.mask for sprite in sprites], height, width, seconds, d)
         if share < best[0]:
             best = (share, sprites, tracks)
@@ -146,8 +146,8 @@ class _Layer:
             cv2.GaussianBlur(alpha, (0, 0), max(softness, 0.3)), (round(shift_y), round(shift_x)), axis=(0, 1)
         )
         opacity = 1 - (1 - np.float32(darkness) * shade) * (1 - alpha)
-        self.paint: NDArray[np.float32] = np.dstack([colour * alpha[..., None], opacity]).astype(np.float32)
-        self.alpha: NDArray[np.float32] = alpha
+        self.paint: NDArray[np.float32] = (colour * alpha[..., None]).astype(np.float32)
+        self.cover: NDArray[np.float32] = np.dstack([opacity, alpha]).astype(np.float32)
         self.track = track
         self.number = number
 
@@ -155,15 +155,16 @@ class _Layer:
         """Blend the layer at a time (seconds) into canvas [H, W, 3] and write its number into owner [H, W]."""
         x, y, sway = self.track.at(time)
         left, top = int(np.floor(x)), int(np.floor(y))
-        h, w = self.alpha.shape
+        h, w = self.paint.shape[:2]
         matrix = cv2.getRotationMatrix2D(((w - 1) / 2, (h - 1) / 2), sway, 1.0)
         matrix[:, 2] += (x - left, y - top)
         paint = cv2.warpAffine(self.paint, matrix, (w + 1, h + 1))
-        covered = cv2.warpAffine(self.alpha, matrix, (w + 1, h + 1)) >= 0.5
+        opacity, alpha = cv2.split(cv2.warpAffine(self.cover, matrix, (w + 1, h + 1)))
+        covered = alpha >= 0.5
         frame, local = paste(covered, left - self.pad, top - self.pad, *owner.shape)
         patch = canvas[frame]
-        patch *= 1 - paint[local][..., 3:]
-        patch += paint[local][..., :3]
+        patch *= cv2.merge([1 - opacity] * 3)[local]
+        patch += paint[local]
         owner[frame][covered[local]] = self.number
 
 

@@ -20,10 +20,10 @@ from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import Item, Source, write_manifest
 from avgn.scenes.scene import CLASSES, Scene, SceneConfig, render_scene
 from avgn.scenes.synth import RATE
+from avgn.scenes.video import MAX_SECONDS, write_video_item
 
 DATASET = "synthetic"
 JPEG_QUALITY = 92
-MAX_VIDEO_SECONDS = 180
 
 
 def synthesize(
@@ -41,7 +41,8 @@ def synthesize(
     Stills: frames/<id>.jpg, audio/<id>.wav (22 050 Hz mono), masks/<id>_<k>.png. With `video_seconds`: video/<id>.mp4
     and video_masks/<id>.npz instead. The same seed gives the same bytes whatever `jobs` is; scene k does not depend on
     how many there are. `progress` is called with the number of scenes done. Everything is written beside `out` under
-    another name first, so that `out` appears whole or not at all. Raises InputError for arguments it can't use.
+    another name first, so that the manifest appears last or not at all. More than one job starts new processes: scripts
+    need the usual `if __name__ == "__main__"`. Raises InputError for arguments it can't use.
     """
     if scenes < 1:
         raise InputError(f"scenes {scenes} is not usable: give a number from 1")
@@ -49,9 +50,9 @@ def synthesize(
         raise InputError(f"jobs {jobs} is not usable: give a number from 1")
     if seed < 0:
         raise InputError(f"seed {seed} must not be negative: use a whole number from 0")
-    if video_seconds is not None and not 1 <= video_seconds <= MAX_VIDEO_SECONDS:
-        raise InputError(f"video_seconds {video_seconds} is not usable: use 1 to {MAX_VIDEO_SECONDS}")
-    out = Path(out)
+    if video_seconds is not None and not 1 <= video_seconds <= MAX_SECONDS:
+        raise InputError(f"video_seconds {video_seconds} is not usable: use 1 to {MAX_SECONDS}")
+    out = Path(os.path.abspath(out))
     names: tuple[str, ...]
     work: Callable[[int], Item]
     with _new_folder(out) as folder:
@@ -59,8 +60,6 @@ def synthesize(
             names = ("frames", "audio", "masks")
             work = partial(write_scene, folder, config, seed)
         else:
-            from avgn.scenes.video import write_video_item
-
             names = ("video", "video_masks")
             work = partial(write_video_item, folder, config, seed, video_seconds)
         for name in names:
@@ -76,7 +75,6 @@ def synthesize(
 
 def write_scene(folder: Path, config: SceneConfig, seed: int, index: int) -> Item:
     """Render one still scene and write its files."""
-    cv2.setNumThreads(1)
     scene = render_scene(config, seed, index)
     name = f"{config.split}-{index:07d}"
     frame, audio = folder / "frames" / f"{name}.jpg", folder / "audio" / f"{name}.wav"
@@ -132,7 +130,9 @@ def _run(work: Callable[[int], Item], scenes: int, jobs: int) -> Iterable[Item]:
         return
     # Spawned, not forked: the caller may have threads (OpenCV, torch) that a fork would break.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, scenes), mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        min(jobs, scenes), mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
+    ) as pool:
         try:
             yield from pool.map(work, range(scenes), chunksize=max(1, min(32, scenes // (4 * jobs))))
         except BaseException:
@@ -142,7 +142,7 @@ def _run(work: Callable[[int], Item], scenes: int, jobs: int) -> Iterable[Item]:
 
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill that becomes `out` on success and vanishes on failure."""
+    """A folder to fill that becomes `out` (or moves into it) on success and vanishes on failure."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not an empty folder: choose a new one")
     partial_folder = out.with_name(out.name + ".partial")
@@ -155,8 +155,10 @@ def _new_folder(out: Path) -> Iterator[Path]:
     try:
         yield partial_folder
         if out.exists():
-            out.rmdir()
-        partial_folder.replace(out)
+            for child in sorted(partial_folder.iterdir(), key=lambda child: child.suffix == ".jsonl"):
+                child.replace(out / child.name)
+        else:
+            partial_folder.replace(out)
     except OSError as error:
         raise InputError(f"{out} can't be written ({error.strerror or error}): choose another folder") from None
     finally:
