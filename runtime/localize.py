@@ -155,8 +155,10 @@ def _run(
     table, totals, last = SourceTable(), dict[str, float](), 0.0
     progress = _Progress(media) if show_progress and sys.stderr.isatty() else None
 
+    calls: list[ResultSink] = [*writers, *sinks]
+
     def write(item: tuple[Result, Pixels]) -> None:
-        for sink in (*writers, *sinks):
+        for sink in calls:
             sink(*item)
 
     worker = Worker(write, BEHIND)

@@ -78,7 +78,6 @@ def import_av() -> ModuleType:
     except ImportError:
         raise MissingExtraError("av", "runtime") from None
     module: ModuleType = av
-    module.logging.set_level(module.logging.PANIC)
     return module
 
 
@@ -146,10 +145,13 @@ class MediaFile:
             yield VideoFrame(rgb=rgb, time=time, ms=1000 * (clock.perf_counter() - begin))
             begin, last = clock.perf_counter(), time
 
-    def audio(self) -> Iterator[AudioBlock]:
-        """All sound in order; a missing timestamp continues the block before."""
+    def audio(self, *, counted: bool = True) -> Iterator[AudioBlock]:
+        """All sound in order; a missing timestamp continues the block before.
+
+        A second reading beside the first one should not be `counted` among the corrupt pieces again.
+        """
         expected = 0.0
-        for frame, zero in self._decode(self.audio_path, "audio"):
+        for frame, zero in self._decode(self.audio_path, "audio" if counted else "copy"):
             channels = frame.layout.nb_channels
             samples = frame.to_ndarray()
             samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
@@ -187,7 +189,7 @@ class MediaFile:
     def _count(self, kind: str) -> None:
         if kind == "video":
             self.corrupt_frames += 1
-        else:
+        elif kind == "audio":
             self.corrupt_audio += 1
 
     def _decode(self, path: Path, kind: str) -> Iterator[tuple[Any, float]]:

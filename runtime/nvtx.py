@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from types import ModuleType, TracebackType
 
-try:
-    import nvtx
-except ImportError:
-    nvtx = None
-_nvtx: ModuleType | None = nvtx
+
+@lru_cache(maxsize=1)
+def _library() -> ModuleType | None:
+    try:
+        import nvtx
+    except ImportError:
+        return None
+    module: ModuleType = nvtx
+    return module
 
 
 class Stage:
@@ -21,8 +26,8 @@ class Stage:
         self._start = 0.0
 
     def __enter__(self) -> Stage:
-        if _nvtx is not None:
-            _nvtx.push_range(self.name)
+        if (library := _library()) is not None:
+            library.push_range(self.name)
         self._start = time.perf_counter()
         return self
 
@@ -30,8 +35,8 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.ms = 1000 * (time.perf_counter() - self._start)
-        if _nvtx is not None:
-            _nvtx.pop_range()
+        if (library := _library()) is not None:
+            library.pop_range()
 
 
 def stage(name: str) -> Stage:

@@ -86,6 +86,9 @@ class OverlayWriter:
         av = import_av()
         if self._container is None:
             return
+        if self._last < 0:
+            self.abort()
+            return
         try:
             self._mux(self._stream.encode(None))
             self._sound.write_until((self._last + self._interval) / TICKS if interrupted else None)

@@ -69,7 +69,7 @@ class SoundTrack:
         target = self._output.add_stream("aac", rate=rate, layout=LAYOUTS[channels])
         yield 0.0
         position, block_rate = 0, 0
-        for block in media.audio():
+        for block in media.audio(counted=False):
             if not block_rate:
                 block_rate = block.rate
             if block.rate != block_rate:
