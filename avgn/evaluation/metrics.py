@@ -6,6 +6,7 @@ annotators disagree; `score` S is the soft map at the mask's size; B is the bina
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,9 @@ def average_precision(scores: Array, masks: Array) -> Array:
     Returns [M, S] float64; NaN for an empty mask. AP = mean over the positives p of
     #{positives >= s_p} / #{pixels >= s_p}. Raises ValueError for maps that hold NaN.
     """
-    flat = np.asarray(scores).reshape(len(scores), -1)
-    positive = np.asarray(masks).reshape(len(masks), -1) > 0
+    scores, masks = np.asarray(scores), np.asarray(masks)
+    flat = scores.reshape(len(scores), math.prod(scores.shape[1:]))
+    positive = masks.reshape(len(masks), math.prod(masks.shape[1:])) > 0
     if np.isnan(flat).any():
         raise ValueError("scores hold NaN: average precision is undefined for them")
     result = np.full((len(flat), len(positive)), np.nan)

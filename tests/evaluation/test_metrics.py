@@ -67,6 +67,11 @@ def test_average_precision_of_an_empty_mask_is_undefined_and_of_nan_refused() ->
         metrics.average_precision(np.full((1, 3, 4), np.nan), np.ones((1, 3, 4)))
 
 
+def test_average_precision_of_nothing_is_empty() -> None:
+    assert metrics.average_precision(np.zeros((0, 3, 4)), np.ones((2, 3, 4))).shape == (0, 2)
+    assert metrics.average_precision(np.zeros((2, 3, 4)), np.ones((0, 3, 4))).shape == (2, 0)
+
+
 def test_average_precision_of_a_flat_map_is_chance() -> None:
     mask = np.zeros((1, 10, 10))
     mask[0, :2] = 1
