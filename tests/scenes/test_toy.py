@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
@@ -49,20 +49,20 @@ def best_accuracy(models: list[Any], train: Data, test: Data) -> float:
     return float(max(scores))
 
 
-def test_colours_do_not_tell_the_class(record_property: pytest.FixtureRequest) -> None:
+def test_colours_do_not_tell_the_class(record_property: Callable[[str, object], None]) -> None:
     models = [LogisticRegression(max_iter=200, C=10, tol=0.02), KNeighborsClassifier(1), KNeighborsClassifier(7)]
     train, test = collect(colour_histogram, "train", 50), collect(colour_histogram, "test", 25)
     accuracy = best_accuracy(models, train, test)
-    record_property("accuracy", accuracy)  # type: ignore[operator]
+    record_property("accuracy", accuracy)
     assert accuracy <= 0.30
 
 
-def test_the_spectral_centroid_does_not_tell_the_class(record_property: pytest.FixtureRequest) -> None:
+def test_the_spectral_centroid_does_not_tell_the_class(record_property: Callable[[str, object], None]) -> None:
     models = [
         make_pipeline(StandardScaler(), model)
         for model in (KNeighborsClassifier(9), GaussianNB(), LogisticRegression(max_iter=1000))
     ]
     train, test = collect(centroid, "train", 60), collect(centroid, "test", 30)
     accuracy = best_accuracy(models, train, test)
-    record_property("accuracy", accuracy)  # type: ignore[operator]
+    record_property("accuracy", accuracy)
     assert accuracy <= 0.40
