@@ -8,7 +8,7 @@ the change has lasted for the minimum duration.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +52,7 @@ class DecisionConfig:
     @classmethod
     def for_bundle(cls, info: BundleInfo) -> DecisionConfig:
         """The defaults with the bundle's own overrides; raises InputError for a name that is not known."""
-        known = {field.name for field in fields(cls)}
+        known = {entry.name for entry in fields(cls)}
         if unknown := sorted(set(info.decision) - known):
             raise InputError(f"bundle decision {unknown[0]!r} is not known: use some of {', '.join(sorted(known))}")
         return cls(**info.decision)
@@ -115,7 +115,7 @@ class Heard:
     on_screen: bool
     peak: Point | None = None
     box: Box | None = None
-    map: Floats | None = None
+    map: Floats | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ is in each cell. A class's map is its colour times its source, so it depends on 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ def bundle_info(folder: Path, *, window: float, hop: float, has_presence: bool) 
     maps = TensorSpec(name="maps", dtype="float32", shape=("batch", count, rows, columns))
     heard = TensorSpec(name="audio_prob", dtype="float32", shape=("batch", count))
     seen = TensorSpec(name="visual_prob", dtype="float32", shape=("batch", count))
-    outputs = {"audio": (sources, heard), "image": (maps, seen)}
+    outputs: dict[str, tuple[TensorSpec, ...]] = {"audio": (sources, heard), "image": (maps, seen)}
     if not has_presence:
         outputs = {"audio": (sources,), "image": (maps,)}
     return BundleInfo(
@@ -83,7 +84,7 @@ def audio_graph(length: int, has_presence: bool) -> onnx.ModelProto:
     waves = [np.stack([np.cos(2 * np.pi * f * time), np.sin(2 * np.pi * f * time)]) * hann for f in TONES]
     basis = np.concatenate(waves).T.astype(np.float32)
     directions = np.eye(len(CLASSES), WIDTH, dtype=np.float32)
-    constants = {
+    constants: dict[str, Any] = {
         "basis": basis,
         "pairs": np.array([0, len(CLASSES), 2], np.int64),
         "last": np.array([2], np.int64),
@@ -114,7 +115,7 @@ def image_graph(has_presence: bool) -> onnx.ModelProto:
     # opponent colours: red is what exceeds the mean of green and blue
     mixing = np.full((WIDTH, 3), 0, np.float32)
     mixing[:3] = 1.5 * np.eye(3, dtype=np.float32) - 0.5
-    constants = {
+    constants: dict[str, Any] = {
         "full": np.float32(255),
         "mixing": mixing[..., None, None],
         "flat": np.array([0, WIDTH, rows * columns], np.int64),
@@ -150,7 +151,7 @@ def image_graph(has_presence: bool) -> onnx.ModelProto:
 
 def _model(
     nodes: list[onnx.NodeProto],
-    constants: dict[str, npt.NDArray[np.generic] | np.generic],
+    constants: dict[str, Any],
     inputs: dict[str, tuple[int, tuple[int | str, ...]]],
     outputs: dict[str, tuple[int | str, ...]],
     has_presence: bool,

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from avgn.runtime.decision import Decision, DecisionConfig, DecisionState, Rules, step
+from avgn.runtime.regions import peak_of, region_box
+
+MAPS = np.zeros((2, 7, 7), np.float32)
+MAPS[0, 2, 5] = MAPS[1, 4, 1] = 1
+
+
+def rules(has_presence: bool = True, **config: float) -> Rules:
+    half = np.full(2, 0.5, np.float32)
+    return Rules(
+        config=DecisionConfig(**config),
+        classes=("cat", "dog"),
+        audio_thresholds=half,
+        visual_thresholds=half,
+        has_presence=has_presence,
+    )
+
+
+def run(
+    given: Rules, audio: list[list[float]], visual: list[list[float]], loud: float = -20.0, every: float = 0.1
+) -> list[Decision]:
+    state, out = DecisionState.start(2), []
+    for number, (heard, seen) in enumerate(zip(audio, visual, strict=True)):
+        state, decision = step(
+            given,
+            state,
+            time=number * every,
+            audio_prob=np.array(heard, np.float32),
+            visual_prob=np.array(seen, np.float32),
+            maps=MAPS,
+            loudness_db=loud,
+        )
+        out.append(decision)
+    return out
+
+
+def states(decisions: list[Decision]) -> list[str]:
+    return [decision.state for decision in decisions]
+
+
+def test_the_four_states() -> None:
+    (on,) = run(rules(), [[0.9, 0.1]], [[0.9, 0.1]])
+    assert on.state == "source" and [(s.label, s.on_screen) for s in on.sources] == [("cat", True)]
+    assert on.sources[0].peak == pytest.approx((5.5 / 7, 2.5 / 7))
+    (off,) = run(rules(), [[0.9, 0.1]], [[0.1, 0.9]])
+    assert off.state == "off-screen" and off.sources[0].peak is None and off.sources[0].map is None
+    assert states(run(rules(), [[0.1, 0.1]] * 5, [[0.9, 0.9]] * 5)) == ["none"] * 3 + ["unknown"] * 2
+    assert states(run(rules(), [[0.1, 0.1]] * 5, [[0.9, 0.9]] * 5, loud=-50)) == ["none"] * 5
+
+
+def test_silence_is_no_source_whatever_the_heads_say() -> None:
+    assert states(run(rules(), [[0.9, 0.9]] * 4, [[0.9, 0.9]] * 4, loud=-80)) == ["none"] * 4
+
+
+def test_hysteresis_keeps_what_is_on() -> None:
+    sharp = rules(audio_smoothing=0, visual_smoothing=0, min_off=0)
+    seen = [[0.9, 0.0]] * 6
+    heard = [[p, 0.0] for p in (0.4, 0.6, 0.4, 0.36, 0.3, 0.4)]
+    assert states(run(sharp, heard, seen, loud=-50)) == ["none", "source", "source", "source", "none", "none"]
+
+
+def test_minimum_durations() -> None:
+    slow = rules(audio_smoothing=0, visual_smoothing=0, min_on=0.2, min_off=0.2)
+    heard = [[p, 0.0] for p in (0.9, 0.9, 0.1, 0.9, 0.9, 0.9, 0.1, 0.9, 0.1, 0.1, 0.1)]
+    expected = ["off-screen" if on else "none" for on in (0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0)]
+    assert states(run(slow, heard, [[0.0, 0.0]] * 11, loud=-50)) == expected
+
+
+def test_smoothing_takes_seconds_not_frames() -> None:
+    reached: list[float] = []
+    for every in (0.02, 0.1):
+        count = round(0.4 / every)
+        state = DecisionState.start(2)
+        for number in range(count + 1):
+            heard = np.array([float(number > 0), 0], np.float32)
+            state, _ = step(
+                rules(audio_smoothing=0.3),
+                state,
+                time=number * every,
+                audio_prob=heard,
+                visual_prob=heard,
+                maps=MAPS,
+                loudness_db=-20,
+            )
+        reached.append(float(state.audio.value[0]))
+    assert reached[0] == pytest.approx(1 - np.exp(-0.4 / 0.3), abs=1e-5)
+    assert reached[0] == pytest.approx(reached[1], abs=1e-5)
+
+
+def test_step_changes_no_state() -> None:
+    state = DecisionState.start(2)
+    before = state.audio.value.copy()
+    following, _ = step(
+        rules(),
+        state,
+        time=0.0,
+        audio_prob=np.ones(2, np.float32),
+        visual_prob=np.ones(2, np.float32),
+        maps=MAPS,
+        loudness_db=-10,
+    )
+    assert np.array_equal(state.audio.value, before) and state.time is None and following is not state
+
+
+def blob(x: float, y: float, size: tuple[int, int] = (7, 9), width: float = 0.12) -> npt.NDArray[np.float32]:
+    rows, columns = size
+    ys, xs = np.meshgrid((np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns, indexing="ij")
+    return np.exp(-((xs - x) ** 2 + (ys - y) ** 2) / (2 * width**2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("at", [(0.5, 0.5), (0.3, 0.62), (0.81, 0.2), (0.71, 0.77)])
+def test_peak_is_finer_than_a_cell(at: tuple[float, float]) -> None:
+    assert peak_of(blob(*at)) == pytest.approx(at, abs=0.025)
+    x1, y1, x2, y2 = region_box(blob(*at), 0.5)
+    assert ((x1 + x2) / 2, (y1 + y2) / 2) == pytest.approx(at, abs=0.04)
+    # half of a Gaussian's height lies 1.18 widths from its centre
+    assert (x2 - x1, y2 - y1) == pytest.approx((0.283, 0.283), abs=0.06)
+
+
+def test_box_holds_the_peaks_region_alone() -> None:
+    both = np.maximum(blob(0.2, 0.3, (14, 14), 0.07), 0.8 * blob(0.8, 0.7, (14, 14), 0.07))
+    x1, y1, x2, y2 = region_box(both, 0.5)
+    assert x2 < 0.5 and y2 < 0.6 and x1 < 0.2 < x2 and y1 < 0.3 < y2
+
+
+def test_flat_and_corner_maps() -> None:
+    flat = np.full((7, 7), 0.3, np.float32)
+    assert peak_of(flat) == (0.5, 0.5) and region_box(flat, 0.5) == (0.0, 0.0, 1.0, 1.0)
+    corner = np.zeros((7, 7), np.float32)
+    corner[0, 6] = 1
+    assert peak_of(corner) == pytest.approx((6.5 / 7, 0.5 / 7))
+    assert region_box(corner, 0.5)[1:3] == (0.0, 1.0)
+    assert peak_of(np.ones((1, 1), np.float32)) == (0.5, 0.5)
