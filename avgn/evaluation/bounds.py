@@ -29,6 +29,7 @@ class FixedMap:
         flat = score.ravel()
         # n_above[p] = #{pixels >= score of p}
         self._above = flat.size - np.searchsorted(np.sort(flat), flat, side="left")
+        self._normalised: dict[str, Array] = {}
 
     def average_precision(self, masks: Array) -> Array:
         """AP [S] against masks [S, H, W]; NaN for an empty mask."""
@@ -41,7 +42,9 @@ class FixedMap:
 
     def iou(self, masks: Array, protocol: Protocol) -> Array:
         """IoU [S] under a protocol's rule."""
-        score = protocol.normalise(self.score[None])[0]
+        if protocol.name not in self._normalised:
+            self._normalised[protocol.name] = protocol.normalise(self.score[None])[0]
+        score = self._normalised[protocol.name]
         return np.array([float(iou(protocol.binarise(score, mask)[0], mask)) for mask in masks])
 
 
@@ -69,17 +72,16 @@ def best_maps(mask: Array, grid: tuple[int, int]) -> Array:
 
 
 def ceiling_scores(masks: Array, grid: tuple[int, int], protocol: Protocol) -> tuple[Array, Array]:
-    """(AP [S, S], IoU [S]) of the best maps of masks [S, H, W] under a protocol.
+    """(AP [S], IoU [S]) of the best maps of masks [S, H, W], each on its own mask, under a protocol.
 
-    AP[i, j] is the mean-per-cell map of mask i on mask j; IoU is that of the best candidate of `best_maps`.
+    AP is that of the mean-per-cell map, IoU that of the best candidate of `best_maps`.
     """
-    soft, overlap = [], []
-    for mask in masks:
+    precision, overlap = np.full(len(masks), np.nan), np.full(len(masks), np.nan)
+    for s, mask in enumerate(masks):
         maps = protocol.upsample(best_maps(mask, grid), protocol.canvas)
-        soft.append(maps[0])
-        overlap.append(max(float(iou(protocol.binarise(m, mask)[0], mask)) for m in protocol.normalise(maps)))
-    precision = average_precision(np.stack(soft), masks) if soft else np.zeros((0, 0))
-    return precision, np.array(overlap)
+        precision[s] = average_precision(maps[:1], mask[None])[0, 0]
+        overlap[s] = max(float(iou(protocol.binarise(m, mask)[0], mask)) for m in protocol.normalise(maps))
+    return precision, overlap
 
 
 def _order(inside: Array) -> Array:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avgn.evaluation import bounds
-from avgn.evaluation.inference import Predictions, Progress, has_shared_map, predict
-from avgn.evaluation.metrics import terciles
+from avgn.evaluation.inference import UNREADABLE, Predictions, Progress, has_shared_map, predict
 from avgn.evaluation.protocols import Protocol, find_protocol
 from avgn.evaluation.scoring import (
     ImageScorer,
@@ -23,26 +22,23 @@ from avgn.evaluation.scoring import (
     fixed_scores,
     read_truth,
 )
-from avgn.evaluation.statistics import Ratio, bootstrap_intervals, cluster_mean, ratio_value
+from avgn.evaluation.statistics import Ratio, bootstrap_intervals
+from avgn.evaluation.summary import by_size, per_video, values
 from avgn.evaluation.tables import (
     ScoreTable,
     build_table,
     class_f1_ratios,
-    image_ratios,
     map_ratios,
     source_f1_ratios,
-    source_ratios,
 )
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
-from avgn.runtime.manifest import Manifest
+from avgn.runtime.manifest import Item, Manifest
 
 Array = NDArray[Any]
 Result = dict[str, Any]
 
 CLASS_MODES = ("given", "predicted")
-SIZES = ("small", "medium", "large")
-PER_VIDEO = ("CAP", "PIAP", "CIoU@0.3", "AUC")
 
 
 def evaluate(
@@ -81,7 +77,7 @@ def evaluate(
             progress=(lambda done, _: progress(done, total)) if progress else None,
         )
         run = _Run(engine, predictions, thresholds, needs_predicted="predicted" in classes)
-        run.score(still, classes, (lambda done, n: progress(total - n + done, total)) if progress else None)
+        run.score(still, classes, skip_bad, (lambda done, n: progress(total - n + done, total)) if progress else None)
         results += [run.result(protocol, mode, bootstrap, seed) for protocol in still for mode in classes]
     if "video" in protocols:
         from avgn.evaluation.video import evaluate_video
@@ -132,6 +128,8 @@ class _Run:
         self.predictions = predictions
         self.shared = has_shared_map(engine.info)
         self.truths: list[Truth] = []
+        self.kept: list[int] = []
+        self.skipped = Counter(predictions.skipped)
         shape = (len(predictions.items), len(engine.info.classes))
         if self.shared:
             self.heard = self.seen = np.zeros(shape, dtype=bool)
@@ -143,7 +141,9 @@ class _Run:
         self._bounds: dict[str, _Bounds] = {}
         self._counts: dict[tuple[str, str], Counter[str]] = {}
 
-    def score(self, protocols: Sequence[Protocol], modes: Sequence[str], progress: Progress | None) -> None:
+    def score(
+        self, protocols: Sequence[Protocol], modes: Sequence[str], skip_bad: bool, progress: Progress | None
+    ) -> None:
         """Read each item's truth and score its maps under all protocols and modes."""
         grid = (self.predictions.maps.shape[2], self.predictions.maps.shape[3])
         fixed = {p.canvas: (bounds.centre_blob(p.canvas), bounds.noise(p.canvas)) for p in protocols}
@@ -153,22 +153,47 @@ class _Run:
                 self._scores[protocol.name, mode] = []
                 self._counts[protocol.name, mode] = Counter()
         for n, item in enumerate(self.predictions.items):
-            truth = read_truth(item, self.names(item.sources), protocols[0].canvas)
-            self.truths.append(truth)
-            chosen = {mode: self.chosen(n, mode) for mode in modes}
-            needed = sorted({k for ks in chosen.values() for k in ks}) if truth.labels else []
-            scorer = ImageScorer(truth, {k: self.predictions.maps[n, 0 if self.shared else k] for k in needed})
-            for protocol in protocols:
-                for mode in modes:
-                    self._score_one(scorer, protocol, mode, chosen[mode])
-                limits = self._bounds[protocol.name]
-                centre, random = fixed[protocol.canvas]
-                some = bool(truth.labels)
-                limits.floor.append(fixed_scores(centre, truth, protocol) if some else None)
-                limits.chance.append(chance_scores(random, truth, protocol) if some else None)
-                limits.ceiling.append(best_scores(truth, grid, protocol) if some else None)
+            truth = self._read_truth(item, protocols[0].canvas, skip_bad)
+            if truth is not None:
+                self._score_item(n, truth, protocols, modes, grid, fixed)
+                self.kept.append(n)
+                # the masks of thousands of images would fill the memory
+                self.truths.append(replace(truth, masks=truth.masks[:0]))
             if progress:
                 progress(n + 1, len(self.predictions.items))
+        if not self.kept:
+            raise InputError("no item has a mask that can be read: mend the masks that the manifest names")
+
+    def _read_truth(self, item: Item, canvas: tuple[int, int], skip_bad: bool) -> Truth | None:
+        try:
+            return read_truth(item, self.names(item.sources), canvas)
+        except InputError as error:
+            if not skip_bad:
+                raise InputError(f"item {item.id!r}: {error}") from None
+            self.skipped[UNREADABLE] += 1
+            return None
+
+    def _score_item(
+        self,
+        n: int,
+        truth: Truth,
+        protocols: Sequence[Protocol],
+        modes: Sequence[str],
+        grid: tuple[int, int],
+        fixed: dict[tuple[int, int], tuple[bounds.FixedMap, bounds.FixedMap]],
+    ) -> None:
+        chosen = {mode: self.chosen(n, truth, mode) for mode in modes}
+        needed = sorted({k for ks in chosen.values() for k in ks}) if truth.labels else []
+        scorer = ImageScorer(truth, {k: self.predictions.maps[n, 0 if self.shared else k] for k in needed})
+        some = bool(truth.labels)
+        for protocol in protocols:
+            for mode in modes:
+                self._score_one(scorer, protocol, mode, chosen[mode])
+            limits = self._bounds[protocol.name]
+            centre, random = fixed[protocol.canvas]
+            limits.floor.append(fixed_scores(centre, truth, protocol) if some else None)
+            limits.chance.append(chance_scores(random, truth, protocol) if some else None)
+            limits.ceiling.append(best_scores(truth, grid, protocol) if some else None)
 
     def _score_one(self, scorer: ImageScorer, protocol: Protocol, mode: str, chosen: Sequence[int]) -> None:
         if not scorer.truth.labels:
@@ -187,10 +212,10 @@ class _Run:
         """The class list; for a shared map the labels of the item itself."""
         return sorted({source.label for source in sources}) if self.shared else self.info.classes
 
-    def chosen(self, n: int, mode: str) -> list[int]:
+    def chosen(self, n: int, truth: Truth, mode: str) -> list[int]:
         """The classes of image n whose maps are scored."""
         if mode == "given":
-            return list(self.truths[n].labels)
+            return list(truth.labels)
         return [int(k) for k in np.flatnonzero(self.heard[n] & self.seen[n])]
 
     def result(self, protocol: Protocol, mode: str, bootstrap: int, seed: int) -> Result:
@@ -198,27 +223,27 @@ class _Run:
         num_classes = max([len(self.info.classes)] + [k + 1 for t in self.truths for k in t.labels])
         table = build_table(self._scores[protocol.name, mode], self.truths, num_classes)
         ratios = map_ratios(table) | self._presence_ratios(table, mode)
-        videos = np.array([item.video for item in self.predictions.items])
+        videos = np.array([self.predictions.items[n].video for n in self.kept])
         limits = self._bounds[protocol.name]
         tables = {
             "floor": build_table(limits.floor, self.truths, num_classes),
             "chance": build_table(limits.chance, self.truths, num_classes),
             "ceiling": build_table(limits.ceiling, self.truths, num_classes),
         }
-        skipped = Counter(self.predictions.skipped)
+        skipped = Counter(self.skipped)
         for truth in self.truths:
             skipped.update(truth.skipped)
         result: Result = {
             "protocol": protocol.name,
             "classes": mode,
             "maps": "shared-map" if self.shared else "per class",
-            "metrics": _values(ratios),
+            "metrics": values(ratios),
             "ci95": bootstrap_intervals(ratios, videos, samples=bootstrap, seed=seed) if bootstrap else {},
         }
         for name, bound in tables.items():
-            result[name] = _values(map_ratios(bound) | source_f1_ratios(bound, bound.sources_per_image))
-        result["by_size"] = _by_size(table, tables)
-        result["per_video"] = _per_video(ratios, videos)
+            result[name] = values(map_ratios(bound) | source_f1_ratios(bound, bound.sources_per_image))
+        result["by_size"] = by_size(table, tables)
+        result["per_video"] = per_video(ratios, videos)
         result["counts"] = dict(self._counts[protocol.name, mode])
         result["items"] = int(np.count_nonzero(~np.isnan(table.piap)))
         result["images"] = len(self.truths)
@@ -226,10 +251,11 @@ class _Run:
         return result
 
     def _presence_ratios(self, table: ScoreTable, mode: str) -> dict[str, Ratio]:
+        heard, seen = self.heard[self.kept], self.seen[self.kept]
         if mode == "given":
             ratios = source_f1_ratios(table, table.sources_per_image)
         else:
-            said = self.heard & self.seen
+            said = heard & seen
             present = _indicator([t.present for t in self.truths], said.shape)
             scorable = _indicator([frozenset(t.labels) for t in self.truths], said.shape)
             ratios = source_f1_ratios(table, (said & (scorable | ~present)).sum(axis=1).astype(np.float64))
@@ -237,12 +263,8 @@ class _Run:
                 numerator=(said & ~present).sum(axis=1).astype(np.float64), denominator=np.ones(len(said)), scale=1
             )
         if self.info.has_presence:
-            ratios |= class_f1_ratios(
-                "audio", self.heard, _indicator([t.sounding for t in self.truths], self.heard.shape)
-            )
-            ratios |= class_f1_ratios(
-                "visual", self.seen, _indicator([t.visible for t in self.truths], self.seen.shape)
-            )
+            ratios |= class_f1_ratios("audio", heard, _indicator([t.sounding for t in self.truths], heard.shape))
+            ratios |= class_f1_ratios("visual", seen, _indicator([t.visible for t in self.truths], seen.shape))
         return ratios
 
 
@@ -251,36 +273,3 @@ def _indicator(sets: Sequence[frozenset[int]], shape: tuple[int, ...]) -> Array:
     for n, members in enumerate(sets):
         marked[n, sorted(members)] = True
     return marked
-
-
-def _values(ratios: dict[str, Ratio]) -> dict[str, float | None]:
-    return {name: ratio_value(ratio) for name, ratio in ratios.items()}
-
-
-def _by_size(table: ScoreTable, limits: dict[str, ScoreTable]) -> dict[str, Result]:
-    """Scores of sources by terciles of their mask's area, and of images by terciles of their mean area."""
-    source_group = terciles(table.area)
-    known = ~np.isnan(table.piap)
-    image_group = np.full(table.num_images, -1)
-    image_group[known] = terciles(table.image_area[known])
-    groups: dict[str, Result] = {}
-    for group, name in enumerate(SIZES):
-        chosen = source_group == group
-        areas = table.area[chosen]
-
-        def scores(of: ScoreTable, chosen: Array = chosen, group: int = group) -> dict[str, float | None]:
-            return _values(source_ratios(of, chosen) | image_ratios(of, image_group == group))
-
-        groups[name] = {
-            "sources": int(chosen.sum()),
-            "area": [float(areas.min()), float(areas.max())] if len(areas) else None,
-            "metrics": scores(table),
-            **{bound: scores(limits[bound]) for bound in limits},
-        }
-    return groups
-
-
-def _per_video(ratios: dict[str, Ratio], videos: Array) -> Result:
-    """The macro mean over videos, which weighs a long video as much as a short one."""
-    scores = {name: cluster_mean(ratios[name], videos) for name in PER_VIDEO}
-    return {"videos": len(np.unique(videos)), "metrics": scores}

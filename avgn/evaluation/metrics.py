@@ -129,12 +129,6 @@ def top_pixels(score: Array, count: int) -> tuple[Array, bool]:
     return chosen.reshape(score.shape), len(level) > needed
 
 
-def f1(true_positives: Array, false_positives: Array, false_negatives: Array) -> Array:
-    """F1 = 2 TP / (2 TP + FP + FN), elementwise; NaN where nothing was there and nothing was said."""
-    total = 2 * np.asarray(true_positives, dtype=np.float64) + false_positives + false_negatives
-    return np.asarray(np.where(total > 0, 2 * np.asarray(true_positives) / np.where(total > 0, total, 1), np.nan))
-
-
 def terciles(areas: Array) -> Array:
     """The size group of each area [N]: 0 small, 1 medium, 2 large, cut at the 1/3 and 2/3 quantiles."""
     areas = np.asarray(areas, dtype=np.float64)

@@ -28,12 +28,13 @@ EMPTY_MASK = "empty mask"
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What one image shows: the classes of its S scorable sources, their masks [S, H, W] bool, and the sets of
-    classes that sound and are seen (`present`), sound (`sounding`) and are seen (`visible`). `skipped` says why
-    sources or the image are not scored."""
+    """What one image shows: the classes of its S scorable sources, their masks [S, H, W] bool and areas [S] (shares
+    of the canvas), and the sets of classes that sound and are seen (`present`), sound (`sounding`) and are seen
+    (`visible`). `skipped` says why sources or the image are not scored."""
 
     labels: tuple[int, ...]
     masks: Array
+    areas: Array
     present: frozenset[int]
     sounding: frozenset[int]
     visible: frozenset[int]
@@ -74,9 +75,11 @@ def read_truth(item: Item, classes: Sequence[str], size: tuple[int, int] = CANVA
             masks.append(mask)
     if not present:
         skipped[NO_SOURCE] += 1
+    stack = np.stack(masks) if masks else np.zeros((0, *size), dtype=bool)
     return Truth(
         labels=tuple(labels),
-        masks=np.stack(masks) if masks else np.zeros((0, *size), dtype=bool),
+        masks=stack,
+        areas=stack.mean(axis=(1, 2)),
         present=frozenset(present),
         sounding=frozenset(index[source.label] for source in item.sources if source.sounding),
         visible=frozenset(index[source.label] for source in item.sources if source.on_screen),
@@ -153,7 +156,7 @@ def fixed_scores(fixed: FixedMap, truth: Truth, protocol: Protocol) -> ImageScor
 
 def chance_scores(random: FixedMap, truth: Truth, protocol: Protocol) -> ImageScores:
     """The scores of chance: AP is the mask's share of the canvas, IoU that of a random map."""
-    precision = truth.masks.mean(axis=(1, 2))
+    precision = truth.areas
     return ImageScores(
         ap=precision,
         iou=random.iou(truth.masks, protocol),
@@ -166,8 +169,8 @@ def best_scores(truth: Truth, grid: tuple[int, int], protocol: Protocol) -> Imag
     """The scores of maps on the model's grid that know the masks."""
     precision, overlap = ceiling_scores(truth.masks, grid, protocol)
     return ImageScores(
-        ap=np.diagonal(precision),
+        ap=precision,
         iou=overlap,
         found=np.ones(len(overlap), dtype=bool),
-        piap=permutation_invariant_ap(precision),
+        piap=float(precision.mean()),
     )

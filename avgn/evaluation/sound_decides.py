@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,20 +20,36 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class SwapPair:
-    """One frame [H, W, 3] uint8 RGB with two visible objects a and b: masks [H, W] bool, labels, and the sound that
-    each makes ([T] float32 at the model's rate). Each pair gives two cases: a sounds, b sounds."""
+    """One frame [H, W, 3] uint8 RGB with two visible objects a and b: their labels and masks [H, W] bool, and the
+    sounds [T] float32 at the model's rate in which only a, only b sounds. Each pair gives two cases.
+
+    `avgn.scenes.render_swap` gives objects of the same fields.
+    """
 
     frame: Array
-    mask_a: Array
-    mask_b: Array
-    label_a: str
-    label_b: str
+    labels: tuple[str, str]
+    masks: tuple[Array, Array]
     audio_a: Array
     audio_b: Array
 
 
+class AnyPair(Protocol):
+    """Whatever has the fields of a SwapPair."""
+
+    @property
+    def frame(self) -> Array: ...
+    @property
+    def labels(self) -> tuple[str, str]: ...
+    @property
+    def masks(self) -> tuple[Array, Array]: ...
+    @property
+    def audio_a(self) -> Array: ...
+    @property
+    def audio_b(self) -> Array: ...
+
+
 def sound_decides(
-    engine: Engine, pairs: Sequence[SwapPair], *, progress: Callable[[int, int], None] | None = None
+    engine: Engine, pairs: Sequence[AnyPair], *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, float | int]:
     """Percent of cases and of pairs that the sound decides, with the map of the audio head's own top class.
 
@@ -63,11 +79,11 @@ def sound_decides(
     }
 
 
-def _answers(engine: Engine, pair: SwapPair, number: int) -> tuple[Array, Array]:
+def _answers(engine: Engine, pair: AnyPair, number: int) -> tuple[Array, Array]:
     """Heat on a minus heat on b [2] for sound a and sound b, and whether the top class was right [2]."""
     info = engine.info
     size = pair.frame.shape[:2]
-    masks = [resize_mask(np.asarray(mask) > 0, size) for mask in (pair.mask_a, pair.mask_b)]
+    masks = [resize_mask(np.asarray(mask) > 0, size) for mask in pair.masks]
     if not all(mask.any() for mask in masks):
         raise InputError(f"swap pair {number} has an empty mask: give pairs whose objects are both seen")
     waveforms = np.stack(
@@ -79,6 +95,4 @@ def _answers(engine: Engine, pair: SwapPair, number: int) -> tuple[Array, Array]
     top = heard["audio_prob"].argmax(axis=1)
     heat = upsample_bilinear(maps[np.arange(2), top], size)
     difference = np.array([float(h[masks[0]].mean() - h[masks[1]].mean()) for h in heat])
-    return difference, np.array(
-        [info.classes[k] == name for k, name in zip(top, (pair.label_a, pair.label_b), strict=True)]
-    )
+    return difference, np.array([info.classes[k] == name for k, name in zip(top, pair.labels, strict=True)])

@@ -59,7 +59,7 @@ def build_table(scores: Sequence[ImageScores | None], truths: Sequence[Truth], n
         num_classes=num_classes,
         image=image,
         label=np.array([k for _, _, t in rows for k in t.labels], dtype=np.int64),
-        area=np.concatenate([t.masks.mean(axis=(1, 2)) for _, _, t in rows] or empty),
+        area=np.concatenate([t.areas for _, _, t in rows] or empty),
         ap=np.concatenate([s.ap for _, s, _ in rows] or empty),
         iou=iou,
         found=np.concatenate([s.found for _, s, _ in rows] or empty).astype(bool),

@@ -58,7 +58,7 @@ def test_bilinear_upsampling_is_torchs(grid: tuple[int, int]) -> None:
 
 def test_centre_map_is_highest_in_the_middle() -> None:
     score = canvas.centre_map((5, 7))
-    assert np.unravel_index(score.argmax(), score.shape) == (2, 3)
+    assert score.argmax() == 2 * 7 + 3
     assert score[0, 0] == pytest.approx(-np.hypot(2, 3))
 
 

@@ -91,7 +91,7 @@ def _brute(protocol: str, mode: str, manifest: Manifest, engine: Any) -> dict[st
         cious.append(np.mean(list(overlap.values())))
         num_said += len(chosen)
         num_true += len(truth)
-        padded = [*chosen, *([None] * len(truth))]
+        padded = [*chosen, *([""] * len(truth))]
         piaps.append(
             max(
                 sum(precision.get((c, t), 0.0) for c, t in zip(order, truth, strict=False))
@@ -220,6 +220,21 @@ def test_masks_without_pixels_and_sources_without_truth_are_not_scored(
     assert result["skipped"] == {"no box or mask": 1, "empty mask": 1}
     assert result["counts"]["sources"] == 1 and result["metrics"]["F1@0.3"] == 100
     assert result["metrics"]["false sources per image"] == 0
+
+
+def test_unreadable_masks_are_named_or_counted(make_manifest: Make, tone_engine: Make, tmp_path: Path) -> None:
+    manifest = make_manifest(3)
+    (tmp_path / "bad.png").write_bytes(b"no mask")
+    first, *others = manifest.items
+    broken = replace(first, sources=tuple(replace(s, mask=tmp_path / "bad.png") for s in first.sources))
+    damaged = replace(manifest, items=(broken, *others))
+    with pytest.raises(InputError, match="'scene000'.*bad.png"):
+        evaluate(tone_engine(), damaged, bootstrap=0)
+    skipped = evaluate(tone_engine(), damaged, skip_bad=True, bootstrap=50)
+    sound = evaluate(tone_engine(), replace(manifest, items=tuple(others)), bootstrap=50)
+    for one, other in zip(skipped, sound, strict=True):
+        assert one.pop("skipped") == {"unreadable": 1} and other.pop("skipped") == {}
+        assert one == other
 
 
 def test_thresholds_come_from_the_model(make_manifest: Make, tone_engine: Make) -> None:

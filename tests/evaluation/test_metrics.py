@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score
 
 from avgn.evaluation import metrics
 
@@ -167,14 +167,6 @@ def test_top_pixels_by_sorting(levels: int) -> None:
         assert tied == expected
     with pytest.raises(ValueError, match="count"):
         metrics.top_pixels(score, len(pixels) + 1)
-
-
-def test_f1_is_scikit_learns() -> None:
-    rng = np.random.default_rng(7)
-    said, truth = rng.random(40) < 0.5, rng.random(40) < 0.4
-    ours = metrics.f1((said & truth).sum(), (said & ~truth).sum(), (~said & truth).sum())
-    assert float(ours) == pytest.approx(f1_score(truth, said))
-    assert np.isnan(metrics.f1(np.array(0), np.array(0), np.array(0)))
 
 
 def test_terciles_hold_a_third_each() -> None:

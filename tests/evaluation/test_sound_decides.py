@@ -20,10 +20,8 @@ LEFT, RIGHT = (0.1, 0.3, 0.35, 0.6), (0.6, 0.3, 0.9, 0.7)
 def _pair(draw: Make, sound: Make, a: str, b: str) -> SwapPair:
     return SwapPair(
         frame=draw([(a, LEFT), (b, RIGHT)]),
-        mask_a=box_mask([LEFT]),
-        mask_b=box_mask([RIGHT]),
-        label_a=a,
-        label_b=b,
+        labels=(a, b),
+        masks=(box_mask([LEFT]), box_mask([RIGHT])),
         audio_a=sound([a], 0.5),
         audio_b=sound([b], 0.5),
     )
@@ -59,6 +57,8 @@ def test_bad_pairs_are_refused(pairs: list[SwapPair], tone_engine: Make) -> None
     with pytest.raises(InputError, match="no swap pairs"):
         sound_decides(tone_engine(), [])
     with pytest.raises(InputError, match="swap pair 1 has an empty mask"):
-        sound_decides(tone_engine(), [pairs[0], replace(pairs[1], mask_b=np.zeros((224, 224), bool))])
+        sound_decides(
+            tone_engine(), [pairs[0], replace(pairs[1], masks=(pairs[1].masks[0], np.zeros((224, 224), bool)))]
+        )
     with pytest.raises(InputError, match="no audio head"):
         sound_decides(tone_engine(has_presence=False), pairs)

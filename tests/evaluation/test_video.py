@@ -24,6 +24,7 @@ Make = Callable[..., Any]
 Array = NDArray[Any]
 CLASSES = ("bell", "drum", "flute", "horn")
 FPS, SIZE = 20, (240, 320)
+pytestmark = pytest.mark.timeout(120)
 LEFT, RIGHT = (0.1, 0.2, 0.4, 0.7), (0.6, 0.3, 0.9, 0.8)
 
 
