@@ -72,7 +72,10 @@ Event = VideoFrame | AudioBlock | AudioEnd
 
 
 def import_av() -> ModuleType:
-    """PyAV; raises MissingExtraError when it is not installed."""
+    """PyAV; raises MissingExtraError when it is not installed.
+
+    Never set PyAV's log level: with a Python log callback, FFmpeg's decoding threads deadlock on the interpreter lock.
+    """
     try:
         import av
     except ImportError:
@@ -234,6 +237,8 @@ def open_container(path: Path) -> Any:
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except InputError:
         raise
+    except EOFError:
+        raise InputError(f"{path} holds neither pictures nor sound: it is zero-length or truncated") from None
     except PermissionError:
         raise InputError(f"{path} can't be read (permission denied): change its permissions") from None
     except (av.FFmpegError, OSError, ValueError) as error:

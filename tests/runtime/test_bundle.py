@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import avgn
 from avgn.runtime import Bundle, InputError, Localizer, write_bundle_info
 from avgn.runtime.bundle import BUNDLE_FILE, from_json, to_json
 from avgn.runtime.decision import DecisionConfig
@@ -178,6 +180,30 @@ def test_engine_refuses_wrong_arguments(localizer: Localizer) -> None:
         engine.run_image(np.zeros((2, 128, 96, 3), np.uint8), sources)
     with pytest.raises(ValueError, match=r"sources must be float32 \[1, 3, D\] to go with the image"):
         engine.run_image(np.zeros((1, 96, 128, 3), np.uint8), sources)
+
+
+def test_engine_is_safe_to_share(localizer: Localizer) -> None:
+    rng = np.random.default_rng(0)
+    sounds = rng.normal(0, 0.1, (8, 1, 22050)).astype(np.float32)
+    expected = [localizer.engine.run_audio(sound)["sources"] for sound in sounds]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: localizer.engine.run_audio(sounds[n % 8])["sources"], range(64)))
+    assert all(np.array_equal(value, expected[n % 8]) for n, value in enumerate(found))
+
+
+def test_the_choice_of_engine_is_one_log_line(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "avgn.runtime"):
+        Localizer.load(folder)
+    (record,) = caplog.records
+    assert record.message == f"engine onnxruntime with fp32 graphs of {folder} (first installed of onnxruntime)"
+
+
+def test_the_shipped_name() -> None:
+    shipped = Path(avgn.__file__).parent / "models" / "tiny"
+    if shipped.is_dir():
+        assert Bundle.load("tiny").path == shipped
+    else:
+        assert refused("tiny").startswith("bundle 'tiny' is not part of this installation")
 
 
 json_values = st.recursive(

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OPTIONAL = ("cv2", "av", "onnxruntime", "nvtx", "torch", "onnx", "scipy")
+
+BLOCK = """
+import sys
+for name in {names}:
+    sys.modules[name] = None
+import avgn.runtime as runtime
+"""
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_import_needs_numpy_only() -> None:
+    done = python(BLOCK.format(names=OPTIONAL))
+    assert done.returncode == 0, done.stderr
+    done = python(f"import avgn.runtime, sys; print([n for n in {OPTIONAL} if n in sys.modules])")
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("missing", "code", "message"),
+    [
+        ("av", "runtime.open_media('x.mp4')", "av is not installed: pip install 'avgn[runtime]'"),
+        ("cv2", "from avgn.runtime.image import import_cv2; import_cv2()", "opencv is not installed: pip install"),
+    ],
+)
+def test_a_missing_extra_is_named(missing: str, code: str, message: str) -> None:
+    done = python(BLOCK.format(names=(missing,)) + code)
+    assert done.returncode == 1 and f"MissingExtraError: {message}" in done.stderr
+
+
+def test_missing_engine_is_named(bundle_path: Path) -> None:
+    done = python(BLOCK.format(names=("onnxruntime",)) + f"runtime.Localizer.load({str(bundle_path)!r})")
+    assert "MissingExtraError: onnxruntime is not installed: pip install 'avgn[cpu]'" in done.stderr
