@@ -105,9 +105,7 @@ def resolve_bundle_path(folder: str | os.PathLike[str]) -> Path:
     if isinstance(folder, str) and folder in SHIPPED:
         path = Path(avgn.__file__).parent / "models" / folder
         if not path.is_dir():
-            raise InputError(
-                f"the bundle {folder!r} is not part of this installation: give the path of a bundle folder"
-            )
+            raise InputError(f"bundle {folder!r} is not part of this installation: give the path of a bundle folder")
         return path
     path = Path(folder)
     try:
