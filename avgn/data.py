@@ -38,6 +38,10 @@ class Batch:
     waveform: Tensor
     labels: Labels
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        return Batch(image=self.image.to(device), waveform=self.waveform.to(device), labels=self.labels.to(device))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -110,7 +114,7 @@ class AudioVisualDataset(Dataset[Sample]):
             quantised = np.clip(np.round(sound * 32768), -32768, 32767).astype(np.int16)
             self.cache[index] = (self._frame(index), quantised)
         image, quantised = self.cache[index]
-        return image, quantised.astype(np.float32) / 32768
+        return image, quantised.astype(np.float32) / np.float32(32768)
 
     def _frame(self, index: int) -> NDArray[np.uint8]:
         frame = self.items[index].frame

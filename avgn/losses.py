@@ -27,6 +27,15 @@ class Labels:
     order: Tensor
     mask: Tensor
 
+    def to(self, device: torch.device) -> Labels:
+        """The same on another device."""
+        return Labels(
+            sounding=self.sounding.to(device),
+            visible=self.visible.to(device),
+            order=self.order.to(device),
+            mask=self.mask.to(device),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:

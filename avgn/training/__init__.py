@@ -1,6 +1,5 @@
-"""Training in Lightning's Trainer."""
+"""Training in Lightning's Trainer: `avgn.training.fit.train` with a `TrainConfig`."""
 
 from avgn.training.config import TrainConfig
-from avgn.training.fit import train
 
-__all__ = ["TrainConfig", "train"]
+__all__ = ["TrainConfig"]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
@@ -22,10 +21,8 @@ from avgn.config import Config
 from avgn.data import AudioVisualDataset, SeededBatches, build_loader, ordered_batches
 from avgn.encoders import load_visual_weights
 from avgn.engine import TorchEngine
-from avgn.evaluation.inference import predict
-from avgn.evaluation.thresholds import calibrate_thresholds
-from avgn.model import AVGN, build_model
-from avgn.runtime.bundle_schema import Thresholds
+from avgn.evaluation.calibration import calibrate
+from avgn.model import build_model
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
 from avgn.training.config import TrainConfig
@@ -122,25 +119,11 @@ def train(
         raise KeyboardInterrupt
     if validation is not None and training.keep == "best":
         _restore(module, output / CHECKPOINTS / "best.ckpt")
-    model = module.model.to("cpu", memory_format=torch.contiguous_format).eval()
+    model = module.model.cpu().to(memory_format=torch.contiguous_format).eval()
     if validation is not None and model.has_presence:
-        model.thresholds = calibrate(model, validation)
+        model.thresholds = calibrate(TorchEngine(model), validation)
     facts = {"settings": vars(training), "steps": trainer.global_step, "skipped_steps": module.skipped}
     return save_model(model, output, training=facts)
-
-
-def calibrate(model: AVGN, validation: Manifest) -> Thresholds:
-    """Presence thresholds of every class that maximise F1 on a validation manifest."""
-    found = predict(TorchEngine(model), validation)
-    index_of = {name: index for index, name in enumerate(model.config.classes)}
-    heard = np.zeros((len(found.items), len(index_of)), dtype=bool)
-    seen = np.zeros_like(heard)
-    for row, item in enumerate(found.items):
-        for source in item.sources:
-            heard[row, index_of[source.label]] |= source.sounding
-            seen[row, index_of[source.label]] |= source.on_screen
-    audio, visual = calibrate_thresholds(found.audio_prob, heard, found.visual_prob, seen)
-    return Thresholds(audio=tuple(float(v) for v in audio), visual=tuple(float(v) for v in visual))
 
 
 def _build_trainer(output: Path, training: TrainConfig, validates: bool, progress: bool | None) -> Trainer:

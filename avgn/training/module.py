@@ -40,6 +40,10 @@ class AVGNModule(LightningModule):
         """The model's configuration."""
         return self.model.config
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        # Lightning doesn't move frozen dataclasses
+        return batch.to(device)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # drop-path depends on the step alone, so that a resumed run repeats an unbroken one
         torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)

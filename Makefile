@@ -1,0 +1,37 @@
+# One line each; CI calls the same targets. PYTHON is the interpreter of an environment with the `dev` extra.
+PYTHON ?= python3
+DEMO_VENV ?= .venv
+
+.PHONY: demo install test lint format soak bench tiny gpu
+
+demo: ## localize the sources of a rendered video, from a fresh clone with only Python and make
+	test -x $(DEMO_VENV)/bin/avgn || { $(PYTHON) -m venv $(DEMO_VENV) && $(DEMO_VENV)/bin/pip install --quiet -e '.[runtime,cpu]'; }
+	$(DEMO_VENV)/bin/avgn demo --output demo-out
+
+install: ## everything that development needs, into the current environment
+	$(PYTHON) -m pip install -e '.[dev]'
+
+test: ## the whole suite but the long checks
+	$(PYTHON) -m pytest -q -m "not soak" tests
+
+lint: ## style, types and the import rules
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format:
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+soak: ## long checks that `make test` leaves out
+	$(PYTHON) -m pytest -q -m soak tests
+
+bench: ## the numbers of the model card: accuracy and speed of the shipped bundle
+	$(PYTHON) -m benchmarks.quality --output benchmarks/results/quality.json
+	$(PYTHON) -m benchmarks.speed --output benchmarks/results/speed.json
+
+tiny: ## train the shipped bundle again (about an hour on 2 cores)
+	$(PYTHON) -m benchmarks.tiny --output runs/tiny
+
+gpu: ## the checks that need a GPU: filled by the kernels and the TensorRT work
+	@echo "make gpu: nothing here needs a GPU yet; see the status table of README.md"

@@ -1,0 +1,7 @@
+"""`python -m avgn`."""
+
+import sys
+
+from avgn.cli import main
+
+sys.exit(main())

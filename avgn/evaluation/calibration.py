@@ -1,0 +1,36 @@
+"""Presence thresholds of a model from a validation manifest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from avgn.evaluation.inference import predict
+from avgn.evaluation.thresholds import calibrate_thresholds
+from avgn.runtime.bundle_schema import Thresholds
+from avgn.runtime.engines.base import Engine
+from avgn.runtime.errors import InputError
+from avgn.runtime.manifest import Manifest
+
+
+def calibrate(engine: Engine, validation: Manifest, disjoint_from: Manifest | None = None) -> Thresholds:
+    """The thresholds of p^a and p^v that maximise F1 per class on `validation`.
+
+    Raises InputError when an item of `validation` is in `disjoint_from` too.
+    """
+    if disjoint_from is not None:
+        shared = {item.id for item in validation.items} & {item.id for item in disjoint_from.items}
+        if shared:
+            raise InputError(
+                f"{len(shared)} items of {validation.path} are in {disjoint_from.path} too (for example "
+                f"{min(shared)}): calibrate thresholds on other items than those that are scored"
+            )
+    found = predict(engine, validation)
+    index_of = {name: index for index, name in enumerate(engine.info.classes)}
+    heard = np.zeros((len(found.items), len(index_of)), dtype=bool)
+    seen = np.zeros_like(heard)
+    for row, item in enumerate(found.items):
+        for source in item.sources:
+            heard[row, index_of[source.label]] |= source.sounding
+            seen[row, index_of[source.label]] |= source.on_screen
+    audio, visual = calibrate_thresholds(found.audio_prob, heard, found.visual_prob, seen)
+    return Thresholds(audio=tuple(float(v) for v in audio), visual=tuple(float(v) for v in visual))

@@ -1,0 +1,79 @@
+"""Build script: kernels/, export/ and runtime/ lie beside avgn/ and ship inside it."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+BESIDE = ("export", "kernels", "runtime")
+
+RUNTIME = ["opencv-python-headless>=4.8", "av>=14", "nvtx>=0.2.10"]
+TORCH = ["torch>=2.9", "torchvision", "torchaudio"]
+EXPORT = [*TORCH, "safetensors>=0.4", "onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20", *RUNTIME]
+TRAIN = [
+    *TORCH,
+    "lightning>=2.5",
+    "tensorboard>=2.14",
+    "safetensors>=0.4",
+    "scipy>=1.11",
+    "scikit-learn>=1.4",
+    *RUNTIME,
+]
+EXTRAS = {
+    "runtime": RUNTIME,
+    "cpu": ["onnxruntime>=1.20"],
+    "gpu": ["onnxruntime-gpu>=1.20", "tensorrt>=10"],
+    "rtx": ["tensorrt-rtx>=1.1"],
+    "openvino": ["openvino>=2025.0"],
+    "live": ["sounddevice>=0.4.6"],
+    "serve": ["starlette>=0.37", "uvicorn[standard]>=0.29"],
+    "train": TRAIN,
+    "export": EXPORT,
+    "cluster": ["ray[data]>=2.9"],
+    "dev": [
+        *TRAIN,
+        *EXPORT,
+        "hypothesis>=6.100",
+        "mypy>=1.10",
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "ruff>=0.6",
+    ],
+}
+
+
+def packages_and_dirs() -> tuple[list[str], dict[str, str]]:
+    # the links avgn/export, avgn/kernels and avgn/runtime serve the checkout alone: what ships comes from here
+    names = find_packages(include=["avgn", "avgn.*"], exclude=[f"avgn.{name}*" for name in BESIDE])
+    dirs = {"avgn": "avgn"}
+    for name in BESIDE:
+        dirs[f"avgn.{name}"] = name
+        names += [f"avgn.{found}" for found in find_packages(include=[name, f"{name}.*"])]
+    return names, dirs
+
+
+def version() -> str:
+    found = re.search(r'__version__ = "([^"]+)"', (ROOT / "avgn" / "__init__.py").read_text())
+    assert found
+    return found.group(1)
+
+
+PACKAGES, PACKAGE_DIR = packages_and_dirs()
+
+setup(
+    name="avgn",
+    version=version(),
+    description="Audio-visual grouping network: which things sound in a video, and where each is in the picture",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=PACKAGES,
+    package_dir=PACKAGE_DIR,
+    package_data={"avgn": ["py.typed", "models/*/*"]},
+    python_requires=">=3.10",
+    install_requires=["numpy>=1.26", "jsonargparse>=4.30"],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["avgn = avgn.cli:main"]},
+)
