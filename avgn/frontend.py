@@ -15,6 +15,7 @@ N_FFT = 512
 HOP_PAPER = 220
 HOP_RELEASE = N_FFT - 274
 LOG_OFFSET = 1e-7
+NUM_SUMS = 8
 
 
 class Spectrogram(nn.Module):
@@ -60,9 +61,17 @@ class Spectrogram(nn.Module):
         signal = waveform.to(self.basis.dtype)[:, None]
         if self.kind == "paper":
             signal = nn.functional.pad(signal, (N_FFT // 2, N_FFT // 2), mode="reflect")
-        parts = nn.functional.conv1d(signal, self.basis, stride=self.hop)
-        if self.kind == "paper":
-            parts = parts[:, :, :-1]
+        # a float32 accumulator loses 3e-6 of the power over 512 terms: short sums are added up instead
+        frames = (signal.shape[2] - N_FFT) // self.hop + 1
+        span = N_FFT // NUM_SUMS
+        reach = self.hop * (frames - 1) + span
+        sums = [
+            nn.functional.conv1d(signal[:, :, at : at + reach], self.basis[:, :, at : at + span], stride=self.hop)
+            for at in range(0, N_FFT, span)
+        ]
+        while len(sums) > 1:
+            sums = [one + other for one, other in zip(sums[::2], sums[1::2], strict=True)]
+        parts = sums[0][:, :, :-1] if self.kind == "paper" else sums[0]
         real, imaginary = parts.chunk(2, dim=1)
         return real * real + imaginary * imaginary
 

@@ -13,6 +13,8 @@ from torchvision.ops import StochasticDepth
 
 from avgn.config import Config
 
+INIT_STD = 0.02
+
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention: [B,L,D] -> [B,L,D]."""
@@ -55,6 +57,11 @@ class TokenTransformer(nn.Module):
             *(Block(config.dim, config.heads, config.mlp_ratio, config.drop_path) for _ in range(config.depth))
         )
         self.norm = nn.LayerNorm(config.dim)
+        # branches louder than their input would drown which class a token is, and what a cell holds
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=INIT_STD)
+                nn.init.zeros_(module.bias)
 
     def forward(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """features [B,P,D], tokens [C,D] -> features [B,P,D], tokens [B,C,D]."""

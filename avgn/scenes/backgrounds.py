@@ -209,9 +209,14 @@ def draw_background(d: Draw, height: int, width: int) -> tuple[str, Picture]:
     """A background with clutter that is of no class: (family's name, picture [h, w, 3] float32 in 0..1)."""
     family = d.choice(sorted(FAMILIES[d.split]))
     picture = FAMILIES[d.split][family](d, height, width)
-    low, high = sorted((d.uniform(0.0, 0.35), d.uniform(0.65, 1.0)))
-    picture = np.ascontiguousarray(low + (high - low) * np.clip(picture, 0, 1), dtype=np.float32)
-    for _ in range(d.integer(0, 5)):
+    picture = np.clip(picture, 0, 1)
+    # surroundings are paler and flatter than the things in front of them
+    grey = picture.mean(axis=2, keepdims=True)
+    picture = grey + np.float32(d.uniform(0.2, 0.75)) * (picture - grey)
+    span = d.uniform(0.25, 0.65)
+    low = d.uniform(0.0, 1.0) * (1 - span)
+    picture = np.ascontiguousarray(low + span * picture, dtype=np.float32)
+    for _ in range(d.integer(0, 3)):
         _add_clutter(picture, d)
     return family, picture
 

@@ -16,6 +16,10 @@ from avgn.scenes.textures import TEXTURES
 
 SUPERSAMPLE = 3
 SHIFT = 4
+LEAN_CHANCE = 0.5
+LEAN_WIDTH = 0.05
+OBJECT_SATURATION = 0.35
+OBJECT_VALUE = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +69,29 @@ def draw_sprite(label: str, area: float, d: Draw) -> Sprite:
     return Sprite(label=label, colour=colour, alpha=alpha, mask=mask, shadow=shadow)
 
 
-def palette(d: Draw, num: int = 3, contrast: float = 0.35) -> NDArray[np.float32]:
-    """Random colours [num, 3] in 0..1 that differ from their neighbours by at least `contrast` (L2)."""
+def object_palette(label: str, d: Draw) -> NDArray[np.float32]:
+    """Colours of an object [3, 3] in 0..1: any colours, but half of the objects lean to a hue of their class.
+
+    The lean is what brass or wood is to instruments: a hint that a colour histogram alone can't live on.
+    """
+    colours = palette(d, 3, least=(OBJECT_SATURATION, OBJECT_VALUE))
+    if d.chance(LEAN_CHANCE):
+        hue = (sorted(OUTLINES).index(label) / len(OUTLINES) + d.uniform(-LEAN_WIDTH, LEAN_WIDTH)) % 1.0
+        rgb = colorsys.hsv_to_rgb(hue, d.uniform(0.6, 1.0), d.uniform(0.45, 1.0))
+        colours[0] = np.array(rgb, dtype=np.float32)
+    return colours
+
+
+def palette(
+    d: Draw, num: int = 3, contrast: float = 0.35, least: tuple[float, float] = (0.1, 0.12)
+) -> NDArray[np.float32]:
+    """Random colours [num, 3] in 0..1 that differ from their neighbours by at least `contrast` (L2).
+
+    `least` bounds saturation and value from below.
+    """
     colours: list[NDArray[np.float32]] = []
     while len(colours) < num:
-        rgb = colorsys.hsv_to_rgb(d.uniform(0, 1, cycles=4), d.uniform(0.1, 1.0), d.uniform(0.12, 1.0, cycles=2))
+        rgb = colorsys.hsv_to_rgb(d.uniform(0, 1, cycles=4), d.uniform(least[0], 1.0), d.uniform(least[1], 1.0, cycles=2))
         colour = np.array(rgb, dtype=np.float32)
         if not colours or float(np.linalg.norm(colour - colours[-1])) >= contrast:
             colours.append(colour)
@@ -146,7 +168,7 @@ def _paint(
     back = np.linalg.inv(pose).astype(np.float32)
     u, v = back[0, 0] * x + back[0, 1] * y, back[1, 0] * x + back[1, 1] * y
     first, second = TEXTURES[label](u, v, 1.0 / scale, d)
-    base, accent, detail = palette(d)
+    base, accent, detail = object_palette(label, d)
     colour = base + first[..., None] * (accent - base)
     colour += second[..., None] * (detail - colour)
     angle = d.uniform(0, 2 * np.pi)

@@ -1,0 +1,86 @@
+"""Links, import arrows, and what an installation holds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ALONE = """
+import importlib, pkgutil, sys
+blocked, package, skipped = set(sys.argv[1].split(",")), sys.argv[2], set(sys.argv[3].split(","))
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if any(name == b or name.startswith(b + ".") for b in blocked):
+            raise ImportError(f"{name} is blocked in this test")
+sys.meta_path.insert(0, Block())
+module = importlib.import_module(package)
+for info in pkgutil.walk_packages(module.__path__, package + "."):
+    if not any(info.name == s or info.name.startswith(s + ".") for s in skipped):
+        importlib.import_module(info.name)
+print("ok")
+"""
+HEAVY = "torch,torchvision,torchaudio,triton,lightning,onnx,onnxscript,scipy,sklearn,safetensors"
+
+
+def import_alone(blocked: str, package: str, skipped: str = "-") -> None:
+    out = subprocess.run(
+        [sys.executable, "-c", ALONE, blocked, package, skipped], cwd=ROOT, capture_output=True, text=True
+    )
+    assert out.stdout == "ok\n", out.stderr
+
+
+@pytest.mark.parametrize("name", ["export", "kernels", "runtime"])
+def test_link_points_at_top_level_folder(name: str) -> None:
+    assert (ROOT / "avgn" / name).resolve() == ROOT / name
+
+
+@pytest.mark.parametrize("name", ["export", "kernels", "runtime"])
+def test_rooms_refuse_their_bare_names(name: str) -> None:
+    out = subprocess.run([sys.executable, "-c", f"import {name}"], cwd=ROOT, capture_output=True, text=True)
+    assert out.returncode and f"import this package as avgn.{name}" in out.stderr
+
+
+def test_runtime_imports_nothing_of_ours_and_no_library_but_numpy() -> None:
+    lazily = "cv2,av,onnxruntime,nvtx"
+    ours = "avgn.kernels,avgn.export,avgn.model,avgn.scenes,avgn.evaluation,avgn.training,avgn.cli"
+    import_alone(f"{HEAVY},{lazily},{ours}", "avgn.runtime", "avgn.runtime.sinks.drawing")
+
+
+def test_kernels_import_nothing_of_ours() -> None:
+    ours = "avgn.runtime,avgn.export,avgn.model,avgn.config,avgn.scenes,avgn.evaluation,avgn.training,avgn.cli"
+    import_alone(f"lightning,onnx,onnxruntime,cv2,av,{ours}", "avgn.kernels")
+
+
+def test_the_core_does_not_import_export_or_the_command_line() -> None:
+    import_alone("onnx,onnxscript,onnxruntime,avgn.export", "avgn", "avgn.export,avgn.cli,avgn.__main__")
+
+
+def test_scenes_demo_and_command_line_need_no_torch() -> None:
+    import_alone(HEAVY, "avgn.scenes")
+    code = f"import sys; sys.argv=['x']; {''.join(f'sys.modules[{m!r}]=None;' for m in HEAVY.split(','))} " + (
+        "import avgn.demo, avgn.doctor, avgn.cli; print('ok')"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert out.stdout == "ok\n", out.stderr
+
+
+def test_setup_lists_every_package_once() -> None:
+    code = (
+        "import setuptools; setuptools.setup = lambda **k: print('\\n'.join(sorted(k['packages'])));"
+        "exec(open('setup.py').read())"
+    )
+    code = code.replace("exec(open('setup.py').read())", "exec(open('setup.py').read(), {'__file__': 'setup.py'})")
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = out.stdout.split()
+    expected = {"avgn"}
+    for folder in ("avgn", "export", "kernels", "runtime"):
+        for file in (ROOT / folder).rglob("__init__.py"):
+            parts = file.parent.relative_to(ROOT).parts
+            if len(parts) > 1 and parts[0] == "avgn" and parts[1] in ("export", "kernels", "runtime"):
+                continue
+            expected.add(".".join(parts if parts[0] == "avgn" else ("avgn", *parts)))
+    assert found == sorted(expected)
