@@ -39,6 +39,7 @@ EXTRAS = {
         "pytest>=8",
         "pytest-timeout>=2.3",
         "ruff>=0.6",
+        "setuptools>=77",
     ],
 }
 

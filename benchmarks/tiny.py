@@ -24,7 +24,7 @@ from avgn.scenes import CLASSES, SceneConfig, synthesize
 from avgn.training import TrainConfig
 from avgn.training.fit import train
 
-DATA = {
+DATA: dict[str, dict[str, Any]] = {
     "train": {"scenes": 16_000, "seed": 1, "sources": (0, 3), "silent": (0, 2), "off_screen": 0.15},
     "val": {"scenes": 800, "seed": 2, "sources": (0, 3), "silent": (0, 2), "off_screen": 0.15},
 }

@@ -91,7 +91,9 @@ def palette(
     """
     colours: list[NDArray[np.float32]] = []
     while len(colours) < num:
-        rgb = colorsys.hsv_to_rgb(d.uniform(0, 1, cycles=4), d.uniform(least[0], 1.0), d.uniform(least[1], 1.0, cycles=2))
+        rgb = colorsys.hsv_to_rgb(
+            d.uniform(0, 1, cycles=4), d.uniform(least[0], 1.0), d.uniform(least[1], 1.0, cycles=2)
+        )
         colour = np.array(rgb, dtype=np.float32)
         if not colours or float(np.linalg.norm(colour - colours[-1])) >= contrast:
             colours.append(colour)

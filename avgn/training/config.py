@@ -15,9 +15,9 @@ class TrainConfig:
     """How to train; the defaults are the paper's (Adam 1e-4, batch 128, 100 epochs).
 
     `steps` (if given) ends training before `epochs` do. `keep` names the weights that become the checkpoint: those of
-    the lowest validation loss, or the last ones. `token_rate` multiplies the
-    learning rate of the class tokens, which start small. `dropout` acts on the encoders' features, `momentum` > 0 contrasts
-    against a moving average of the model (METHOD section 8).
+    the lowest validation loss, or the last ones. `token_rate` multiplies the learning rate of the class tokens,
+    which start small. `dropout` acts on the encoders' features; `momentum` > 0 contrasts against a moving average of
+    the model.
     """
 
     epochs: int = 100

@@ -86,7 +86,7 @@ class AVGNModule(LightningModule):
     def configure_optimizers(self) -> Any:
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for name, p in trained if name == "tokens"], "lr": rate * self.settings.token_rate},
             {"params": [p for name, p in trained if p.dim() > 1 and name != "tokens"], "weight_decay": decay},
             {"params": [p for name, p in trained if p.dim() <= 1]},

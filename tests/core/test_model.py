@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from avgn.config import Config, preset
+from avgn.grouping import AudioGrouping
 from avgn.losses import Labels, compute_losses
 from avgn.model import AVGN, build_model
 
@@ -142,13 +143,13 @@ def test_forward_features_equals_the_two_halves() -> None:
 
 
 def test_audio_grouping_is_the_closed_form_for_one_feature() -> None:
-    model = small().eval()
+    grouping = AudioGrouping(small().config)
     features, tokens = torch.randn(2, 1, 16), torch.randn(2, 4, 16)
     with torch.no_grad():
-        found = model.audio_grouping(features, tokens)
+        found = grouping(features, tokens)
         weights = torch.ones(2, 1, 4)
-        value = features @ model.audio_grouping.value.weight.T
-        truth = tokens + (weights.transpose(1, 2) @ value) @ model.audio_grouping.out.weight.T
+        value = features @ grouping.value.weight.T
+        truth = tokens + (weights.transpose(1, 2) @ value) @ grouping.out.weight.T
     torch.testing.assert_close(found, truth)
 
 
