@@ -12,6 +12,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def main() -> None:
         image = np.zeros((1, *info.image_size, 3), np.uint8)
         sources = engine.run_audio(waveform)["sources"]
         record["halves"][f"{threads} threads"] = {
-            "audio ms": _milliseconds(lambda engine=engine, x=waveform: engine.run_audio(x)),
-            "image ms": _milliseconds(lambda engine=engine, x=image, s=sources: engine.run_image(x, s)),
+            "audio ms": _milliseconds(partial(engine.run_audio, waveform)),
+            "image ms": _milliseconds(partial(engine.run_image, image, sources)),
         }
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder) / "scene.mp4"

@@ -30,10 +30,9 @@ DATA: dict[str, dict[str, Any]] = {
 }
 MODEL: dict[str, Any] = {}
 TRAINING: dict[str, Any] = {
-    "steps": 7_500,
+    "steps": 7_000,
     "batch_size": 32,
     "learning_rate": 1e-3,
-    "token_rate": 20.0,
     "weight_decay": 0.02,
     "warmup_steps": 100,
     "schedule": "cosine",

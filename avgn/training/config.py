@@ -15,9 +15,8 @@ class TrainConfig:
     """How to train; the defaults are the paper's (Adam 1e-4, batch 128, 100 epochs).
 
     `steps` (if given) ends training before `epochs` do. `keep` names the weights that become the checkpoint: those of
-    the lowest validation loss, or the last ones. `token_rate` multiplies the learning rate of the class tokens,
-    which start small. `dropout` acts on the encoders' features; `momentum` > 0 contrasts against a moving average of
-    the model.
+    the lowest validation loss, or the last ones. `dropout` acts on the encoders' features; `momentum` > 0 contrasts
+    against a moving average of the model.
     """
 
     epochs: int = 100
@@ -25,7 +24,6 @@ class TrainConfig:
     batch_size: int = 128
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
-    token_rate: float = 1.0
     warmup_steps: int = 0
     schedule: Schedule = "constant"
     gradient_clip: float = 1.0

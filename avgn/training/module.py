@@ -84,14 +84,12 @@ class AVGNModule(LightningModule):
                     mine.copy_(theirs)
 
     def configure_optimizers(self) -> Any:
-        rate, decay = self.settings.learning_rate, self.settings.weight_decay
-        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        trained = [p for p in self.model.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [
-            {"params": [p for name, p in trained if name == "tokens"], "lr": rate * self.settings.token_rate},
-            {"params": [p for name, p in trained if p.dim() > 1 and name != "tokens"], "weight_decay": decay},
-            {"params": [p for name, p in trained if p.dim() <= 1]},
+            {"params": [p for p in trained if p.dim() > 1], "weight_decay": self.settings.weight_decay},
+            {"params": [p for p in trained if p.dim() <= 1]},
         ]
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
