@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from avgn.config import Config
-from avgn.evaluation.inference import read_frame, read_wav
 from avgn.losses import Labels
+from avgn.reading import read_frame, read_wav
 from avgn.runtime.audio import fit_window, resample
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import resize

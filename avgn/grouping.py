@@ -15,22 +15,31 @@ from avgn.kernels import grouping_attention
 AUDIO_EPS = 1.0
 
 
-class VisualGrouping(nn.Module):
-    """g_i = c_i + W_o (sum_p A_pi W_v f_p / sum_p A_pi)."""
+class Grouping(nn.Module):
+    """g_i = c_i + W_o (sum_p A_pi W_v f_p / (sum_p A_pi + eps)).
 
-    def __init__(self, config: Config) -> None:
+    `eps` = 1 is the released weighting of the single audio feature, which does not cancel as it does with 0.
+    """
+
+    def __init__(self, config: Config, *, eps: float = 0.0, hard: bool = False) -> None:
         super().__init__()
         self.query = nn.Linear(config.dim, config.dim, bias=False)
         self.key = nn.Linear(config.dim, config.dim, bias=False)
         self.value = nn.Linear(config.dim, config.dim, bias=False)
         self.out = nn.Linear(config.dim, config.dim, bias=False)
         self.scale = 1.0 / math.sqrt(config.dim)
-        self.hard = config.assignment == "hard"
+        self.eps = eps
+        self.hard = hard
 
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
         """features [B,P,D], tokens [B,C,D] -> [B,C,D]."""
         grouped = grouping_attention(
-            self.query(features), self.key(tokens), self.value(features), scale=self.scale, hard=self.hard
+            self.query(features),
+            self.key(tokens),
+            self.value(features),
+            scale=self.scale,
+            eps=self.eps,
+            hard=self.hard,
         )
         assert isinstance(grouped, Tensor)
         return tokens + self.out(grouped)
@@ -52,26 +61,6 @@ class AudioGrouping(nn.Module):
         return tokens + self.out(self.value(features))
 
 
-class GatedAudioGrouping(nn.Module):
-    """The released weighting A / (sum_p A + 1), which does not cancel."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.query = nn.Linear(config.dim, config.dim, bias=False)
-        self.key = nn.Linear(config.dim, config.dim, bias=False)
-        self.value = nn.Linear(config.dim, config.dim, bias=False)
-        self.out = nn.Linear(config.dim, config.dim, bias=False)
-        self.scale = 1.0 / math.sqrt(config.dim)
-
-    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """features [B,1,D], tokens [B,C,D] -> [B,C,D]."""
-        grouped = grouping_attention(
-            self.query(features), self.key(tokens), self.value(features), scale=self.scale, eps=AUDIO_EPS
-        )
-        assert isinstance(grouped, Tensor)
-        return tokens + self.out(grouped)
-
-
 class NoGrouping(nn.Module):
     """The ablation without grouping: g_i = c_i."""
 
@@ -84,9 +73,9 @@ def build_audio_grouping(config: Config) -> nn.Module:
     """The audio grouping that the configuration asks for."""
     if config.variant == "tokens":
         return NoGrouping()
-    return AudioGrouping(config) if config.audio_gate == "exact" else GatedAudioGrouping(config)
+    return AudioGrouping(config) if config.audio_gate == "exact" else Grouping(config, eps=AUDIO_EPS)
 
 
 def build_visual_grouping(config: Config) -> nn.Module:
     """The visual grouping that the configuration asks for."""
-    return NoGrouping() if config.variant == "tokens" else VisualGrouping(config)
+    return NoGrouping() if config.variant == "tokens" else Grouping(config, hard=config.assignment == "hard")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
-from avgn.evaluation.inference import predict, read_clip, read_frame, read_wav
+from avgn.evaluation.inference import predict
+from avgn.reading import read_clip, read_frame, read_wav
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import Item, Manifest
 
