@@ -152,6 +152,7 @@ def avgn_tiny(**overrides: Any) -> Config:
         "spectrogram_mean": -5.0,
         "spectrogram_std": 5.0,
         "class_reduction": "sum",
+        "visual_gate": "token",
     }
     return avgn_resnet18(**(tiny | overrides))
 

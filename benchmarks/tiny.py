@@ -30,7 +30,7 @@ DATA: dict[str, dict[str, Any]] = {
 }
 MODEL: dict[str, Any] = {}
 TRAINING: dict[str, Any] = {
-    "steps": 7_000,
+    "steps": 6_500,
     "batch_size": 32,
     "learning_rate": 1e-3,
     "weight_decay": 0.02,
@@ -39,6 +39,7 @@ TRAINING: dict[str, Any] = {
     "keep": "last",
     "visual_weights": "random",
     "cache": True,
+    "workers": 1,
     "validate_epochs": 4,
     "checkpoint_steps": 500,
 }
