@@ -58,8 +58,8 @@ def compute_losses(
     if token_logits is not None:
         target = torch.arange(token_logits.shape[0], device=token_logits.device)
         token = nn.functional.cross_entropy(token_logits, target, reduction=config.class_reduction)
-    heard = zero if audio.logit is None else _presence_loss(audio.logit, labels.sounding, config)
-    seen = zero if image.logit is None else _presence_loss(image.logit, labels.visible, config)
+    heard = zero if audio.logit is None else presence_loss(audio.logit, labels.sounding, config)
+    seen = zero if image.logit is None else presence_loss(image.logit, labels.visible, config)
     return Losses(
         total=localization + token + heard + seen, localization=localization, token=token, audio=heard, visual=seen
     )
@@ -119,7 +119,8 @@ def _unlabelled_loss(audio: AudioSources, image: ImageCells, config: Config) -> 
     return loss
 
 
-def _presence_loss(logit: Tensor, target: Tensor, config: Config) -> Tensor:
+def presence_loss(logit: Tensor, target: Tensor, config: Config) -> Tensor:
+    """Binary cross-entropy of presence logits [B,C] against targets [B,C], reduced as the configuration says."""
     loss = nn.functional.binary_cross_entropy_with_logits(logit, target, reduction="none")
     per_sample = loss.mean(dim=1) if config.class_reduction == "mean" else loss.sum(dim=1)
     return per_sample.mean()

@@ -19,7 +19,7 @@ import torch
 
 from avgn.config import preset
 from avgn.export.bundle import export_bundle
-from avgn.runtime.manifest import read_manifest
+from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import CLASSES, SceneConfig, synthesize
 from avgn.training import TrainConfig
 from avgn.training.fit import train
@@ -30,18 +30,19 @@ DATA: dict[str, dict[str, Any]] = {
 }
 MODEL: dict[str, Any] = {}
 TRAINING: dict[str, Any] = {
-    "steps": 6_500,
+    "steps": 6_000,
     "batch_size": 32,
     "learning_rate": 1e-3,
     "weight_decay": 0.02,
     "warmup_steps": 100,
     "schedule": "cosine",
     "keep": "last",
+    "auxiliary": 1.0,
     "visual_weights": "random",
     "cache": True,
     "workers": 1,
     "validate_epochs": 4,
-    "checkpoint_steps": 500,
+    "checkpoint_steps": 250,
 }
 
 
@@ -53,22 +54,14 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     begin = time.time()
-    data = args.output / "data"
-    manifests = {}
-    for split, facts in DATA.items():
-        manifests[split] = data / split / "manifest.jsonl"
-        if not manifests[split].is_file():
-            named = dict(facts)
-            scenes, seed = named.pop("scenes"), named.pop("seed")
-            config = SceneConfig(split=split, **named)
-            synthesize(data / split, scenes=scenes, config=config, seed=seed, jobs=os.cpu_count() or 1)
+    manifests = render_data(args.output / "data")
     rendered = time.time()
     checkpoint = args.output / "checkpoint"
     resume = (checkpoint / "checkpoints" / "last.ckpt").is_file()
     train(
         preset("avgn-tiny", classes=CLASSES, **MODEL),
-        read_manifest(manifests["train"]),
-        read_manifest(manifests["val"]),
+        manifests["train"],
+        manifests["val"],
         checkpoint,
         TrainConfig(**(TRAINING | {"steps": args.steps})),
         resume=resume,
@@ -90,6 +83,20 @@ def main() -> None:
         shutil.rmtree(shipped, ignore_errors=True)
         shutil.copytree(bundle.path, shipped)
     print(bundle.path)
+
+
+def render_data(folder: Path) -> dict[str, Manifest]:
+    """The recipe's manifests by split, rendered under `folder` where they aren't yet."""
+    manifests = {}
+    for split, facts in DATA.items():
+        path = folder / split / "manifest.jsonl"
+        if not path.is_file():
+            named = dict(facts)
+            scenes, seed = named.pop("scenes"), named.pop("seed")
+            config = SceneConfig(split=split, **named)
+            synthesize(folder / split, scenes=scenes, config=config, seed=seed, jobs=os.cpu_count() or 1)
+        manifests[split] = read_manifest(path)
+    return manifests
 
 
 if __name__ == "__main__":

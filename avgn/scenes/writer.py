@@ -32,7 +32,7 @@ def synthesize(
     scenes: int,
     config: SceneConfig,
     seed: int,
-    jobs: int = 2,
+    jobs: int = 1,
     video_seconds: float | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:

@@ -16,7 +16,8 @@ class TrainConfig:
 
     `steps` (if given) ends training before `epochs` do. `keep` names the weights that become the checkpoint: those of
     the lowest validation loss, or the last ones. `dropout` acts on the encoders' features; `momentum` > 0 contrasts
-    against a moving average of the model.
+    against a moving average of the model. `auxiliary` > 0 weighs linear class heads on the encoders' own features
+    (presence losses that need no token), which start the encoders sooner; they are no part of the checkpoint's model.
     """
 
     epochs: int = 100
@@ -31,6 +32,7 @@ class TrainConfig:
     precision: Precision = "32-true"
     dropout: float = 0.0
     momentum: float = 0.0
+    auxiliary: float = 0.0
     seed: int = 0
     workers: int = 0
     cache: bool = False
@@ -53,5 +55,7 @@ class TrainConfig:
         for name in ("dropout", "momentum"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}: 0 switches it off")
+        if self.auxiliary < 0:
+            raise ValueError(f"auxiliary must not be negative, got {self.auxiliary}: 0 switches it off")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}: 1e-4 is the paper's")

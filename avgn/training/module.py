@@ -12,12 +12,34 @@ from torch import Tensor, nn
 
 from avgn.config import Config
 from avgn.data import Batch
-from avgn.losses import Losses, compute_losses
+from avgn.losses import Labels, Losses, compute_losses, presence_loss
 from avgn.model import AVGN, AudioSources, ImageCells
 from avgn.runtime.errors import FailureError
 from avgn.training.config import TrainConfig
 
 MOST_SKIPPED_IN_A_ROW = 10
+
+
+class AuxiliaryHeads(nn.Module):
+    """Linear presence heads on what the model's encoders gave last: f^a [B,D], and the best of the cells f^v [B,P,D].
+
+    The class tokens reach a feature through three layers; without a shorter way its encoder waits for them.
+    """
+
+    def __init__(self, model: AVGN) -> None:
+        super().__init__()
+        dim, count = model.config.dim, model.config.num_classes
+        self.hear = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, count))
+        self.see = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, count))
+        self.features: dict[str, Tensor] = {}
+        model.audio_encoder.register_forward_hook(lambda _, __, out: self.features.update(audio=out))
+        model.visual_encoder.register_forward_hook(lambda _, __, out: self.features.update(visual=out[0]))
+
+    def forward(self, labels: Labels, config: Config) -> Tensor:
+        """The sum of both presence losses of the last batch, a scalar."""
+        heard = presence_loss(self.hear(self.features.pop("audio")), labels.sounding, config)
+        seen = presence_loss(self.see(self.features.pop("visual")).amax(dim=1), labels.visible, config)
+        return heard + seen
 
 
 class AVGNModule(LightningModule):
@@ -33,6 +55,7 @@ class AVGNModule(LightningModule):
         self.teacher: AVGN | None = None
         if training.momentum > 0:
             self.teacher = copy.deepcopy(model).requires_grad_(False)
+        self.auxiliary = AuxiliaryHeads(model) if training.auxiliary > 0 else None
         self.halves: Any = torch.compile(model) if training.compile else model
 
     @property
@@ -51,7 +74,11 @@ class AVGNModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self._losses(batch)
         self._log("train", losses, len(batch.image))
-        return losses.total
+        if self.auxiliary is None:
+            return losses.total
+        extra = self.auxiliary(batch.labels, self.config)
+        self.log("train/auxiliary", extra, batch_size=len(batch.image))
+        return losses.total + self.settings.auxiliary * extra
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         audio, image = self.model(batch.waveform, batch.image)
