@@ -1,6 +1,7 @@
 """The silhouettes: one function a class gives polygons in unit coordinates (x right, y down, about -1..1).
 
-A silhouette is a list of parts (points [N, 2], filled); later parts are added to (True) or cut out of (False) it.
+A silhouette is a list of parts (points [N, 2], filled); later parts are added to (True) or cut out of (False) it. They
+are solid round their middle: where an object is should be a place on the object.
 """
 
 from __future__ import annotations
@@ -52,14 +53,14 @@ def bell(d: Draw) -> Outline:
 
 
 def buzzer(d: Draw) -> Outline:
-    """A gear with a hole."""
-    teeth, root, hole = d.integer(8, 11), d.uniform(0.72, 0.82), d.uniform(0.22, 0.36)
+    """A gear."""
+    teeth, root = d.integer(8, 11), d.uniform(0.68, 0.8)
     slope = d.uniform(0.02, 0.1)
     steps = np.array([slope, 0.5 - slope, 0.5 + slope, 1 - slope])
     angle = ((np.arange(teeth)[:, None] + steps) * 2 * np.pi / teeth).ravel()
     radius = np.tile([1.0, 1.0, root, root], teeth)
     rim = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-    return [(rim, True), (ellipse(0, 0, hole, hole), False)]
+    return [(rim, True)]
 
 
 def drum(d: Draw) -> Outline:
@@ -102,7 +103,7 @@ def harp(d: Draw) -> Outline:
 
 def organ(d: Draw) -> Outline:
     """A row of pipes of falling height on a base."""
-    num, gap, fall, base = d.integer(4, 5), d.uniform(0.26, 0.42), d.uniform(0.6, 1.1), d.uniform(0.2, 0.32)
+    num, gap, fall, base = d.integer(4, 5), d.uniform(0.12, 0.24), d.uniform(0.6, 1.1), d.uniform(0.2, 0.32)
     pitch = 1.8 / num
     parts: Outline = [(box(-0.98, 0.92 - base, 0.98, 0.92), True)]
     for index in range(num):
@@ -117,7 +118,7 @@ def organ(d: Draw) -> Outline:
 
 def phone(d: Draw) -> Outline:
     """A telephone handset: a bow between two blocks."""
-    thick, spread, bend = d.uniform(0.26, 0.36), d.uniform(0.26, 0.34), d.uniform(0.35, 0.6)
+    thick, spread, bend = d.uniform(0.42, 0.52), d.uniform(0.28, 0.36), d.uniform(0.16, 0.32)
     t = np.linspace(-1, 1, 24)
     middle = np.stack([0.8 * t, -bend * np.cos(t * np.pi / 2)], axis=1)
     outer, inner = middle - [0, thick / 2], middle + [0, thick / 2]
@@ -130,8 +131,8 @@ def phone(d: Draw) -> Outline:
 
 
 def rattle(d: Draw) -> Outline:
-    """A pair of balls on handles that meet in a knob."""
-    ball, handle, spread = d.uniform(0.4, 0.5), d.uniform(0.08, 0.12), d.uniform(0.42, 0.56)
+    """A pair of balls that touch, on handles that meet in a knob."""
+    ball, handle, spread = d.uniform(0.42, 0.5), d.uniform(0.15, 0.2), d.uniform(0.32, 0.4)
     parts: Outline = []
     for side in (-1, 1):
         x, y = side * spread, -0.45
@@ -144,7 +145,7 @@ def rattle(d: Draw) -> Outline:
 
 def siren(d: Draw) -> Outline:
     """A propeller with three blades."""
-    blade, twist, hub = d.uniform(0.24, 0.33), d.uniform(0.1, 0.45), d.uniform(0.2, 0.28)
+    blade, twist, hub = d.uniform(0.28, 0.36), d.uniform(0.1, 0.45), d.uniform(0.26, 0.34)
     parts: Outline = []
     for index in range(3):
         angle = -np.pi / 2 + index * 2 * np.pi / 3
