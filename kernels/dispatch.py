@@ -49,6 +49,11 @@ def uses_triton(name: str, *tensors: Tensor) -> bool:
     return _say(name, "reference", f"the tensors are {tensors[0].dtype} on {device!r}")
 
 
+def prefers_reference() -> bool:
+    """Whether nothing but the traceable reference will do: it is asked for, or a graph is being traced."""
+    return os.environ.get("AVGN_KERNELS", "") == "reference" or torch.compiler.is_compiling()
+
+
 def interprets() -> bool:
     """Whether Triton kernels run in its interpreter (TRITON_INTERPRET=1, set before the first use)."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on")

@@ -1,12 +1,14 @@
-"""Max-pooled cosine similarity: the public function, which chooses between the fused kernels and the reference."""
+"""Max-pooled cosine similarity: the public function, which chooses an implementation."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from avgn.kernels.dispatch import check_fused, uses_triton
-from avgn.kernels.max_pooled_cosine import reference
+from avgn.kernels.dispatch import check_fused, prefers_reference, uses_triton
+from avgn.kernels.max_pooled_cosine import chunked, reference
+
+LARGE = 1 << 22
 
 
 def max_pooled_cosine(
@@ -31,9 +33,8 @@ def max_pooled_cosine(
     """
     given = (audio, visual) if gate is None else (audio, visual, gate)
     if not uses_triton("max_pooled_cosine", *given):
-        return reference.max_pooled_cosine(
-            audio, visual, gate, gate_index=gate_index, audio_mask=audio_mask, visual_mask=visual_mask
-        )
+        plain = chunked.max_pooled_cosine if _is_large(audio, visual) else reference.max_pooled_cosine
+        return plain(audio, visual, gate, gate_index=gate_index, audio_mask=audio_mask, visual_mask=visual_mask)
     from avgn.kernels.max_pooled_cosine.op import max_pooled_cosine_op
 
     reference.check_shapes(audio, visual, gate, gate_index, audio_mask, visual_mask)
@@ -47,3 +48,9 @@ def max_pooled_cosine(
     ids = None if gate_index is None else gate_index.to(torch.int32)
     similarity, argmax, _ = max_pooled_cosine_op(audio, visual, gate, ids)
     return reference.apply_masks(similarity, argmax, audio_mask, visual_mask)
+
+
+def _is_large(audio: Tensor, visual: Tensor) -> bool:
+    """Whether [B,M,N,P] or [B,M,N,D] would be worth avoiding (what is traced stays the reference)."""
+    pairs = audio.shape[0] * audio.shape[1] * visual.shape[0]
+    return pairs * max(visual.shape[1], visual.shape[2]) > LARGE and not prefers_reference()
