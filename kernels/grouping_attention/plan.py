@@ -44,7 +44,7 @@ def _plan(
     whole_cells, whole_classes = block(cells), block(classes)
     whole = whole_cells * whole_classes <= WHOLE_ELEMENTS
     high, wide = (whole_cells, whole_classes) if whole else (min(tile[0], whole_cells), min(tile[1], whole_classes))
-    inner = min(block(width), 64 if size == 2 else 32)
+    inner = min(block(width), 64 if size == 2 else 16)
     stages = 3
     while stages * (high + wide) * inner * size > shared * 3 // 4 and (stages > 1 or inner > 16):
         if stages > 1:
@@ -57,6 +57,6 @@ def _plan(
         classes=wide,
         inner=inner,
         out=block(width, most=out),
-        warps=4 if high * wide <= 4096 else 8,
+        warps=4 if high * wide <= 4096 and size == 2 else 8,
         stages=stages,
     )

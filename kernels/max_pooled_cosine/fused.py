@@ -135,12 +135,11 @@ def _backward_audio(audio, audio_inverse, visual, gate, gate_inverse, gate_id, s
 def _backward_visual(audio, audio_inverse, visual, gate, gate_inverse, gate_id, similarity, argmax, length, grad, grad_visual,
                      num_rows, num_images, sources, num_cells, gates, width,
                      GATED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
-                     PRECISION: tl.constexpr, SQUARES: tl.constexpr):  # fmt: skip
+                     SQUARES: tl.constexpr):  # fmt: skip
     """A block of cells of one image and of columns, over all sources; cells that never win get zero."""
     image = tl.program_id(2).to(tl.int64)
     cells = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     at = tl.program_id(1) * BLOCK_D
-    kind: tl.constexpr = audio.dtype.element_ty
     if GATED:
         gate += image * gates * width
         gate_inverse += image * gates

@@ -10,8 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avgn.kernels.launch import block, ceil_div, precision
+from avgn.kernels.launch import ceil_div
 from avgn.kernels.max_pooled_cosine import fused
+from avgn.kernels.max_pooled_cosine.plan import (
+    plan_backward_audio,
+    plan_backward_gate,
+    plan_backward_visual,
+    plan_forward,
+)
 from avgn.kernels.max_pooled_cosine.reference import EPS
 
 
@@ -29,12 +35,10 @@ def max_pooled_cosine_op(
     outputs = _outputs(audio, visual)
     if outputs[0].numel():
         rows = audio.shape[0] * audio.shape[1]
-        wide = audio.dtype == torch.float32
-        block_r = block(rows, most=32 if wide else 64)
-        fused._forward[(ceil_div(rows, block_r), visual.shape[0])](
+        plan = plan_forward(rows, visual.shape[1], visual.shape[2], audio.dtype)
+        fused._forward[(ceil_div(rows, plan["BLOCK_R"]), visual.shape[0])](
             audio, _inverse(audio), visual, *_gates(gate, gate_id, audio), *outputs, *_sizes(audio, visual, gate),
-            GATED=gate is not None, BLOCK_R=block_r, BLOCK_P=block(visual.shape[1], most=64), BLOCK_D=32,
-            PRECISION=precision(audio.dtype), SQUARES=_squares(audio.dtype), num_warps=8 if wide else 4, num_stages=2,
+            GATED=gate is not None, **plan,
         )  # fmt: skip
     return outputs
 
@@ -67,24 +71,18 @@ def max_pooled_cosine_backward_op(
     rows = audio.shape[0] * audio.shape[1]
     inputs = (audio, _inverse(audio), visual, *_gates(gate, gate_id, audio), similarity, argmax, length, grad.float())
     sizes = _sizes(audio, visual, gate)
-    squares = _squares(audio.dtype)
     gated = gate is not None
     if needs[0]:
-        block_d = block(width, most=128)
-        fused._backward_audio[(rows, ceil_div(width, block_d))](
-            *inputs, grad_audio, *sizes, GATED=gated, BLOCK_M=block(images, least=1, most=16), BLOCK_D=block_d
-        )
-    tiles: dict[str, Any] = {"BLOCK_R": block(rows, most=32), "BLOCK_D": block(width, most=64), "SQUARES": squares}
+        plan = plan_backward_audio(images, width)
+        fused._backward_audio[(rows, ceil_div(width, plan["BLOCK_D"]))](*inputs, grad_audio, *sizes, GATED=gated, **plan)
     if needs[1]:
-        block_p = block(cells, most=64)
-        grid = (ceil_div(cells, block_p), ceil_div(width, tiles["BLOCK_D"]), images)
-        fused._backward_visual[grid](
-            *inputs, grad_visual, *sizes, GATED=gated, BLOCK_P=block_p, PRECISION=squares, num_warps=8, **tiles
-        )
+        plan = plan_backward_visual(rows, cells, width, audio.dtype)
+        grid = (ceil_div(cells, plan["BLOCK_P"]), ceil_div(width, plan["BLOCK_D"]), images)
+        fused._backward_visual[grid](*inputs, grad_visual, *sizes, GATED=gated, **plan)
     if gate is not None and needs[2]:
-        block_g = block(gate.shape[1], most=64)
-        grid = (ceil_div(gate.shape[1], block_g), ceil_div(width, tiles["BLOCK_D"]), images)
-        fused._backward_gate[grid](*inputs, grad_gate, *sizes, BLOCK_G=block_g, num_warps=8, **tiles)
+        plan = plan_backward_gate(rows, gate.shape[1], width, audio.dtype)
+        grid = (ceil_div(gate.shape[1], plan["BLOCK_G"]), ceil_div(width, plan["BLOCK_D"]), images)
+        fused._backward_gate[grid](*inputs, grad_gate, *sizes, **plan)
     return grad_audio, grad_visual, grad_gate
 
 
@@ -153,7 +151,3 @@ def _sizes(audio: Tensor, visual: Tensor, gate: Tensor | None) -> tuple[int, int
     batch, sources, width = audio.shape
     return batch * sources, visual.shape[0], sources, visual.shape[1], 0 if gate is None else gate.shape[1], width
 
-
-def _squares(dtype: torch.dtype) -> str:
-    """Squares of half-precision inputs need float32's range but not its digits."""
-    return "ieee" if dtype == torch.float32 else "tf32"
