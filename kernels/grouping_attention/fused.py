@@ -85,12 +85,14 @@ def _forward_rows(query, key, row_lse, row_winner, batch_q, stride_q, batch_k, s
 @triton.jit
 def _forward_columns(query, key, value, out, row_lse, column_norm, row_winner,
                      batch_q, stride_q, batch_k, stride_k, batch_v, stride_v, scale, eps, num_cells, num_classes, width,
-                     HARD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
-                     BLOCK_O: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """A block of classes and of output columns, over all cells."""
+                     HARD: tl.constexpr, RESIDENT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+                     BLOCK_D: tl.constexpr, BLOCK_O: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """A block of classes and of output columns, over all cells. RESIDENT: BLOCK_D holds the width, keys stay on chip."""
     sample = tl.program_id(2).to(tl.int64)
     classes = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     at = tl.program_id(1) * BLOCK_O
+    if RESIDENT:
+        turned = tl.trans(tile(key + sample * batch_k, classes, stride_k, num_classes, 0, width, BLOCK_D))
     high = tl.full((BLOCK_C,), NEVER, tl.float32)
     total = tl.zeros((BLOCK_C,), tl.float32)
     acc = tl.zeros((BLOCK_C, BLOCK_O), tl.float32)
@@ -102,8 +104,12 @@ def _forward_columns(query, key, value, out, row_lse, column_norm, row_winner,
             weight = (winner[:, None] == classes[None, :]).to(tl.float32)
             total += tl.sum(weight, 0)
         else:
-            scores = scale * products(query + sample * batch_q, key + sample * batch_k, cells, classes, stride_q,
-                                       stride_k, num_cells, num_classes, width, BLOCK_P, BLOCK_C, BLOCK_D, PRECISION)  # fmt: skip
+            if RESIDENT:
+                q = tile(query + sample * batch_q, cells, stride_q, num_cells, 0, width, BLOCK_D)
+                scores = scale * dot(q, turned, None, PRECISION)
+            else:
+                scores = scale * products(query + sample * batch_q, key + sample * batch_k, cells, classes, stride_q,
+                                          stride_k, num_cells, num_classes, width, BLOCK_P, BLOCK_C, BLOCK_D, PRECISION)  # fmt: skip
             lse = tl.load(row_lse + sample * num_cells + cells, real_cell, 0.0)
             assigned = tl.where(real_cell[:, None], scores - lse[:, None], NEVER)
             higher = tl.maximum(high, tl.max(assigned, 0))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from avgn.kernels.grouping_attention import fused
-from avgn.kernels.grouping_attention.plan import Plan, plan_backward, plan_forward
-from avgn.kernels.launch import ceil_div, precision, row_contiguous, shared_memory
+from avgn.kernels.grouping_attention.plan import fits_whole, plan_backward, plan_columns, plan_rows, plan_whole
+from avgn.kernels.launch import block, ceil_div, row_contiguous, shared_memory
 
 
 @torch.library.custom_op("avgn::grouping_attention", mutates_args=())
@@ -26,22 +26,24 @@ def grouping_attention_op(
     out, lse, norm, winner = _outputs(query, key, hard)
     if out.numel() == 0 or cells == 0:
         return out.zero_(), lse, norm, winner
-    plan = plan_forward(cells, classes, width, query.dtype, shared_memory(query.device))
+    facts = (cells, classes, width, query.dtype, shared_memory(query.device))
     strides = (*query.stride()[:2], *key.stride()[:2])
     sizes = (cells, classes, width)
-    meta = _meta(plan, hard, query.dtype)
-    if plan.whole:
+    saved = (lse, norm, winner)
+    if fits_whole(cells, classes):
         fused._forward_whole[(batch,)](
-            query, key, value, out, lse, norm, winner, *strides, *value.stride()[:2], scale, eps, *sizes, **meta
-        )
+            query, key, value, out, *saved, *strides, *value.stride()[:2], scale, eps, *sizes,
+            HARD=hard, **plan_whole(*facts),
+        )  # fmt: skip
         return out, lse, norm, winner
-    fused._forward_rows[(ceil_div(cells, plan.cells), batch)](
-        query, key, lse, winner, *strides, scale, *sizes, **meta
+    plan = plan_rows(*facts)
+    fused._forward_rows[(ceil_div(cells, plan["BLOCK_P"]), batch)](
+        query, key, lse, winner, *strides, scale, *sizes, HARD=hard, **plan
     )
-    fused._forward_columns[(ceil_div(classes, plan.classes), ceil_div(width, plan.out), batch)](
-        query, key, value, out, lse, norm, winner, *strides, *value.stride()[:2], scale, eps, *sizes,
-        BLOCK_O=plan.out, **meta,
-    )  # fmt: skip
+    plan = plan_columns(*facts)
+    fused._forward_columns[(ceil_div(classes, plan["BLOCK_C"]), ceil_div(width, plan["BLOCK_O"]), batch)](
+        query, key, value, out, *saved, *strides, *value.stride()[:2], scale, eps, *sizes, HARD=hard, **plan
+    )
     return out, lse, norm, winner
 
 
@@ -73,23 +75,24 @@ def grouping_attention_backward_op(
     grad_q, grad_k, grad_v = _gradients(query, key, value)
     if grad_q.numel() == 0 or grad_k.numel() == 0:
         return grad_q.zero_(), grad_k.zero_(), grad_v.zero_()
-    plan = plan_backward(cells, classes, width, query.dtype, shared_memory(query.device))
+    facts = (cells, classes, width, query.dtype, shared_memory(query.device))
     inputs = (query, key, value, grad)
     saved = (lse, norm, winner, delta)
     strides = (*query.stride()[:2], *key.stride()[:2], *value.stride()[:2])
     rest = (*strides, scale, cells, classes, width)
-    meta = _meta(plan, hard, query.dtype)
-    if plan.whole:
-        fused._backward_whole[(batch,)](*inputs, grad_q, grad_k, grad_v, *saved, *rest, **meta)
+    if fits_whole(cells, classes):
+        fused._backward_whole[(batch,)](
+            *inputs, grad_q, grad_k, grad_v, *saved, *rest, HARD=hard, **plan_whole(*facts)
+        )
         return grad_q, grad_k, grad_v
+    plan = plan_backward(*facts)
     row_sum = torch.empty_like(lse)
-    columns = ceil_div(width, plan.out)
-    high, wide = ceil_div(cells, plan.cells), ceil_div(classes, plan.classes)
-    fused._backward_rows[(high, batch)](*inputs, row_sum, *saved, *rest, **meta)
-    fused._backward_cells[(high, columns, batch)](
-        *inputs, grad_q, grad_v, row_sum, *saved, *rest, BLOCK_O=plan.out, **meta
-    )
-    fused._backward_classes[(wide, columns, batch)](*inputs, grad_k, row_sum, *saved, *rest, BLOCK_O=plan.out, **meta)
+    out = block(width, most=64)
+    high, wide, columns = (ceil_div(cells, plan["BLOCK_P"]), ceil_div(classes, plan["BLOCK_C"]), ceil_div(width, out))
+    fused._backward_rows[(high, batch)](*inputs, row_sum, *saved, *rest, HARD=hard, **plan)
+    plan |= {"HARD": hard, "BLOCK_O": out}
+    fused._backward_cells[(high, columns, batch)](*inputs, grad_q, grad_v, row_sum, *saved, *rest, **plan)
+    fused._backward_classes[(wide, columns, batch)](*inputs, grad_k, row_sum, *saved, *rest, **plan)
     return grad_q, grad_k, grad_v
 
 
@@ -143,14 +146,3 @@ def _outputs(query: Tensor, key: Tensor, hard: bool) -> tuple[Tensor, Tensor, Te
 def _gradients(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
-
-def _meta(plan: Plan, hard: bool, dtype: torch.dtype) -> dict[str, Any]:
-    return {
-        "HARD": hard,
-        "BLOCK_P": plan.cells,
-        "BLOCK_C": plan.classes,
-        "BLOCK_D": plan.inner,
-        "PRECISION": precision(dtype),
-        "num_warps": plan.warps,
-        "num_stages": plan.stages,
-    }

@@ -5,58 +5,63 @@ Legend: P cells, C classes, D width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from avgn.kernels.launch import block
+from avgn.kernels.launch import block, precision
 
+# the largest S that one program holds
 WHOLE_ELEMENTS = 16_384
+# what a program keeps for itself beside the tiles that the compiler plans for
+SPARE = 8 << 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """`whole`: one program a sample. Otherwise `cells`, `classes` are tiles and `out` the columns of an accumulator."""
-
-    whole: bool
-    cells: int
-    classes: int
-    inner: int
-    out: int
-    warps: int
-    stages: int
+def fits_whole(cells: int, classes: int) -> bool:
+    """Whether one program takes a whole sample."""
+    return block(cells) * block(classes) <= WHOLE_ELEMENTS
 
 
-def plan_forward(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> Plan:
-    """The forward blocks that fit `shared` bytes of shared memory."""
-    return _plan(cells, classes, width, dtype, shared, tile=(32, 128), out=256)
+def plan_whole(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
+    """Forward or backward of a whole sample in one program."""
+    return _plan(block(cells), block(classes), width, dtype, shared)
 
 
-def plan_backward(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> Plan:
-    """The backward blocks; they hold two tiles of S more than the forward."""
-    return _plan(cells, classes, width, dtype, shared, tile=(64, 64), out=64)
+def plan_rows(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
+    """The log-sum-exp of a block of cells: many cells a program, so that keys are read seldom."""
+    wide = dtype == torch.float32
+    return _plan(block(cells, most=64 if wide else 128), block(classes, most=64 if wide else 256), width, dtype, shared)
 
 
-def _plan(
-    cells: int, classes: int, width: int, dtype: torch.dtype, shared: int, *, tile: tuple[int, int], out: int
-) -> Plan:
-    size = 4 if dtype == torch.float32 else 2
-    whole_cells, whole_classes = block(cells), block(classes)
-    whole = whole_cells * whole_classes <= WHOLE_ELEMENTS
-    high, wide = (whole_cells, whole_classes) if whole else (min(tile[0], whole_cells), min(tile[1], whole_classes))
+def plan_columns(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
+    """A block of classes over all cells; keys stay on chip where it has the room."""
+    size = dtype.itemsize
+    high, wide, whole = 16, block(classes, most=128), block(width)
+    out = block(width, most=256)
+    resident = (wide + high) * whole * size + (out + wide) * high * size + SPARE <= shared
+    plan = _plan(high if resident else block(cells, most=64), wide, width, dtype, shared)
+    if resident:
+        plan |= {"BLOCK_D": whole, "num_stages": 1, "num_warps": 8}
+    return plan | {"RESIDENT": resident, "BLOCK_O": out if size == 2 else min(out, 128)}
+
+
+def plan_backward(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
+    """The backward in tiles."""
+    most = 32 if dtype == torch.float32 else 64
+    return _plan(block(cells, most=most), block(classes, most=most), width, dtype, shared)
+
+
+def _plan(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
+    size = dtype.itemsize
     inner = min(block(width), 64 if size == 2 else 16)
     stages = 3
-    while stages * (high + wide) * inner * size > shared * 3 // 4 and (stages > 1 or inner > 16):
-        if stages > 1:
-            stages -= 1
-        else:
-            inner //= 2
-    return Plan(
-        whole=whole,
-        cells=high,
-        classes=wide,
-        inner=inner,
-        out=block(width, most=out),
-        warps=4 if high * wide <= 4096 and size == 2 else 8,
-        stages=stages,
-    )
+    while stages * (cells + classes) * inner * size > shared * 3 // 4 and (stages > 1 or inner > 16):
+        stages, inner = (stages - 1, inner) if stages > 1 else (stages, inner // 2)
+    return {
+        "BLOCK_P": cells,
+        "BLOCK_C": classes,
+        "BLOCK_D": inner,
+        "PRECISION": precision(dtype),
+        "num_warps": 4 if cells * classes <= 4096 and size == 2 else 8,
+        "num_stages": stages,
+    }

@@ -90,6 +90,8 @@ def check_shapes(
             f"audio must be [B,N,D] and visual [M,P,D] of one width, got {tuple(audio.shape)} and "
             f"{tuple(visual.shape)}: reshape them"
         )
+    if visual.shape[1] == 0:
+        raise ValueError(f"visual {tuple(visual.shape)} must hold at least one cell: give pictures a larger grid")
     if gate is not None and (gate.dim() != 3 or gate.shape[0] != visual.shape[0] or gate.shape[2] != audio.shape[2]):
         raise ValueError(f"gate must be [M,*,D] with visual's M and D, got {tuple(gate.shape)}: reshape it")
     if gate is not None and gate_index is None and gate.shape[1] != audio.shape[1]:
