@@ -19,6 +19,7 @@ log = logging.getLogger("avgn.kernels")
 CHOICES = ("reference", "triton")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_WIDTH = 1024
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def uses_triton(name: str, *tensors: Tensor) -> bool:
@@ -33,7 +34,7 @@ def uses_triton(name: str, *tensors: Tensor) -> bool:
     if wanted == "reference":
         return _say(name, "reference", "AVGN_KERNELS asks for it")
     if wanted == "triton":
-        if not _has_triton():
+        if not HAS_TRITON:
             raise RuntimeError("AVGN_KERNELS=triton needs the package triton: pip install triton, or unset AVGN_KERNELS")
         if device != "cuda" and not interprets():
             raise RuntimeError(
@@ -44,7 +45,7 @@ def uses_triton(name: str, *tensors: Tensor) -> bool:
     if torch.compiler.is_exporting():
         return _say(name, "reference", "graphs hold standard operators")
     usable = all(tensor.dtype in DTYPES and tensor.shape[-1] <= MAX_WIDTH for tensor in tensors)
-    if (device == "cuda" or interprets()) and usable and _has_triton():
+    if (device == "cuda" or interprets()) and usable and HAS_TRITON:
         return _say(name, "triton", "the tensors are on a CUDA device" if device == "cuda" else "TRITON_INTERPRET is set")
     return _say(name, "reference", f"the tensors are {tensors[0].dtype} on {device!r}")
 
@@ -70,11 +71,6 @@ def check_fused(name: str, *tensors: Tensor) -> None:
     width = tensors[0].shape[-1]
     if width > MAX_WIDTH:
         raise ValueError(f"{name} takes widths up to {MAX_WIDTH}, got {width}: use AVGN_KERNELS=reference")
-
-
-@cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 @cache

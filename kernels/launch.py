@@ -42,6 +42,11 @@ def precision(dtype: torch.dtype) -> str:
     return "widen" if dtype == torch.bfloat16 and interprets() else "ieee"
 
 
+def is_plain(dtype: torch.dtype, shared: int) -> bool:
+    """Whether tiles are multiplied without matrix units: IEEE float32, and everything on 7.5, where Triton has none."""
+    return dtype == torch.float32 or shared <= SHARED_MEMORY[(7, 5)]
+
+
 def shared_memory(device: torch.device) -> int:
     """The bytes of shared memory that a program may use on a device."""
     if device.type != "cuda":

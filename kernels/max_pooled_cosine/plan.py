@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 
-from avgn.kernels.launch import block, precision
+from avgn.kernels.launch import block, is_plain, precision
 
 
-def plan_forward(rows: int, cells: int, width: int, dtype: torch.dtype) -> dict[str, Any]:
+def plan_forward(rows: int, cells: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
     """Blocks of a program that holds BLOCK_R sources against BLOCK_P cells."""
-    wide = dtype == torch.float32
+    plain = is_plain(dtype, shared)
     return {
-        "BLOCK_R": block(rows, most=32 if wide else 64),
+        "BLOCK_R": block(rows, most=32 if plain else 64),
         "BLOCK_P": block(cells, most=64),
         "BLOCK_D": 32,
         "PRECISION": precision(dtype),
-        "SQUARES": squares(dtype),
-        "num_warps": 8 if wide else 4,
+        "SQUARES": squares(dtype, shared),
+        "num_warps": 8 if plain else 4,
         "num_stages": 2,
     }
 
@@ -31,30 +31,30 @@ def plan_backward_audio(images: int, width: int) -> dict[str, Any]:
     return {"BLOCK_M": block(images, least=1, most=16), "BLOCK_D": block(width, most=128), "num_warps": 4}
 
 
-def plan_backward_visual(rows: int, cells: int, width: int, dtype: torch.dtype) -> dict[str, Any]:
+def plan_backward_visual(rows: int, cells: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
     """Blocks of a program that sums over sources for BLOCK_P cells."""
     return {
         "BLOCK_R": block(rows, most=32),
-        "BLOCK_P": block(cells, most=64),
+        "BLOCK_P": block(cells, most=32),
         "BLOCK_D": block(width, most=64),
-        "SQUARES": squares(dtype),
+        "SQUARES": squares(dtype, shared),
         "num_warps": 8,
         "num_stages": 2,
     }
 
 
-def plan_backward_gate(rows: int, gates: int, width: int, dtype: torch.dtype) -> dict[str, Any]:
+def plan_backward_gate(rows: int, gates: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
     """Blocks of a program that sums over sources for BLOCK_G gates."""
     return {
         "BLOCK_R": block(rows, most=32),
         "BLOCK_G": block(gates, most=64),
         "BLOCK_D": block(width, most=64),
-        "SQUARES": squares(dtype),
+        "SQUARES": squares(dtype, shared),
         "num_warps": 8,
         "num_stages": 2,
     }
 
 
-def squares(dtype: torch.dtype) -> str:
+def squares(dtype: torch.dtype, shared: int) -> str:
     """Squares of half-precision inputs need float32's range but not its digits."""
-    return "ieee" if dtype == torch.float32 else "tf32"
+    return "ieee" if is_plain(dtype, shared) else "tf32"

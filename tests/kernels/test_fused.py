@@ -46,7 +46,7 @@ def test_a_cpu_tensor_can_not_be_forced_into_triton(monkeypatch: pytest.MonkeyPa
 
 def test_missing_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVGN_KERNELS", "triton")
-    monkeypatch.setattr("avgn.kernels.dispatch._has_triton", lambda: False)
+    monkeypatch.setattr("avgn.kernels.dispatch.HAS_TRITON", False)
     with pytest.raises(RuntimeError, match="pip install triton"):
         call()
 

@@ -133,6 +133,20 @@ def test_inputs_need_not_be_contiguous() -> None:
         torch.testing.assert_close(left, right)
 
 
+def test_offsets_past_32_bits() -> None:
+    query, key, value, _ = inputs(2, 3, 2, 16)
+    far = (1 << 31) + 64
+    # never touched memory costs nothing: only the pages of a few rows are there
+    store = torch.empty(2 * far, dtype=torch.float32)
+    sample_far = store.as_strided((2, 3, 16), (far, 16, 1))
+    row_far = store.as_strided((1, 3, 16), (0, far // 2, 1))
+    sample_far.copy_(query)
+    truth = reference.grouping_attention(query, key, value, scale=1.0)
+    torch.testing.assert_close(grouping_attention(sample_far, key, value, scale=1.0), truth)
+    row_far.copy_(query[:1])
+    torch.testing.assert_close(grouping_attention(row_far, key[:1], value[:1], scale=1.0), truth[:1])
+
+
 def test_nothing_in_gives_nothing_out() -> None:
     empty = torch.zeros(0, 5, 8, requires_grad=True)
     out = grouping_attention(empty, torch.zeros(0, 3, 8), empty, scale=1.0)
