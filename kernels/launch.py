@@ -1,6 +1,9 @@
-"""What the fused kernels share: blocks, strides, and the sizes that fit a chip."""
+"""What the fused kernels share: blocks, strides, the sizes that fit a chip, and the choice among a few launches."""
 
 from __future__ import annotations
+
+import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,3 +57,40 @@ def shared_memory(device: torch.device) -> int:
     capability = torch.cuda.get_device_capability(device)
     known = [size for chip, size in SHARED_MEMORY.items() if chip <= capability and chip[0] == capability[0]]
     return known[-1] if known else 48 << 10
+
+
+_chosen: dict[tuple[Any, ...], dict[str, Any]] = {}
+
+
+def launch(kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], plan: dict[str, Any]) -> None:
+    """Run a kernel by its plan; with AVGN_TUNE=1 on a CUDA device by the fastest of the plan's few variants.
+
+    A choice is made on the first call with given sizes and kept for the process. Variants differ in warps and stages
+    alone: the sums of a result are the same in each.
+    """
+    device = arguments[0].device
+    if device.type == "cuda" and os.environ.get("AVGN_TUNE") == "1":
+        sizes = tuple(argument for argument in arguments if isinstance(argument, int))
+        key = (kernel.fn.__name__, str(device), str(arguments[0].dtype), sizes, tuple(sorted(plan.items())))
+        if key not in _chosen:
+            _chosen[key] = _fastest(kernel, grid, arguments, plan)
+        plan = _chosen[key]
+    kernel[grid](*arguments, **plan)
+
+
+def variants(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """The plan, and itself with other warps or one stage less: none needs more shared memory than the plan."""
+    warps, stages = plan["num_warps"], plan.get("num_stages", 1)
+    found = [plan, plan | {"num_warps": 8 if warps == 4 else 4}]
+    if stages > 1:
+        found.append(plan | {"num_stages": stages - 1})
+    return found
+
+
+def _fastest(kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], plan: dict[str, Any]) -> dict[str, Any]:
+    from triton.testing import do_bench
+
+    def time_of(options: dict[str, Any]) -> float:
+        return float(do_bench(lambda: kernel[grid](*arguments, **options), warmup=5, rep=20))
+
+    return min(variants(plan), key=time_of)

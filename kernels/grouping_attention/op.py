@@ -12,7 +12,7 @@ from torch import Tensor
 
 from avgn.kernels.grouping_attention import fused
 from avgn.kernels.grouping_attention.plan import fits_whole, plan_backward, plan_columns, plan_rows, plan_whole
-from avgn.kernels.launch import block, ceil_div, row_contiguous, shared_memory
+from avgn.kernels.launch import block, ceil_div, launch, row_contiguous, shared_memory
 
 
 @torch.library.custom_op("avgn::grouping_attention", mutates_args=())
@@ -30,20 +30,17 @@ def grouping_attention_op(
     strides = (*query.stride()[:2], *key.stride()[:2])
     sizes = (cells, classes, width)
     saved = (lse, norm, winner)
+    extra = {"HARD": hard}
+    whole = (query, key, value, out, *saved, *strides, *value.stride()[:2], scale, eps, *sizes)
     if fits_whole(cells, classes):
-        fused._forward_whole[(batch,)](
-            query, key, value, out, *saved, *strides, *value.stride()[:2], scale, eps, *sizes,
-            HARD=hard, **plan_whole(*facts),
-        )  # fmt: skip
+        launch(fused._forward_whole, (batch,), whole, plan_whole(*facts) | extra)
         return out, lse, norm, winner
-    plan = plan_rows(*facts)
-    fused._forward_rows[(ceil_div(cells, plan["BLOCK_P"]), batch)](
-        query, key, lse, winner, *strides, scale, *sizes, HARD=hard, **plan
-    )
-    plan = plan_columns(*facts)
-    fused._forward_columns[(ceil_div(classes, plan["BLOCK_C"]), ceil_div(width, plan["BLOCK_O"]), batch)](
-        query, key, value, out, *saved, *strides, *value.stride()[:2], scale, eps, *sizes, HARD=hard, **plan
-    )
+    plan = plan_rows(*facts) | extra
+    rows = (query, key, lse, winner, *strides, scale, *sizes)
+    launch(fused._forward_rows, (ceil_div(cells, plan["BLOCK_P"]), batch), rows, plan)
+    plan = plan_columns(*facts) | extra
+    grid = (ceil_div(classes, plan["BLOCK_C"]), ceil_div(width, plan["BLOCK_O"]), batch)
+    launch(fused._forward_columns, grid, whole, plan)
     return out, lse, norm, winner
 
 
@@ -80,19 +77,19 @@ def grouping_attention_backward_op(
     saved = (lse, norm, winner, delta)
     strides = (*query.stride()[:2], *key.stride()[:2], *value.stride()[:2])
     rest = (*strides, scale, cells, classes, width)
+    extra = {"HARD": hard}
     if fits_whole(cells, classes):
-        fused._backward_whole[(batch,)](
-            *inputs, grad_q, grad_k, grad_v, *saved, *rest, HARD=hard, **plan_whole(*facts)
-        )
+        whole = (*inputs, grad_q, grad_k, grad_v, *saved, *rest)
+        launch(fused._backward_whole, (batch,), whole, plan_whole(*facts) | extra)
         return grad_q, grad_k, grad_v
-    plan = plan_backward(*facts)
+    plan = plan_backward(*facts) | extra
     row_sum = torch.empty_like(lse)
     out = block(width, most=64)
     high, wide, columns = (ceil_div(cells, plan["BLOCK_P"]), ceil_div(classes, plan["BLOCK_C"]), ceil_div(width, out))
-    fused._backward_rows[(high, batch)](*inputs, row_sum, *saved, *rest, HARD=hard, **plan)
-    plan |= {"HARD": hard, "BLOCK_O": out}
-    fused._backward_cells[(high, columns, batch)](*inputs, grad_q, grad_v, row_sum, *saved, *rest, **plan)
-    fused._backward_classes[(wide, columns, batch)](*inputs, grad_k, row_sum, *saved, *rest, **plan)
+    launch(fused._backward_rows, (high, batch), (*inputs, row_sum, *saved, *rest), plan)
+    plan |= {"BLOCK_O": out}
+    launch(fused._backward_cells, (high, columns, batch), (*inputs, grad_q, grad_v, row_sum, *saved, *rest), plan)
+    launch(fused._backward_classes, (wide, columns, batch), (*inputs, grad_k, row_sum, *saved, *rest), plan)
     return grad_q, grad_k, grad_v
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avgn.kernels.launch import ceil_div, shared_memory
+from avgn.kernels.launch import ceil_div, launch, shared_memory
 from avgn.kernels.max_pooled_cosine import fused
 from avgn.kernels.max_pooled_cosine.plan import (
     plan_backward_audio,
@@ -36,10 +36,10 @@ def max_pooled_cosine_op(
     if outputs[0].numel():
         rows = audio.shape[0] * audio.shape[1]
         plan = plan_forward(rows, visual.shape[1], visual.shape[2], audio.dtype, shared_memory(audio.device))
-        fused._forward[(ceil_div(rows, plan["BLOCK_R"]), visual.shape[0])](
-            audio, _inverse(audio), visual, *_gates(gate, gate_id, audio), *outputs, *_sizes(audio, visual, gate),
-            GATED=gate is not None, **plan,
-        )  # fmt: skip
+        inputs = (audio, _inverse(audio), visual, *_gates(gate, gate_id, audio))
+        grid = (ceil_div(rows, plan["BLOCK_R"]), visual.shape[0])
+        extra = {"GATED": gate is not None}
+        launch(fused._forward, grid, (*inputs, *outputs, *_sizes(audio, visual, gate)), plan | extra)
     return outputs
 
 
@@ -71,18 +71,18 @@ def max_pooled_cosine_backward_op(
     rows = audio.shape[0] * audio.shape[1]
     inputs = (audio, _inverse(audio), visual, *_gates(gate, gate_id, audio), similarity, argmax, length, grad.float())
     sizes = _sizes(audio, visual, gate)
-    gated, shared = gate is not None, shared_memory(audio.device)
+    extra, shared = {"GATED": gate is not None}, shared_memory(audio.device)
     if needs[0]:
-        plan = plan_backward_audio(images, width)
-        fused._backward_audio[(rows, ceil_div(width, plan["BLOCK_D"]))](*inputs, grad_audio, *sizes, GATED=gated, **plan)
+        plan = plan_backward_audio(images, width) | extra
+        launch(fused._backward_audio, (rows, ceil_div(width, plan["BLOCK_D"])), (*inputs, grad_audio, *sizes), plan)
     if needs[1]:
-        plan = plan_backward_visual(rows, cells, width, audio.dtype, shared)
+        plan = plan_backward_visual(rows, cells, width, audio.dtype, shared) | extra
         grid = (ceil_div(cells, plan["BLOCK_P"]), ceil_div(width, plan["BLOCK_D"]), images)
-        fused._backward_visual[grid](*inputs, grad_visual, *sizes, GATED=gated, **plan)
+        launch(fused._backward_visual, grid, (*inputs, grad_visual, *sizes), plan)
     if gate is not None and needs[2]:
         plan = plan_backward_gate(rows, gate.shape[1], width, audio.dtype, shared)
         grid = (ceil_div(gate.shape[1], plan["BLOCK_G"]), ceil_div(width, plan["BLOCK_D"]), images)
-        fused._backward_gate[grid](*inputs, grad_gate, *sizes, **plan)
+        launch(fused._backward_gate, grid, (*inputs, grad_gate, *sizes), plan)
     return grad_audio, grad_visual, grad_gate
 
 
