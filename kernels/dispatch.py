@@ -35,7 +35,9 @@ def uses_triton(name: str, *tensors: Tensor) -> bool:
         return _say(name, "reference", "AVGN_KERNELS asks for it")
     if wanted == "triton":
         if not HAS_TRITON:
-            raise RuntimeError("AVGN_KERNELS=triton needs the package triton: pip install triton, or unset AVGN_KERNELS")
+            raise RuntimeError(
+                "AVGN_KERNELS=triton needs the package triton: pip install triton, or unset AVGN_KERNELS"
+            )
         if device != "cuda" and not interprets():
             raise RuntimeError(
                 f"AVGN_KERNELS=triton can't run on a tensor on {device!r}: move it to a CUDA device, "
@@ -46,7 +48,9 @@ def uses_triton(name: str, *tensors: Tensor) -> bool:
         return _say(name, "reference", "graphs hold standard operators")
     usable = all(tensor.dtype in DTYPES and tensor.shape[-1] <= MAX_WIDTH for tensor in tensors)
     if (device == "cuda" or interprets()) and usable and HAS_TRITON:
-        return _say(name, "triton", "the tensors are on a CUDA device" if device == "cuda" else "TRITON_INTERPRET is set")
+        return _say(
+            name, "triton", "the tensors are on a CUDA device" if device == "cuda" else "TRITON_INTERPRET is set"
+        )
     return _say(name, "reference", f"the tensors are {tensors[0].dtype} on {device!r}")
 
 
@@ -67,7 +71,9 @@ def check_fused(name: str, *tensors: Tensor) -> None:
         found = ", ".join(sorted(str(kind) for kind in kinds))
         raise ValueError(f"{name} takes inputs of one dtype, got {found}: cast them")
     if tensors[0].dtype not in DTYPES:
-        raise ValueError(f"{name} runs in float32, float16 or bfloat16, got {tensors[0].dtype}: use AVGN_KERNELS=reference")
+        raise ValueError(
+            f"{name} runs in float32, float16 or bfloat16, got {tensors[0].dtype}: use AVGN_KERNELS=reference"
+        )
     width = tensors[0].shape[-1]
     if width > MAX_WIDTH:
         raise ValueError(f"{name} takes widths up to {MAX_WIDTH}, got {width}: use AVGN_KERNELS=reference")

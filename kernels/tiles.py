@@ -1,5 +1,7 @@
 """What Triton kernels share: loading, storing and multiplying tiles of matrices with dense rows."""
 
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import triton
@@ -39,4 +41,6 @@ def put(pointer, value, rows, num_rows, at, width, BLOCK_D: tl.constexpr):
     """Store [rows,BLOCK_D] into dense rows of `width` from column `at`."""
     columns = at + tl.arange(0, BLOCK_D)
     inside = (rows[:, None] < num_rows) & (columns[None, :] < width)
-    tl.store(pointer + rows[:, None].to(tl.int64) * width + columns[None, :], value.to(pointer.dtype.element_ty), inside)
+    tl.store(
+        pointer + rows[:, None].to(tl.int64) * width + columns[None, :], value.to(pointer.dtype.element_ty), inside
+    )

@@ -34,11 +34,15 @@ def measure_all(b: int = 256, n: int = 2, p: int = 196, d: int = 512) -> dict[st
     found: dict[str, Any] = {"shape": shape, "threads": torch.get_num_threads(), "forms": {}}
     for form in FORMS:
         command = [sys.executable, "-m", "benchmarks.kernels.measure", form, *map(str, shape.values())]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "AVGN_KERNELS": ""})
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, env={**os.environ, "AVGN_KERNELS": ""}
+        )
         found["forms"][form] = json.loads(done.stdout.splitlines()[-1])
     mine = found["forms"]["chunked"]
     for form in FORMS[:2]:
-        found[f"{form} over chunked"] = {name: found["forms"][form][name] / mine[name] for name in ("peak bytes", "p50")}
+        found[f"{form} over chunked"] = {
+            name: found["forms"][form][name] / mine[name] for name in ("peak bytes", "p50")
+        }
     return found
 
 

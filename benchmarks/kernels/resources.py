@@ -63,7 +63,11 @@ def kernels(shape: Shape, dtype: torch.dtype, shared: int) -> Iterator[tuple[str
     yield "max_pooled_cosine", cosine._backward_audio, cosine_plan.plan_backward_audio(shape.b, shape.d) | gated
     visual = cosine_plan.plan_backward_visual(rows, shape.p, shape.d, dtype, shared) | gated
     yield "max_pooled_cosine", cosine._backward_visual, visual
-    yield "max_pooled_cosine", cosine._backward_gate, cosine_plan.plan_backward_gate(rows, shape.c, shape.d, dtype, shared)
+    yield (
+        "max_pooled_cosine",
+        cosine._backward_gate,
+        cosine_plan.plan_backward_gate(rows, shape.c, shape.d, dtype, shared),
+    )
 
 
 def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list[dict[str, Any]]:

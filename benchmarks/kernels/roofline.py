@@ -35,7 +35,10 @@ def cosine_forms(b: int, n: int, p: int, d: int, e: int) -> dict[str, dict[str, 
     ends = e * (b * n * d + b * p * d + b * n * d) + 16 * b * b * n
     pairs = b * b * n
     return {
-        "naive": {"bytes": ends + e * (4 * b * n * p * d) + 4 * 2 * pairs * p, "flops": 2 * pairs * p * d + 4 * b * n * p * d},
+        "naive": {
+            "bytes": ends + e * (4 * b * n * p * d) + 4 * 2 * pairs * p,
+            "flops": 2 * pairs * p * d + 4 * b * n * p * d,
+        },
         "einsum": {
             "bytes": ends + 4 * (2 * pairs * d + 4 * pairs * p + 2 * b * n * p),
             "flops": 2 * pairs * p * d + pairs * d + 2 * b * n * p * d + pairs * p,

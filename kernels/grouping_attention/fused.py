@@ -183,11 +183,27 @@ def _backward_whole(query, key, value, grad, grad_q, grad_k, grad_v, row_lse, co
         put(grad_v + sample * num_cells * width, dot(weight, g, None, PRECISION), cells, num_cells, at, width, BLOCK_D)
     for at in range(0, width, BLOCK_D):
         k = tile(key, classes, stride_k, num_classes, at, width, BLOCK_D)
-        put(grad_q + sample * num_cells * width, dot(scores_grad, k, None, PRECISION), cells, num_cells, at, width, BLOCK_D)
+        put(
+            grad_q + sample * num_cells * width,
+            dot(scores_grad, k, None, PRECISION),
+            cells,
+            num_cells,
+            at,
+            width,
+            BLOCK_D,
+        )
     turned = tl.trans(scores_grad)
     for at in range(0, width, BLOCK_D):
         q = tile(query, cells, stride_q, num_cells, at, width, BLOCK_D)
-        put(grad_k + sample * num_classes * width, dot(turned, q, None, PRECISION), classes, num_classes, at, width, BLOCK_D)
+        put(
+            grad_k + sample * num_classes * width,
+            dot(turned, q, None, PRECISION),
+            classes,
+            num_classes,
+            at,
+            width,
+            BLOCK_D,
+        )
 
 
 @triton.jit

@@ -142,4 +142,3 @@ def _outputs(query: Tensor, key: Tensor, hard: bool) -> tuple[Tensor, Tensor, Te
 
 def _gradients(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
-

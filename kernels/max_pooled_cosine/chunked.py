@@ -2,7 +2,7 @@
 
 Neither [M,N,P,D] nor [B,M,N,P] is ever stored; the backward reads the winning cells alone.
 
-Legend: B sounds, N sources of a sample, R = B * N, M images, m images of a chunk, P cells, G gates of an image, D width.
+Legend: B sounds, N sources of a sample, R = B * N, M images, P cells, G gates of an image, D width.
 """
 
 from __future__ import annotations

@@ -120,7 +120,9 @@ def _backward_audio(audio, audio_inverse, visual, gate, gate_inverse, gate_id, s
         out = ((row // sources) * num_images + images) * sources + row % sources
         cell, first, _, turned = _pairs(grad, similarity, argmax, length, out, real)
         both = real[:, None] & inside[None, :]
-        seen = tl.load(visual + (images[:, None] * num_cells + cell[:, None]) * width + columns[None, :], both, 0.0).to(tl.float32)
+        seen = tl.load(visual + (images[:, None] * num_cells + cell[:, None]) * width + columns[None, :], both, 0.0).to(
+            tl.float32
+        )
         if GATED:
             at = images * gates + mine
             modulation = tl.load(gate + at[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
@@ -156,7 +158,9 @@ def _backward_visual(audio, audio_inverse, visual, gate, gate_inverse, gate_id, 
             ids = tl.load(gate_id + rows, real, 0)
             modulation = _gate_rows(gate, gate_inverse, ids, real, at, width, BLOCK_D)
             sound *= modulation
-            shrink = tl.dot(tl.where(won, second[None, :], 0.0), modulation * modulation, shrink, input_precision=SQUARES)
+            shrink = tl.dot(
+                tl.where(won, second[None, :], 0.0), modulation * modulation, shrink, input_precision=SQUARES
+            )
         else:
             shrink += tl.sum(tl.where(won, second[None, :], 0.0), 1)[:, None]
         towards = tl.dot(tl.where(won, first[None, :], 0.0), sound, towards, input_precision=SQUARES)
@@ -189,5 +193,15 @@ def _backward_gate(audio, audio_inverse, visual, gate, gate_inverse, gate_id, si
         shrink = tl.dot(tl.where(used, second[None, :], 0.0), seen * seen, shrink, input_precision=SQUARES)
     own = mine < gates
     inverse = tl.load(gate_inverse + image * gates + mine, own, 0.0)
-    modulation = tile(gate + image * gates * width, mine, width, gates, at, width, BLOCK_D).to(tl.float32) * inverse[:, None]
-    put(grad_gate + image * gates * width, (towards - modulation * shrink) * inverse[:, None], mine, gates, at, width, BLOCK_D)
+    modulation = (
+        tile(gate + image * gates * width, mine, width, gates, at, width, BLOCK_D).to(tl.float32) * inverse[:, None]
+    )
+    put(
+        grad_gate + image * gates * width,
+        (towards - modulation * shrink) * inverse[:, None],
+        mine,
+        gates,
+        at,
+        width,
+        BLOCK_D,
+    )

@@ -150,4 +150,3 @@ def _sizes(audio: Tensor, visual: Tensor, gate: Tensor | None) -> tuple[int, int
     """rows, images, sources, cells, gates, width."""
     batch, sources, width = audio.shape
     return batch * sources, visual.shape[0], sources, visual.shape[1], 0 if gate is None else gate.shape[1], width
-

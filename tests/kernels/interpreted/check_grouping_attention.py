@@ -61,7 +61,9 @@ def error(found: Tensor, truth: Tensor) -> float:
 
 
 @pytest.mark.parametrize("options", [{}, {"eps": 1.0}, {"hard": True}], ids=["exact", "eps", "hard"])
-@pytest.mark.parametrize(("shape", "tiled"), [*((shape, False) for shape in WHOLE), *((shape, True) for shape in TILED)])
+@pytest.mark.parametrize(
+    ("shape", "tiled"), [*((shape, False) for shape in WHOLE), *((shape, True) for shape in TILED)]
+)
 def test_float32(shape: tuple[int, ...], options: dict[str, Any], tiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if tiled:
         monkeypatch.setattr(plan, "WHOLE_ELEMENTS", 0)
@@ -165,7 +167,8 @@ def test_the_same_call_gives_the_same_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cells", "classes", "limit"), [(49, 37, 1.1), (256, 64, 1.1), (64, 256, 1.1), (784, 37, 4.2), (196, 221, 4.2), (784, 221, 4.2)]
+    ("cells", "classes", "limit"),
+    [(49, 37, 1.1), (256, 64, 1.1), (64, 256, 1.1), (784, 37, 4.2), (196, 221, 4.2), (784, 221, 4.2)],
 )
 def test_bytes_moved(cells: int, classes: int, limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
     width = 512

@@ -78,7 +78,8 @@ def train(kernels: str, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     labels = Labels(sounding=present, visible=present, order=order, mask=mask)
     found = []
     for _ in range(4):
-        losses = compute_losses(*model(waveform, image), labels, model.token_logits(), model.config)
+        audio, seen = model(waveform, image)
+        losses = compute_losses(audio, seen, labels, model.token_logits(), model.config)
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()
