@@ -29,9 +29,11 @@ soak: ## long checks that `make test` leaves out
 bench: ## the numbers of the model card: accuracy and speed of the shipped bundle
 	$(PYTHON) -m benchmarks.quality --output benchmarks/results/quality.json
 	$(PYTHON) -m benchmarks.speed --output benchmarks/results/speed.json
+	$(PYTHON) -m benchmarks.kernels --output benchmarks/results/kernels.json --plot docs/kernels.png
 
 tiny: ## train the shipped bundle again (about an hour on 2 cores)
 	$(PYTHON) -m benchmarks.tiny --output runs/tiny
 
-gpu: ## the checks that need a GPU: filled by the kernels and the TensorRT work
-	@echo "make gpu: nothing here needs a GPU yet; see the status table of README.md"
+gpu: ## the checks that need a GPU: kernels against float64, then their times, as one JSON to commit
+	$(PYTHON) -m pytest -q tests/kernels/test_gpu.py
+	$(PYTHON) -m benchmarks.kernels --output benchmarks/results/kernels-gpu.json

@@ -29,7 +29,7 @@ def grouping_attention(
     Everything between input and output is computed in float32 (float64 stays float64).
     Raises ValueError for shapes that don't fit.
     """
-    _check(query, key, value)
+    check_shapes(query, key, value)
     kind = torch.promote_types(query.dtype, torch.float32)
     with torch.autocast(query.device.type, enabled=False):
         scores = torch.matmul(query.to(kind), key.to(kind).transpose(1, 2)) * scale
@@ -50,7 +50,7 @@ def grouping_attention(
     return (grouped, assignment) if return_assignment else grouped
 
 
-def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
+def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
     if query.dim() != 3 or key.dim() != 3 or value.shape != query.shape:
         raise ValueError(
             f"query and value must be [B,P,D] and key [B,C,D], got {tuple(query.shape)}, {tuple(value.shape)} and "

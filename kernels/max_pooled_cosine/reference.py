@@ -30,7 +30,7 @@ def max_pooled_cosine(
     where a source exists. Returns similarity [B,M,N] and argmax [B,M,N] (int64). Masked pairs hold -inf and -1.
     Ties go to the lowest cell. Computed in float32 (float64 stays). Raises ValueError for shapes that don't fit.
     """
-    _check(audio, visual, gate, gate_index, audio_mask, visual_mask)
+    check_shapes(audio, visual, gate, gate_index, audio_mask, visual_mask)
     kind = torch.promote_types(audio.dtype, torch.float32)
     with torch.autocast(audio.device.type, enabled=False):
         sound = _unit(audio.to(kind))
@@ -49,11 +49,17 @@ def max_pooled_cosine(
                 norm_of_pair = norm.permute(2, 0, 1)[gate_index].transpose(1, 2)
             cosine = torch.einsum("bmnd,mpd->bmnp", modulated, cells) / norm_of_pair
         similarity, argmax = cosine.max(dim=3)
+    return apply_masks(similarity, argmax, audio_mask, visual_mask)
+
+
+def apply_masks(
+    similarity: Tensor, argmax: Tensor, audio_mask: Tensor | None, visual_mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """-inf and -1 where a source of a pair doesn't exist: similarity and argmax [B,M,N]."""
     keep = _pair_mask(similarity, audio_mask, visual_mask)
-    if keep is not None:
-        similarity = similarity.masked_fill(~keep, float("-inf"))
-        argmax = argmax.masked_fill(~keep, -1)
-    return similarity, argmax
+    if keep is None:
+        return similarity, argmax
+    return similarity.masked_fill(~keep, float("-inf")), argmax.masked_fill(~keep, -1)
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -71,7 +77,7 @@ def _pair_mask(similarity: Tensor, audio_mask: Tensor | None, visual_mask: Tenso
     return keep
 
 
-def _check(
+def check_shapes(
     audio: Tensor,
     visual: Tensor,
     gate: Tensor | None,
@@ -84,6 +90,8 @@ def _check(
             f"audio must be [B,N,D] and visual [M,P,D] of one width, got {tuple(audio.shape)} and "
             f"{tuple(visual.shape)}: reshape them"
         )
+    if visual.shape[1] == 0:
+        raise ValueError(f"visual {tuple(visual.shape)} must hold at least one cell: give pictures a larger grid")
     if gate is not None and (gate.dim() != 3 or gate.shape[0] != visual.shape[0] or gate.shape[2] != audio.shape[2]):
         raise ValueError(f"gate must be [M,*,D] with visual's M and D, got {tuple(gate.shape)}: reshape it")
     if gate is not None and gate_index is None and gate.shape[1] != audio.shape[1]:

@@ -1,0 +1,138 @@
+"""Compiles every kernel ahead of time and reads registers, stack, shared memory and matrix instructions."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from avgn.kernels.grouping_attention import fused as grouping
+from avgn.kernels.grouping_attention import plan as grouping_plan
+from avgn.kernels.launch import SHARED_MEMORY, block
+from avgn.kernels.max_pooled_cosine import fused as cosine
+from avgn.kernels.max_pooled_cosine import plan as cosine_plan
+
+CHIPS = {major * 10 + minor: size for (major, minor), size in SHARED_MEMORY.items()}
+NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+MATRICES = ("query", "key", "value", "out", "grad_q", "grad_k", "grad_v", "audio", "visual", "gate",
+            "grad_audio", "grad_visual", "grad_gate")  # fmt: skip
+INTEGERS = {"row_winner": "*i32", "gate_id": "*i32", "argmax": "*i64"}
+SIZES = ("num_", "batch_", "stride_", "width", "sources", "gates")
+INSTRUCTIONS = ("HMMA", "HGMMA", "UTCHMMA", "STL", "LDL")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """B sounds and images of N sources, P cells, C classes, D width."""
+
+    b: int = 128
+    n: int = 2
+    p: int = 49
+    c: int = 37
+    d: int = 512
+
+
+def kernels(shape: Shape, dtype: torch.dtype, shared: int) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """(operation, kernel, constants and options) of everything that a training step launches."""
+    facts = (shape.p, shape.c, shape.d, dtype, shared)
+    if grouping_plan.fits_whole(shape.p, shape.c):
+        whole = grouping_plan.plan_whole(*facts) | {"HARD": False}
+        yield "grouping_attention", grouping._forward_whole, whole
+        yield "grouping_attention", grouping._backward_whole, whole
+    else:
+        tiled = grouping_plan.plan_backward(*facts) | {"HARD": False}
+        out = {"BLOCK_O": block(shape.d, most=64)}
+        yield "grouping_attention", grouping._forward_rows, grouping_plan.plan_rows(*facts) | {"HARD": False}
+        yield "grouping_attention", grouping._forward_columns, grouping_plan.plan_columns(*facts) | {"HARD": False}
+        yield "grouping_attention", grouping._backward_rows, tiled
+        yield "grouping_attention", grouping._backward_cells, tiled | out
+        yield "grouping_attention", grouping._backward_classes, tiled | out
+    rows = shape.b * shape.n
+    gated = {"GATED": True}
+    yield "max_pooled_cosine", cosine._forward, cosine_plan.plan_forward(rows, shape.p, shape.d, dtype, shared) | gated
+    yield "max_pooled_cosine", cosine._backward_audio, cosine_plan.plan_backward_audio(shape.b, shape.d) | gated
+    visual = cosine_plan.plan_backward_visual(rows, shape.p, shape.d, dtype, shared) | gated
+    yield "max_pooled_cosine", cosine._backward_visual, visual
+    yield (
+        "max_pooled_cosine",
+        cosine._backward_gate,
+        cosine_plan.plan_backward_gate(rows, shape.c, shape.d, dtype, shared),
+    )
+
+
+def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list[dict[str, Any]]:
+    """One row a kernel: registers a thread, stack and shared bytes, and counts of instructions in the SASS."""
+    shape = shape or Shape()
+    rows = []
+    for operation, kernel, options in kernels(shape, dtype, CHIPS[chip]):
+        found = _compile(kernel, options, chip, dtype)
+        rows.append(
+            {
+                "chip": f"sm_{chip}",
+                "dtype": NAMES[dtype],
+                "shape": {"P": shape.p, "C": shape.c, "D": shape.d},
+                "kernel": f"{operation}.{kernel.fn.__name__.lstrip('_')}",
+                "shared limit": CHIPS[chip],
+                **found,
+            }
+        )
+    return rows
+
+
+def _compile(kernel: Any, options: dict[str, Any], chip: int, dtype: torch.dtype) -> dict[str, Any]:
+    names = [parameter.name for parameter in kernel.params]
+    signature = {name: "constexpr" if name in options else _kind(name, dtype, kernel) for name in names}
+    constants = {(index,): options[name] for index, name in enumerate(names) if name in options}
+    aligned = {
+        (index,): [["tt.divisibility", 16]]
+        for index, name in enumerate(names)
+        if signature[name].startswith("*") or name.startswith(("batch_", "stride_")) or name == "width"
+    }
+    launch = {name: options[name] for name in ("num_warps", "num_stages") if name in options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        built = triton.compile(
+            ASTSource(kernel, signature, constants, aligned), target=GPUTarget("cuda", chip, 32), options=launch
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(built.asm["cubin"])
+        usage = _tool("cuobjdump", "-res-usage", str(path))
+        code = _tool("nvdisasm", "-c", str(path))
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    if found is None:
+        raise RuntimeError(f"cuobjdump printed no resource usage: {usage[:200]!r}")
+    counts = {name: len(re.findall(rf"\b{name}\b", code)) for name in INSTRUCTIONS}
+    return {
+        "registers": int(found[1]),
+        "stack": int(found[2]),
+        "shared": int(built.metadata.shared),
+        "instructions": counts,
+        "tf32": len(re.findall(r"\.TF32\b", code)),
+    }
+
+
+def _kind(name: str, dtype: torch.dtype, kernel: Any) -> str:
+    # the upstream gradient of the similarity is float32, that of the grouped values has the inputs' dtype
+    if name in MATRICES or (name == "grad" and "query" in [parameter.name for parameter in kernel.params]):
+        return "*" + NAMES[dtype]
+    if name in INTEGERS:
+        return INTEGERS[name]
+    if name in ("scale", "eps"):
+        return "fp32"
+    return "i32" if name.startswith(SIZES) else "*fp32"
+
+
+def _tool(name: str, *arguments: str) -> str:
+    program = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    return subprocess.run([str(program), *arguments], capture_output=True, text=True, check=True).stdout

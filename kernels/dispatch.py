@@ -1,0 +1,90 @@
+"""Which implementation of an operation runs, and what all of them check.
+
+AVGN_KERNELS=reference | triton decides; without it CUDA tensors (and everything in Triton's interpreter) take the
+fused kernels, the rest the references in plain torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from functools import cache
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("avgn.kernels")
+
+CHOICES = ("reference", "triton")
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+MAX_WIDTH = 1024
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def uses_triton(name: str, *tensors: Tensor) -> bool:
+    """Whether operation `name` runs as a Triton kernel on these tensors.
+
+    Raises ValueError for an AVGN_KERNELS that isn't known and RuntimeError where triton is asked for and can't run.
+    """
+    wanted = os.environ.get("AVGN_KERNELS", "")
+    if wanted not in ("", *CHOICES):
+        raise ValueError(f"AVGN_KERNELS={wanted!r} is not known: use {' or '.join(CHOICES)}, or leave it unset")
+    device = tensors[0].device.type
+    if wanted == "reference":
+        return _say(name, "reference", "AVGN_KERNELS asks for it")
+    if wanted == "triton":
+        if not HAS_TRITON:
+            raise RuntimeError(
+                "AVGN_KERNELS=triton needs the package triton: pip install triton, or unset AVGN_KERNELS"
+            )
+        if device != "cuda" and not interprets():
+            raise RuntimeError(
+                f"AVGN_KERNELS=triton can't run on a tensor on {device!r}: move it to a CUDA device, "
+                "set TRITON_INTERPRET=1, or unset AVGN_KERNELS"
+            )
+        return _say(name, "triton", "AVGN_KERNELS asks for it")
+    if torch.compiler.is_exporting():
+        return _say(name, "reference", "graphs hold standard operators")
+    usable = all(tensor.dtype in DTYPES and tensor.shape[-1] <= MAX_WIDTH for tensor in tensors)
+    if (device == "cuda" or interprets()) and usable and HAS_TRITON:
+        return _say(
+            name, "triton", "the tensors are on a CUDA device" if device == "cuda" else "TRITON_INTERPRET is set"
+        )
+    return _say(name, "reference", f"the tensors are {tensors[0].dtype} on {device!r}")
+
+
+def prefers_reference() -> bool:
+    """Whether nothing but the traceable reference will do: it is asked for, or a graph is being traced."""
+    return os.environ.get("AVGN_KERNELS", "") == "reference" or torch.compiler.is_compiling()
+
+
+def interprets() -> bool:
+    """Whether Triton kernels run in its interpreter (TRITON_INTERPRET=1, set before the first use)."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on")
+
+
+def check_fused(name: str, *tensors: Tensor) -> None:
+    """What every fused kernel asks of its inputs. Raises ValueError."""
+    kinds = {tensor.dtype for tensor in tensors}
+    if len(kinds) != 1:
+        found = ", ".join(sorted(str(kind) for kind in kinds))
+        raise ValueError(f"{name} takes inputs of one dtype, got {found}: cast them")
+    if tensors[0].dtype not in DTYPES:
+        raise ValueError(
+            f"{name} runs in float32, float16 or bfloat16, got {tensors[0].dtype}: use AVGN_KERNELS=reference"
+        )
+    width = tensors[0].shape[-1]
+    if width > MAX_WIDTH:
+        raise ValueError(f"{name} takes widths up to {MAX_WIDTH}, got {width}: use AVGN_KERNELS=reference")
+
+
+@cache
+def _log_once(name: str, choice: str, reason: str) -> None:
+    log.info("%s: %s (%s)", name, choice, reason)
+
+
+def _say(name: str, choice: str, reason: str) -> bool:
+    if not torch.compiler.is_compiling():
+        _log_once(name, choice, reason)
+    return choice == "triton"

@@ -1,0 +1,43 @@
+"""Grouping attention: the public function, which chooses between the fused kernels and the reference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from avgn.kernels.dispatch import check_fused, uses_triton
+from avgn.kernels.grouping_attention import reference
+
+
+def grouping_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float,
+    eps: float = 0.0,
+    hard: bool = False,
+    return_assignment: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Sum the values of the cells into the classes that they are assigned to.
+
+    With S = scale * query key^T and A = softmax of S over the classes, class i receives
+    sum_p A_pi value_p / (sum_p A_pi + eps) (paper eq. 6-8, between the projections). With `hard`, A is the
+    one-hot argmax with straight-through gradients, divided by max(count, 1): a class that wins no cell gets zero.
+
+    Shapes: query, value [B,P,D]; key [B,C,D]; returns [B,C,D], and the assignment A [B,P,C] if asked for (which only
+    the reference stores). Softmaxes and sums are computed in float32 (float64 stays float64).
+    Raises ValueError for shapes or dtypes that don't fit.
+    """
+    if return_assignment or not uses_triton("grouping_attention", query, key, value):
+        return reference.grouping_attention(
+            query, key, value, scale=scale, eps=eps, hard=hard, return_assignment=return_assignment
+        )
+    from avgn.kernels.grouping_attention.op import grouping_attention_op
+
+    if torch.is_autocast_enabled(query.device.type):
+        kind = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(kind), key.to(kind), value.to(kind)
+    reference.check_shapes(query, key, value)
+    check_fused("grouping_attention", query, key, value)
+    return grouping_attention_op(query, key, value, float(scale), float(eps), bool(hard))[0]

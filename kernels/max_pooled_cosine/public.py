@@ -1,0 +1,56 @@
+"""Max-pooled cosine similarity: the public function, which chooses an implementation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from avgn.kernels.dispatch import check_fused, prefers_reference, uses_triton
+from avgn.kernels.max_pooled_cosine import chunked, reference
+
+LARGE = 1 << 22
+
+
+def max_pooled_cosine(
+    audio: Tensor,
+    visual: Tensor,
+    gate: Tensor | None = None,
+    *,
+    gate_index: Tensor | None = None,
+    audio_mask: Tensor | None = None,
+    visual_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Compare every sound's sources with every image at the image's best cell.
+
+    similarity[b,m,n] = max_p cos(audio[b,n], visual[m,p] * gate[m,n]) (paper eq. 9-11; without a gate, the
+    EZ-VSL similarity of eq. 1). With `gate_index` [B,N], the gate of source (b, n) on image m is
+    gate[m, gate_index[b,n]] of gate [M,C,D] (METHOD "class" negatives).
+
+    Shapes: audio [B,N,D]; visual [M,P,D]; gate [M,N,D] or [M,C,D]; audio_mask [B,N] and visual_mask [M,N] are True
+    where a source exists. Returns similarity [B,M,N] and argmax [B,M,N] (int64, no gradient). Masked pairs hold -inf
+    and -1. Ties go to the lowest cell. Computed in float32 (float64 stays). Raises ValueError for shapes or dtypes
+    that don't fit.
+    """
+    given = (audio, visual) if gate is None else (audio, visual, gate)
+    if not uses_triton("max_pooled_cosine", *given):
+        plain = chunked.max_pooled_cosine if _is_large(audio, visual) else reference.max_pooled_cosine
+        return plain(audio, visual, gate, gate_index=gate_index, audio_mask=audio_mask, visual_mask=visual_mask)
+    from avgn.kernels.max_pooled_cosine.op import max_pooled_cosine_op
+
+    reference.check_shapes(audio, visual, gate, gate_index, audio_mask, visual_mask)
+    if torch.is_autocast_enabled(audio.device.type):
+        kind = torch.get_autocast_dtype(audio.device.type)
+        audio, visual, gate = audio.to(kind), visual.to(kind), None if gate is None else gate.to(kind)
+        given = (audio, visual) if gate is None else (audio, visual, gate)
+    check_fused("max_pooled_cosine", *given)
+    if gate is not None and gate_index is None:
+        gate_index = torch.arange(audio.shape[1], device=audio.device).expand(audio.shape[0], -1)
+    ids = None if gate_index is None else gate_index.to(torch.int32)
+    similarity, argmax, _ = max_pooled_cosine_op(audio, visual, gate, ids)
+    return reference.apply_masks(similarity, argmax, audio_mask, visual_mask)
+
+
+def _is_large(audio: Tensor, visual: Tensor) -> bool:
+    """Whether [B,M,N,P] or [B,M,N,D] would be worth avoiding (what is traced stays the reference)."""
+    pairs = audio.shape[0] * audio.shape[1] * visual.shape[0]
+    return pairs * max(visual.shape[1], visual.shape[2]) > LARGE and not prefers_reference()

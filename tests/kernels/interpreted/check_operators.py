@@ -1,0 +1,93 @@
+"""The operators in compiled and exported programs and in training, in Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import Tensor
+
+from avgn.config import preset
+from avgn.kernels import grouping_attention, max_pooled_cosine
+from avgn.losses import Labels, compute_losses
+from avgn.model import build_model
+
+assert os.environ.get("TRITON_INTERPRET") == "1"
+
+
+class Both(torch.nn.Module):
+    """A program with both operations."""
+
+    def forward(self, cells: Tensor, tokens: Tensor) -> Tensor:
+        grouped = grouping_attention(cells, tokens, cells, scale=0.5)
+        assert isinstance(grouped, Tensor)
+        return grouped.sum() + max_pooled_cosine(tokens, cells, tokens)[0].sum()
+
+
+def data() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 9, 16, generator=generator), torch.randn(2, 3, 16, generator=generator)
+
+
+def test_compile_keeps_the_operators_and_their_gradients() -> None:
+    cells, tokens = data()
+    results = []
+    for program in (Both(), torch.compile(Both(), fullgraph=True, backend="aot_eager")):
+        left, right = cells.clone().requires_grad_(), tokens.clone().requires_grad_()
+        value = program(left, right)
+        value.backward()
+        results.append((value.detach(), left.grad, right.grad))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_export_keeps_the_operators_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVGN_KERNELS", "triton")
+    graph = torch.export.export(Both(), data())
+    names = {str(node.target) for node in graph.graph.nodes}
+    assert {"avgn.grouping_attention.default", "avgn.max_pooled_cosine.default"} <= names
+    torch.testing.assert_close(graph.module()(*data()), Both()(*data()))
+
+
+def test_export_otherwise_holds_standard_operators() -> None:
+    graph = torch.export.export(Both(), data())
+    assert not any("avgn" in str(node.target) for node in graph.graph.nodes)
+
+
+def test_autocast_gives_the_operators_one_dtype() -> None:
+    cells, tokens = data()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        grouped = grouping_attention(cells.bfloat16(), tokens, cells, scale=0.5)
+        similarity, _ = max_pooled_cosine(tokens, cells, tokens)
+    assert isinstance(grouped, Tensor) and grouped.dtype == torch.bfloat16
+    assert similarity.dtype == torch.float32
+
+
+def train(kernels: str, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    monkeypatch.setenv("AVGN_KERNELS", kernels)
+    torch.manual_seed(0)
+    small = {"classes": ("a", "b", "c"), "image_size": (64, 64), "dim": 32, "depth": 1, "drop_path": 0.0}
+    model = build_model(preset("avgn-tiny", visual_gate="grouped", width_visual=8, width_audio=8, **small))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    generator = torch.Generator().manual_seed(1)
+    waveform = 0.1 * torch.randn(4, model.config.window_samples, generator=generator)
+    image = torch.randint(256, (4, 64, 64, 3), generator=generator, dtype=torch.uint8)
+    present = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1]])
+    order = torch.tensor([[0, 2], [1, 0], [1, 0], [2, 0]])
+    mask = torch.tensor([[True, True], [True, False], [True, True], [True, False]])
+    labels = Labels(sounding=present, visible=present, order=order, mask=mask)
+    found = []
+    for _ in range(4):
+        audio, seen = model(waveform, image)
+        losses = compute_losses(audio, seen, labels, model.token_logits(), model.config)
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+        found.append(float(losses.total.detach()))
+    return found
+
+
+def test_training_gives_the_losses_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    fused, plain = train("triton", monkeypatch), train("reference", monkeypatch)
+    assert plain[0] != plain[-1]
+    assert fused == pytest.approx(plain, abs=1e-4)

@@ -1,0 +1,70 @@
+"""The memory-lean form of max-pooled cosine against the reference, and its memory."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from avgn.kernels import max_pooled_cosine
+from benchmarks.kernels.measure import measure_all
+
+chunked = importlib.import_module("avgn.kernels.max_pooled_cosine.chunked")
+public = importlib.import_module("avgn.kernels.max_pooled_cosine.public")
+reference = importlib.import_module("avgn.kernels.max_pooled_cosine.reference")
+
+
+def tensors(gates: int) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """3 sounds of 2 sources, 5 images of 7 cells; `gates` classes, a gate for each source (0), or none (-1)."""
+    generator = torch.Generator().manual_seed(0)
+
+    def rand(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    inputs = [rand(3, 2, 8), rand(5, 7, 8)]
+    options = {"audio_mask": torch.tensor([[True, True], [True, False], [True, True]])}
+    if gates >= 0:
+        inputs.append(rand(5, gates or 2, 8))
+    if gates > 0:
+        options["gate_index"] = torch.randint(gates, (3, 2), generator=generator)
+    return inputs, options
+
+
+@pytest.mark.parametrize("elements", [1, 120, 1 << 20], ids=["one image", "some", "all"])
+@pytest.mark.parametrize("gates", [-1, 0, 4])
+def test_it_equals_the_reference(gates: int, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", elements)
+    inputs, options = tensors(gates)
+    grad = torch.randn(3, 5, 2, dtype=torch.float64)
+    results: list[Any] = []
+    for function in (chunked.max_pooled_cosine, reference.max_pooled_cosine):
+        similarity, argmax = function(*inputs, **options)
+        kept = similarity.masked_fill(similarity.isinf(), 0.0)
+        results.append((similarity, argmax, *torch.autograd.grad((kept * grad).sum(), inputs)))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-13)
+
+
+def test_its_gradient_is_that_of_its_values() -> None:
+    inputs, options = tensors(4)
+    del options["audio_mask"]
+    assert torch.autograd.gradcheck(lambda *t: chunked.max_pooled_cosine(*t, **options)[0], inputs)
+
+
+def test_large_calls_on_the_cpu_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AVGN_KERNELS", raising=False)
+    monkeypatch.setattr(public, "LARGE", 100)
+    inputs, _ = tensors(0)
+    assert "Chunked" in str(max_pooled_cosine(*inputs)[0].grad_fn)
+    monkeypatch.setenv("AVGN_KERNELS", "reference")
+    assert "Chunked" not in str(max_pooled_cosine(*inputs)[0].grad_fn)
+
+
+@pytest.mark.soak
+def test_memory_and_time_at_a_large_batch() -> None:
+    found = measure_all()
+    assert found["naive over chunked"]["peak bytes"] >= 8
+    assert found["einsum over chunked"]["peak bytes"] >= 5
+    assert min(found[f"{form} over chunked"]["p50"] for form in ("naive", "einsum")) >= 1
