@@ -26,10 +26,11 @@ format:
 soak: ## long checks that `make test` leaves out
 	$(PYTHON) -m pytest -q -m soak tests
 
-bench: ## the numbers of the model card: accuracy and speed of the shipped bundle
+bench: ## the numbers of the docs: accuracy and speed of the shipped bundle, cost of the kernels
 	$(PYTHON) -m benchmarks.quality --output benchmarks/results/quality.json
 	$(PYTHON) -m benchmarks.speed --output benchmarks/results/speed.json
 	$(PYTHON) -m benchmarks.kernels --output benchmarks/results/kernels.json --plot docs/kernels.png
+	$(PYTHON) -m benchmarks.card
 
 tiny: ## train the shipped bundle again (about an hour on 2 cores)
 	$(PYTHON) -m benchmarks.tiny --output runs/tiny
