@@ -6,19 +6,35 @@ python -m benchmarks.card
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 CARD = ROOT / "docs" / "model-card-tiny.md"
-STILLS = ("CAP", "CIoU@0.3", "CIoU@0.5", "AUC", "F1@0.3", "false sources per image", "class F1 audio", "class F1 visual")
+STILLS = (
+    "CAP",
+    "CIoU@0.3",
+    "CIoU@0.5",
+    "AUC",
+    "F1@0.3",
+    "false sources per image",
+    "class F1 audio",
+    "class F1 visual",
+)
 VIDEOS = ("recall", "precision", "peak in mask", "peak in box", "false sources per minute", "onset error (s)")
 
 
 def main() -> None:
     text = CARD.read_text()
-    for name, table in (("stills", _stills), ("videos", _videos), ("noise", _noise), ("gates", _gates), ("speed", _speed)):
+    for name, table in (
+        ("stills", _stills),
+        ("videos", _videos),
+        ("noise", _noise),
+        ("gates", _gates),
+        ("speed", _speed),
+    ):
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, rest = text.split(begin)
         text = before + begin + table() + end + rest.split(end, 1)[1]
@@ -28,7 +44,13 @@ def main() -> None:
 def _stills() -> str:
     given, predicted = (_find(_read("quality")["stills"], "adaptive", classes) for classes in ("given", "predicted"))
     rows = [
-        (name, _value(given, name), _value(predicted, name), _value(given, name, "floor"), _value(given, name, "ceiling"))
+        (
+            name,
+            _value(given, name),
+            _value(predicted, name),
+            _value(given, name, "floor"),
+            _value(given, name, "ceiling"),
+        )
         for name in STILLS
     ]
     return _table(("adaptive, percent", "classes given", "classes predicted", "floor", "ceiling"), rows)
@@ -91,7 +113,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 

@@ -17,7 +17,8 @@ LIMITS = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
 def compare(function: Any, plain: Any, inputs: list[Tensor], dtype: torch.dtype) -> None:
-    found, truth = [], []
+    found: list[Any] = []
+    truth: list[Any] = []
     for call, kind, results in ((function, dtype, found), (plain, torch.float64, truth)):
         tensors = [tensor.to("cuda", dtype).to(kind).detach().requires_grad_() for tensor in inputs]
         out = call(*tensors)
