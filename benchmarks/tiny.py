@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=TRAINING["steps"])
-    parser.add_argument("--ship", action="store_true", help="copy the bundle into the package")
+    parser.add_argument("--ship", action="store_true", help="copy the bundle into the package, the record into results")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     begin = time.time()
@@ -82,6 +82,9 @@ def main() -> None:
         shipped = Path(__file__).resolve().parents[1] / "avgn" / "models" / "tiny"
         shutil.rmtree(shipped, ignore_errors=True)
         shutil.copytree(bundle.path, shipped)
+        results = Path(__file__).resolve().parent / "results"
+        results.mkdir(exist_ok=True)
+        shutil.copy(args.output / "recipe.json", results / "recipe.json")
     print(bundle.path)
 
 
