@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from avgn.config import Config
 from avgn.model import AVGN, build_model
 from avgn.runtime.bundle_schema import Thresholds
 from avgn.runtime.errors import InputError
+from avgn.runtime.files import write_whole
 
 FORMAT = "avgn-checkpoint"
 VERSION = 1
@@ -37,16 +39,17 @@ def save_model(model: AVGN, folder: str | os.PathLike[str], training: dict[str, 
         else {"audio": list(thresholds.audio), "visual": list(thresholds.visual)},
         "training": training or {},
     }
+    weights = folder / (WEIGHTS + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        weights = folder / (WEIGHTS + ".partial")
         save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, weights)
         weights.replace(folder / WEIGHTS)
-        text = folder / (FACTS + ".partial")
-        text.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        text.replace(folder / FACTS)
-    except OSError as error:
-        raise InputError(f"checkpoint {folder} can't be written ({error.strerror}): choose another folder") from None
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            weights.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"checkpoint {folder} can't be written ({reason}): choose another folder") from None
+    write_whole(folder / FACTS, json.dumps(facts, indent=2) + "\n", "checkpoint")
     return folder
 
 
@@ -57,8 +60,8 @@ def read_facts(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(f"checkpoint {folder} holds no {FACTS}: give the folder that `avgn train` wrote")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}): restore the file") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is no readable JSON ({error}): restore the file") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise InputError(f'{path} is not a checkpoint of avgn: "format" must be "{FORMAT}"')
     if facts.get("version") != VERSION:
@@ -74,10 +77,12 @@ def load_model(folder: str | os.PathLike[str]) -> AVGN:
     folder = Path(folder)
     facts = read_facts(folder)
     try:
-        config = Config.from_dict(facts["config"])
-    except (KeyError, TypeError, ValueError) as error:
+        model = build_model(Config.from_dict(facts["config"]))
+        thresholds = facts.get("thresholds")
+        if thresholds is not None:
+            model.thresholds = Thresholds(audio=tuple(thresholds["audio"]), visual=tuple(thresholds["visual"]))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder / FACTS} holds no usable configuration ({error}): restore the file") from None
-    model = build_model(config)
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except FileNotFoundError:
@@ -85,7 +90,4 @@ def load_model(folder: str | os.PathLike[str]) -> AVGN:
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{folder / WEIGHTS} doesn't fit its configuration ({reason}): restore the file") from None
-    thresholds = facts.get("thresholds")
-    if thresholds is not None:
-        model.thresholds = Thresholds(audio=tuple(thresholds["audio"]), visual=tuple(thresholds["visual"]))
     return model.eval()

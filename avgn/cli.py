@@ -163,6 +163,8 @@ def _train(argv: Sequence[str]) -> None:
     manifest = read_manifest(args.manifest)
     validation = None if args.validation is None else read_manifest(args.validation)
     if args.threads is not None:
+        if args.threads < 1:
+            raise InputError(f"--threads must be at least 1, got {args.threads}: leave it out for all cores")
         import torch
 
         torch.set_num_threads(args.threads)
@@ -309,14 +311,9 @@ def load_engine(model: str, backend: str = "auto") -> Engine:
 
 def write_json(path: str, value: Any) -> None:
     """Write a JSON file that appears whole or not at all."""
-    file = Path(path)
-    partial = file.with_name(file.name + ".partial")
-    try:
-        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-        partial.replace(file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"{file} can't be written ({error.strerror}): choose another path") from None
+    from avgn.runtime.files import write_whole
+
+    write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
 def _names(text: str) -> list[str]:

@@ -15,6 +15,9 @@ Variant = Literal["both", "tokens", "grouping", "neither"]
 Negatives = Literal["class", "nth"]
 ClassReduction = Literal["mean", "sum"]
 
+# the encoder halves its spectrogram five times
+MIN_WINDOW = 2048
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -78,6 +81,11 @@ class Config:
         for name in ("window_seconds", "temperature", "spectrogram_std"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}: choose a larger value")
+        if self.window_samples < MIN_WINDOW:
+            raise ValueError(
+                f"window_seconds {self.window_seconds} is {self.window_samples} samples of at least {MIN_WINDOW}: "
+                "choose a longer window"
+            )
         if self.audio_gate == "eps" and self.assignment == "hard":
             raise ValueError("audio_gate='eps' divides a soft assignment: use it with assignment='soft'")
         if self.variant in ("tokens", "neither") and (self.assignment == "hard" or self.audio_gate == "eps"):

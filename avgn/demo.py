@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.runtime import InputError, Result, localize_file
+from avgn.runtime import InputError, Localizer, Result, localize_file
 from avgn.scenes import SceneConfig
-from avgn.scenes.video import VideoTruth, write_scene_video
+from avgn.scenes.video import MAX_SECONDS, VideoTruth, write_scene_video
 
 SHEET_COLUMNS = 3
 SHEET_ROWS = 4
@@ -55,6 +55,9 @@ def run_demo(output: str | os.PathLike[str], *, bundle: str, seconds: float, see
 
     Raises InputError for a folder that can't be written or a bundle that can't be used.
     """
+    localizer = Localizer.load(bundle)
+    if not 1 <= seconds <= MAX_SECONDS:
+        raise InputError(f"--seconds {seconds} is not usable: use 1 to {MAX_SECONDS}")
     folder = Path(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +68,7 @@ def run_demo(output: str | os.PathLike[str], *, bundle: str, seconds: float, see
     truth = write_scene_video(video, seed=seed, seconds=seconds, split="test", config=config)
     sheet = Sheet(seconds)
     summary = localize_file(
-        bundle, video, output=folder / "overlay.mp4", json_path=folder / "results.jsonl", sinks=[sheet]
+        localizer, video, output=folder / "overlay.mp4", json_path=folder / "results.jsonl", sinks=[sheet]
     )
     sheet.write(folder / "sheet.png")
     return [

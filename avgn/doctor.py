@@ -11,7 +11,7 @@ import numpy as np
 
 import avgn
 from avgn.runtime.bundle import Bundle
-from avgn.runtime.engines import ENGINES, choose_engine
+from avgn.runtime.engines import ENGINES, check_installation, choose_engine
 from avgn.runtime.errors import FailureError, InputError
 
 PACKAGES = {
@@ -28,8 +28,7 @@ def examine(bundle: str) -> list[str]:
     for group, names in PACKAGES.items():
         found = [f"{name} {found}" for name in names if (found := _version(name))]
         lines.append(f"{group}: {', '.join(found) or 'nothing installed'}")
-    if _version("onnxruntime") and _version("onnxruntime-gpu"):
-        raise InputError("onnxruntime and onnxruntime-gpu are both installed and hide each other: pip uninstall one")
+    check_installation()
     loaded = Bundle.load(bundle)
     lines.append(f"bundle {bundle}: {len(loaded.classes)} classes, {', '.join(v.precision for v in loaded.variants)}")
     for name in ENGINES:

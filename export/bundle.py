@@ -17,9 +17,9 @@ from avgn.checkpoint import WEIGHTS, load_model
 from avgn.engine import TorchEngine
 from avgn.export.graphs import INPUTS, MIN_OPSET, OUTPUTS, write_graphs
 from avgn.export.verify import verify
-from avgn.runtime.bundle import Bundle, BundleInfo, TensorSpec, Variant, file_sha256, write_bundle_info
+from avgn.runtime.bundle import BUNDLE_FILE, Bundle, BundleInfo, TensorSpec, Variant, file_sha256, write_bundle_info
 from avgn.runtime.engines import choose_engine
-from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.errors import InputError
 
 Report = Callable[[str], None]
 
@@ -37,11 +37,13 @@ def export_bundle(
     The bundle's folder appears whole or not at all. Raises InputError for a checkpoint or folder that can't be used,
     FailureError when the graphs differ from the model by more than 1e-5.
     """
-    target = Path(bundle)
+    target = Path(os.path.abspath(bundle))
     if opset < MIN_OPSET:
         raise InputError(f"opset must be at least {MIN_OPSET}, got {opset}: leave it out")
     if target.exists() and not overwrite:
         raise InputError(f"bundle {target} exists already: choose another folder or pass --overwrite")
+    if target.exists() and not (target / BUNDLE_FILE).is_file():
+        raise InputError(f"{target} is no bundle and is not overwritten: choose another folder")
     model = load_model(checkpoint)
     core = TorchEngine(model)
     partial = target.with_name(f".{target.name}.partial")
@@ -65,7 +67,7 @@ def export_bundle(
             shutil.rmtree(target)
         partial.replace(target)
     except OSError as error:
-        raise FailureError(f"bundle {target} can't be written ({error.strerror}): free some space") from None
+        raise InputError(f"bundle {target} can't be written ({error.strerror}): free some space") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Bundle.load(target)

@@ -87,6 +87,21 @@ def _write(
         for logger, level in zip(quiet, levels, strict=True):
             logger.setLevel(level)
     graph = onnx.load(file)
+    _strip(graph)
     onnx.helper.set_model_props(graph, facts)
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, file)
+
+
+def _strip(graph: Any) -> None:
+    """Take out what the exporter notes for debugging: stack traces with the paths of this machine."""
+    pending = [graph, graph.graph, *graph.functions]
+    while pending:
+        item = pending.pop()
+        item.doc_string = ""
+        if hasattr(item, "metadata_props"):
+            del item.metadata_props[:]
+        for name in ("node", "input", "output", "value_info", "initializer"):
+            for part in getattr(item, name, ()):
+                if not isinstance(part, str):
+                    pending.append(part)

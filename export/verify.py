@@ -19,6 +19,8 @@ SCENE_RATE = 22_050
 SCENE_SEED = 20_231
 TOLERANCE = {"fp32": 1e-5}
 BATCHES = (1, 2, 5, 8)
+# the pictures of the batches are larger by this much, in pixels
+GROWTH = ((0, 0), (32, 0), (0, 64), (0, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +41,8 @@ def verify(core: TorchEngine, engine: Engine, precision: str, batches: Sequence[
     mean: list[float] = []
     cosine: list[float] = []
     start = 0
-    for count in batches:
-        inputs = render_inputs(core, count, start)
+    for at, count in enumerate(batches):
+        inputs = render_inputs(core, count, start, GROWTH[at % len(GROWTH)])
         start += count
         heard, expected_heard = engine.run_audio(inputs.waveform), core.run_audio(inputs.waveform)
         expected = core.run_image(inputs.image, expected_heard["sources"])
@@ -71,14 +73,15 @@ def verify(core: TorchEngine, engine: Engine, precision: str, batches: Sequence[
     return metrics
 
 
-def render_inputs(core: TorchEngine, count: int, start: int = 0) -> Inputs:
-    """`count` rendered scenes, from the `start`-th on, as a batch for the model's sizes."""
+def render_inputs(core: TorchEngine, count: int, start: int = 0, growth: tuple[int, int] = (0, 0)) -> Inputs:
+    """`count` rendered scenes, from the `start`-th on, for the model's sizes (pictures larger by `growth` pixels)."""
     info = core.info
     length = info.window_samples
     config = SceneConfig(split="val", sources=(0, 3))
     scenes = [render_scene(config, SCENE_SEED, start + index) for index in range(count)]
     sounds = [fit_window(resample(scene.audio, SCENE_RATE, info.sample_rate), length) for scene in scenes]
-    frames = [resize(scene.frame, info.image_size) for scene in scenes]
+    size = (info.image_size[0] + growth[0], info.image_size[1] + growth[1])
+    frames = [resize(scene.frame, size) for scene in scenes]
     return Inputs(waveform=np.stack(sounds).astype(np.float32), image=np.stack(frames))
 
 

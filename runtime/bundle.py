@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import avgn
 from avgn.runtime.bundle_schema import BundleInfo, TensorSpec, Thresholds, Variant, from_json, to_json
 from avgn.runtime.errors import InputError
+from avgn.runtime.files import write_whole
 
 __all__ = [
     "BUNDLE_FILE",
@@ -127,14 +128,7 @@ def write_bundle_info(folder: str | os.PathLike[str], info: BundleInfo) -> Path:
     text = to_json(info)
     path = Path(folder) / BUNDLE_FILE
     from_json(text, str(path))
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"{path} can't be written ({error.strerror}): choose another folder") from None
-    return path
+    return write_whole(path, text)
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.bundle import Bundle
+from avgn.runtime.errors import InputError
 from avgn.runtime.localizer import Localizer, run_media
 from avgn.runtime.media import MediaFile, open_media
 from avgn.runtime.result import Result
@@ -128,6 +129,8 @@ def localize_file(
     localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
     media = open_media(video, audio)
     inputs = (media.path, media.audio_path)
+    if output is not None and json_path is not None and os.path.abspath(output) == os.path.abspath(json_path):
+        raise InputError(f"overlay and results are both to be written to {output}: choose two paths")
     writers: list[Sink] = []
     try:
         if json_path is not None:

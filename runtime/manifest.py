@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from avgn.runtime.errors import InputError
+from avgn.runtime.files import write_whole
 
 Box = tuple[float, float, float, float]
 FORMAT = "avgn-manifest"
@@ -99,13 +100,7 @@ def write_manifest(path: str | os.PathLike[str], classes: Sequence[str], items: 
     base = path.parent.resolve()
     lines = [json.dumps({"format": FORMAT, "version": VERSION, "classes": list(classes)})]
     lines += [json.dumps(_item_to_dict(item, base)) for item in items]
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"manifest {path} can't be written ({error.strerror}): choose another folder") from None
+    write_whole(path, "\n".join(lines) + "\n", "manifest")
 
 
 def _read_header(path: Path, line: str) -> tuple[str, ...]:

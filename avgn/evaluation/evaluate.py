@@ -31,6 +31,7 @@ from avgn.evaluation.tables import (
     map_ratios,
     source_f1_ratios,
 )
+from avgn.runtime.bundle_schema import Thresholds
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest
@@ -82,7 +83,16 @@ def evaluate(
     if "video" in protocols:
         from avgn.evaluation.video import evaluate_video
 
-        results.append(evaluate_video(engine, manifest, skip_bad=skip_bad, progress=progress))
+        results.append(
+            evaluate_video(
+                with_thresholds(engine, thresholds),
+                manifest,
+                bootstrap=bootstrap,
+                seed=seed,
+                skip_bad=skip_bad,
+                progress=progress,
+            )
+        )
     return results
 
 
@@ -101,6 +111,22 @@ def decide(engine: Engine, predictions: Predictions, thresholds: tuple[Array, Ar
         seen = predictions.maps.max(axis=(-2, -1)) >= visual
         return seen, seen
     return predictions.audio_prob >= audio, predictions.visual_prob >= visual
+
+
+class _Calibrated:
+    """An engine whose bundle says other thresholds."""
+
+    def __init__(self, engine: Engine, thresholds: tuple[Array, Array]) -> None:
+        audio, visual = (tuple(float(value) for value in values) for values in thresholds)
+        self.name = engine.name
+        self.info = replace(engine.info, thresholds=Thresholds(audio=audio, visual=visual))
+        self.run_audio = engine.run_audio
+        self.run_image = engine.run_image
+
+
+def with_thresholds(engine: Engine, thresholds: tuple[Array, Array] | None) -> Engine:
+    """The engine with its thresholds replaced, where others are given."""
+    return engine if thresholds is None else _Calibrated(engine, thresholds)
 
 
 def _check_modes(engine: Engine, classes: Sequence[str]) -> None:

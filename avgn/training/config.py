@@ -16,8 +16,8 @@ class TrainConfig:
 
     `steps` (if given) ends training before `epochs` do. `keep` names the weights that become the checkpoint: those of
     the lowest validation loss, or the last ones. `dropout` acts on the encoders' features; `momentum` > 0 contrasts
-    against a moving average of the model. `auxiliary` > 0 weighs linear class heads on the encoders' own features
-    (presence losses that need no token), which start the encoders sooner; they are no part of the checkpoint's model.
+    against a moving average of the model. `auxiliary` > 0 weighs presence losses through fixed random linear
+    heads on the encoders' own features, which start the encoders sooner; they are no part of the checkpoint's model.
     """
 
     epochs: int = 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -24,6 +25,7 @@ from avgn.engine import TorchEngine
 from avgn.evaluation.calibration import calibrate
 from avgn.model import build_model
 from avgn.runtime.errors import InputError
+from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest
 from avgn.training.config import TrainConfig
 from avgn.training.module import AVGNModule
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 
 LOSSES = "losses.jsonl"
 CHECKPOINTS = "checkpoints"
+CONFIG = "config.json"
 
 
 class LossLog(Callback):
@@ -78,8 +81,11 @@ def train(
     last = output / CHECKPOINTS / "last.ckpt"
     if resume and not last.is_file():
         raise InputError(f"{last} does not exist: train without --resume first")
-    if not resume and output.exists() and any(output.iterdir()):
-        raise InputError(f"output folder {output} is not empty: choose another one, or pass --resume to go on")
+    _check_output(output, resume)
+    if resume:
+        _check_resumed(last, config)
+    if validation is not None and not validation.items:
+        raise InputError(f"validation manifest {validation.path} has no items: give another one, or none")
     dataset = AudioVisualDataset(manifest, config, train=True, seed=training.seed, cache=training.cache)
     held_out = AudioVisualDataset(validation, config, train=False, cache=training.cache) if validation else None
     SeededBatches(len(dataset), training.batch_size, seed=0)
@@ -94,13 +100,18 @@ def train(
         log.info("visual encoder starts from %s", used)
     if training.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    output.mkdir(parents=True, exist_ok=True)
+    fresh = not output.exists()
+    try:
+        (output / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output folder {output} can't be written ({error.strerror}): choose another one") from None
+    write_whole(output / CHECKPOINTS / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
     trainer = _build_trainer(output, training, validation is not None, progress)
     batches = SeededBatches(
         len(dataset),
         training.batch_size,
         seed=training.seed,
-        position=lambda: trainer.global_step * training.accumulate,
+        position=lambda: _position(trainer.global_step, training.accumulate, len(batches)),
         rank=trainer.global_rank,
         world=trainer.world_size,
     )
@@ -108,13 +119,22 @@ def train(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*mid-epoch checkpoint.*")
-        trainer.fit(
-            module,
-            build_loader(dataset, batches, training.workers),
-            build_loader(held_out, ordered_batches(len(held_out), training.batch_size)) if held_out else None,
-            ckpt_path=last if resume else None,
-            weights_only=True,
-        )
+        try:
+            trainer.fit(
+                module,
+                build_loader(dataset, batches, training.workers),
+                build_loader(held_out, ordered_batches(len(held_out), training.batch_size)) if held_out else None,
+                ckpt_path=last if resume else None,
+                weights_only=True,
+            )
+        except SystemExit:
+            # Lightning leaves by itself after an interrupt
+            if not trainer.interrupted:
+                raise
+        except BaseException:
+            if fresh and not last.is_file():
+                shutil.rmtree(output, ignore_errors=True)
+            raise
     if trainer.interrupted:
         raise KeyboardInterrupt
     if validation is not None and training.keep == "best":
@@ -124,6 +144,37 @@ def train(
         model.thresholds = calibrate(TorchEngine(model), validation)
     facts = {"settings": vars(training), "steps": trainer.global_step, "skipped_steps": module.skipped}
     return save_model(model, output, training=facts)
+
+
+def _check_output(output: Path, resume: bool) -> None:
+    if output.exists() and not output.is_dir():
+        raise InputError(f"output {output} is a file: give a new folder")
+    if not resume and output.exists() and any(output.iterdir()):
+        raise InputError(f"output folder {output} is not empty: choose another one, or pass --resume to go on")
+
+
+def _check_resumed(last: Path, config: Config) -> None:
+    """Whether the interrupted run trained this configuration, and its checkpoint can be read."""
+    path = last.parent / CONFIG
+    try:
+        before = Config.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        torch.load(last, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{last.parent} can't be resumed from ({error.__class__.__name__}): train anew") from None
+    if before.classes != config.classes:
+        raise InputError(
+            f"{last} was trained on the classes {', '.join(before.classes)}, the manifest has "
+            f"{', '.join(config.classes)}: they must be the same, in the same order"
+        )
+    changed = [name for name, value in before.to_dict().items() if config.to_dict()[name] != value]
+    if changed:
+        raise InputError(f"{last} was trained with another {', '.join(changed)}: resume with the same configuration")
+
+
+def _position(steps: int, accumulate: int, batches: int) -> int:
+    """Batches that `steps` optimiser steps have taken; the last step of an epoch may take fewer than `accumulate`."""
+    epochs, step = divmod(steps, -(-batches // accumulate))
+    return epochs * batches + step * accumulate
 
 
 def _build_trainer(output: Path, training: TrainConfig, validates: bool, progress: bool | None) -> Trainer:
@@ -169,7 +220,7 @@ def _build_trainer(output: Path, training: TrainConfig, validates: bool, progres
 def _total_steps(training: TrainConfig, batches: int) -> int:
     if training.steps is not None:
         return training.steps
-    return training.epochs * (batches // training.accumulate)
+    return training.epochs * -(-batches // training.accumulate)
 
 
 def _restore(module: AVGNModule, path: Path) -> None:

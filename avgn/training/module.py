@@ -21,7 +21,7 @@ MOST_SKIPPED_IN_A_ROW = 10
 
 
 class AuxiliaryHeads(nn.Module):
-    """Linear presence heads on what the model's encoders gave last: f^a [B,D], and the best of the cells f^v [B,P,D].
+    """Fixed random linear presence heads on what the encoders gave last: f^a [B,D], and the best of the cells f^v.
 
     The class tokens reach a feature through three layers; without a shorter way its encoder waits for them.
     """
@@ -31,6 +31,8 @@ class AuxiliaryHeads(nn.Module):
         dim, count = model.config.dim, model.config.num_classes
         self.hear = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, count))
         self.see = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, count))
+        # they stay as they were drawn: it is the features that learn to be read
+        self.requires_grad_(False)
         self.features: dict[str, Tensor] = {}
         model.audio_encoder.register_forward_hook(lambda _, __, out: self.features.update(audio=out))
         model.visual_encoder.register_forward_hook(lambda _, __, out: self.features.update(visual=out[0]))
@@ -69,7 +71,8 @@ class AVGNModule(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # drop-path depends on the step alone, so that a resumed run repeats an unbroken one
-        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
+        accumulate = self.settings.accumulate
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step * accumulate + batch_idx % accumulate)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self._losses(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import logging
 from collections.abc import Callable
@@ -70,6 +71,7 @@ def choose_engine(bundle: Bundle, backend: str = "auto", precision: str | None =
     if not installed:
         entry = ENGINES[fitting[0][0]]
         raise MissingExtraError(entry.requires, entry.extra)
+    check_installation()
     name, variant = installed[0]
     module, _, attribute = ENGINES[name].factory.partition(":")
     factory: Callable[..., Engine] = getattr(importlib.import_module(module), attribute)
@@ -77,6 +79,21 @@ def choose_engine(bundle: Bundle, backend: str = "auto", precision: str | None =
     why = "asked for" if backend != "auto" else f"first installed of {', '.join(dict.fromkeys(n for n, _ in fitting))}"
     log.info("engine %s with %s graphs of %s (%s)", engine.name, variant.precision, bundle.path, why)
     return engine
+
+
+def check_installation() -> None:
+    """Raise InputError when two packages that hide each other are installed."""
+    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    if len(found) > 1:
+        raise InputError(f"{' and '.join(found)} are both installed and hide each other: pip uninstall one")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _fitting(bundle: Bundle, entry: EngineEntry, precision: str | None) -> list[Variant]:

@@ -57,12 +57,13 @@ def check_waveform(info: BundleInfo, waveform: Floats) -> None:
 
 
 def check_image(info: BundleInfo, image: Pixels, sources: Floats) -> None:
-    """Raise ValueError unless image and sources have the bundle's shapes and one batch size."""
+    """Raise ValueError unless image (of any size divisible by 32) and sources fit the bundle and each other."""
     height, width = info.image_size
-    if image.dtype != np.uint8 or image.ndim != 4 or image.shape[1:] != (height, width, 3) or not len(image):
+    fits = image.ndim == 4 and image.shape[3] == 3 and image.size and not (image.shape[1] % 32 or image.shape[2] % 32)
+    if image.dtype != np.uint8 or not fits:
         raise ValueError(
-            f"image must be uint8 [B, {height}, {width}, 3] with B >= 1, got {image.dtype} {list(image.shape)}: "
-            "resize it with avgn.runtime.image.resize"
+            f"image must be uint8 [B, H, W, 3] with B >= 1 and sides divisible by 32 ({height}x{width} as trained), "
+            f"got {image.dtype} {list(image.shape)}: resize it with avgn.runtime.image.resize"
         )
     if sources.dtype != np.float32 or sources.ndim != 3 or sources.shape[:2] != (len(image), len(info.classes)):
         raise ValueError(

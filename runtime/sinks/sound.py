@@ -100,6 +100,8 @@ def _frame(samples: np.ndarray[Any, np.dtype[np.float32]], channels: int, rate: 
         samples = np.repeat(samples.mean(axis=1, keepdims=True), channels, axis=1)
     elif samples.shape[1] < channels:
         samples = np.repeat(samples[:, :1], channels, axis=1)
+    # encoders refuse what is not a number
+    samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout=LAYOUTS[channels])
     frame.sample_rate = rate
     frame.pts = position

@@ -1,0 +1,23 @@
+"""Text files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from avgn.runtime.errors import InputError
+
+
+def write_whole(path: str | os.PathLike[str], text: str, kind: str = "file") -> Path:
+    """Write a text file under another name first. Raises InputError, with nothing left, when it can't be written."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise InputError(f"{kind} {path} can't be written ({error.strerror}): choose another path") from None
+    return path
