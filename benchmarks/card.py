@@ -12,13 +12,28 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 CARD = ROOT / "docs" / "model-card-tiny.md"
-STILLS = ("CAP", "CIoU@0.3", "CIoU@0.5", "AUC", "F1@0.3", "false sources per image", "class F1 audio", "class F1 visual")
+STILLS = (
+    "CAP",
+    "CIoU@0.3",
+    "CIoU@0.5",
+    "AUC",
+    "F1@0.3",
+    "false sources per image",
+    "class F1 audio",
+    "class F1 visual",
+)
 VIDEOS = ("recall", "precision", "peak in mask", "peak in box", "false sources per minute", "onset error (s)")
 
 
 def main() -> None:
     text = CARD.read_text()
-    for name, table in (("stills", _stills), ("videos", _videos), ("noise", _noise), ("gates", _gates), ("speed", _speed)):
+    for name, table in (
+        ("stills", _stills),
+        ("videos", _videos),
+        ("noise", _noise),
+        ("gates", _gates),
+        ("speed", _speed),
+    ):
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, rest = text.split(begin)
         text = before + begin + table() + end + rest.split(end, 1)[1]
@@ -28,7 +43,13 @@ def main() -> None:
 def _stills() -> str:
     given, predicted = (_find(_read("quality")["stills"], "adaptive", classes) for classes in ("given", "predicted"))
     rows = [
-        (name, _value(given, name), _value(predicted, name), _value(given, name, "floor"), _value(given, name, "ceiling"))
+        (
+            name,
+            _value(given, name),
+            _value(predicted, name),
+            _value(given, name, "floor"),
+            _value(given, name, "ceiling"),
+        )
         for name in STILLS
     ]
     return _table(("adaptive, percent", "classes given", "classes predicted", "floor", "ceiling"), rows)
