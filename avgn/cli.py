@@ -27,6 +27,7 @@ commands:
   train MANIFEST            train a localizer, written as a checkpoint folder
   evaluate MODEL MANIFEST   score a checkpoint or a bundle under named protocols
   export CHECKPOINT BUNDLE  freeze a checkpoint into verified graphs
+  convert RELEASED OUT      read a checkpoint in the published AVGN format
   localize BUNDLE VIDEO     find the sounding objects of a video file
   demo                      localize the sources of a short rendered video
   doctor                    what is installed, and one test inference
@@ -243,6 +244,25 @@ def _export(argv: Sequence[str]) -> None:
     print(bundle.path)
 
 
+def _convert(argv: Sequence[str]) -> None:
+    parser = _parser("convert", "Turn a checkpoint in the published AVGN format into one of this package.")
+    parser.add_argument("released", type=str, help="the published .pth file")
+    parser.add_argument("out", type=str, help="new or empty folder")
+    parser.add_argument(
+        "--classes", type=str | None, default=None, help="a text file, one class a line, in token order"
+    )
+    parser.add_argument(
+        "--metadata", type=str | None, default=None, help="the training list: its sorted classes are used"
+    )
+    args = parser.parse_args(argv)
+    from avgn.convert import classes_of_list, convert_released, read_classes
+
+    if args.classes and args.metadata:
+        raise InputError("--classes and --metadata both name the classes: give one of them")
+    names = read_classes(args.classes) if args.classes else classes_of_list(args.metadata) if args.metadata else None
+    print(convert_released(args.released, args.out, names))
+
+
 def _localize(argv: Sequence[str]) -> None:
     parser = _parser("localize", "Find the sounding objects of a video file.")
     parser.add_argument("bundle", type=str, help="bundle folder or the name tiny")
@@ -351,6 +371,7 @@ COMMANDS: dict[str, Command] = {
     "train": _train,
     "evaluate": _evaluate,
     "export": _export,
+    "convert": _convert,
     "localize": _localize,
     "demo": _demo,
     "doctor": _doctor,

@@ -11,7 +11,7 @@ Attention = Literal["transformer", "literal"]
 Assignment = Literal["soft", "hard"]
 AudioGate = Literal["exact", "eps"]
 VisualGate = Literal["grouped", "token", "none"]
-Variant = Literal["both", "tokens", "grouping", "neither"]
+Variant = Literal["both", "tokens", "grouping", "neither", "released"]
 Negatives = Literal["class", "nth"]
 ClassReduction = Literal["mean", "sum"]
 
@@ -24,7 +24,8 @@ class Config:
     """Everything that defines a localizer: what `config.json` of a checkpoint holds.
 
     `variant` names the row of the paper's ablation: "both" is the model, "neither" is EZ-VSL (one shared map, no
-    labels), "tokens" has no grouping step, "grouping" has frozen tokens and no transformers.
+    labels), "tokens" has no grouping step, "grouping" has frozen tokens and no transformers. "released" is the model of
+    the published checkpoints (METHOD section 7).
     `visual_stride` is the pixels between two cells: 32 is ResNet-18 as it is, 16 leaves out its last stride.
     """
 
@@ -92,6 +93,16 @@ class Config:
             raise ValueError(f"variant {self.variant!r} has no grouping step: leave assignment and audio_gate alone")
         if self.variant == "neither" and self.visual_gate != "none":
             raise ValueError("variant 'neither' has no class embeddings: use visual_gate='none'")
+        if self.variant == "released" and (
+            self.visual_gate != "none"
+            or self.attention == "literal"
+            or self.assignment == "hard"
+            or self.audio_gate == "eps"
+        ):
+            raise ValueError(
+                "variant 'released' is fixed: use visual_gate='none', attention='transformer', assignment='soft' and "
+                "audio_gate='exact'"
+            )
         if self.variant == "grouping" and self.attention == "literal":
             raise ValueError("variant 'grouping' has no transformers: leave attention alone")
 
@@ -165,7 +176,17 @@ def avgn_tiny(**overrides: Any) -> Config:
     return avgn_resnet18(**(tiny | overrides))
 
 
-PRESETS: dict[str, Callable[..., Config]] = {"avgn-resnet18": avgn_resnet18, "avgn-tiny": avgn_tiny}
+def avgn_release(**overrides: Any) -> Config:
+    """The sizes and choices of the published checkpoints."""
+    release = {"name": "avgn-release", "frontend": "release", "visual_gate": "none", "variant": "released"}
+    return avgn_resnet18(**(release | overrides))
+
+
+PRESETS: dict[str, Callable[..., Config]] = {
+    "avgn-resnet18": avgn_resnet18,
+    "avgn-tiny": avgn_tiny,
+    "avgn-release": avgn_release,
+}
 
 
 def preset(name: str, **overrides: Any) -> Config:

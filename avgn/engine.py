@@ -26,9 +26,9 @@ class TorchEngine:
 
     @torch.inference_mode()
     def run_audio(self, waveform: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """waveform [B,T] -> sources [B,K,D] of length one, audio_prob [B,K]."""
+        """waveform [B,T] -> sources [B,K,D], audio_prob [B,K]."""
         audio = self.model.encode_audio(torch.from_numpy(np.ascontiguousarray(waveform)))
-        sources = torch.nn.functional.normalize(audio.embedding, dim=2)
+        sources = self.model.hand_over(audio)
         prob = torch.ones(sources.shape[:2]) if audio.logit is None else audio.logit.sigmoid()
         return {"sources": sources.numpy(), "audio_prob": prob.numpy()}
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from avgn.config import Config
 from avgn.kernels import grouping_attention
+from avgn.released import ReleasedGrouping
 
 AUDIO_EPS = 1.0
 
@@ -71,6 +72,8 @@ class NoGrouping(nn.Module):
 
 def build_audio_grouping(config: Config) -> nn.Module:
     """The audio grouping that the configuration asks for."""
+    if config.variant == "released":
+        return ReleasedGrouping(config)
     if config.variant == "tokens":
         return NoGrouping()
     return AudioGrouping(config) if config.audio_gate == "exact" else Grouping(config, eps=AUDIO_EPS)
@@ -78,4 +81,6 @@ def build_audio_grouping(config: Config) -> nn.Module:
 
 def build_visual_grouping(config: Config) -> nn.Module:
     """The visual grouping that the configuration asks for."""
+    if config.variant == "released":
+        return ReleasedGrouping(config)
     return NoGrouping() if config.variant == "tokens" else Grouping(config, hard=config.assignment == "hard")

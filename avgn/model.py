@@ -113,6 +113,12 @@ class AVGN(nn.Module):
         grouped = self.audio_grouping(*self.audio_transformer(features, self.tokens))
         return AudioSources(embedding=grouped, logit=self.audio_presence(grouped).squeeze(2))
 
+    def hand_over(self, audio: AudioSources) -> Tensor:
+        """The sources [B,K,D] that the audio half gives the image half: of length one, but for the released variant."""
+        if self.config.variant == "released":
+            return audio.embedding
+        return nn.functional.normalize(audio.embedding, dim=2)
+
     def encode_image(self, image: Tensor) -> ImageCells:
         """image [B,H,W,3] uint8 RGB -> ImageCells."""
         return self.encode_pixels(self.normalize(image))
@@ -141,8 +147,15 @@ class AVGN(nn.Module):
         return None
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,K,h,w]: the cosine of every source with every gated cell (METHOD section 6)."""
-        maps = cosine_maps(audio.embedding, image.cells, image.gate)
+        """Maps [B,K,h,w]: the cosine of every source with every gated cell (METHOD section 6).
+
+        The released variant gives <f, g> / temperature instead (METHOD section 7).
+        """
+        if self.config.variant == "released":
+            # its embeddings keep their lengths
+            maps = torch.matmul(audio.embedding, image.cells.transpose(1, 2)) / self.config.temperature
+        else:
+            maps = cosine_maps(audio.embedding, image.cells, image.gate)
         return maps.reshape(maps.shape[0], maps.shape[1], *image.grid)
 
     def forward_features(self, image: Tensor, spectrogram: Tensor) -> Features:

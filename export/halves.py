@@ -12,7 +12,7 @@ from avgn.model import AVGN, AudioSources
 
 
 class AudioHalf(nn.Module):
-    """waveform [B,T] float32 -> sources [B,K,D] of length one, audio_prob [B,K]."""
+    """waveform [B,T] float32 -> sources [B,K,D] (of length one, but for the released variant), audio_prob [B,K]."""
 
     def __init__(self, model: AVGN) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class AudioHalf(nn.Module):
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         audio = self.model.encode_audio(waveform)
-        sources = nn.functional.normalize(audio.embedding, dim=2)
+        sources = self.model.hand_over(audio)
         prob = torch.ones_like(sources[:, :, 0]) if audio.logit is None else audio.logit.sigmoid()
         return sources, prob
 
