@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import avgn
 from avgn.runtime.bundle_schema import BundleInfo, TensorSpec, Thresholds, Variant, from_json, to_json
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
@@ -104,7 +104,7 @@ class Bundle:
 def resolve_bundle_path(folder: str | os.PathLike[str]) -> Path:
     """The folder of a bundle given by path or by a shipped name; raises InputError when there is none."""
     if isinstance(folder, str) and folder in SHIPPED:
-        path = Path(avgn.__file__).parent / "models" / folder
+        path = Path(str(files("avgn"))) / "models" / folder
         if not path.is_dir():
             raise InputError(f"bundle {folder!r} is not part of this installation: give the path of a bundle folder")
         return path

@@ -154,7 +154,7 @@ def test_audio_grouping_is_the_closed_form_for_one_feature() -> None:
 
 
 def test_ablation_rows_have_the_parts_they_name() -> None:
-    tokens = small(variant="tokens").eval()
+    tokens = small(variant="tokens", visual_gate="grouped").eval()
     picture = inputs(tokens)[1]
     with torch.no_grad():
         cells, _ = tokens.visual_encoder(tokens.normalize(picture))

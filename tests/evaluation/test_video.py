@@ -209,3 +209,12 @@ def test_unreadable_videos_are_named_or_counted(videos: Manifest, tone_engine: M
     assert result["items"] == 1 and result["skipped"] == {"unreadable": 1, "no video file": 1}
     with pytest.raises(InputError, match="no readable item"):
         evaluate_video(tone_engine(), Manifest(path=videos.path, classes=videos.classes, items=(still,)))
+
+
+def test_given_thresholds_and_resamples_reach_the_videos(videos: Manifest, tone_engine: Make) -> None:
+    engine = tone_engine(decision={"audio_smoothing": 0.0, "min_off": 0.0})
+    never = (np.ones(len(CLASSES)), np.ones(len(CLASSES)))
+    [result] = evaluate(engine, videos, ["video"], thresholds=never, bootstrap=0)
+    # the tone engine is surest at 1.0: with its own thresholds it finds every frame
+    assert result["metrics"]["recall"] < 60
+    assert not any(result["ci95"].values())
