@@ -11,6 +11,9 @@ import torch
 
 from avgn.kernels.launch import block, is_plain, precision
 
+# chips with more shared memory than this multiply with a warp group
+WARP_GROUPS = 200 << 10
+
 
 def plan_forward(rows: int, cells: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
     """Blocks of a program that holds BLOCK_R sources against BLOCK_P cells."""
@@ -35,7 +38,8 @@ def plan_backward_visual(rows: int, cells: int, width: int, dtype: torch.dtype, 
     """Blocks of a program that sums over sources for BLOCK_P cells."""
     return {
         "BLOCK_R": block(rows, most=32),
-        "BLOCK_P": block(cells, most=32),
+        # warp-group instructions need 64 rows; elsewhere they would not fit the registers
+        "BLOCK_P": block(cells, most=64 if shared > WARP_GROUPS else 32),
         "BLOCK_D": block(width, most=64),
         "SQUARES": squares(dtype, shared),
         "num_warps": 8,

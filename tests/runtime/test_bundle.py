@@ -176,8 +176,8 @@ def test_engine_refuses_wrong_arguments(localizer: Localizer) -> None:
     with pytest.raises(ValueError, match=r"waveform must be float32"):
         engine.run_audio(np.zeros((1, 22050)))  # type: ignore[arg-type]
     sources = engine.run_audio(np.zeros((2, 22050), np.float32))["sources"]
-    with pytest.raises(ValueError, match=r"image must be uint8 \[B, 96, 128, 3\].*got uint8 \[2, 128, 96, 3\]"):
-        engine.run_image(np.zeros((2, 128, 96, 3), np.uint8), sources)
+    with pytest.raises(ValueError, match=r"divisible by 32 \(96x128 as trained\), got uint8 \[2, 100, 96, 3\]"):
+        engine.run_image(np.zeros((2, 100, 96, 3), np.uint8), sources)
     with pytest.raises(ValueError, match=r"sources must be float32 \[1, 3, D\] to go with the image"):
         engine.run_image(np.zeros((1, 96, 128, 3), np.uint8), sources)
 
