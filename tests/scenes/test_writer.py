@@ -96,7 +96,8 @@ def test_tracks_agree_with_the_mask_video(videos: Manifest) -> None:
                 box = source.track[frame]
                 assert box is not None
                 half = (columns.min() / 320, rows.min() / 180, (columns.max() + 1) / 320, (rows.max() + 1) / 180)
-                assert np.abs(np.subtract(box, half)).max() <= 1.01 / 180
+                # a tip thinner than a pixel of the mask (half the size of the picture) may be missing from it
+                assert np.abs(np.subtract(box, half)).max() <= 2.01 / 180
                 centres.append(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
             assert 0.005 < np.ptp(np.array(centres), axis=0).max() < 0.6
 
