@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from avgn.cli import load_engine
 from avgn.evaluation import evaluate, format_table, sound_decides
-from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.engines import Engine
+from avgn.runtime.localizer import Localizer
 from avgn.runtime.manifest import read_manifest
-from avgn.runtime.stream import StreamLocalizer
 from avgn.scenes import SceneConfig, render_scene, render_swap, synthesize
 from avgn.scenes.draw import Draw
 from avgn.scenes.noise import KINDS, draw_noise
@@ -88,7 +87,7 @@ def _noise(kind: str, length: int, seed: int) -> NDArray[np.float32]:
 
 def _quiet_share(engine: Engine, sound: NDArray[np.float32], seed: int, index: int) -> float:
     scene = render_scene(SceneConfig(split="test", sources=(0, 0), silent=(1, 3), size=(320, 180)), seed, index)
-    stream = StreamLocalizer(engine, decision=DecisionConfig(), mode="file", batch=4)
+    stream = Localizer(engine).open_stream(mode="file", batch=4)
     stream.push_audio(sound, RATE, 0.0)
     stream.end_audio()
     results = []
