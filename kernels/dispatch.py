@@ -64,6 +64,16 @@ def interprets() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on")
 
 
+def under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Under autocast, where layers mix dtypes, the tensors in the widest of theirs; otherwise as they are."""
+    if not torch.is_autocast_enabled(tensors[0].device.type):
+        return tensors
+    kind = tensors[0].dtype
+    for tensor in tensors[1:]:
+        kind = torch.promote_types(kind, tensor.dtype)
+    return tuple(tensor.to(kind) for tensor in tensors)
+
+
 def check_fused(name: str, *tensors: Tensor) -> None:
     """What every fused kernel asks of its inputs. Raises ValueError."""
     kinds = {tensor.dtype for tensor in tensors}

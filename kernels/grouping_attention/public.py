@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from avgn.kernels.dispatch import check_fused, uses_triton
+from avgn.kernels.dispatch import check_fused, under_autocast, uses_triton
 from avgn.kernels.grouping_attention import reference
 
 
@@ -35,9 +34,7 @@ def grouping_attention(
         )
     from avgn.kernels.grouping_attention.op import grouping_attention_op
 
-    if torch.is_autocast_enabled(query.device.type):
-        kind = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(kind), key.to(kind), value.to(kind)
     reference.check_shapes(query, key, value)
+    query, key, value = under_autocast(query, key, value)
     check_fused("grouping_attention", query, key, value)
     return grouping_attention_op(query, key, value, float(scale), float(eps), bool(hard))[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from avgn.kernels.dispatch import check_fused, prefers_reference, uses_triton
+from avgn.kernels.dispatch import check_fused, prefers_reference, under_autocast, uses_triton
 from avgn.kernels.max_pooled_cosine import chunked, reference
 
 LARGE = 1 << 22
@@ -31,18 +31,16 @@ def max_pooled_cosine(
     and -1. Ties go to the lowest cell. Computed in float32 (float64 stays). Raises ValueError for shapes or dtypes
     that don't fit.
     """
-    given = (audio, visual) if gate is None else (audio, visual, gate)
+    given: tuple[Tensor, ...] = (audio, visual) if gate is None else (audio, visual, gate)
     if not uses_triton("max_pooled_cosine", *given):
         plain = chunked.max_pooled_cosine if _is_large(audio, visual) else reference.max_pooled_cosine
         return plain(audio, visual, gate, gate_index=gate_index, audio_mask=audio_mask, visual_mask=visual_mask)
     from avgn.kernels.max_pooled_cosine.op import max_pooled_cosine_op
 
     reference.check_shapes(audio, visual, gate, gate_index, audio_mask, visual_mask)
-    if torch.is_autocast_enabled(audio.device.type):
-        kind = torch.get_autocast_dtype(audio.device.type)
-        audio, visual, gate = audio.to(kind), visual.to(kind), None if gate is None else gate.to(kind)
-        given = (audio, visual) if gate is None else (audio, visual, gate)
+    given = under_autocast(*given)
     check_fused("max_pooled_cosine", *given)
+    audio, visual, gate = (*given, None)[:3]
     if gate is not None and gate_index is None:
         gate_index = torch.arange(audio.shape[1], device=audio.device).expand(audio.shape[0], -1)
     ids = None if gate_index is None else gate_index.to(torch.int32)

@@ -58,8 +58,10 @@ def test_autocast_gives_the_operators_one_dtype() -> None:
     cells, tokens = data()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         grouped = grouping_attention(cells.bfloat16(), tokens, cells, scale=0.5)
-        similarity, _ = max_pooled_cosine(tokens, cells, tokens)
-    assert isinstance(grouped, Tensor) and grouped.dtype == torch.bfloat16
+        half = grouping_attention(cells.bfloat16(), tokens.bfloat16(), cells.bfloat16(), scale=0.5)
+        similarity, _ = max_pooled_cosine(tokens, cells.bfloat16(), tokens)
+    assert isinstance(grouped, Tensor) and grouped.dtype == torch.float32
+    assert isinstance(half, Tensor) and half.dtype == torch.bfloat16
     assert similarity.dtype == torch.float32
 
 
