@@ -40,7 +40,8 @@ def max_pooled_cosine(
     reference.check_shapes(audio, visual, gate, gate_index, audio_mask, visual_mask)
     given = under_autocast(*given)
     check_fused("max_pooled_cosine", *given)
-    audio, visual, gate = (*given, None)[:3]
+    audio, visual = given[:2]
+    gate = None if gate is None else given[2]
     if gate is not None and gate_index is None:
         gate_index = torch.arange(audio.shape[1], device=audio.device).expand(audio.shape[0], -1)
     ids = None if gate_index is None else gate_index.to(torch.int32)
