@@ -15,6 +15,9 @@ from torchvision.models.resnet import BasicBlock
 
 log = logging.getLogger(__name__)
 
+# PyTorch 2.15 crashes on several threads in the backward of narrower strided 1x1 convolutions in channels-last layout
+LEAST_CHANNELS_LAST = 16
+
 
 class ResNet18(nn.Module):
     """ResNet-18 without pool and head, parameter names as in torchvision: [B,in,H,W] -> [B,8*width,h,w].
@@ -38,6 +41,8 @@ class ResNet18(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.conv1.out_channels < LEAST_CHANNELS_LAST:
+            x = x.contiguous()
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return x

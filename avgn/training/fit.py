@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from avgn.checkpoint import save_model
 from avgn.config import Config
 from avgn.data import AudioVisualDataset, SeededBatches, build_loader, ordered_batches
-from avgn.encoders import load_visual_weights
+from avgn.encoders import LEAST_CHANNELS_LAST, load_visual_weights
 from avgn.engine import TorchEngine
 from avgn.evaluation.calibration import calibrate
 from avgn.model import build_model
@@ -98,7 +98,7 @@ def train(
         except ValueError as error:
             raise InputError(str(error)) from None
         log.info("visual encoder starts from %s", used)
-    if training.channels_last:
+    if training.channels_last and min(config.width_visual, config.width_audio) >= LEAST_CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
     fresh = not output.exists()
     try:
