@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 LOSSES = "losses.jsonl"
 CHECKPOINTS = "checkpoints"
-CONFIG = "config.json"
+CONFIG = "run.json"
 
 
 class LossLog(Callback):
@@ -102,10 +102,10 @@ def train(
         model = model.to(memory_format=torch.channels_last)
     fresh = not output.exists()
     try:
-        (output / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output folder {output} can't be written ({error.strerror}): choose another one") from None
-    write_whole(output / CHECKPOINTS / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
+    write_whole(output / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
     trainer = _build_trainer(output, training, validation is not None, progress)
     batches = SeededBatches(
         len(dataset),
@@ -155,7 +155,7 @@ def _check_output(output: Path, resume: bool) -> None:
 
 def _check_resumed(last: Path, config: Config) -> None:
     """Whether the interrupted run trained this configuration, and its checkpoint can be read."""
-    path = last.parent / CONFIG
+    path = last.parents[1] / CONFIG
     try:
         before = Config.from_dict(json.loads(path.read_text(encoding="utf-8")))
         torch.load(last, map_location="cpu", weights_only=True)

@@ -70,7 +70,7 @@ def train(kernels: str, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     torch.manual_seed(0)
     small = {"classes": ("a", "b", "c"), "image_size": (64, 64), "dim": 32, "depth": 1, "drop_path": 0.0}
     model = build_model(preset("avgn-tiny", visual_gate="grouped", width_visual=8, width_audio=8, **small))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.005)
     generator = torch.Generator().manual_seed(1)
     waveform = 0.1 * torch.randn(4, model.config.window_samples, generator=generator)
     image = torch.randint(256, (4, 64, 64, 3), generator=generator, dtype=torch.uint8)
