@@ -58,7 +58,7 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def trained(squares: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("run") / "out"
-    settings = TrainConfig(steps=300, schedule="cosine", checkpoint_steps=100, keep="last", auxiliary=1.0, **QUICK)
+    settings = TrainConfig(steps=500, schedule="cosine", checkpoint_steps=100, keep="last", auxiliary=1.0, **QUICK)
     return train(
         small_config(), read_manifest(squares["train"]), read_manifest(squares["val"]), output, settings, progress=False
     )
