@@ -78,9 +78,9 @@ def test_the_run_leaves_checkpoints_logs_weights_and_thresholds(trained: Path) -
     assert (trained / "checkpoints" / "best.ckpt").is_file()
     assert list((trained / "tensorboard").glob("events*"))
     steps = [json.loads(line)["step"] for line in (trained / "losses.jsonl").read_text().splitlines()]
-    assert steps == list(range(300))
+    assert steps == list(range(500))
     facts = json.loads((trained / "config.json").read_text())
-    assert facts["training"]["steps"] == 300 and facts["training"]["skipped_steps"] == 0
+    assert facts["training"]["steps"] == 500 and facts["training"]["skipped_steps"] == 0
     assert len(facts["thresholds"]["audio"]) == len(CLASSES)
     model = load_model(trained)
     weights = load_file(trained / "model.safetensors")
