@@ -97,10 +97,10 @@ class Chunked(torch.autograd.Function):
             if gate is not None and grad_gate is not None:
                 gate_rows = (ids + gate.shape[1] * torch.arange(count, device=audio.device)[:, None]).view(-1)
                 of_gate = grad_gate[at : at + step].view(-1, width)
-                of_gate.index_add_(0, gate_rows, seen.mul_(slope).view(-1, width))
+                of_gate.index_add_(0, gate_rows, (seen * slope).reshape(-1, width))
                 grad_gate[at : at + step] /= gate_length
                 slope *= modulation
-            grad_visual[at : at + step].view(-1, width).index_add_(0, winner, slope.view(-1, width))
+            grad_visual[at : at + step].view(-1, width).index_add_(0, winner, slope.reshape(-1, width))
         along = (change * similarity).sum(0)[:, None]
         grad_audio = ((grad_audio - sound * along) / length).view(audio.shape)
         return (

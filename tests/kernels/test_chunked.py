@@ -47,6 +47,17 @@ def test_it_equals_the_reference(gates: int, elements: int, monkeypatch: pytest.
     torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-13)
 
 
+def test_gradients_may_come_in_any_layout() -> None:
+    inputs, _ = tensors(0)
+    target = torch.arange(5)[:3]
+    results = []
+    for function in (chunked.max_pooled_cosine, reference.max_pooled_cosine):
+        logits = function(*inputs)[0].transpose(1, 2).reshape(-1, 5)
+        loss = torch.nn.functional.cross_entropy(logits, target.repeat_interleave(2))
+        results.append(torch.autograd.grad(loss, inputs))
+    torch.testing.assert_close(*results)
+
+
 def test_its_gradient_is_that_of_its_values() -> None:
     inputs, options = tensors(4)
     del options["audio_mask"]
