@@ -59,9 +59,14 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def trained(squares: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("run") / "out"
     settings = TrainConfig(steps=500, schedule="cosine", checkpoint_steps=100, keep="last", auxiliary=1.0, **QUICK)
-    return train(
-        small_config(), read_manifest(squares["train"]), read_manifest(squares["val"]), output, settings, progress=False
-    )
+    manifests = read_manifest(squares["train"]), read_manifest(squares["val"])
+    # sums over several threads come in any order: one thread gives the same run every time
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return train(small_config(), *manifests, output, settings, progress=False)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_few_hundred_steps_beat_the_floor(trained: Path, squares: dict[str, Path]) -> None:
