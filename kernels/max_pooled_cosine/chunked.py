@@ -14,7 +14,7 @@ from torch import Tensor
 
 from avgn.kernels.max_pooled_cosine.reference import EPS, apply_masks, check_shapes
 
-CHUNK_ELEMENTS = 1 << 20
+CHUNK_ELEMENTS = 1 << 18
 
 
 def max_pooled_cosine(

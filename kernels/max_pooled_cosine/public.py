@@ -8,7 +8,7 @@ from torch import Tensor
 from avgn.kernels.dispatch import check_fused, prefers_reference, under_autocast, uses_triton
 from avgn.kernels.max_pooled_cosine import chunked, reference
 
-LARGE = 1 << 26
+LARGE = 1 << 20
 
 
 def max_pooled_cosine(

@@ -6,13 +6,13 @@ import importlib
 import os
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from avgn.kernels import grouping_attention
 from avgn.kernels.grouping_attention import op, plan
+from tests.kernels.interpreted.traffic import count_bytes
 
 reference = importlib.import_module("avgn.kernels.grouping_attention.reference")
 assert os.environ.get("TRITON_INTERPRET") == "1"
@@ -178,33 +178,6 @@ def test_bytes_moved(cells: int, classes: int, limit: float, monkeypatch: pytest
     least = 2 * width * (2 * cells + 2 * classes)
     print(f"P={cells} C={classes}: {moved / least:.2f} of the least")
     assert least <= moved <= limit * least
-
-
-def count_bytes(monkeypatch: pytest.MonkeyPatch, call: Any) -> int:
-    """Bytes that the interpreter's loads and stores of float16 matrices move, without masked elements."""
-    from triton.runtime.interpreter import interpreter_builder
-
-    moved = [0]
-
-    def count(pointer: Any, mask: Any) -> None:
-        moved[0] += int(np.broadcast_to(mask.data, pointer.data.shape).sum()) * (
-            pointer.get_element_ty().primitive_bitwidth // 8
-        )
-
-    load, store = interpreter_builder.create_masked_load, interpreter_builder.create_masked_store
-
-    def counted_load(pointers: Any, mask: Any, *rest: Any) -> Any:
-        count(pointers, mask)
-        return load(pointers, mask, *rest)
-
-    def counted_store(pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
-        count(pointers, mask)
-        return store(pointers, value, mask, *rest)
-
-    monkeypatch.setattr(interpreter_builder, "create_masked_load", counted_load)
-    monkeypatch.setattr(interpreter_builder, "create_masked_store", counted_store)
-    call()
-    return moved[0]
 
 
 @pytest.mark.parametrize(

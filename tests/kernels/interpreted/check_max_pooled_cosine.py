@@ -13,6 +13,7 @@ from torch import Tensor
 
 from avgn.kernels import max_pooled_cosine
 from avgn.kernels.max_pooled_cosine import op
+from tests.kernels.interpreted.traffic import count_bytes
 
 reference = importlib.import_module("avgn.kernels.max_pooled_cosine.reference")
 assert os.environ.get("TRITON_INTERPRET") == "1"
@@ -128,6 +129,24 @@ def test_ties_go_to_the_lowest_cell() -> None:
     visual = visual.expand(2, 150, 16)
     for implementation in (max_pooled_cosine, reference.max_pooled_cosine):
         assert (implementation(audio, visual, gate)[1] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("case", "limit"),
+    [
+        (Case(32, 2, 1, 49, 512, -1), 1.1),
+        # every image reads the sources and their gates again, from cache: they are small
+        (Case(32, 2, 32, 49, 512, -1), 2.5),
+        (Case(32, 2, 32, 49, 512, 0), 4.2),
+    ],
+    ids=str,
+)
+def test_bytes_moved(case: Case, limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    halves = [tensor.half() for tensor in case.tensors()[0]]
+    moved = count_bytes(monkeypatch, lambda: max_pooled_cosine(*halves))
+    least = 2 * sum(tensor.numel() for tensor in halves) + case.b * case.m * case.n * (4 + 8)
+    print(f"{case}: {moved / least:.2f} of the least")
+    assert least <= moved <= limit * least
 
 
 def test_cells_that_never_win_get_no_gradient() -> None:
