@@ -30,6 +30,7 @@ bench: ## the numbers of the docs: accuracy and speed of the shipped bundle, cos
 	$(PYTHON) -m benchmarks.quality --output benchmarks/results/quality.json
 	$(PYTHON) -m benchmarks.speed --output benchmarks/results/speed.json
 	$(PYTHON) -m benchmarks.kernels --output benchmarks/results/kernels.json --plot docs/kernels.png
+	$(PYTHON) -m benchmarks.export --output benchmarks/results/export.json
 	$(PYTHON) -m benchmarks.card
 
 tiny: ## train the shipped bundle again (about an hour on 2 cores)
@@ -37,4 +38,5 @@ tiny: ## train the shipped bundle again (about an hour on 2 cores)
 
 gpu: ## the checks that need a GPU: kernels against float64, then their times, as one JSON to commit
 	$(PYTHON) -m pytest -q tests/kernels/test_gpu.py
+	$(PYTHON) -m avgn export benchmarks/checkpoints/tiny runs/gpu --overwrite --precision fp32,fp16 --format onnx,tensorrt
 	$(PYTHON) -m benchmarks.kernels --output benchmarks/results/kernels-gpu.json

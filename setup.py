@@ -23,7 +23,7 @@ TRAIN = [
 EXTRAS = {
     "runtime": RUNTIME,
     "cpu": ["onnxruntime>=1.20"],
-    "gpu": ["onnxruntime-gpu>=1.20", "tensorrt>=10"],
+    "gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "tensorrt>=10"],
     "rtx": ["tensorrt-rtx>=1.1"],
     "openvino": ["openvino>=2025.0"],
     "live": ["sounddevice>=0.4.6"],
@@ -35,6 +35,9 @@ EXTRAS = {
         *TRAIN,
         *EXPORT,
         "hypothesis>=6.100",
+        "openvino>=2025.0",
+        "tensorrt-rtx>=1.1",
+        "tritonclient[grpc]>=2.50",
         "mypy>=1.10",
         "pytest>=8",
         "pytest-timeout>=2.3",

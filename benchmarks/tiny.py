@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from avgn.checkpoint import FACTS, WEIGHTS
 from avgn.config import preset
 from avgn.export.bundle import export_bundle
 from avgn.runtime.manifest import Manifest, read_manifest
@@ -82,6 +83,10 @@ def main() -> None:
         shipped = Path(__file__).resolve().parents[1] / "avgn" / "models" / "tiny"
         shutil.rmtree(shipped, ignore_errors=True)
         shutil.copytree(bundle.path, shipped)
+        kept = Path(__file__).resolve().parent / "checkpoints" / "tiny"
+        kept.mkdir(parents=True, exist_ok=True)
+        for name in (WEIGHTS, FACTS):
+            shutil.copy(checkpoint / name, kept / name)
         results = Path(__file__).resolve().parent / "results"
         results.mkdir(exist_ok=True)
         shutil.copy(args.output / "recipe.json", results / "recipe.json")

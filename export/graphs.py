@@ -15,13 +15,15 @@ from avgn.model import AVGN
 from avgn.runtime.errors import MissingExtraError
 
 MIN_OPSET = 18
+FOLD_BYTES = 1 << 28
 INPUTS = {"audio": ("waveform",), "image": ("image", "sources")}
 OUTPUTS = {"audio": ("sources", "audio_prob"), "image": ("maps", "visual_prob")}
 
 
-def write_graphs(model: AVGN, folder: Path, *, opset: int, facts: dict[str, str]) -> dict[str, Path]:
-    """Write audio.onnx and image.onnx with a dynamic batch; `facts` go into their metadata.
+def write_graphs(model: AVGN, folder: Path, *, opset: int, facts: dict[str, str], suffix: str = "") -> dict[str, Path]:
+    """Write audio.onnx and image.onnx of what `optimize` gave, with a dynamic batch; `facts` go into their metadata.
 
+    `suffix` comes before ".onnx".
     Returns the files by half. Raises MissingExtraError without the export extra.
     """
     try:
@@ -47,7 +49,7 @@ def write_graphs(model: AVGN, folder: Path, *, opset: int, facts: dict[str, str]
     }
     files = {}
     for half, (module, arguments, dynamic) in halves.items():
-        files[half] = folder / f"{half}.onnx"
+        files[half] = folder / f"{half}{suffix}.onnx"
         _write(module.eval(), arguments, dynamic, half, files[half], opset=opset, facts=facts)
     return files
 
@@ -63,6 +65,7 @@ def _write(
     facts: dict[str, str],
 ) -> None:
     import onnx
+    import onnxscript.optimizer
 
     quiet = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in quiet]
@@ -82,15 +85,43 @@ def _write(
                 verbose=False,
             )
         assert program is not None
+        # by default nothing as large as weights is computed ahead
+        onnxscript.optimizer.optimize(program.model, input_size_limit=FOLD_BYTES, output_size_limit=FOLD_BYTES)
         program.save(str(file), external_data=False)
     finally:
         for logger, level in zip(quiet, levels, strict=True):
             logger.setLevel(level)
     graph = onnx.load(file)
     _strip(graph)
+    _name_weights(graph, module)
     onnx.helper.set_model_props(graph, facts)
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, file)
+
+
+def _name_weights(graph: Any, module: nn.Module) -> None:
+    """Call weights what the model calls them: the exporter transposes some and numbers them."""
+    import onnx
+
+    names: dict[tuple[tuple[int, ...], bytes], str] = {}
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        value = tensor.detach().cpu()
+        for form in (value, value.mT) if value.dim() == 2 else (value,):
+            names.setdefault((tuple(form.shape), form.contiguous().numpy().tobytes()), name.removeprefix("model."))
+    new: dict[str, str] = {}
+    for tensor in graph.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor)
+        name = names.get((value.shape, value.tobytes()), tensor.name.removeprefix("model."))
+        # small constants may be equal by chance
+        new[tensor.name] = name if value.size > 1 and name not in new.values() else tensor.name
+    for tensor in graph.graph.initializer:
+        tensor.name = new[tensor.name]
+    for value in graph.graph.value_info:
+        value.name = new.get(value.name, value.name)
+    for node in graph.graph.node:
+        for at, name in enumerate(node.input):
+            if name in new:
+                node.input[at] = new[name]
 
 
 def _strip(graph: Any) -> None:

@@ -1,14 +1,18 @@
-"""The two halves of a localizer as exported: tensors in and out, no labels, no modes.
+"""The two halves of an optimized localizer as exported: tensors in and out, no labels, no modes.
 
 Legend: B batch, T samples, H x W pixels, h x w cells, K maps, D width.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avgn.model import AVGN, AudioSources
+from avgn.engine import describe
+from avgn.export.optimize import Constant
+from avgn.model import AVGN, AudioSources, ImageCells
 
 
 class AudioHalf(nn.Module):
@@ -33,7 +37,39 @@ class ImageHalf(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
-        cells = self.model.encode_image(image)
-        maps = self.model.localize(AudioSources(embedding=sources, logit=None), cells)
+        cells = self.model.encode_pixels(self._pixels(image))
+        gate = cells.gate
+        if self.model.config.visual_gate == "token" and isinstance(self.model.token_gate, Constant):
+            # one gate for all pictures: what is made from it alone is computed once
+            gate = self.model.token_gate.value[None]
+        seen = ImageCells(cells=cells.cells, gate=gate, logit=cells.logit, grid=cells.grid)
+        maps = self.model.localize(AudioSources(embedding=sources, logit=None), seen)
         prob = torch.ones_like(sources[:, :, 0]) if cells.logit is None else cells.logit.sigmoid()
         return maps, prob
+
+    def _pixels(self, image: Tensor) -> Tensor:
+        """[B,3,H,W] without their mean: the first convolution divides by their deviation."""
+        return image.to(self.model.image_mean.dtype).permute(0, 3, 1, 2) - self.model.image_mean
+
+
+class HalvesEngine:
+    """The exported halves run by PyTorch in their own precision; numpy in and out, as every engine."""
+
+    name = "torch"
+
+    def __init__(self, model: AVGN) -> None:
+        self.info = describe(model)
+        self.audio, self.image = AudioHalf(model), ImageHalf(model)
+
+    @torch.no_grad()
+    def run_audio(self, waveform: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """waveform [B,T] -> sources [B,K,D], audio_prob [B,K]."""
+        sources, prob = self.audio(torch.from_numpy(np.ascontiguousarray(waveform)))
+        return {"sources": sources.numpy(), "audio_prob": prob.numpy()}
+
+    @torch.no_grad()
+    def run_image(self, image: NDArray[np.uint8], sources: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """image [B,H,W,3] uint8 RGB, sources [B,K,D] -> maps [B,K,h,w], visual_prob [B,K]."""
+        pixels, given = (torch.from_numpy(np.ascontiguousarray(array)) for array in (image, sources))
+        maps, prob = self.image(pixels, given)
+        return {"maps": maps.numpy(), "visual_prob": prob.numpy()}

@@ -1,4 +1,4 @@
-"""Text files that appear whole or not at all."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from pathlib import Path
 from avgn.runtime.errors import InputError
 
 
-def write_whole(path: str | os.PathLike[str], text: str, kind: str = "file") -> Path:
-    """Write a text file under another name first. Raises InputError, with nothing left, when it can't be written."""
+def write_whole(path: str | os.PathLike[str], content: str | bytes, kind: str = "file") -> Path:
+    """Write a file (text as UTF-8) under another name first.
+
+    Raises InputError, with nothing left, when it can't be written.
+    """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
         partial.replace(path)
     except OSError as error:
         with suppress(OSError):

@@ -84,7 +84,7 @@ def predict(
     kept: list[Item] = []
     outputs: list[tuple[Array, Array, Array]] = []
     done = 0
-    for items, waveforms, images in _batches(engine.info, manifest.items, batch_size, skip_bad, skipped):
+    for items, waveforms, images in batches(engine.info, manifest.items, batch_size, skip_bad, skipped):
         outputs.append(_run(engine, items, np.stack(waveforms), np.stack(images)))
         kept += items
         done = len(kept) + sum(skipped.values())
@@ -101,7 +101,7 @@ def predict(
     return Predictions(items=tuple(kept), maps=maps, audio_prob=audio, visual_prob=visual, skipped=dict(skipped))
 
 
-def _batches(
+def batches(
     info: BundleInfo, items: Sequence[Item], batch_size: int, skip_bad: bool, skipped: Counter[str]
 ) -> Iterator[tuple[list[Item], list[Array], list[Array]]]:
     samples = info.window_samples

@@ -14,7 +14,7 @@ from avgn.runtime.bundle import Bundle, Variant
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError, MissingExtraError
 
-__all__ = ["ENGINES", "Engine", "EngineEntry", "choose_engine"]
+__all__ = ["ENGINES", "Engine", "EngineEntry", "choose_engine", "load_engine"]
 
 log = logging.getLogger("avgn.runtime")
 
@@ -50,6 +50,12 @@ ENGINES: dict[str, EngineEntry] = {
         extra="cpu",
         reads=("onnxruntime",),
     ),
+    "openvino": EngineEntry(
+        factory="avgn.runtime.engines.openvino_engine:OpenVinoEngine",
+        requires="openvino",
+        extra="openvino",
+        reads=("onnxruntime",),
+    ),
 }
 
 
@@ -73,12 +79,17 @@ def choose_engine(bundle: Bundle, backend: str = "auto", precision: str | None =
         raise MissingExtraError(entry.requires, entry.extra)
     check_installation()
     name, variant = installed[0]
-    module, _, attribute = ENGINES[name].factory.partition(":")
-    factory: Callable[..., Engine] = getattr(importlib.import_module(module), attribute)
-    engine = factory(bundle, variant, **options)
+    engine = load_engine(bundle, variant, name, **options)
     why = "asked for" if backend != "auto" else f"first installed of {', '.join(dict.fromkeys(n for n, _ in fitting))}"
     log.info("engine %s with %s graphs of %s (%s)", engine.name, variant.precision, bundle.path, why)
     return engine
+
+
+def load_engine(bundle: Bundle, variant: Variant, name: str, **options: Any) -> Engine:
+    """Load one variant into the engine `name`. Raises MissingExtraError when its library is not installed."""
+    module, _, attribute = ENGINES[name].factory.partition(":")
+    factory: Callable[..., Engine] = getattr(importlib.import_module(module), attribute)
+    return factory(bundle, variant, **options)
 
 
 def check_installation() -> None:

@@ -119,3 +119,9 @@ def _agree(one: Sequence[int | str], other: Sequence[int | str]) -> bool:
     if len(one) != len(other):
         return False
     return all(isinstance(a, str) or isinstance(b, str) or a == b for a, b in zip(one, other, strict=True))
+
+
+def complete(info: BundleInfo, half: str, found: Mapping[str, Floats], batch: int) -> dict[str, Floats]:
+    """A half's outputs in order; the probabilities that a bundle without presence heads lacks are ones."""
+    ones = np.ones((batch, len(info.classes)), np.float32)
+    return {name: found.get(name, ones) if name in PROBABILITIES else found[name] for name in OUTPUTS[half]}

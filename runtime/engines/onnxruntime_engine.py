@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.bundle import Bundle, BundleInfo, TensorSpec, Variant
-from avgn.runtime.engines.base import OUTPUTS, PROBABILITIES, check_graph, check_image, check_waveform
+from avgn.runtime.engines.base import check_graph, check_image, check_waveform, complete
 from avgn.runtime.engines.threads import physical_cores
 from avgn.runtime.errors import InputError, MissingExtraError
 
@@ -80,9 +80,7 @@ class OnnxRuntimeEngine:
     def _run(self, half: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, Floats]:
         values = self._sessions[half].run(self._names[half], feed)
         found = {name: np.asarray(value, np.float32) for name, value in zip(self._names[half], values, strict=True)}
-        batch = len(next(iter(feed.values())))
-        ones = np.ones((batch, len(self._info.classes)), np.float32)
-        return {name: found.get(name, ones) if name in PROBABILITIES else found[name] for name in OUTPUTS[half]}
+        return complete(self._info, half, found, len(next(iter(feed.values()))))
 
 
 def _specs(values: Sequence[Any]) -> list[TensorSpec]:

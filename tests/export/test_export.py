@@ -13,41 +13,13 @@ import pytest
 import torch
 
 from avgn.checkpoint import save_model
-from avgn.config import preset
 from avgn.engine import TorchEngine
 from avgn.evaluation import evaluate
-from avgn.export.bundle import export_bundle
-from avgn.export.verify import verify
-from avgn.model import AVGN, build_model
+from avgn.export.bundle import ExportOptions, export_bundle
+from avgn.export.verify import check_tolerance, compare, rendered_batches
 from avgn.runtime import Bundle, FailureError, InputError, Localizer, read_manifest
-from avgn.runtime.bundle_schema import Thresholds
+from tests.export.models import small_model
 from tests.squares import CLASSES, write_squares
-
-SMALL: dict[str, Any] = {
-    "classes": CLASSES,
-    "image_size": (64, 96),
-    "width_visual": 4,
-    "width_audio": 4,
-    "dim": 16,
-    "depth": 1,
-    "heads": 4,
-    "window_seconds": 0.5,
-}
-
-
-def small_model(**options: Any) -> AVGN:
-    torch.manual_seed(0)
-    model = build_model(preset("avgn-tiny", **(SMALL | options)))
-    # batch statistics as after training: the identity would hide a mistake in folding them
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                assert module.running_mean is not None and module.running_var is not None
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.5, 2.0)
-    if model.has_presence:
-        model.thresholds = Thresholds(audio=(0.4, 0.5, 0.6, 0.7), visual=(0.3, 0.35, 0.45, 0.55))
-    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +115,10 @@ def test_graphs_that_differ_from_the_model_are_refused(bundle: Bundle) -> None:
     other = small_model()
     with torch.no_grad():
         other.visual_encoder.project.weight[0] += 0.5
-    with pytest.raises(FailureError, match="the exported graphs differ from the model: max_abs_maps"):
-        verify(TorchEngine(other), Localizer.load(bundle).engine, "fp32", batches=(2,))
+    scenes = rendered_batches(bundle.info, (2,))
+    metrics = compare(TorchEngine(other), Localizer.load(bundle).engine, scenes)
+    with pytest.raises(FailureError, match="the fp32 graphs differ from the model: max_abs_maps"):
+        check_tolerance(metrics, "fp32")
 
 
 def test_a_failed_export_leaves_nothing_behind(
@@ -155,7 +129,7 @@ def test_a_failed_export_leaves_nothing_behind(
     def interrupt(*arguments: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "verify", interrupt)
+    monkeypatch.setattr(module, "compare", interrupt)
     with pytest.raises(KeyboardInterrupt):
         export_bundle(checkpoint, tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
@@ -165,7 +139,7 @@ def test_bad_input_is_refused(checkpoint: Path, bundle: Bundle, tmp_path: Path) 
     with pytest.raises(InputError, match="exists already"):
         export_bundle(checkpoint, bundle.path)
     with pytest.raises(InputError, match="opset must be at least 18"):
-        export_bundle(checkpoint, tmp_path / "b", opset=11)
+        export_bundle(checkpoint, tmp_path / "b", ExportOptions(opset=11))
     with pytest.raises(InputError, match=r"holds no config.json"):
         export_bundle(tmp_path / "none", tmp_path / "b")
     (tmp_path / "file").write_text("")

@@ -1,0 +1,9 @@
+# docker build -f docker/cpu.Dockerfile -t avgn:cpu .
+# docker run --rm -v "$PWD:/data" avgn:cpu localize tiny /data/video.mp4 --output /data/found.mp4
+FROM python:3.12-slim
+COPY . /src
+RUN pip install --no-cache-dir '/src[runtime,cpu]' && rm -rf /src && useradd --create-home avgn
+USER avgn
+WORKDIR /data
+ENTRYPOINT ["avgn"]
+CMD ["--help"]

@@ -1,0 +1,173 @@
+"""8-bit graphs with QuantizeLinear/DequantizeLinear pairs, in two flavours, since engines want opposite things.
+
+"int8-cpu" (ONNX Runtime, OpenVINO): uint8 activations with zero points, int32 biases. "int8-gpu" (TensorRT): symmetric
+int8 activations on the inputs of layers alone, float biases, nothing on additions and pools. Weights are int8 with a
+scale per output channel in both. Products of two activations and the front-end stay float.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from avgn.model import IMAGENET_MEAN
+
+Feed = Mapping[str, NDArray[Any]]
+
+FLAVOURS = ("int8-cpu", "int8-gpu")
+METHODS = ("percentile", "entropy")
+PERCENTILE = 99.999
+LAYERS = ("Conv", "MatMul", "Gemm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A convolution or matrix product: its name (that of its weights), its node, and what may be done with it."""
+
+    name: str
+    node: str
+    kind: str  # "layer", "front-end", or "product" of two activations
+
+
+def layers(graph: onnx.ModelProto) -> list[Layer]:
+    """All convolutions and matrix products of a graph, in order."""
+    weights = {tensor.name: tensor for tensor in graph.graph.initializer}
+    found = []
+    for node in graph.graph.node:
+        if node.op_type not in LAYERS:
+            continue
+        weight = weights.get(node.input[1])
+        # the front-end's transform is the only convolution over one axis
+        if node.op_type == "Conv" and (weight is None or len(weight.dims) == 3):
+            kind = "front-end"
+        else:
+            kind = "product" if weight is None else "layer"
+        name = node.name if weight is None else weight.name.removesuffix(".weight")
+        found.append(Layer(name=name, node=node.name, kind=kind))
+    return found
+
+
+def calibrate(file: Path, feeds: Sequence[Feed], method: str) -> Any:
+    """The ranges of the activations around all layers over `feeds`, as ONNX Runtime's quantizer takes them."""
+    from onnxruntime.quantization import CalibrationMethod, create_calibrator
+
+    kind = CalibrationMethod.Percentile if method == "percentile" else CalibrationMethod.Entropy
+    options = {"symmetric": False} | ({"percentile": PERCENTILE} if method == "percentile" else {})
+    with tempfile.TemporaryDirectory() as folder, _quietly():
+        calibrator = create_calibrator(
+            file,
+            list(LAYERS),
+            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            calibrate_method=kind,
+            extra_options=options,
+        )
+        # one feed at a time: a collection holds every activation
+        for feed in feeds:
+            calibrator.collect_data(iter_reader([feed]))
+        return calibrator.compute_data()
+
+
+def quantize(file: Path, out: Path, flavour: str, ranges: Any, float_nodes: Collection[str] = ()) -> None:
+    """Write the 8-bit form of a graph; nodes of `float_nodes`, the front-end and products stay float."""
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import TensorData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    graph = onnx.load(file)
+    kept = [layer.node for layer in layers(graph) if layer.kind != "layer"] + list(float_nodes)
+    pixels = _pixels(graph)
+    if pixels in ranges:
+        # whatever the samples show, pixels are 0 to 255 less their mean
+        low = np.array(-255 * max(IMAGENET_MEAN), np.float32)
+        high = np.array(255 * (1 - min(IMAGENET_MEAN)), np.float32)
+        ranges[pixels] = TensorData(lowest=low, highest=high)
+    on_gpu = flavour == "int8-gpu"
+    options: dict[str, Any] = {"QDQOpTypePerChannelSupportToAxis": {"MatMul": 1}}
+    if on_gpu:
+        options |= {
+            "ActivationSymmetric": True,
+            "QuantizeBias": False,
+            "DedicatedQDQPair": True,
+            "OpTypesToExcludeOutputQuantization": list(LAYERS),
+        }
+    with _quietly():
+        quantizer = QDQQuantizer(
+            graph,
+            True,
+            False,
+            QuantType.QInt8,
+            QuantType.QInt8 if on_gpu else QuantType.QUInt8,
+            ranges,
+            [],
+            kept,
+            list(LAYERS),
+            options,
+        )
+        quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    made = quantizer.model.model
+    if on_gpu:
+        _spare_other_nodes(made)
+    onnx.checker.check_model(made, full_check=True)
+    onnx.save(made, out)
+
+
+def _spare_other_nodes(graph: onnx.ModelProto) -> None:
+    """Let additions and pools read the float tensor where a layer beside them reads its quantised form."""
+    producers = {node.output[0]: node for node in graph.graph.node}
+    for node in graph.graph.node:
+        if node.op_type in (*LAYERS, "QuantizeLinear", "DequantizeLinear"):
+            continue
+        for at, name in enumerate(node.input):
+            back = producers.get(name)
+            if back is not None and back.op_type == "DequantizeLinear":
+                quantized = producers.get(back.input[0])
+                if quantized is not None and quantized.op_type == "QuantizeLinear":
+                    node.input[at] = quantized.input[0]
+
+
+class _Reader:
+    def __init__(self, feeds: Sequence[Feed]) -> None:
+        self._feeds: Iterator[Feed] = iter(feeds)
+
+    def get_next(self) -> Feed | None:
+        return next(self._feeds, None)
+
+
+def iter_reader(feeds: Sequence[Feed]) -> Any:
+    """Feeds in the form that a calibrator reads."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(_Reader, CalibrationDataReader):  # type: ignore[misc]
+        pass
+
+    return Reader(feeds)
+
+
+def _pixels(graph: onnx.ModelProto) -> str:
+    """The input of the first convolution over two axes, where the graph has pixels; otherwise an empty name."""
+    if not any(value.name == "image" for value in graph.graph.input):
+        return ""
+    return next((node.input[0] for node in graph.graph.node if node.op_type == "Conv"), "")
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Calibration prints and warns about every tensor."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)

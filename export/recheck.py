@@ -1,0 +1,86 @@
+"""Verifies a bundle again, wherever it lies now: every variant on every engine that can run it here."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from avgn.export.verify import accuracy, check_tolerance, compare, rendered_batches
+from avgn.runtime.bundle import Bundle, Variant
+from avgn.runtime.engines import ENGINES, load_engine
+from avgn.runtime.engines.base import Engine
+from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.manifest import Manifest
+
+Row = dict[str, Any]
+
+
+def recheck(
+    bundle: str | os.PathLike[str], *, checkpoint: str | None = None, manifest: Manifest | None = None
+) -> list[Row]:
+    """One row per variant and engine: "precision", "target", "engine", "metrics" and "failure" (None when all is well).
+
+    The reference is the checkpoint, or the bundle's fp32 ONNX graphs in ONNX Runtime. With a manifest, metrics hold
+    CIoU@0.3 and CAP and their drops. A variant that no engine runs here has the engine None and empty metrics. Raises
+    InputError where there is no reference.
+    """
+    loaded = Bundle.load(bundle)
+    core = _reference(loaded, checkpoint)
+    scenes = rendered_batches(loaded.info)
+    before = accuracy(core, manifest) if manifest else None
+    rows: list[Row] = []
+    for variant in loaded.info.variants:
+        names = [name for name, entry in ENGINES.items() if variant.engine in entry.reads and not entry.missing()]
+        facts = {"precision": variant.precision, "target": variant.target}
+        for name in names:
+            engine = load_engine(loaded, variant, name)
+            metrics = compare(core, engine, scenes)
+            if manifest and before:
+                after = accuracy(engine, manifest)
+                metrics |= {"ciou_0.3": after["CIoU@0.3"], "ciou_0.3_drop": before["CIoU@0.3"] - after["CIoU@0.3"]}
+                metrics |= {"cap": after["CAP"], "cap_drop": before["CAP"] - after["CAP"]}
+            failure = None
+            try:
+                check_tolerance(metrics, variant.precision)
+            except FailureError as error:
+                failure = f"{name}: {error}"
+            rows.append(facts | {"engine": name, "metrics": metrics, "failure": failure})
+        if not names:
+            rows.append(facts | {"engine": None, "metrics": {}, "failure": None})
+    return rows
+
+
+def recheck_table(rows: list[Row]) -> list[str]:
+    """The rows as lines for people."""
+    lines = [
+        f"{'precision':10}{'target':10}{'engine':13}{'max abs':>10}{'mean abs':>10}{'cosine':>9}{'CIoU':>7}{'drop':>7}"
+    ]
+    for row in rows:
+        start = f"{row['precision']:10}{row['target']:10}{row['engine'] or '-':13}"
+        metrics = row["metrics"]
+        if not metrics:
+            lines.append(start + "  can't run here")
+            continue
+        line = f"{metrics['max_abs_maps']:10.2e}{metrics['mean_abs_maps']:10.2e}{metrics['cosine_maps']:9.5f}"
+        if "ciou_0.3" in metrics:
+            line += f"{metrics['ciou_0.3']:7.1f}{metrics['ciou_0.3_drop']:7.2f}"
+        lines.append(start + line)
+    return lines
+
+
+def _reference(bundle: Bundle, checkpoint: str | None) -> Engine:
+    if checkpoint is not None:
+        from avgn.checkpoint import load_model
+        from avgn.engine import TorchEngine
+
+        core = TorchEngine(load_model(checkpoint))
+        if core.info.classes != bundle.info.classes or core.info.window_samples != bundle.info.window_samples:
+            raise InputError(
+                f"checkpoint {checkpoint} is not the model of bundle {bundle.path} (its classes or its window differ): "
+                "give the checkpoint that the bundle was exported from"
+            )
+        return core
+    found: list[Variant] = [v for v in bundle.info.variants if v.precision == "fp32" and v.engine == "onnxruntime"]
+    if not found:
+        raise InputError(f"bundle {bundle.path} holds no fp32 ONNX graphs to compare with: pass --checkpoint")
+    return load_engine(bundle, found[0], "onnxruntime")

@@ -1,0 +1,111 @@
+"""Lays a bundle out as a model repository of NVIDIA Triton Inference Server: one model per half, with batching."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from avgn.runtime.bundle import BUNDLE_FILE, Bundle, Variant
+from avgn.runtime.bundle_schema import TensorSpec
+from avgn.runtime.errors import InputError
+
+# a variant's engine -> the server's backend and the name of its file
+BACKENDS = {"onnxruntime": ("onnxruntime", "model.onnx"), "tensorrt": ("tensorrt", "model.plan")}
+DTYPES = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "uint8": "TYPE_UINT8", "int64": "TYPE_INT64"}
+HALVES = ("audio", "image")
+LABELS = "classes.txt"
+MAX_BATCH = 16
+QUEUE_MICROSECONDS = 2000
+
+
+def write_repository(
+    bundle: str | os.PathLike[str],
+    repository: str | os.PathLike[str],
+    *,
+    precision: str | None = None,
+    engine: str = "onnxruntime",
+    max_batch: int = MAX_BATCH,
+) -> list[Path]:
+    """Write models avgn_audio and avgn_image into a new or existing repository; returns their folders.
+
+    `precision` chooses the variant (default: the first of `engine`). The server batches requests of equal picture
+    sizes up to `max_batch`. Raises InputError for an engine that the server doesn't run, a variant that the bundle
+    lacks, and models that are there already.
+    """
+    if engine not in BACKENDS:
+        raise InputError(f"engine {engine!r} is not run by Triton Inference Server: choose {' or '.join(BACKENDS)}")
+    if max_batch < 1:
+        raise InputError(f"--max-batch must be at least 1, got {max_batch}: {MAX_BATCH} is the default")
+    loaded = Bundle.load(bundle)
+    found = [v for v in loaded.info.variants if v.engine == engine and precision in (None, v.precision)]
+    if not found:
+        held = ", ".join(f"{v.precision} for {v.engine}" for v in loaded.info.variants)
+        raise InputError(
+            f"bundle {loaded.path} holds no {precision or ''} variant for {engine}: it holds {held}".replace("  ", " ")
+        )
+    root = Path(os.path.abspath(repository))
+    folders = [root / f"avgn_{half}" for half in HALVES]
+    for folder in folders:
+        if folder.exists():
+            raise InputError(f"model {folder} exists already: choose another repository or remove it")
+    with _all_or_none(folders) as partials:
+        for half, folder, partial in zip(HALVES, folders, partials, strict=True):
+            (partial / "1").mkdir(parents=True)
+            shutil.copyfile(loaded.graph(found[0], half), partial / "1" / BACKENDS[engine][1])
+            (partial / LABELS).write_text("".join(f"{name}\n" for name in loaded.classes))
+            shutil.copyfile(loaded.path / BUNDLE_FILE, partial / BUNDLE_FILE)
+            (partial / "config.pbtxt").write_text(model_config(loaded, found[0], half, folder.name, max_batch))
+    return folders
+
+
+def model_config(bundle: Bundle, variant: Variant, half: str, name: str, max_batch: int) -> str:
+    """The text of a half's config.pbtxt."""
+    lines = [
+        f"name: {json.dumps(name)}",
+        f'backend: "{BACKENDS[variant.engine][0]}"',
+        f"max_batch_size: {max_batch}",
+        *_tensors("input", variant.inputs[half]),
+        *_tensors("output", variant.outputs[half]),
+        f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_MICROSECONDS} }}",
+    ]
+    facts = {
+        "sample_rate": bundle.sample_rate,
+        "window_seconds": bundle.window_seconds,
+        "image_size": list(bundle.image_size),
+        "precision": variant.precision,
+    }
+    for key, value in facts.items():
+        text = json.dumps(value if isinstance(value, str) else json.dumps(value))
+        lines.append(f"parameters {{ key: {json.dumps(key)} value {{ string_value: {text} }} }}")
+    return "\n".join(lines) + "\n"
+
+
+def _tensors(side: str, specs: tuple[TensorSpec, ...]) -> Iterator[str]:
+    for spec in specs:
+        # the server adds the batch itself
+        dims = ", ".join(str(axis) if isinstance(axis, int) else "-1" for axis in spec.shape[1:])
+        labels = f' label_filename: "{LABELS}"' if spec.name.endswith("_prob") else ""
+        yield f'{side} {{ name: "{spec.name}" data_type: {DTYPES[spec.dtype]} dims: [ {dims} ]{labels} }}'
+
+
+@contextmanager
+def _all_or_none(folders: list[Path]) -> Iterator[list[Path]]:
+    """Folders beside `folders` that become them together."""
+    partials = [folder.with_name(f".{folder.name}.partial") for folder in folders]
+    try:
+        for partial in partials:
+            shutil.rmtree(partial, ignore_errors=True)
+        yield partials
+        for partial, folder in zip(partials, folders, strict=True):
+            partial.replace(folder)
+    except OSError as error:
+        raise InputError(
+            f"repository {folders[0].parent} can't be written ({error.strerror}): choose another"
+        ) from None
+    finally:
+        for partial in partials:
+            shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,207 @@
+"""Writes the graphs of one precision: what a bundle's variant is made of.
+
+Legend: K maps, D width.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from avgn.engine import TorchEngine
+from avgn.export import mixed, quantize, sensitivity
+from avgn.export.graphs import INPUTS, OUTPUTS, write_graphs
+from avgn.export.halves import AudioHalf, HalvesEngine, ImageHalf
+from avgn.export.optimize import optimize
+from avgn.export.samples import Batch
+from avgn.export.verify import compare
+from avgn.model import AVGN
+from avgn.runtime.bundle import file_sha256
+from avgn.runtime.bundle_schema import BundleInfo, TensorSpec, Variant
+from avgn.runtime.errors import FailureError
+
+Report = Callable[[str], None]
+HALVES = ("audio", "image")
+# samples that the search for sensitive layers runs on
+EXAMINED = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graphs:
+    """The files of one precision, by half, and what was measured while they were made."""
+
+    precision: str
+    files: dict[str, Path]
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Maker:
+    """Writes graphs of a model into a folder; what several precisions need is made once."""
+
+    model: AVGN
+    folder: Path
+    opset: int
+    facts: dict[str, str]
+    calibration: Sequence[Batch] = ()
+    report: Report = lambda message: None
+    _optimized: AVGN | None = None
+    _fp32: dict[str, Path] | None = None
+
+    def make(self, precision: str, scratch: Path) -> Graphs:
+        """Write the graphs of a precision; `scratch` takes what the bundle doesn't keep."""
+        if precision == "fp32":
+            return Graphs(precision=precision, files=self._write_fp32(self.folder))
+        if precision == "fp16":
+            return self._make_fp16()
+        return self._make_int8(precision, scratch)
+
+    @property
+    def optimized(self) -> AVGN:
+        """The model as its graphs compute it."""
+        if self._optimized is None:
+            self._optimized = optimize(self.model)
+            for line in operations(self.model, self._optimized):
+                self.report(line)
+        return self._optimized
+
+    def _write_fp32(self, folder: Path) -> dict[str, Path]:
+        if self._fp32 is None:
+            self._fp32 = write_graphs(self.optimized, folder, opset=self.opset, facts=self.facts)
+        return self._fp32
+
+    def _make_fp16(self) -> Graphs:
+        model = mixed.to_mixed(self.optimized)
+        engine = HalvesEngine(model)
+        core = TorchEngine(self.model)
+        batches = self.calibration
+        metrics: dict[str, float] = {}
+
+        def run() -> None:
+            metrics.update(compare(core, engine, batches))
+
+        largest = mixed.largest_activations(model, run)
+        worst = max(largest, key=lambda name: largest[name] if np.isfinite(largest[name]) else np.inf)
+        if not largest[worst] <= mixed.MAX_ACTIVATION:
+            raise FailureError(
+                f"fp16 overflows: {worst} reaches {largest[worst]:.3g}, at most {mixed.MAX_ACTIVATION:.0f} is safe: "
+                "use fp32 or train with weight decay"
+            )
+        self.report(f"fp16: the largest activation is {largest[worst]:.3g} in {worst}")
+        files = write_graphs(model, self.folder, opset=self.opset, facts=self.facts, suffix=".fp16")
+        return Graphs(
+            precision="fp16",
+            files=files,
+            metrics={
+                "half_cosine_maps": metrics["cosine_maps"],
+                "half_max_abs_maps": metrics["max_abs_maps"],
+                "largest_activation": largest[worst],
+            },
+        )
+
+    def _make_int8(self, flavour: str, scratch: Path) -> Graphs:
+        source = self._write_fp32(scratch)
+        core = TorchEngine(self.model)
+        feeds: dict[str, list[quantize.Feed]] = {
+            "audio": [{"waveform": batch.waveform} for batch in self.calibration],
+            "image": [
+                {"image": batch.image, "sources": core.run_audio(batch.waveform)["sources"]}
+                for batch in self.calibration
+            ],
+        }
+        files: dict[str, Path] = {}
+        metrics: dict[str, float] = {}
+        for half in HALVES:
+            files[half] = self.folder / f"{half}.{flavour}.onnx"
+            metrics |= self._quantize_half(flavour, half, source[half], feeds[half], files[half], scratch)
+        return Graphs(precision=flavour, files=files, metrics=metrics)
+
+    def _quantize_half(
+        self, flavour: str, half: str, source: Path, feeds: Sequence[quantize.Feed], out: Path, scratch: Path
+    ) -> dict[str, float]:
+        """Quantise a half with the better of the calibration methods, sensitive layers left float."""
+        few = feeds[: max(1, EXAMINED // len(next(iter(feeds[0].values()))))]
+        truth = sensitivity.run(source, feeds)
+        self.report(f"{flavour}: {half} half, calibration")
+        ranges = {method: quantize.calibrate(source, feeds, method) for method in quantize.METHODS}
+        # which layers are sensitive depends little on the method
+        reports = sensitivity.examine(source, flavour, ranges[quantize.METHODS[0]], few)
+        kept = sensitivity.float_nodes(source, reports)
+        trials = {method: scratch / f"{half}.{method}.onnx" for method in quantize.METHODS}
+        errors = {}
+        for method, trial in trials.items():
+            quantize.quantize(source, trial, flavour, ranges[method], kept)
+            errors[method] = sensitivity.distance(sensitivity.run(trial, feeds), truth)
+        method = min(errors, key=lambda name: errors[name])
+        error = errors[method]
+        shutil.move(trials[method], out)
+        self.report(f"{flavour}: {half} half, {method} chosen with a relative error of {error:.3g}")
+        for line in sensitivity.table({half: reports}):
+            self.report(line)
+        return {
+            f"{half}_float_share": sensitivity.float_share(reports),
+            f"{half}_relative_error": error,
+            f"{half}_calibration_percentile": float(method == "percentile"),
+        }
+
+
+def operations(model: AVGN, optimized: AVGN) -> list[str]:
+    """Multiply-adds of both halves for one sample before and after optimization, as lines for people."""
+    config = model.config
+    waveform = torch.zeros(1, config.window_samples)
+    image = torch.zeros(1, *config.image_size, 3, dtype=torch.uint8)
+    lines = []
+    for half, kind, inputs in (
+        ("audio", AudioHalf, (waveform,)),
+        ("image", ImageHalf, (image, torch.zeros(1, config.num_maps, config.dim))),
+    ):
+        counts = []
+        for each in (model, optimized):
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                kind(each)(*inputs)
+            counts.append(counter.get_total_flops() / 2)
+        lines.append(f"{half} half: {counts[0] / 1e6:.2f} million multiply-adds, {counts[1] / 1e6:.2f} optimized")
+    return lines
+
+
+def describe_variant(
+    info: BundleInfo,
+    dim: int,
+    files: Mapping[str, Path],
+    *,
+    precision: str,
+    engine: str = "onnxruntime",
+    target: str = "any",
+    verified: dict[str, float] | None = None,
+) -> Variant:
+    """The entry of bundle.json for a pair of files."""
+    count = len(info.classes)
+    shapes: dict[str, tuple[str, tuple[int | str, ...]]] = {
+        "waveform": ("float32", ("batch", info.window_samples)),
+        "image": ("uint8", ("batch", "height", "width", 3)),
+        "sources": ("float32", ("batch", count, dim)),
+        "audio_prob": ("float32", ("batch", count)),
+        "maps": ("float32", ("batch", count, "rows", "columns")),
+        "visual_prob": ("float32", ("batch", count)),
+    }
+
+    def specs(names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(name=name, dtype=shapes[name][0], shape=shapes[name][1]) for name in names)
+
+    return Variant(
+        precision=precision,
+        engine=engine,
+        target=target,
+        audio=files["audio"].name,
+        image=files["image"].name,
+        sha256={half: file_sha256(file) for half, file in files.items()},
+        inputs={half: specs(names) for half, names in INPUTS.items()},
+        outputs={half: specs(names) for half, names in OUTPUTS.items()},
+        verified=verified,
+    )
