@@ -52,18 +52,18 @@ def recheck(
 
 def recheck_table(rows: list[Row]) -> list[str]:
     """The rows as lines for people."""
-    lines = [
-        f"{'precision':10}{'target':10}{'engine':13}{'max abs':>10}{'mean abs':>10}{'cosine':>9}{'CIoU':>7}{'drop':>7}"
-    ]
+    names = ("max abs", "mean abs", "cosine", "worst", "CIoU", "drop")
+    lines = [f"{'precision':10}{'target':10}{'engine':13}" + "".join(f"{name:>10}" for name in names)]
     for row in rows:
         start = f"{row['precision']:10}{row['target']:10}{row['engine'] or '-':13}"
         metrics = row["metrics"]
         if not metrics:
             lines.append(start + "  can't run here")
             continue
-        line = f"{metrics['max_abs_maps']:10.2e}{metrics['mean_abs_maps']:10.2e}{metrics['cosine_maps']:9.5f}"
+        line = f"{metrics['max_abs_maps']:10.2e}{metrics['mean_abs_maps']:10.2e}"
+        line += f"{metrics['cosine_maps_mean']:10.5f}{metrics['cosine_maps']:10.5f}"
         if "ciou_0.3" in metrics:
-            line += f"{metrics['ciou_0.3']:7.1f}{metrics['ciou_0.3_drop']:7.2f}"
+            line += f"{metrics['ciou_0.3']:10.1f}{metrics['ciou_0.3_drop']:10.2f}"
         lines.append(start + line)
     return lines
 
