@@ -31,7 +31,7 @@ commands:
   verify BUNDLE             compare a bundle's variants with their model again
   deploy SERVER BUNDLE OUT  lay a bundle out for triton-server
   convert RELEASED OUT      read a checkpoint in the published AVGN format
-  localize BUNDLE VIDEO     find the sounding objects of a video file
+  localize BUNDLE VIDEO     find the sounding objects of a video file or a network stream
   demo                      localize the sources of a short rendered video
   doctor                    what is installed, and one test inference
 
@@ -345,23 +345,34 @@ def _convert(argv: Sequence[str]) -> None:
 
 
 def _localize(argv: Sequence[str]) -> None:
-    parser = _parser("localize", "Find the sounding objects of a video file.")
+    parser = _parser("localize", "Find the sounding objects of a video file or a network stream.")
     parser.add_argument("bundle", type=str, help="bundle folder or the name tiny")
-    parser.add_argument("video", type=str)
+    parser.add_argument("video", type=str, help="file, or an address: rtsp, udp, http ...")
     parser.add_argument("--output", type=str | None, default=None, help="overlay video (MP4)")
-    parser.add_argument("--json", type=str | None, default=None, help="results, one JSON line a frame")
+    parser.add_argument(
+        "--json", type=str | None, default=None, help="results, one JSON line a frame; - for standard output (streams)"
+    )
+    parser.add_argument("--csv", type=str | None, default=None, help="events: class, start, end, mean position")
+    parser.add_argument("--seconds", type=float | None, default=None, help="end a network stream after so long")
     parser.add_argument("--audio", type=str | None, default=None, help="take the sound from this file")
     parser.add_argument("--backend", type=str, default="auto")
     parser.add_argument("--precision", type=str | None, default=None)
     parser.add_argument("--threads", type=int | None, default=None)
     args = parser.parse_args(argv)
     from avgn.runtime.localize import localize_file
+    from avgn.runtime.sources.url import is_url
 
+    if is_url(args.video):
+        _localize_live(args)
+        return
+    if args.seconds is not None:
+        raise InputError("--seconds ends a network stream: leave it out for a file")
     summary = localize_file(
         args.bundle,
         args.video,
         output=args.output,
         json_path=args.json,
+        csv_path=args.csv,
         audio=args.audio,
         backend=args.backend,
         precision=args.precision,
@@ -371,6 +382,26 @@ def _localize(argv: Sequence[str]) -> None:
     for warning in summary.warnings:
         print(f"avgn: {warning}", file=sys.stderr)
     print("\n".join(summary.lines()))
+
+
+def _localize_live(args: Any) -> None:
+    from avgn.runtime.live_run import localize_live, stats_lines
+
+    for name in ("output", "audio"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name} is for video files: leave it out for the stream {args.video}")
+    stats = localize_live(
+        args.bundle,
+        args.video,
+        json_path=args.json,
+        csv_path=args.csv,
+        seconds=args.seconds,
+        backend=args.backend,
+        precision=args.precision,
+        threads=args.threads,
+        report=lambda message: print(message, file=sys.stderr),
+    )
+    print("\n".join(stats_lines(stats)), file=sys.stderr)
 
 
 def _demo(argv: Sequence[str]) -> None:

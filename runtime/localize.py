@@ -19,6 +19,7 @@ from avgn.runtime.localizer import Localizer, run_media
 from avgn.runtime.media import MediaFile, open_media
 from avgn.runtime.result import Result
 from avgn.runtime.sinks import Sink
+from avgn.runtime.sinks.events import EventsWriter
 from avgn.runtime.sinks.jsonl import JsonLinesWriter
 from avgn.runtime.sinks.overlay import OverlayWriter
 from avgn.runtime.workers import Worker
@@ -110,6 +111,7 @@ def localize_file(
     *,
     output: str | os.PathLike[str] | None = None,
     json_path: str | os.PathLike[str] | None = None,
+    csv_path: str | os.PathLike[str] | None = None,
     audio: str | os.PathLike[str] | None = None,
     backend: str = "auto",
     precision: str | None = None,
@@ -120,21 +122,25 @@ def localize_file(
 ) -> Summary:
     """Localize the sources of a video file, write what was asked for, and sum up.
 
-    `output`: overlay MP4; `json_path`: JSON lines; `audio`: another file that has the sound; `sinks`: further
-    callables (result, rgb), called in frame order from one thread. On KeyboardInterrupt the outputs are finished (the
-    overlay is playable) and the interrupt goes on; on an error nothing is left behind.
+    `output`: overlay MP4; `json_path`: JSON lines; `csv_path`: events; `audio`: another file that has the sound;
+    `sinks`: further callables (result, rgb), called in frame order from one thread. On KeyboardInterrupt the outputs
+    are finished (the overlay is playable) and the interrupt goes on; on an error nothing is left behind.
     Raises InputError for anything given that can't be used.
     """
     options = {} if threads is None else {"threads": threads}
     localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
     media = open_media(video, audio)
     inputs = (media.path, media.audio_path)
-    if output is not None and json_path is not None and os.path.abspath(output) == os.path.abspath(json_path):
-        raise InputError(f"overlay and results are both to be written to {output}: choose two paths")
+    outputs = [os.path.abspath(path) for path in (output, json_path, csv_path) if path is not None]
+    for path in outputs:
+        if outputs.count(path) > 1:
+            raise InputError(f"two outputs are to be written to {path}: choose a path for each")
     writers: list[Sink] = []
     try:
         if json_path is not None:
             writers.append(JsonLinesWriter(json_path, *inputs))
+        if csv_path is not None:
+            writers.append(EventsWriter(csv_path, *inputs))
         if output is not None:
             writers.append(OverlayWriter(output, media))
         return _run(localizer, media, writers, tuple(sinks), batch, show_progress)

@@ -47,11 +47,15 @@ class MediaInfo:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VideoFrame:
-    """An upright picture [H, W, 3] uint8 RGB at `time` seconds; `ms` it took to decode."""
+    """An upright picture [H, W, 3] uint8 RGB at `time` seconds; `ms` it took to decode.
+
+    `captured` is the monotonic moment at which a live picture came, None in files.
+    """
 
     rgb: Pixels
     time: float
     ms: float = 0.0
+    captured: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -56,6 +56,10 @@ class AudioWindow:
     loudness_db: float
     ms: float
 
+    @classmethod
+    def of(cls, index: int, waveform: Floats, sources: Floats, audio_prob: Floats, ms: float) -> AudioWindow:
+        return cls(index=index, sources=sources, audio_prob=audio_prob, loudness_db=loudness_db(waveform), ms=ms)
+
 
 @dataclass(kw_only=True)
 class State:
@@ -142,23 +146,20 @@ class StreamLocalizer:
         `dropped`: how many frames were lost since the one before.
         """
         self._refuse_flushed()
+        self.state.pending.append(self.take_frame(rgb, time, dropped=dropped))
+        return self._advance(False)
+
+    def take_frame(self, rgb: Pixels, time: float, *, dropped: int = 0) -> Pending:
+        """Number and resize a frame without queueing it (for `MultiStream`, which has queues of its own)."""
         if not math.isfinite(time):
             raise ValueError(f"a frame's time must be finite seconds, got {time}")
         with stage("resize") as timer:
             image = resize(rgb, self.info.image_size)
-        state = self.state
-        state.pending.append(
-            Pending(
-                time=time,
-                number=state.frames,
-                window=self.window_of(time),
-                image=image,
-                dropped=dropped,
-                resize_ms=timer.ms,
-            )
+        number = self.state.frames
+        self.state.frames += 1
+        return Pending(
+            time=time, number=number, window=self.window_of(time), image=image, dropped=dropped, resize_ms=timer.ms
         )
-        state.frames += 1
-        return self._advance(False)
 
     def end_audio(self) -> list[Result]:
         """Say that no more sound comes (silence from here on), while frames still may."""
@@ -220,30 +221,29 @@ class StreamLocalizer:
                 np.stack([frame.image for frame in frames]), np.stack([window.sources for window in windows])
             )
         return [
-            self._decide(frame, window, seen["maps"][i], seen["visual_prob"][i], audio_ms[i], timer.ms / len(frames))
+            self.decide(frame, window, seen["maps"][i], seen["visual_prob"][i], audio_ms[i], timer.ms / len(frames))
             for i, (frame, window) in enumerate(zip(frames, windows, strict=True))
         ]
 
-    def _hear(self, index: int) -> AudioWindow:
-        length, hop = self.info.window_samples, self.info.hop_samples
-        start = index * hop - length
+    def cut_window(self, index: int) -> Floats:
+        """The samples [T] of an audio window; sound long before it is let go of."""
+        length = self.info.window_samples
+        start = index * self.info.hop_samples - length
         # frames come in time order, but a timestamp may step back a little
         self.state.clock.forget(start - length)
-        waveform = self.state.clock.window(start, length)
+        return self.state.clock.window(start, length)
+
+    def _hear(self, index: int) -> AudioWindow:
+        waveform = self.cut_window(index)
         with stage("audio") as timer:
             heard = self.engine.run_audio(waveform[None])
         self.state.windows += 1
-        return AudioWindow(
-            index=index,
-            sources=heard["sources"][0],
-            audio_prob=heard["audio_prob"][0],
-            loudness_db=loudness_db(waveform),
-            ms=timer.ms,
-        )
+        return AudioWindow.of(index, waveform, heard["sources"][0], heard["audio_prob"][0], timer.ms)
 
-    def _decide(
+    def decide(
         self, frame: Pending, window: AudioWindow, maps: Floats, visual_prob: Floats, audio_ms: float, image_ms: float
     ) -> Result:
+        """The result of a frame from what the halves gave for it; frames must come in order."""
         with stage("decide") as timer:
             self.state.decision, decision = step(
                 self.rules,

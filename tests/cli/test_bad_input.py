@@ -154,7 +154,7 @@ def test_bundles_that_can_not_be_trusted(tmp_path: Path, video: Path) -> None:
 
 def test_two_outputs_need_two_paths(tmp_path: Path, video: Path) -> None:
     target = tmp_path / "same.x"
-    assert "choose two paths" in refused("localize", "tiny", video, "--output", target, "--json", target)
+    assert "choose a path for each" in refused("localize", "tiny", video, "--output", target, "--json", target)
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,98 @@
+"""From a network stream to result lines and events: the function behind `avgn localize` with an address."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time as clock
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from avgn.runtime.bundle import Bundle
+from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.live import LivePipeline, LiveStats, ResultSink
+from avgn.runtime.localizer import Localizer
+from avgn.runtime.result import Result
+from avgn.runtime.sinks import Sink
+from avgn.runtime.sinks.events import EventsWriter
+from avgn.runtime.sinks.jsonl import JsonLinesWriter
+from avgn.runtime.sources import Source, StateChange
+from avgn.runtime.sources.url import UrlSource
+
+STDOUT = "-"
+ATTEMPTS = 5
+
+
+def localize_live(
+    bundle: str | os.PathLike[str] | Bundle | Localizer,
+    source: str | Source,
+    *,
+    json_path: str | os.PathLike[str] | None = None,
+    csv_path: str | os.PathLike[str] | None = None,
+    seconds: float | None = None,
+    backend: str = "auto",
+    precision: str | None = None,
+    threads: int | None = None,
+    report: Callable[[str], None] = lambda message: None,
+) -> LiveStats:
+    """Localize a live source until it ends, `seconds` have passed or the user interrupts; outputs are finished then.
+
+    `json_path` "-" writes result lines to standard output as they come. Raises InputError for anything given that
+    can't be used, FailureError when an address was never reached.
+    """
+    if seconds is not None and not seconds > 0:
+        raise InputError(f"--seconds must be above 0, got {seconds}: leave it out to go on until interrupted")
+    options = {} if threads is None else {"threads": threads}
+    localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
+    live = UrlSource(source, attempts=ATTEMPTS) if isinstance(source, str) else source
+    writers: list[Sink] = []
+    last = StateChange(state="connecting")
+
+    def follow(change: StateChange) -> None:
+        nonlocal last
+        last = change
+        report(f"{live.name}: {change.state}{f' ({change.reason})' if change.reason else ''}")
+
+    try:
+        if json_path is not None and os.fspath(json_path) != STDOUT:
+            writers.append(JsonLinesWriter(json_path))
+        if csv_path is not None:
+            writers.append(EventsWriter(csv_path))
+        sinks: list[ResultSink] = [*writers]
+        if json_path is not None and os.fspath(json_path) == STDOUT:
+            sinks.append(_print)
+        with LivePipeline(live, localizer.engine, sinks, on_state=follow) as pipeline:
+            deadline = None if seconds is None else clock.monotonic() + seconds
+            with suppress(KeyboardInterrupt):
+                while deadline is None or clock.monotonic() < deadline:
+                    left = 0.5 if deadline is None else min(0.5, max(0.01, deadline - clock.monotonic()))
+                    if pipeline.wait(left):
+                        break
+        if not pipeline.stats.frames and last.reason:
+            raise FailureError(f"{live.name} gave nothing ({last.reason}): check the address and that it is sending")
+        for writer in writers:
+            writer.close()
+        return pipeline.stats
+    except BaseException:
+        for writer in writers:
+            with suppress(Exception):
+                writer.abort()
+        raise
+
+
+def stats_lines(stats: LiveStats) -> list[str]:
+    """What a run did, for people."""
+    lines = [f"{stats.results} results of {stats.frames} frames, {stats.dropped} dropped, {stats.losses} losses"]
+    if stats.latencies:
+        p50, p95 = (1000 * stats.latency(quantile) for quantile in (0.5, 0.95))
+        lines.append(f"capture to result: {p50:.1f} ms in the middle, {p95:.1f} ms for 95 %")
+    if stats.sink_dropped:
+        lines.append(f"{stats.sink_dropped} results were not written: the outputs were too slow")
+    return lines
+
+
+def _print(result: Result, rgb: Any) -> None:
+    sys.stdout.write(json.dumps(result.to_json(), allow_nan=False) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,161 @@
+"""Several streams on one engine: results as alone, nobody starves, nobody harms the others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from avgn.runtime import Bundle, Localizer, Result, StreamLocalizer
+from avgn.runtime.multi import MultiStream
+from tests.runtime.graphs import RATE
+
+SIZE = (96, 128)
+
+
+def sound(seconds: float, seed: int) -> np.ndarray[Any, Any]:
+    rng = np.random.default_rng(seed)
+    tone = np.sin(2 * np.pi * (440.0, 1320.0, 3100.0)[seed % 3] * np.arange(int(seconds * RATE)) / RATE)
+    return (0.3 * tone + 0.01 * rng.standard_normal(tone.size)).astype(np.float32)
+
+
+def pictures(count: int, seed: int) -> list[np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def engine(bundle_path: Any) -> Any:
+    return Localizer.load(Bundle.load(bundle_path), threads=1).engine
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_lossless_streams_give_what_each_gives_alone(engine: Any, streams: int) -> None:
+    fps, count = 25, 60
+    expected = []
+    for seed in range(streams):
+        alone = StreamLocalizer(engine, mode="live")
+        found = alone.push_audio(sound(3.0, seed), RATE, 0.0)
+        for at, rgb in enumerate(pictures(count, seed)):
+            found += alone.push_frame(rgb, at / fps)
+        expected.append(found + alone.flush())
+    got: list[list[Result]] = [[] for _ in range(streams)]
+    with MultiStream(engine) as multi:
+
+        def run(seed: int) -> None:
+            handle = multi.open(lambda result, at: got[seed].append(result), lossless=True)
+            wave, step = sound(3.0, seed), 1000
+            for start in range(0, wave.size, step):
+                handle.push_audio(wave[start : start + step], RATE, start / RATE)
+            for at, rgb in enumerate(pictures(count, seed)):
+                handle.push_frame(rgb, at / fps, at)
+            assert handle.finish(20.0)
+            handle.close()
+
+        threads = [threading.Thread(target=run, args=(seed,)) for seed in range(streams)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for mine, truth in zip(got, expected, strict=True):
+        assert [result.frame for result in mine] == [result.frame for result in truth] == list(range(count))
+        for one, other in zip(mine, truth, strict=True):
+            assert one.window == other.window and one.state == other.state and one.dropped == 0
+            np.testing.assert_allclose(one.maps, other.maps, atol=1e-5)
+            assert [source.label for source in one.sources] == [source.label for source in other.sources]
+
+
+class SlowEngine:
+    """The real engine, on a machine that takes `seconds` for a batch of pictures."""
+
+    name = "slow"
+
+    def __init__(self, engine: Any, seconds: float) -> None:
+        self.engine, self.seconds, self.info = engine, seconds, engine.info
+        self.batches: list[int] = []
+
+    def run_audio(self, waveform: Any) -> Any:
+        return self.engine.run_audio(waveform)
+
+    def run_image(self, image: Any, sources: Any) -> Any:
+        self.batches.append(len(image))
+        time.sleep(self.seconds)
+        return self.engine.run_image(image, sources)
+
+
+def note(times: list[int], result: Result, at: int) -> None:
+    times.append(at)
+
+
+def test_a_slow_engine_drops_frames_counts_them_and_starves_nobody(engine: Any) -> None:
+    slow = SlowEngine(engine, 0.1)
+    seen: list[list[int]] = [[] for _ in range(4)]
+    with MultiStream(slow, max_batch=2) as multi:
+        handles = [multi.open(partial(note, times)) for times in seen]
+        for handle in handles:
+            handle.push_audio(sound(4.0, 0), RATE, 0.0)
+        begin = time.monotonic()
+        for at in range(60):
+            for handle in handles:
+                handle.push_frame(pictures(1, at)[0], at / 20, at)
+            time.sleep(max(0.0, begin + (at + 1) / 20 - time.monotonic()))
+        assert all(handle.finish(5.0) for handle in handles)
+    counts = [len(times) for times in seen]
+    assert min(counts) >= 0.8 * max(counts) and min(counts) >= 8
+    for handle, times in zip(handles, seen, strict=True):
+        assert times == sorted(times)
+        # the newest frame wins, and every frame is either a result or counted
+        assert handle.stats.results + handle.stats.dropped == handle.stats.frames == 60
+        assert handle.stats.dropped > 20 and times[-1] == 59
+    assert max(slow.batches) == 2
+
+
+def test_a_stream_whose_callback_fails_is_closed_and_the_others_go_on(
+    engine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(result: Result, payload: Any) -> None:
+        raise RuntimeError("the socket is gone")
+
+    got: list[int] = []
+    with MultiStream(engine) as multi:
+        bad, good = multi.open(fail, name="bad"), multi.open(lambda result, at: got.append(at), lossless=True)
+        bad.end_audio()
+        good.end_audio()
+        bad.push_frame(pictures(1, 0)[0], 0.0)
+        for at in range(10):
+            good.push_frame(pictures(1, at)[0], at / 10, at)
+        assert good.finish(10.0)
+        assert got == list(range(10)) and multi.error is None
+        assert "what stream 'bad' does with its results failed" in caplog.text
+        with pytest.raises(RuntimeError, match="stream 'bad' was closed"):
+            bad.push_frame(pictures(1, 0)[0], 1.0)
+
+
+def test_frames_do_not_wait_for_sound_for_ever(engine: Any) -> None:
+    got: list[float] = []
+    with MultiStream(engine) as multi:
+        handle = multi.open(lambda result, at: got.append(time.monotonic()), max_wait=0.2)
+        handle.push_audio(sound(0.5, 0), RATE, 0.0)
+        begin = time.monotonic()
+        handle.push_frame(pictures(1, 0)[0], 10.0)
+        while not got and time.monotonic() < begin + 5:
+            time.sleep(0.01)
+    assert 0.15 <= got[0] - begin <= 1.0
+
+
+def test_closing_is_quick_and_leaves_no_thread(engine: Any) -> None:
+    before = threading.active_count()
+    multi = MultiStream(engine)
+    handle = multi.open(lambda result, payload: None)
+    handle.push_frame(pictures(1, 0)[0], 100.0)
+    begin = time.monotonic()
+    multi.close()
+    assert time.monotonic() - begin < 1.0 and threading.active_count() == before
+    with pytest.raises(RuntimeError, match="was closed"):
+        handle.push_frame(pictures(1, 0)[0], 101.0)
+    with pytest.raises(ValueError, match="max_batch must be at least 1"):
+        MultiStream(engine, max_batch=0)
