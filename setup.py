@@ -43,6 +43,7 @@ EXTRAS = {
         "pytest-timeout>=2.3",
         "ruff>=0.6",
         "setuptools>=77",
+        "sounddevice>=0.4.6",
     ],
 }
 

@@ -32,6 +32,7 @@ commands:
   deploy SERVER BUNDLE OUT  lay a bundle out for triton-server
   convert RELEASED OUT      read a checkpoint in the published AVGN format
   localize BUNDLE VIDEO     find the sounding objects of a video file or a network stream
+  devices                   list cameras and microphones
   demo                      localize the sources of a short rendered video
   doctor                    what is installed, and one test inference
 
@@ -130,7 +131,7 @@ def _synthesize(argv: Sequence[str]) -> None:
         sources=_range("--sources", args.sources),
         silent=_range("--silent", args.silent),
         off_screen=args.off_screen,
-        size=None if args.size is None else _size(args.size),
+        size=None if args.size is None else _size("--size", args.size),
         seconds=args.seconds,
     )
     with Progress("scenes", args.scenes) as progress:
@@ -347,26 +348,38 @@ def _convert(argv: Sequence[str]) -> None:
 def _localize(argv: Sequence[str]) -> None:
     parser = _parser("localize", "Find the sounding objects of a video file or a network stream.")
     parser.add_argument("bundle", type=str, help="bundle folder or the name tiny")
-    parser.add_argument("video", type=str, help="file, or an address: rtsp, udp, http ...")
+    parser.add_argument("video", type=str, help="file; an address: rtsp, udp, http ...; camera:0, camera:/dev/video0")
     parser.add_argument("--output", type=str | None, default=None, help="overlay video (MP4)")
     parser.add_argument(
         "--json", type=str | None, default=None, help="results, one JSON line a frame; - for standard output (streams)"
     )
     parser.add_argument("--csv", type=str | None, default=None, help="events: class, start, end, mean position")
-    parser.add_argument("--seconds", type=float | None, default=None, help="end a network stream after so long")
+    parser.add_argument("--seconds", type=float | None, default=None, help="end a live source after so long")
+    parser.add_argument(
+        "--microphone",
+        type=str | None,
+        default=None,
+        help="beside a camera: index, name, or none; else the default",
+    )
+    parser.add_argument("--camera-size", type=str | None, default=None, help="WIDTHxHEIGHT to ask the camera for")
+    parser.add_argument("--camera-fps", type=float | None, default=None, help="frames a second to ask the camera for")
     parser.add_argument("--audio", type=str | None, default=None, help="take the sound from this file")
     parser.add_argument("--backend", type=str, default="auto")
     parser.add_argument("--precision", type=str | None, default=None)
     parser.add_argument("--threads", type=int | None, default=None)
     args = parser.parse_args(argv)
     from avgn.runtime.localize import localize_file
+    from avgn.runtime.sources.devices import is_camera
     from avgn.runtime.sources.url import is_url
 
-    if is_url(args.video):
+    for name in () if is_camera(args.video) else ("microphone", "camera_size", "camera_fps"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')} goes with a camera: give camera:0 in place of {args.video}")
+    if is_url(args.video) or is_camera(args.video):
         _localize_live(args)
         return
     if args.seconds is not None:
-        raise InputError("--seconds ends a network stream: leave it out for a file")
+        raise InputError("--seconds ends a live source: leave it out for a file")
     summary = localize_file(
         args.bundle,
         args.video,
@@ -386,13 +399,24 @@ def _localize(argv: Sequence[str]) -> None:
 
 def _localize_live(args: Any) -> None:
     from avgn.runtime.live_run import localize_live, stats_lines
+    from avgn.runtime.sources.devices import PREFIX, CameraSource, is_camera
 
     for name in ("output", "audio"):
         if getattr(args, name) is not None:
             raise InputError(f"--{name} is for video files: leave it out for the stream {args.video}")
+    source: str | CameraSource = args.video
+    if is_camera(args.video):
+        microphone = args.microphone
+        source = CameraSource(
+            args.video.removeprefix(PREFIX),
+            int(microphone) if microphone is not None and microphone.isdigit() else microphone,
+            size=None if args.camera_size is None else _size("--camera-size", args.camera_size),
+            fps=args.camera_fps,
+            sound=microphone != "none",
+        )
     stats = localize_live(
         args.bundle,
-        args.video,
+        source,
         json_path=args.json,
         csv_path=args.csv,
         seconds=args.seconds,
@@ -402,6 +426,19 @@ def _localize_live(args: Any) -> None:
         report=lambda message: print(message, file=sys.stderr),
     )
     print("\n".join(stats_lines(stats)), file=sys.stderr)
+
+
+def _devices(argv: Sequence[str]) -> None:
+    parser = _parser("devices", "The cameras and microphones of this machine.")
+    parser.parse_args(argv)
+    from avgn.runtime.sources.devices import list_devices
+
+    found = list_devices()
+    for device in found:
+        print(f"{device.kind:11}{device.index:3}  {device.name}  {device.detail}".rstrip())
+    for kind in ("camera", "microphone"):
+        if not any(device.kind == kind for device in found):
+            print(f"no {kind}")
 
 
 def _demo(argv: Sequence[str]) -> None:
@@ -460,12 +497,12 @@ def _range(option: str, text: str) -> tuple[int, int]:
         raise InputError(f"{option} must be N or MIN-MAX, got {text!r}: for example 0-3") from None
 
 
-def _size(text: str) -> tuple[int, int]:
+def _size(option: str, text: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
     try:
         return int(width), int(height)
     except ValueError:
-        raise InputError(f"--size must be WIDTHxHEIGHT, got {text!r}: for example 224x224") from None
+        raise InputError(f"{option} must be WIDTHxHEIGHT, got {text!r}: for example 640x480") from None
 
 
 def _integers(option: str, text: str, count: int) -> list[int]:
@@ -498,6 +535,7 @@ COMMANDS: dict[str, Command] = {
     "deploy": _deploy,
     "convert": _convert,
     "localize": _localize,
+    "devices": _devices,
     "demo": _demo,
     "doctor": _doctor,
 }

@@ -1,0 +1,267 @@
+"""A camera (OpenCV) with a microphone (sounddevice) as one live source, and what of both this machine has."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time as clock
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from avgn.runtime.errors import InputError, MissingExtraError
+from avgn.runtime.image import import_cv2
+from avgn.runtime.media import AudioBlock, AudioEnd, VideoFrame
+from avgn.runtime.sources import LiveEvent, StateChange
+from avgn.runtime.sources.drift import CaptureClock
+
+PREFIX = "camera:"
+BACKOFF = (0.5, 5.0)
+# blocks of sound in line: more than 10 s at 10 ms
+LINE = 2048
+BLOCK_SECONDS = 0.02
+V4L = Path("/sys/class/video4linux")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A camera or a microphone: `index` is what --camera or --microphone takes."""
+
+    kind: str
+    index: int
+    name: str
+    detail: str = ""
+
+
+def is_camera(text: str) -> bool:
+    """Whether `text` names a camera: camera:0, camera:/dev/video0."""
+    return text.startswith(PREFIX)
+
+
+def list_devices() -> list[Device]:
+    """The cameras and microphones of this machine; what can't be asked for is left out."""
+    found = _cameras()
+    try:
+        library = import_sounddevice()
+    except InputError:
+        return found
+    for index, entry in enumerate(library.query_devices()):
+        if entry["max_input_channels"] > 0:
+            detail = f"{entry['max_input_channels']} channels, {entry['default_samplerate']:.0f} Hz"
+            found.append(Device(kind="microphone", index=index, name=str(entry["name"]), detail=detail))
+    return found
+
+
+def import_sounddevice() -> ModuleType:
+    """sounddevice; raises MissingExtraError without the package and InputError without its system library."""
+    try:
+        import sounddevice
+    except ImportError:
+        raise MissingExtraError("sounddevice", "live") from None
+    except OSError as error:
+        raise InputError(f"sounddevice finds no PortAudio ({error}): install it, on Debian libportaudio2") from None
+    module: ModuleType = sounddevice
+    return module
+
+
+class Microphone:
+    """Blocks of one microphone with their capture times on the monotonic clock; the device's own rate."""
+
+    def __init__(self, device: int | str | None = None, rate: int | None = None) -> None:
+        """`device`: index or (part of) a name, None: the default. Raises InputError when it can't be opened."""
+        library = import_sounddevice()
+        try:
+            facts: dict[str, Any] = dict(library.query_devices(device, "input"))
+            self.name = str(facts["name"])
+            self.rate = rate or int(facts["default_samplerate"])
+            self.channels = max(1, min(2, int(facts["max_input_channels"])))
+            self._line: queue.Queue[tuple[np.ndarray[Any, Any], float]] = queue.Queue(maxsize=LINE)
+            self.lost = 0
+            self.overflows = 0
+            self._clock = CaptureClock(self.rate)
+            self._stream = library.InputStream(
+                device=device,
+                samplerate=self.rate,
+                channels=self.channels,
+                dtype="float32",
+                blocksize=round(BLOCK_SECONDS * self.rate),
+                callback=self._take,
+            )
+            self._stream.start()
+        except (library.PortAudioError, ValueError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(f"microphone {device!r} can't be opened ({reason}): see avgn devices") from None
+
+    @property
+    def drift(self) -> float:
+        """The measured deviation of the device's rate, 1e-4 being 100 ppm."""
+        return self._clock.drift
+
+    @property
+    def is_active(self) -> bool:
+        return bool(self._stream.active)
+
+    def blocks(self) -> list[tuple[np.ndarray[Any, Any], float]]:
+        """What came since the last call: samples [T, C] and the monotonic time of the first of them."""
+        found: list[tuple[np.ndarray[Any, Any], float]] = []
+        while True:
+            try:
+                samples, captured = self._line.get_nowait()
+            except queue.Empty:
+                return found
+            found.append((samples, self._clock.block(len(samples), captured)))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _take(self, samples: np.ndarray[Any, Any], count: int, times: Any, status: Any) -> None:
+        self.overflows += bool(status and status.input_overflow)
+        # some hosts give no times; then a block was captured as long ago as it lasts
+        known = times.currentTime - times.inputBufferAdcTime
+        ago = known if 0 < known < 1 else count / self.rate
+        try:
+            self._line.put_nowait((samples.copy(), clock.monotonic() - ago))
+        except queue.Full:
+            self.lost += count
+
+
+class CameraSource:
+    """A camera and a microphone; what is unplugged is opened again, and its state reported."""
+
+    def __init__(
+        self,
+        camera: int | str = 0,
+        microphone: int | str | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        fps: float | None = None,
+        sound: bool = True,
+    ) -> None:
+        """`camera`: OpenCV's index, a /dev path or anything that cv2.VideoCapture opens. `microphone`: index or name,
+        None: the default one. `size` (width, height) and `fps` are asked for; a camera may give others. `sound` False:
+        no microphone. Raises InputError when the microphone can't be opened.
+        """
+        self.camera = camera
+        self.frames = 0
+        self._size, self._fps = size, fps
+        self._closed = threading.Event()
+        self._microphone_name = microphone
+        self._microphone = Microphone(microphone) if sound else None
+        self._begin = clock.monotonic()
+
+    @property
+    def name(self) -> str:
+        return f"{PREFIX}{self.camera}"
+
+    @property
+    def microphone(self) -> Microphone | None:
+        return self._microphone
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def events(self) -> Iterator[LiveEvent]:
+        """Sound is handed on before each picture, so that a picture finds the sound that was captured before it."""
+        wait = BACKOFF[0]
+        if self._microphone is None:
+            yield AudioEnd()
+        try:
+            while not self._closed.is_set():
+                yield StateChange(state="connecting")
+                capture, seen = self._open(), 0
+                opened, pace = clock.monotonic(), self._pace(capture)
+                while capture is not None and not self._closed.is_set():
+                    if pace:
+                        # a file in place of a camera gives its pictures when a camera would
+                        self._closed.wait(max(0.0, opened + seen * pace - clock.monotonic()))
+                    good, picture = capture.read()
+                    moment = clock.monotonic()
+                    if not good:
+                        break
+                    if not seen:
+                        wait = BACKOFF[0]
+                        yield StateChange(state="live")
+                    seen += 1
+                    self.frames += 1
+                    yield from self._sound()
+                    rgb = np.ascontiguousarray(picture[:, :, ::-1])
+                    yield VideoFrame(rgb=rgb, time=moment - self._begin, captured=moment)
+                if capture is not None:
+                    capture.release()
+                if self._closed.is_set():
+                    break
+                reason = "the camera gives no picture" if capture is not None else "the camera can't be opened"
+                yield StateChange(state="lost", reason=reason)
+                until = clock.monotonic() + wait
+                while clock.monotonic() < until and not self._closed.wait(0.1):
+                    # sound goes on while the camera is away
+                    yield from self._sound()
+                wait = min(BACKOFF[1], 2 * wait)
+            yield StateChange(state="ended")
+        finally:
+            if self._microphone is not None:
+                self._microphone.close()
+
+    def _sound(self) -> Iterator[LiveEvent]:
+        if self._microphone is None:
+            return
+        if not self._microphone.is_active:
+            self._reopen_microphone()
+        for samples, moment in self._microphone.blocks():
+            yield AudioBlock(samples=samples, rate=self._microphone.rate, time=moment - self._begin)
+
+    def _reopen_microphone(self) -> None:
+        assert self._microphone is not None
+        self._microphone.close()
+        try:
+            self._microphone = Microphone(self._microphone_name)
+        except InputError:
+            # tried again with the next picture; its sound counts as silence until then
+            return
+
+    def _pace(self, capture: Any | None) -> float:
+        """Seconds between the pictures of a file, 0 for a camera, which has a pace of its own."""
+        if capture is None or not isinstance(self.camera, str) or not Path(self.camera).is_file():
+            return 0.0
+        fps = capture.get(import_cv2().CAP_PROP_FPS)
+        return 1 / fps if fps > 0 else 0.0
+
+    def _open(self) -> Any | None:
+        cv2 = import_cv2()
+        camera = int(self.camera) if isinstance(self.camera, str) and self.camera.isdigit() else self.camera
+        capture = cv2.VideoCapture(camera)
+        if not capture.isOpened():
+            capture.release()
+            return None
+        if self._size is not None:
+            capture.set(cv2.CAP_PROP_FRAME_WIDTH, self._size[0])
+            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self._size[1])
+        if self._fps is not None:
+            capture.set(cv2.CAP_PROP_FPS, self._fps)
+        # one frame in the driver's line: the newest
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        return capture
+
+
+def _cameras() -> list[Device]:
+    if sys.platform.startswith("linux"):
+        listed = []
+        for folder in sorted(V4L.glob("video*")):
+            digits = folder.name.removeprefix("video")
+            if digits.isdigit():
+                name = (folder / "name").read_text().strip() if (folder / "name").is_file() else folder.name
+                listed.append(Device(kind="camera", index=int(digits), name=name, detail=f"/dev/{folder.name}"))
+        return sorted(listed, key=lambda device: device.index)
+    cv2 = import_cv2()
+    found: list[Device] = []
+    for index in range(5):
+        capture = cv2.VideoCapture(index)
+        if capture.isOpened():
+            found.append(Device(kind="camera", index=index, name=f"camera {index}"))
+        capture.release()
+    return found
