@@ -31,6 +31,7 @@ bench: ## the numbers of the docs: accuracy and speed of the shipped bundle, cos
 	$(PYTHON) -m benchmarks.speed --output benchmarks/results/speed.json
 	$(PYTHON) -m benchmarks.kernels --output benchmarks/results/kernels.json --plot docs/kernels.png
 	$(PYTHON) -m benchmarks.export --output benchmarks/results/export.json
+	$(PYTHON) -m benchmarks.streams --output benchmarks/results/streams.json
 	$(PYTHON) -m benchmarks.card
 
 tiny: ## train the shipped bundle again (about an hour on 2 cores)

@@ -1,7 +1,8 @@
 """Many streams on one engine: their frames share batches of the image half, their windows batches of the audio half.
 
-Two threads, one per half, so that the halves overlap; everything shared is guarded by one lock, which is never held
-while an engine runs. A stream's state is touched by nobody else, so streams can't influence each other's results.
+Three threads, one per half and one for decisions, so that all three overlap; everything shared is guarded by one lock,
+which is never held while an engine runs. A stream's state is touched by nobody else, so streams can't influence each
+other's results.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ log = logging.getLogger("avgn.runtime")
 KEPT_WINDOWS = 8
 # frames in line of one stream: half a second at 30 frames/s
 QUEUED = 15
+# batches that wait for their decisions
+SEEN = 2
 
 
 @dataclass(eq=False)
@@ -42,6 +45,9 @@ class Waiting:
     frame: Pending
     payload: Any
     arrived: float
+
+
+Chosen = tuple["StreamHandle", Waiting, AudioWindow]
 
 
 @dataclass(kw_only=True)
@@ -71,7 +77,7 @@ class StreamHandle:
         self._windows: dict[int, AudioWindow] = {}
         self._hearing: int | None = None
         self._lost = 0
-        self._busy = False
+        self._flying = 0
         self._closed = False
         self._ended = False
 
@@ -112,8 +118,10 @@ class StreamHandle:
         """Wait until every frame pushed so far has its result; whether that came about in `timeout` seconds."""
         self.end_audio()
         with self._multi._wake:
+            # the last frames are not passed over for newer ones
+            self._lossless = True
             return self._multi._wake.wait_for(
-                lambda: (not self._queue and not self._busy) or self._closed or self._multi._stopped, timeout
+                lambda: (not self._queue and not self._flying) or self._closed or self._multi._stopped, timeout
             )
 
     def close(self) -> None:
@@ -123,7 +131,7 @@ class StreamHandle:
             self._queue.clear()
             self._multi._wake.notify_all()
             if threading.current_thread() not in self._multi._threads:
-                self._multi._wake.wait_for(lambda: not self._busy, 5.0)
+                self._multi._wake.wait_for(lambda: not self._flying or self._multi._stopped, 5.0)
             if self in self._multi._streams:
                 self._multi._streams.remove(self)
 
@@ -201,9 +209,14 @@ class MultiStream:
         self._turn = 0
         self._stopped = False
         self._error: BaseException | None = None
+        self._seen: deque[tuple[list[Chosen], dict[str, Any], float]] = deque()
         self._threads = [
             threading.Thread(target=self._guard, args=(work,), name=f"avgn-{name}", daemon=True)
-            for name, work in (("audio", self._audio_loop), ("image", self._image_loop))
+            for name, work in (
+                ("audio", self._audio_loop),
+                ("image", self._image_loop),
+                ("decide", self._decide_loop),
+            )
         ]
         for thread in self._threads:
             thread.start()
@@ -303,15 +316,20 @@ class MultiStream:
                     self._wake.wait(0.05)
                     chosen = self._next_batch()
                 if self._stopped:
-                    for handle, _, _ in chosen:
-                        handle._busy = False
                     return
-            self._see(chosen)
+            with stage("image") as timer:
+                seen = self.engine.run_image(
+                    np.stack([waiting.frame.image for _, waiting, _ in chosen]),
+                    np.stack([window.sources for _, _, window in chosen]),
+                )
+            with self._wake:
+                self._seen.append((chosen, seen, timer.ms / len(chosen)))
+                self._wake.notify_all()
 
-    def _next_batch(self) -> list[tuple[StreamHandle, Waiting, AudioWindow]]:
+    def _next_batch(self) -> list[Chosen]:
         """Frames whose windows were heard: one a stream in turn, then further ones where streams are lossless."""
         ready = self._ready()
-        if not ready:
+        if not ready or len(self._seen) >= SEEN:
             return []
         # others may be about to come
         deadline = clock.monotonic() + self._max_delay
@@ -324,42 +342,48 @@ class MultiStream:
             ready = self._ready()
         order = ready[self._turn % max(1, len(ready)) :] + ready[: self._turn % max(1, len(ready))]
         self._turn += 1
-        chosen: list[tuple[StreamHandle, Waiting, AudioWindow]] = []
+        chosen: list[Chosen] = []
         while order and len(chosen) < self._max_batch:
             handle = order.pop(0)
             chosen.append((handle, *handle._take()))
-            handle._busy = True
+            handle._flying += 1
             if handle._lossless and handle._ready_at() is not None:
                 order.append(handle)
         return chosen
 
     def _ready(self) -> list[StreamHandle]:
-        return [handle for handle in self._streams if not handle._busy and handle._ready_at() is not None]
+        return [handle for handle in self._streams if handle._ready_at() is not None]
 
-    def _see(self, chosen: list[tuple[StreamHandle, Waiting, AudioWindow]]) -> None:
-        with stage("image") as timer:
-            seen = self.engine.run_image(
-                np.stack([waiting.frame.image for _, waiting, _ in chosen]),
-                np.stack([window.sources for _, _, window in chosen]),
-            )
-        for at, (handle, waiting, window) in enumerate(chosen):
-            if handle._closed:
-                continue
+    # decisions
+
+    def _decide_loop(self) -> None:
+        while True:
             with self._wake:
-                lost, handle._lost = handle._lost, 0
-            result = handle._core.decide(
-                waiting.frame, window, seen["maps"][at], seen["visual_prob"][at], window.ms, timer.ms / len(chosen)
-            )
-            result = replace(result, dropped=lost)
-            handle.stats.results += 1
-            try:
-                handle._on_result(result, waiting.payload)
-            except Exception:
-                log.exception("what stream %r does with its results failed: the stream is closed", handle.name)
-                with self._wake:
-                    handle._closed = True
-                    self._streams.remove(handle)
+                self._wake.wait_for(lambda: self._seen or self._stopped)
+                if self._stopped:
+                    return
+                chosen, seen, ms = self._seen.popleft()
+                self._wake.notify_all()
+            for at, (handle, waiting, window) in enumerate(chosen):
+                self._decide(handle, waiting, window, seen["maps"][at], seen["visual_prob"][at], ms)
+            with self._wake:
+                for handle, _, _ in chosen:
+                    handle._flying -= 1
+                self._wake.notify_all()
+
+    def _decide(
+        self, handle: StreamHandle, waiting: Waiting, window: AudioWindow, maps: Any, visual_prob: Any, ms: float
+    ) -> None:
+        if handle._closed:
+            return
         with self._wake:
-            for handle, _, _ in chosen:
-                handle._busy = False
-            self._wake.notify_all()
+            lost, handle._lost = handle._lost, 0
+        result = handle._core.decide(waiting.frame, window, maps, visual_prob, window.ms, ms)
+        handle.stats.results += 1
+        try:
+            handle._on_result(replace(result, dropped=lost), waiting.payload)
+        except Exception:
+            log.exception("what stream %r does with its results failed: the stream is closed", handle.name)
+            with self._wake:
+                handle._closed = True
+                self._streams.remove(handle)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.audio import to_float
-from avgn.runtime.media import AudioBlock, AudioEnd, VideoFrame
+from avgn.runtime.media import AudioBlock, VideoFrame
 from avgn.runtime.sources import LiveEvent, StateChange
 
 # pieces in line: more than a second of pictures and sound, so that a slow start loses nothing
@@ -40,7 +40,6 @@ class PushedSource:
 
     def end(self) -> None:
         """No more comes: what was pushed is still localized."""
-        self._put(AudioEnd())
         self._put(StateChange(state="ended"))
 
     def close(self) -> None:

@@ -195,7 +195,9 @@ def test_the_choice_of_engine_is_one_log_line(folder: Path, caplog: pytest.LogCa
     with caplog.at_level("INFO", "avgn.runtime"):
         Localizer.load(folder)
     (record,) = caplog.records
-    assert record.message == f"engine onnxruntime with fp32 graphs of {folder} (first installed of onnxruntime)"
+    assert (
+        record.message == f"engine onnxruntime with fp32 graphs of {folder} (first installed of onnxruntime, openvino)"
+    )
 
 
 def test_the_shipped_name() -> None:

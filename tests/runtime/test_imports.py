@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OPTIONAL = ("cv2", "av", "onnxruntime", "nvtx", "torch", "onnx", "scipy")
+OPTIONAL = ("cv2", "av", "onnxruntime", "openvino", "sounddevice", "nvtx", "torch", "onnx", "scipy")
 
 BLOCK = """
 import sys
@@ -41,5 +41,8 @@ def test_a_missing_extra_is_named(missing: str, code: str, message: str) -> None
 
 
 def test_missing_engine_is_named(bundle_path: Path) -> None:
-    done = python(BLOCK.format(names=("onnxruntime",)) + f"runtime.Localizer.load({str(bundle_path)!r})")
+    load = f"runtime.Localizer.load({str(bundle_path)!r})"
+    done = python(BLOCK.format(names=("onnxruntime",)) + f"print({load}.engine.name)")
+    assert done.stdout.strip() == "openvino"
+    done = python(BLOCK.format(names=("onnxruntime", "openvino")) + load)
     assert "MissingExtraError: onnxruntime is not installed: pip install 'avgn[cpu]'" in done.stderr
