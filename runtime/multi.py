@@ -36,15 +36,18 @@ KEPT_WINDOWS = 8
 QUEUED = 15
 # batches that wait for their decisions
 SEEN = 2
+# seconds after which a frame that could be run gives way to a newer one: a frame's time at 30 frames/s
+STALE = 0.033
 
 
 @dataclass(eq=False)
 class Waiting:
-    """A frame in line: what the caller attached to it, and when it arrived (monotonic seconds)."""
+    """A frame in line: what the caller attached to it, when it arrived and when its window was heard (monotonic)."""
 
     frame: Pending
     payload: Any
     arrived: float
+    ready: float | None = None
 
 
 Chosen = tuple["StreamHandle", Waiting, AudioWindow]
@@ -98,7 +101,7 @@ class StreamHandle:
     def push_frame(self, rgb: Pixels, time: float, payload: Any = None) -> None:
         """Take a frame [H, W, 3] uint8 at `time` seconds; `payload` comes back with its result.
 
-        A live stream runs the newest frame whose sound is there and counts those it passes over; a lossless one makes
+        A live stream whose engine is behind runs the newest frame and counts those it passes over; a lossless one makes
         the caller wait while its line is full.
         """
         self._refuse_closed()
@@ -112,6 +115,7 @@ class StreamHandle:
             if len(self._queue) >= QUEUED:
                 self._drop(1)
             self._queue.append(waiting)
+            self._stamp()
             self._multi._wake.notify_all()
 
     def finish(self, timeout: float | None = None) -> bool:
@@ -169,12 +173,32 @@ class StreamHandle:
         index = self._core.state.clock.end // self._core.info.hop_samples
         return index if index > max(self._windows, default=0) else None
 
+    def _stamp(self) -> None:
+        """Note since when frames could be run."""
+        now = clock.monotonic()
+        for waiting in self._queue:
+            if waiting.ready is None and waiting.frame.window in self._windows:
+                waiting.ready = now
+
     def _ready_at(self) -> int | None:
-        """The place in line of the frame to run: the first (lossless) or the newest whose window was heard."""
-        if self._closed or not self._queue:
+        """The place in line of the frame to run: the first whose window was heard, unless the engine is behind.
+
+        A live stream passes over frames that have waited for the engine, not for their sound, as long as a newer one
+        can be run.
+        """
+        if self._closed:
             return None
-        places = range(1) if self._lossless else range(len(self._queue) - 1, -1, -1)
-        return next((at for at in places if self._queue[at].frame.window in self._windows), None)
+        now = clock.monotonic()
+        found: int | None = None
+        for at, waiting in enumerate(self._queue):
+            if waiting.frame.window not in self._windows:
+                if self._lossless:
+                    return found
+                continue
+            found = at
+            if self._lossless or waiting.ready is None or now - waiting.ready <= STALE:
+                return found
+        return found
 
     def _take(self) -> tuple[Waiting, AudioWindow]:
         at = self._ready_at()
@@ -299,6 +323,7 @@ class MultiStream:
                     handle.stats.windows += 1
                     while len(handle._windows) > KEPT_WINDOWS:
                         del handle._windows[next(iter(handle._windows))]
+                    handle._stamp()
                 self._wake.notify_all()
 
     def _wanted_windows(self) -> list[tuple[StreamHandle, int]]:
