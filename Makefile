@@ -25,6 +25,7 @@ format:
 
 soak: ## long checks that `make test` leaves out
 	$(PYTHON) -m pytest -q -m soak tests
+	$(PYTHON) -m benchmarks.soak --minutes 30 --output benchmarks/results/soak.json
 
 bench: ## the numbers of the docs: accuracy and speed of the shipped bundle, cost of the kernels
 	$(PYTHON) -m benchmarks.quality --output benchmarks/results/quality.json

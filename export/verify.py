@@ -40,22 +40,25 @@ OUTPUTS = ("sources", "audio_prob", "maps", "visual_prob")
 def compare(core: Engine, engine: Engine, batches: Sequence[Batch]) -> dict[str, float]:
     """Measure how far an engine's outputs are from the core's, for the chain of both halves.
 
-    Returns max_abs_* of every output (of the largest value where that exceeds 1: the released variant's scores do),
-    mean_abs_maps, cosine_maps (of all K maps of a sample as one vector; the worst sample), cosine_maps_mean and scenes.
+    Returns max_abs_* and mean_abs_* of every output (parts of the largest value where that exceeds 1: the released
+    variant's scores do), cosine_maps (of all K maps of a sample as one vector; the worst sample), cosine_maps_mean and
+    scenes.
     """
     largest: dict[str, list[float]] = {name: [] for name in OUTPUTS}
-    mean: list[float] = []
+    mean: dict[str, list[float]] = {name: [] for name in OUTPUTS}
     cosine: list[NDArray[np.float64]] = []
     for batch in batches:
         expected, found = _chain(core, batch), _chain(engine, batch)
         for name in OUTPUTS:
-            largest[name].append(float(np.abs(found[name] - expected[name]).max()) / _size(expected[name]))
-        mean.append(float(np.abs(found["maps"] - expected["maps"]).mean()) / _size(expected["maps"]))
+            errors = np.abs(found[name] - expected[name]) / _size(expected[name])
+            largest[name].append(float(errors.max()))
+            mean[name].append(float(errors.mean()))
         cosine.append(_cosines(found["maps"], expected["maps"]))
     # a NaN anywhere must fail the comparison, not vanish in a maximum
     cosines = np.concatenate(cosine)
-    return {f"max_abs_{name}": float(np.max(values)) for name, values in largest.items()} | {
-        "mean_abs_maps": float(np.mean(mean)),
+    measured = {f"max_abs_{name}": float(np.max(values)) for name, values in largest.items()}
+    measured |= {f"mean_abs_{name}": float(np.mean(values)) for name, values in mean.items()}
+    return measured | {
         "cosine_maps": float(np.min(cosines)),
         "cosine_maps_mean": float(np.mean(cosines)),
         "scenes": float(len(cosines)),
