@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time as clock
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,10 @@ OPEN_TIMEOUT = {"udp": 3.0, "rtp": 3.0}
 READ_TIMEOUT = {"udp": 1.0, "rtp": 1.0, "rtsp": 3.0, "rtsps": 3.0}
 LISTEN_SECONDS = "3"
 BACKOFF = (0.2, 5.0)
-# how far ahead of the wall clock a stream's timestamps may run before they are not believed
-JUMP = 2.0
+# seconds that a stream's timestamps may be ahead of or behind the wall clock before they are not believed: playlists
+# deliver whole segments at once
+JUMP = {"http": 30.0, "https": 30.0}
+LIVE_JUMP = 2.0
 
 
 def is_url(text: str) -> bool:
@@ -111,7 +113,7 @@ class UrlSource:
             if video is None and sound is None:
                 raise InputError(f"{self.name} has neither pictures nor sound")
             streams = [stream for stream in (video, sound) if stream is not None]
-            times = _Times(self._elapsed)
+            times = _Times(self._elapsed, JUMP.get(self._scheme, LIVE_JUMP))
             packets = container.demux(*streams)
             while not self._closed.is_set():
                 packet = next(packets, None)
@@ -162,23 +164,25 @@ class UrlSource:
 class _Times:
     """Puts a connection's timestamps on the source's clock: its first one is the moment it came."""
 
-    def __init__(self, elapsed: Any) -> None:
+    def __init__(self, elapsed: Callable[[], float], jump: float = LIVE_JUMP) -> None:
         self._elapsed = elapsed
-        self._offset: float | None = None
+        self._jump = jump
+        # the newest first: pieces from before a jump still come after it, out of the decoder
+        self._offsets: list[float] = []
         self._last: dict[str, float] = {}
 
     def of(self, stamp: float, kind: str) -> float:
         """The time of a piece in seconds; a jump of the stream's own clock is taken out."""
         now = self._elapsed()
-        if self._offset is None:
-            self._offset = now - stamp
-        time = stamp + self._offset
-        last = self._last.get(kind)
-        if time > now + JUMP or (last is not None and time < last - JUMP) or time < now - 10 * JUMP:
-            log.warning("the stream's clock jumped by %.1f s: it is set anew", time - now)
-            self._offset = now - stamp
+        if not self._offsets:
+            self._offsets = [now - stamp]
+        time = next((stamp + offset for offset in self._offsets if abs(stamp + offset - now) < self._jump), None)
+        if time is None:
+            log.warning("the stream's clock jumped by %.1f s: it is set anew", stamp + self._offsets[0] - now)
+            self._offsets = [now - stamp, self._offsets[0]]
             time = now
-        self._last[kind] = time if last is None else max(time, last)
+        # pictures never run backwards; sound that does is dropped where it was already heard
+        self._last[kind] = max(time, self._last.get(kind, time))
         return self._last[kind] if kind == "video" else time
 
 

@@ -250,3 +250,18 @@ def test_nobody_there_ends_after_the_asked_attempts() -> None:
     assert [change.state for change in states if isinstance(change, StateChange)] == [
         *("connecting", "lost", "connecting", "ended"),
     ]
+
+
+def test_a_clock_that_jumps_is_set_anew_once(caplog: pytest.LogCaptureFixture) -> None:
+    from avgn.runtime.sources.url import _Times
+
+    now = 0.0
+    times = _Times(lambda: now)
+    found = []
+    for index in range(200):
+        now = 10 + index / 25
+        # the sender starts again: its stamps fall back to zero, and three pictures of before come late
+        before = index < 100 or index in (101, 103, 105)
+        found.append(times.of((500 if before else 0) + index / 25, "video"))
+    assert found == sorted(found) and abs(found[-1] - now) < 0.2
+    assert caplog.text.count("it is set anew") == 1
