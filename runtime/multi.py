@@ -411,4 +411,6 @@ class MultiStream:
             log.exception("what stream %r does with its results failed: the stream is closed", handle.name)
             with self._wake:
                 handle._closed = True
-                self._streams.remove(handle)
+                # it may have closed its stream itself before it failed
+                if handle in self._streams:
+                    self._streams.remove(handle)

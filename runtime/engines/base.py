@@ -6,7 +6,7 @@ Shapes: B batch, T samples of a window, K maps, D embedding, H x W the graphs' i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,30 @@ class Engine(Protocol):
     def run_image(self, image: Pixels, sources: Floats) -> dict[str, Floats]:
         """image [B, H, W, 3] uint8 RGB, sources [B, K, D] -> {"maps" [B, K, h, w], "visual_prob" [B, K]}."""
         ...
+
+
+class GraphEngine:
+    """What engines of exported graphs share: inputs are checked, `_run` runs a half."""
+
+    def __init__(self, info: BundleInfo) -> None:
+        self._info = info
+
+    @property
+    def info(self) -> BundleInfo:
+        return self._info
+
+    def run_audio(self, waveform: Floats) -> dict[str, Floats]:
+        """waveform [B, T] float32 -> {"sources" [B, K, D], "audio_prob" [B, K]} (ones without presence heads)."""
+        check_waveform(self._info, waveform)
+        return self._run("audio", {"waveform": waveform})
+
+    def run_image(self, image: Pixels, sources: Floats) -> dict[str, Floats]:
+        """image [B, H, W, 3] uint8, sources [B, K, D] -> {"maps" [B, K, h, w], "visual_prob" [B, K]}."""
+        check_image(self._info, image, sources)
+        return self._run("image", {"image": image, "sources": sources})
+
+    def _run(self, half: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, Floats]:
+        raise NotImplementedError
 
 
 def check_waveform(info: BundleInfo, waveform: Floats) -> None:

@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avgn.runtime.bundle import Bundle, BundleInfo, TensorSpec, Variant
-from avgn.runtime.engines.base import check_graph, check_image, check_waveform, complete
+from avgn.runtime.bundle import Bundle, TensorSpec, Variant
+from avgn.runtime.engines.base import GraphEngine, check_graph, complete
 from avgn.runtime.engines.threads import physical_cores
 from avgn.runtime.errors import InputError, MissingExtraError
 
 Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 
 DTYPES = {"float": "float32", "float16": "float16", "uint8": "uint8", "int64": "int64", "int32": "int32"}
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(GraphEngine):
     """Runs a variant's ONNX graphs; sessions are thread-safe, so one engine serves many streams."""
 
     def __init__(
@@ -42,7 +41,7 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         # spinning threads would take the cores that decoding and encoding need
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._info = bundle.info
+        super().__init__(bundle.info)
         self._sessions: dict[str, Any] = {}
         for half in ("audio", "image"):
             file = bundle.graph(variant, half)
@@ -62,20 +61,6 @@ class OnnxRuntimeEngine:
     @property
     def name(self) -> str:
         return "onnxruntime"
-
-    @property
-    def info(self) -> BundleInfo:
-        return self._info
-
-    def run_audio(self, waveform: Floats) -> dict[str, Floats]:
-        """waveform [B, T] float32 -> {"sources" [B, K, D], "audio_prob" [B, K]} (ones without presence heads)."""
-        check_waveform(self._info, waveform)
-        return self._run("audio", {"waveform": waveform})
-
-    def run_image(self, image: Pixels, sources: Floats) -> dict[str, Floats]:
-        """image [B, H, W, 3] uint8, sources [B, K, D] -> {"maps" [B, K, h, w], "visual_prob" [B, K]}."""
-        check_image(self._info, image, sources)
-        return self._run("image", {"image": image, "sources": sources})
 
     def _run(self, half: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, Floats]:
         values = self._sessions[half].run(self._names[half], feed)

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avgn.runtime.bundle import Bundle, BundleInfo, TensorSpec, Variant
-from avgn.runtime.engines.base import INPUTS, OUTPUTS, check_graph, check_image, check_waveform, complete
+from avgn.runtime.bundle import Bundle, TensorSpec, Variant
+from avgn.runtime.engines.base import INPUTS, OUTPUTS, GraphEngine, check_graph, complete
 from avgn.runtime.errors import InputError, MissingExtraError
 
 Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 
 DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8", "i64": "int64", "i32": "int32", "i8": "int8"}
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(GraphEngine):
     """Runs a variant's ONNX graphs; threads may share it."""
 
     def __init__(
@@ -43,7 +42,7 @@ class OpenVinoEngine:
             inference_precision = "f32"
         if inference_precision is not None:
             settings["INFERENCE_PRECISION_HINT"] = inference_precision
-        self._info = bundle.info
+        super().__init__(bundle.info)
         self._models: dict[str, Any] = {}
         self._local = threading.local()
         core = openvino.Core()
@@ -62,20 +61,6 @@ class OpenVinoEngine:
     @property
     def name(self) -> str:
         return "openvino"
-
-    @property
-    def info(self) -> BundleInfo:
-        return self._info
-
-    def run_audio(self, waveform: Floats) -> dict[str, Floats]:
-        """waveform [B, T] float32 -> {"sources" [B, K, D], "audio_prob" [B, K]} (ones without presence heads)."""
-        check_waveform(self._info, waveform)
-        return self._run("audio", {"waveform": waveform})
-
-    def run_image(self, image: Pixels, sources: Floats) -> dict[str, Floats]:
-        """image [B, H, W, 3] uint8, sources [B, K, D] -> {"maps" [B, K, h, w], "visual_prob" [B, K]}."""
-        check_image(self._info, image, sources)
-        return self._run("image", {"image": image, "sources": sources})
 
     def _run(self, half: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, Floats]:
         requests = self._local.__dict__

@@ -139,6 +139,23 @@ def test_a_stream_whose_callback_fails_is_closed_and_the_others_go_on(
             bad.push_frame(pictures(1, 0)[0], 1.0)
 
 
+def test_a_callback_that_closes_its_stream_and_fails_harms_nobody(engine: Any) -> None:
+    got: list[int] = []
+    with MultiStream(engine) as multi:
+
+        def leave(result: Result, payload: Any) -> None:
+            bad.close()
+            raise RuntimeError("gone")
+
+        bad, good = multi.open(leave, name="bad"), multi.open(lambda result, at: got.append(at), lossless=True)
+        for handle in (bad, good):
+            handle.end_audio()
+            handle.push_frame(pictures(1, 0)[0], 0.0, 0)
+        assert good.finish(10.0)
+        good.push_frame(pictures(1, 1)[0], 0.1, 1)
+        assert good.finish(10.0) and got == [0, 1] and multi.error is None
+
+
 def test_frames_do_not_wait_for_sound_for_ever(engine: Any) -> None:
     got: list[float] = []
     with MultiStream(engine) as multi:
