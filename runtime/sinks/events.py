@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.result import Result
-from avgn.runtime.sinks.partial import prepare_output, write_error
+from avgn.runtime.sinks.partial import TextOutput
 
 COLUMNS = ("class", "start", "end", "on_screen", "mean_x", "mean_y", "frames")
 
@@ -29,7 +28,7 @@ class Event:
     y: float = 0.0
 
 
-class EventsWriter:
+class EventsWriter(TextOutput):
     """Writes one row per source and appearance, times in seconds, positions from 0 to 1 (empty where never on screen).
 
     `on_screen` is the share of the event's frames that show it. Rows come in the order in which events end; the file
@@ -38,12 +37,10 @@ class EventsWriter:
 
     def __init__(self, path: str | os.PathLike[str], *inputs: Path) -> None:
         """`inputs`: files that the output must not replace."""
-        self.path = Path(path)
-        self._partial = prepare_output(path, *inputs)
-        self._file = self._partial.open("w", encoding="utf-8", newline="")
-        self._rows = csv.writer(self._file)
+        super().__init__(path, *inputs)
+        self._rows = csv.writer(self)
         self._open: dict[str, Event] = {}
-        self._write(COLUMNS)
+        self._rows.writerow(COLUMNS)
 
     def __call__(self, result: Result, rgb: npt.NDArray[np.uint8] | None = None) -> None:
         heard = {source.label: source for source in result.sources}
@@ -60,32 +57,12 @@ class EventsWriter:
 
     def close(self, *, interrupted: bool = False) -> None:
         """Finish the file with the events that still go on."""
-        if self._file.closed:
-            return
         for label in list(self._open):
             self._end(label)
-        try:
-            self._file.close()
-            self._partial.replace(self.path)
-        except OSError as error:
-            self.abort()
-            raise write_error(self.path, error) from None
-
-    def abort(self) -> None:
-        """Leave nothing behind."""
-        with suppress(OSError):
-            self._file.close()
-        self._partial.unlink(missing_ok=True)
+        super().close(interrupted=interrupted)
 
     def _end(self, label: str) -> None:
         event = self._open.pop(label)
         place = [f"{value / event.shown:.4f}" for value in (event.x, event.y)] if event.shown else ["", ""]
         share = f"{event.shown / event.frames:.3f}"
-        self._write((label, f"{event.start:.3f}", f"{event.end:.3f}", share, *place, event.frames))
-
-    def _write(self, row: tuple[object, ...]) -> None:
-        try:
-            self._rows.writerow(row)
-        except OSError as error:
-            self.abort()
-            raise write_error(self.path, error) from None
+        self._rows.writerow((label, f"{event.start:.3f}", f"{event.end:.3f}", share, *place, event.frames))
