@@ -20,6 +20,7 @@ TRAIN = [
     "scikit-learn>=1.4",
     *RUNTIME,
 ]
+SERVE = ["starlette>=0.37", "uvicorn[standard]>=0.30", "prometheus-client>=0.20", *RUNTIME]
 EXTRAS = {
     "runtime": RUNTIME,
     "cpu": ["onnxruntime>=1.20"],
@@ -27,23 +28,26 @@ EXTRAS = {
     "rtx": ["tensorrt-rtx>=1.1"],
     "openvino": ["openvino>=2025.0"],
     "live": ["sounddevice>=0.4.6"],
-    "serve": ["starlette>=0.37", "uvicorn[standard]>=0.29"],
+    "serve": SERVE,
     "train": TRAIN,
     "export": EXPORT,
     "cluster": ["ray[data]>=2.9"],
     "dev": [
         *TRAIN,
         *EXPORT,
+        *SERVE,
         "hypothesis>=6.100",
         "openvino>=2025.0",
         "tensorrt-rtx>=1.1",
         "tritonclient[grpc]>=2.50",
         "mypy>=1.10",
+        "playwright>=1.45",
         "pytest>=8",
         "pytest-timeout>=2.3",
         "ruff>=0.6",
         "setuptools>=77",
         "sounddevice>=0.4.6",
+        "websockets>=13",
     ],
 }
 
@@ -76,7 +80,7 @@ setup(
     license_files=["LICENSE"],
     packages=PACKAGES,
     package_dir=PACKAGE_DIR,
-    package_data={"avgn": ["py.typed", "models/*/*"]},
+    package_data={"avgn": ["py.typed", "models/*/*"], "avgn.runtime.web": ["page/*"]},
     python_requires=">=3.10",
     install_requires=["numpy>=1.26", "jsonargparse>=4.30"],
     extras_require=EXTRAS,

@@ -1,0 +1,109 @@
+"""The command line: one parser per sub-command, built when it is asked for; every room is imported lazily."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from avgn.runtime.errors import FailureError, InputError, MissingExtraError
+
+HELP = """usage: avgn COMMAND [OPTIONS]
+
+Which things sound in a video, and where each is in the picture.
+
+commands:
+  synthesize OUT            render procedural scenes or videos with their whole truth
+  train MANIFEST            train a localizer, written as a checkpoint folder
+  evaluate MODEL MANIFEST   score a checkpoint or a bundle under named protocols
+  export CHECKPOINT BUNDLE  freeze a checkpoint into verified graphs
+  verify BUNDLE             compare a bundle's variants with their model again
+  deploy SERVER BUNDLE OUT  lay a bundle out for triton-server
+  convert RELEASED OUT      read a checkpoint in the published AVGN format
+  localize BUNDLE VIDEO     find the sounding objects of a video file or a network stream
+  serve BUNDLE              a web page that localizes camera and microphone of whoever opens it
+  devices                   list cameras and microphones
+  demo                      localize the sources of a short rendered video
+  doctor                    what is installed, and one test inference
+
+avgn COMMAND --help describes a command. BUNDLE may be the name tiny: the model inside the package.
+"""
+
+MODULE_EXTRAS = {
+    "torch": "train",
+    "torchvision": "train",
+    "lightning": "train",
+    "safetensors": "train",
+    "sklearn": "train",
+    "scipy": "train",
+    "tensorboard": "train",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "cpu",
+    "openvino": "openvino",
+    "cv2": "runtime",
+    "av": "runtime",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
+}
+
+
+# "module:function" of every sub-command
+COMMANDS = {
+    "synthesize": "avgn.cli.training:synthesize",
+    "train": "avgn.cli.training:train",
+    "evaluate": "avgn.cli.training:evaluate",
+    "export": "avgn.cli.export:export",
+    "verify": "avgn.cli.export:verify",
+    "deploy": "avgn.cli.export:deploy",
+    "convert": "avgn.cli.training:convert",
+    "localize": "avgn.cli.live:localize",
+    "serve": "avgn.cli.live:serve_page",
+    "devices": "avgn.cli.live:devices",
+    "demo": "avgn.cli.first_steps:demo",
+    "doctor": "avgn.cli.first_steps:doctor",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 (failure), 2 (bad input) or 130 (interrupted)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from avgn import __version__
+
+        print(f"avgn {__version__}")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        return _fail(f"unknown command {name!r}: use one of {', '.join(COMMANDS)}", 2)
+    try:
+        module_name, _, function = COMMANDS[name].partition(":")
+        getattr(importlib.import_module(module_name), function)(arguments[1:])
+    except InputError as error:
+        return _fail(str(error), 2)
+    except FailureError as error:
+        return _fail(str(error), 1)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in MODULE_EXTRAS:
+            raise
+        return _fail(str(MissingExtraError(module, MODULE_EXTRAS[module])), 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # whoever read our output has gone: nothing is left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"avgn: {' '.join(message.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,30 @@
+"""avgn demo, doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from avgn.cli.options import make_parser
+
+
+def demo(argv: Sequence[str]) -> None:
+    parser = make_parser("demo", "Localize the sources of a short rendered video.")
+    parser.add_argument("--output", type=str, default="demo-out", help="folder for what the demo writes")
+    parser.add_argument("--bundle", type=str, default="tiny")
+    parser.add_argument("--seconds", type=float, default=12.0)
+    parser.add_argument("--seed", type=int, default=7)
+    args = parser.parse_args(argv)
+    from avgn.demo import run_demo
+
+    for line in run_demo(args.output, bundle=args.bundle, seconds=args.seconds, seed=args.seed):
+        print(line)
+
+
+def doctor(argv: Sequence[str]) -> None:
+    parser = make_parser("doctor", "What is installed, and one test inference.")
+    parser.add_argument("--bundle", type=str, default="tiny")
+    args = parser.parse_args(argv)
+    from avgn.doctor import examine
+
+    for line in examine(args.bundle):
+        print(line)

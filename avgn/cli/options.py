@@ -1,0 +1,71 @@
+"""What the sub-commands share: their parser, and options with a syntax of their own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from avgn.runtime.errors import InputError
+
+
+def make_parser(name: str, description: str) -> Any:
+    import jsonargparse
+
+    class Parser(jsonargparse.ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            raise InputError(f"{' '.join(message.split())}: see avgn {name} --help")
+
+    class Formatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+        """Tables stay as they are."""
+
+    return Parser(prog=f"avgn {name}", description=description, formatter_class=Formatter)
+
+
+def write_json(path: str, value: Any) -> None:
+    """Write a JSON file that appears whole or not at all."""
+    from avgn.runtime.files import write_whole
+
+    write_whole(path, json.dumps(value, indent=1) + "\n")
+
+
+def split_names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_range(option: str, text: str) -> tuple[int, int]:
+    low, _, high = text.partition("-")
+    try:
+        return int(low), int(high or low)
+    except ValueError:
+        raise InputError(f"{option} must be N or MIN-MAX, got {text!r}: for example 0-3") from None
+
+
+def parse_size(option: str, text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    try:
+        return int(width), int(height)
+    except ValueError:
+        raise InputError(f"{option} must be WIDTHxHEIGHT, got {text!r}: for example 640x480") from None
+
+
+def parse_integers(option: str, text: str, count: int) -> list[int]:
+    try:
+        values = [int(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        example = "1,4,16" if count == 3 else "224,224"
+        raise InputError(f"{option} must be {count} whole numbers, got {text!r}: for example {example}")
+    return values
+
+
+def to_underscores(argv: Sequence[str]) -> list[str]:
+    """Options may be written with dashes or underscores; the configuration's own names have underscores."""
+    return [
+        "--" + part[2:].split("=")[0].replace("-", "_") + part[2 + len(part[2:].split("=")[0]) :]
+        if part.startswith("--")
+        else part
+        for part in argv
+    ]

@@ -1,0 +1,167 @@
+"""avgn synthesize, train, evaluate, convert."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, get_type_hints
+
+from avgn.cli.options import make_parser, parse_range, parse_size, split_names, to_underscores, write_json
+from avgn.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from avgn.runtime.engines import Engine
+
+
+def synthesize(argv: Sequence[str]) -> None:
+    parser = make_parser("synthesize", "Render procedural scenes with their whole truth.")
+    parser.add_argument("out", type=str, help="new or empty folder")
+    parser.add_argument("--scenes", type=int, required=True, help="how many")
+    parser.add_argument("--sources", type=str, default="0-3", help="sounding things of a scene: N or MIN-MAX")
+    parser.add_argument("--silent", type=str, default="0-2", help="silent visible things of a scene: N or MIN-MAX")
+    parser.add_argument("--off-screen", type=float, default=0.15, help="chance that a sounding thing is not visible")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split", type=str, default="train", help="train, val or test: disjoint parameters")
+    parser.add_argument("--size", type=str | None, default=None, help="WIDTHxHEIGHT; default: varied")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of the sound of a still scene")
+    parser.add_argument("--video", type=float | None, default=None, help="write MP4 videos of this many seconds")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    args = parser.parse_args(argv)
+    from avgn.progress import Progress
+    from avgn.scenes import SceneConfig, synthesize
+
+    config = SceneConfig(
+        split=args.split,
+        sources=parse_range("--sources", args.sources),
+        silent=parse_range("--silent", args.silent),
+        off_screen=args.off_screen,
+        size=None if args.size is None else parse_size("--size", args.size),
+        seconds=args.seconds,
+    )
+    with Progress("scenes", args.scenes) as progress:
+        manifest = synthesize(
+            Path(args.out),
+            scenes=args.scenes,
+            config=config,
+            seed=args.seed,
+            jobs=args.jobs,
+            video_seconds=args.video,
+            progress=progress,
+        )
+    print(manifest)
+
+
+def train(argv: Sequence[str]) -> None:
+    from avgn.config import PRESETS, Config, preset
+    from avgn.training.config import TrainConfig
+
+    parser = make_parser("train", "Train a localizer from a manifest.")
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("manifest", type=str, help="training manifest")
+    parser.add_argument("--validation", type=str | None, default=None, help="validation manifest")
+    parser.add_argument("--output", type=str, required=True, help="new folder for the checkpoint")
+    parser.add_argument("--preset", type=str, default="avgn-resnet18", help=", ".join(PRESETS))
+    parser.add_argument("--resume", action="store_true", help="go on from the output's last checkpoint")
+    parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of PyTorch")
+    parser.add_class_arguments(TrainConfig, as_group=True)
+    hints = get_type_hints(Config)
+    model = parser.add_argument_group("model", "entries of the preset to override")
+    for entry in fields(Config):
+        if entry.name not in ("name", "classes"):
+            model.add_argument(f"--model.{entry.name}", type=hints[entry.name] | None, default=None)
+    args = parser.parse_args(to_underscores(argv))
+    from avgn.runtime.manifest import read_manifest
+    from avgn.training.fit import train
+
+    manifest = read_manifest(args.manifest)
+    validation = None if args.validation is None else read_manifest(args.validation)
+    if args.threads is not None:
+        if args.threads < 1:
+            raise InputError(f"--threads must be at least 1, got {args.threads}: leave it out for all cores")
+        import torch
+
+        torch.set_num_threads(args.threads)
+    overrides = {name: value for name, value in vars(args.model).items() if value is not None}
+    try:
+        config = preset(args.preset, classes=manifest.classes, **overrides)
+        settings = TrainConfig(**{entry.name: args[entry.name] for entry in fields(TrainConfig)})
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    print(train(config, manifest, validation, args.output, settings, resume=args.resume))
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    parser = make_parser("evaluate", "Score a checkpoint or a bundle under named protocols.")
+    parser.add_argument("model", type=str, help="checkpoint folder, bundle folder or the name tiny")
+    parser.add_argument("manifest", type=str)
+    parser.add_argument("--protocol", type=str, default="source-wise,adaptive", help="comma-separated; also: video")
+    parser.add_argument("--classes", type=str, default="given,predicted")
+    parser.add_argument("--thresholds", type=str | None, default=None, help="validation manifest to calibrate on")
+    parser.add_argument("--bootstrap", type=int, default=1000, help="resamples of the 95 %% intervals, 0: none")
+    parser.add_argument("--skip-bad", action="store_true", help="count unreadable items instead of stopping")
+    parser.add_argument("--backend", type=str, default="auto")
+    parser.add_argument("--json", type=str | None, default=None, help="write the results to this file")
+    args = parser.parse_args(argv)
+    import numpy as np
+
+    from avgn.evaluation import evaluate, format_table
+    from avgn.evaluation.calibration import calibrate
+    from avgn.progress import Progress
+    from avgn.runtime.manifest import read_manifest
+
+    manifest = read_manifest(args.manifest, check_files=not args.skip_bad)
+    protocols = split_names(args.protocol)
+    engine = load_engine(args.model, args.backend)
+    thresholds = None
+    if args.thresholds is not None:
+        found = calibrate(engine, read_manifest(args.thresholds), disjoint_from=manifest)
+        thresholds = (np.array(found.audio), np.array(found.visual))
+    with Progress("items") as progress:
+        results = evaluate(
+            engine,
+            manifest,
+            protocols,
+            split_names(args.classes),
+            thresholds=thresholds,
+            bootstrap=args.bootstrap,
+            skip_bad=args.skip_bad,
+            progress=progress,
+        )
+    if args.json is not None:
+        write_json(args.json, results)
+    print(format_table(results))
+
+
+def convert(argv: Sequence[str]) -> None:
+    parser = make_parser("convert", "Turn a checkpoint in the published AVGN format into one of this package.")
+    parser.add_argument("released", type=str, help="the published .pth file")
+    parser.add_argument("out", type=str, help="new or empty folder")
+    parser.add_argument(
+        "--classes", type=str | None, default=None, help="a text file, one class a line, in token order"
+    )
+    parser.add_argument(
+        "--metadata", type=str | None, default=None, help="the training list: its sorted classes are used"
+    )
+    args = parser.parse_args(argv)
+    from avgn.convert import classes_of_list, convert_released, read_classes
+
+    if args.classes and args.metadata:
+        raise InputError("--classes and --metadata both name the classes: give one of them")
+    names = read_classes(args.classes) if args.classes else classes_of_list(args.metadata) if args.metadata else None
+    print(convert_released(args.released, args.out, names))
+
+
+def load_engine(model: str, backend: str = "auto") -> Engine:
+    """The engine of a checkpoint folder (PyTorch) or of a bundle (by `backend`)."""
+    from avgn.runtime.bundle import BUNDLE_FILE, Bundle
+    from avgn.runtime.engines import choose_engine
+
+    folder = Path(model)
+    if (folder / "config.json").is_file() and not (folder / BUNDLE_FILE).is_file():
+        from avgn.checkpoint import load_model
+        from avgn.engine import TorchEngine
+
+        return TorchEngine(load_model(folder))
+    return choose_engine(Bundle.load(model), backend)

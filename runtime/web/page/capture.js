@@ -1,0 +1,207 @@
+// Pictures and sound of a camera or of a video file, with the moments at which they were captured.
+
+const SIDE = 320;
+const QUALITY = 0.8;
+const PACE = 1 / 32;
+const IN_FLIGHT = 4;
+const PATIENCE = 1;
+
+const now = () => performance.now() / 1000;
+
+function explain(error) {
+  const known = {
+    NotAllowedError: "The browser was not allowed to use the camera: allow it beside the address and press the button again.",
+    NotFoundError: "This device has no camera. A video file can be dropped here instead.",
+    NotReadableError: "The camera is in use by another program: close it and press the button again.",
+  };
+  return known[error.name] ?? `The camera can't be used (${error.message}).`;
+}
+
+export class Capture {
+  // `show(video)` is called for every picture, `fail(text)` when something can't be used, `end()` after a file's end.
+  constructor(wire, { show, fail, end }) {
+    Object.assign(this, { wire, show, fail, end });
+    this.small = document.createElement("canvas");
+    this.video = null;
+    this.sent = [];
+    this.skipped = 0;
+    this.lastSent = 0;
+    this.encoding = false;
+  }
+
+  get running() {
+    return this.video !== null;
+  }
+
+  async useCamera() {
+    this.stop();
+    if (!navigator.mediaDevices) {
+      this.fail("Browsers give camera and microphone only to pages over https or on localhost.");
+      return;
+    }
+    const picture = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: { ideal: "environment" } };
+    const sound = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+    let stream;
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ video: picture, audio: sound });
+    } catch (first) {
+      try {
+        stream = await navigator.mediaDevices.getUserMedia({ video: picture });
+        this.fail("There is no microphone to use: nothing can be heard.");
+      } catch {
+        this.fail(explain(first));
+        return;
+      }
+    }
+    const video = this.begin();
+    this.stream = stream;
+    video.srcObject = stream;
+    video.muted = true;
+    const track = stream.getAudioTracks()[0];
+    for (const one of stream.getTracks()) one.onended = () => this.fail("The camera or the microphone was unplugged.");
+    if (track) {
+      await this.listen((context) => context.createMediaStreamSource(stream), -(track.getSettings().latency ?? 0), false);
+    } else {
+      this.wire.say("sound-end");
+    }
+    await this.play(video);
+  }
+
+  async useFile(file) {
+    this.stop();
+    const video = this.begin();
+    this.address = URL.createObjectURL(file);
+    video.src = this.address;
+    video.onerror = () => {
+      this.stop();
+      this.fail(`This browser can't play ${file.name}.`);
+      this.end();
+    };
+    video.onended = () => {
+      this.stop();
+      this.end();
+    };
+    await this.listen((context) => context.createMediaElementSource(video), 0, true);
+    await this.play(video);
+  }
+
+  begin() {
+    this.wire.say("reset");
+    const video = document.createElement("video");
+    video.playsInline = true;
+    this.video = video;
+    this.sent = [];
+    this.skipped = 0;
+    return video;
+  }
+
+  async play(video) {
+    if (this.video !== video) return;
+    try {
+      await video.play();
+    } catch (error) {
+      if (this.video !== video || error.name === "AbortError" || video.error) return;
+      this.fail(`The video can't be played (${error.message}).`);
+      this.stop();
+      return;
+    }
+    if (this.video === video) this.follow(video);
+  }
+
+  async listen(connect, shift, heard) {
+    const context = new AudioContext({ latencyHint: "interactive" });
+    this.context = context;
+    try {
+      await context.audioWorklet.addModule("worklet.js");
+    } catch (error) {
+      // stopped in the meantime, it has no worklets
+      if (this.context === context) throw error;
+    }
+    if (this.context !== context) return;
+    const collector = new AudioWorkletNode(context, "collector");
+    const source = connect(context);
+    source.connect(collector);
+    if (heard) source.connect(context.destination);
+    // a node is only run when something takes what it gives: silence, here
+    collector.connect(context.destination);
+    collector.port.onmessage = ({ data }) => {
+      if (this.context !== context) return;
+      // a file's sound leaves the loudspeaker, and its pictures appear, later than it passes here
+      const late = heard ? (context.baseLatency ?? 0) + (context.outputLatency ?? 0) : 0;
+      this.wire.sendSound(data, context.sampleRate, now() - data.length / context.sampleRate + shift + late);
+    };
+    // without a gesture it stays suspended, and resuming it never ends
+    context.resume().catch(() => {});
+  }
+
+  follow(video) {
+    const next = (stamp, facts) => {
+      if (this.video !== video) return;
+      this.take(video, stamp / 1000, facts ?? {});
+      schedule();
+    };
+    const schedule = () => {
+      if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(next);
+      else requestAnimationFrame(next);
+    };
+    schedule();
+  }
+
+  take(video, stamp, facts) {
+    if (!video.videoWidth) return;
+    this.show(video);
+    const captured = (facts.captureTime ?? facts.expectedDisplayTime ?? NaN) / 1000;
+    const time = Math.abs(stamp - captured) < 1 ? captured : stamp;
+    this.sent = this.sent.filter((one) => stamp - one < PATIENCE);
+    if (time - this.lastSent < PACE && time > this.lastSent) return;
+    if (this.encoding || this.wire.crowded || this.sent.length >= IN_FLIGHT) {
+      this.skipped += 1;
+      return;
+    }
+    this.lastSent = time;
+    this.encoding = true;
+    const scale = Math.min(1, SIDE / Math.max(video.videoWidth, video.videoHeight));
+    this.small.width = Math.max(1, Math.round(scale * video.videoWidth));
+    this.small.height = Math.max(1, Math.round(scale * video.videoHeight));
+    const pen = this.small.getContext("2d", { alpha: false });
+    pen.imageSmoothingQuality = "medium";
+    pen.drawImage(video, 0, 0, this.small.width, this.small.height);
+    this.sent.push(time);
+    this.small.toBlob(
+      async (jpeg) => {
+        this.encoding = false;
+        if (jpeg && this.video === video) await this.wire.sendFrame(jpeg, time);
+      },
+      "image/jpeg",
+      QUALITY,
+    );
+  }
+
+  // The seconds since the picture of a result was captured, or null where it was not one of the last.
+  answered(time) {
+    const known = this.sent.includes(time);
+    this.sent = this.sent.filter((one) => one > time);
+    return known ? now() - time : null;
+  }
+
+  // After a connection is back: what was on its way is lost.
+  resume() {
+    this.sent = [];
+    if (this.running && !this.context) this.wire.say("sound-end");
+  }
+
+  stop() {
+    const { video, stream, context, address } = this;
+    this.video = this.stream = this.context = this.address = null;
+    if (stream) for (const track of stream.getTracks()) track.stop();
+    if (video) {
+      video.onerror = video.onended = null;
+      video.pause();
+      video.srcObject = null;
+      video.removeAttribute("src");
+    }
+    if (context) context.close();
+    if (address) URL.revokeObjectURL(address);
+    if (video) this.wire.say("reset");
+  }
+}

@@ -1,0 +1,172 @@
+// The picture with its heat maps, and the lists beside it.
+
+const FLOOR = 0.3;
+const STRENGTH = 0.65;
+const STALE = 1000;
+const STATES = {
+  source: "",
+  "off-screen": "",
+  unknown: "Unknown sound",
+  none: "Nothing sounds",
+};
+
+const named = (label) => label.replaceAll("_", " ");
+const percent = (share) => `${Math.round(100 * share)}%`;
+
+export class View {
+  constructor(elements) {
+    Object.assign(this, elements);
+    this.pen = this.picture.getContext("2d", { alpha: false });
+    this.heat = document.createElement("canvas");
+    this.classes = [];
+    this.hidden = new Set();
+    this.result = null;
+    this.at = 0;
+    this.frozen = false;
+    this.spokenText = "";
+  }
+
+  // The classes that the server knows, each with a box to tick.
+  name(classes, grid) {
+    const same = classes.length === this.classes.length && classes.every((one, at) => one.label === this.classes[at].label);
+    [this.classes, this.grid] = [classes, grid];
+    if (same) return;
+    this.choice.replaceChildren(
+      ...classes.map(({ label }) => {
+        const box = document.createElement("input");
+        box.type = "checkbox";
+        box.checked = true;
+        box.value = label;
+        box.onchange = () => this.choose([label], box.checked);
+        const line = document.createElement("label");
+        line.append(box, named(label));
+        return line;
+      }),
+    );
+  }
+
+  choose(labels, shown) {
+    for (const label of labels) shown ? this.hidden.delete(label) : this.hidden.add(label);
+    for (const box of this.choice.querySelectorAll("input")) box.checked = !this.hidden.has(box.value);
+    this.list();
+  }
+
+  take(result) {
+    if (this.frozen) return;
+    this.result = result;
+    this.at = performance.now();
+    this.list();
+  }
+
+  clear() {
+    this.result = null;
+    this.list();
+  }
+
+  get sources() {
+    return (this.result?.sources ?? []).filter(({ label }) => !this.hidden.has(label));
+  }
+
+  draw(video) {
+    if (this.frozen) return;
+    const { picture, pen } = this;
+    if (picture.width !== video.videoWidth || picture.height !== video.videoHeight) {
+      picture.width = video.videoWidth;
+      picture.height = video.videoHeight;
+    }
+    pen.drawImage(video, 0, 0, picture.width, picture.height);
+    if (performance.now() - this.at > STALE) return;
+    const shown = this.sources.filter((source) => source.on_screen && source.map);
+    for (const source of shown) this.drawHeat(source);
+    const taken = [];
+    for (const source of shown) this.drawName(source, taken);
+  }
+
+  drawHeat({ map, index }) {
+    const [height, width] = this.grid;
+    const color = parseInt(this.classes[index].color.slice(1), 16);
+    const pixels = new ImageData(width, height);
+    map.forEach((level, at) => {
+      const strength = Math.max(0, level / 255 - FLOOR) / (1 - FLOOR);
+      pixels.data.set([color >> 16, (color >> 8) & 255, color & 255, Math.round(255 * STRENGTH * strength)], 4 * at);
+    });
+    this.heat.width = width;
+    this.heat.height = height;
+    this.heat.getContext("2d").putImageData(pixels, 0, 0);
+    this.pen.imageSmoothingEnabled = true;
+    this.pen.imageSmoothingQuality = "high";
+    this.pen.drawImage(this.heat, 0, 0, this.picture.width, this.picture.height);
+  }
+
+  drawName({ label, audio_prob, index, peak }, taken) {
+    const { pen, picture } = this;
+    const unit = Math.max(12, picture.height / 26);
+    const [x, y] = [peak[0] * picture.width, peak[1] * picture.height];
+    pen.lineWidth = unit / 8;
+    pen.strokeStyle = "#fff";
+    pen.beginPath();
+    pen.arc(x, y, unit / 3, 0, 2 * Math.PI);
+    pen.stroke();
+    pen.font = `600 ${unit}px system-ui, sans-serif`;
+    pen.textBaseline = "middle";
+    const text = `${named(label)} ${percent(audio_prob)}`;
+    const [wide, high] = [pen.measureText(text).width + unit, 1.5 * unit];
+    const left = Math.max(0, Math.min(picture.width - wide, x - wide / 2));
+    let top = y - high - unit;
+    if (top < 0) top = Math.min(picture.height - high, y + unit);
+    while (taken.some((box) => Math.abs(box.top - top) < high && left < box.left + box.wide && box.left < left + wide)) top += high;
+    taken.push({ left, top, wide });
+    pen.fillStyle = this.classes[index].color;
+    pen.fillRect(left, top, wide, high);
+    pen.fillStyle = "#000";
+    pen.fillText(text, left + unit / 2, top + high / 2);
+  }
+
+  list() {
+    const { sources } = this;
+    this.fill(this.onScreen, sources.filter((source) => source.on_screen));
+    this.fill(this.offScreen, sources.filter((source) => !source.on_screen));
+    const state = this.result?.state ?? "none";
+    this.state.textContent = STATES[state] ?? "";
+    this.state.dataset.state = state;
+    this.speak(sources);
+  }
+
+  fill(list, sources) {
+    const lines = new Map([...list.children].map((line) => [line.dataset.label, line]));
+    for (const { label, audio_prob, index } of sources) {
+      const line = lines.get(label) ?? this.line(list, label, index);
+      lines.delete(label);
+      line.querySelector("meter").value = audio_prob;
+      line.querySelector("output").textContent = percent(audio_prob);
+    }
+    for (const line of lines.values()) line.remove();
+  }
+
+  line(list, label, index) {
+    const line = document.createElement("li");
+    line.dataset.label = label;
+    line.style.setProperty("--own", this.classes[index].color);
+    const dot = document.createElement("span");
+    dot.className = "dot";
+    dot.textContent = "●";
+    dot.ariaHidden = "true";
+    const name = document.createElement("span");
+    name.append(dot, ` ${named(label)}`);
+    const meter = document.createElement("meter");
+    meter.ariaHidden = "true";
+    line.append(name, document.createElement("output"), meter);
+    list.append(line);
+    return line;
+  }
+
+  // For screen readers: only what changed, not every probability.
+  speak(sources) {
+    const said = sources.map(({ label, on_screen }) => `${named(label)}${on_screen ? "" : ", outside of the picture"}`);
+    const text = said.sort().join("; ") || this.state.textContent;
+    if (text === this.spokenText) return;
+    this.spokenText = text;
+    clearTimeout(this.speaking);
+    this.speaking = setTimeout(() => (this.spoken.textContent = text), 700);
+  }
+}

@@ -1,0 +1,159 @@
+"""What travels over the WebSocket: the browser's messages, checked, and the answers to them.
+
+Upwards, text is JSON ({"type": "hello" | "reset" | "sound-end" | "alive"}) and binary is a header of 16 bytes,
+little-endian, with its content: kind (uint8: 1 a frame, 2 sound), three zero bytes, rate in Hz (uint32: of sound, else
+0), time in seconds (float64, the browser's clock); then a baseline JPEG, or PCM16 mono. Downwards everything is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from avgn.runtime.image import import_cv2
+from avgn.runtime.regions import min_max
+from avgn.runtime.result import Result
+from avgn.runtime.sinks.drawing import color_of
+
+Pixels = npt.NDArray[np.uint8]
+
+VERSION = 1
+HEADER = struct.Struct("<B3xId")
+FRAME, SOUND = 1, 2
+# what browsers' audio contexts run at; any other rate would cost a filter of its own
+RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000)
+MAX_TEXT = 4096
+MAX_SIDE = 1280
+MAX_PIXELS = 1024 * 1024
+LEVELS = 255
+
+# close codes of RFC 6455, and of our own from 4400 on
+UNSUPPORTED, INVALID, POLICY, TOO_BIG, FAILED, FULL = 1003, 1007, 1008, 1009, 1011, 1013
+BAD_CLOCK, NO_TOKEN, IDLE, TOO_FAST = 4400, 4401, 4408, 4429
+
+
+class WireError(Exception):
+    """A message that ends its session: `code` is the WebSocket's close code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """A picture still compressed; `time` in seconds of the browser's clock."""
+
+    time: float
+    jpeg: bytes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sound:
+    """PCM [T] int16 at `rate` Hz whose first sample was captured at `time`."""
+
+    time: float
+    rate: int
+    samples: npt.NDArray[np.int16]
+
+
+def read_binary(data: bytes) -> Frame | Sound:
+    """A binary message; raises WireError for anything that is none."""
+    if len(data) <= HEADER.size:
+        raise WireError(INVALID, f"a binary message has a header of {HEADER.size} bytes and content")
+    kind, rate, time = HEADER.unpack_from(data)
+    if not math.isfinite(time):
+        raise WireError(BAD_CLOCK, "times are finite seconds")
+    body = data[HEADER.size :]
+    if kind == FRAME:
+        return Frame(time=time, jpeg=body)
+    if kind != SOUND:
+        raise WireError(UNSUPPORTED, f"message kind {kind} is not known")
+    if rate not in RATES:
+        raise WireError(UNSUPPORTED, f"sound of {rate} Hz is not taken: use 48000")
+    if len(body) % 2 or len(body) > 2 * rate:
+        raise WireError(INVALID, "sound is PCM16 of at most a second")
+    return Sound(time=time, rate=rate, samples=np.frombuffer(body, "<i2"))
+
+
+def read_text(text: str) -> dict[str, Any]:
+    """A text message: a JSON object with a "type"; raises WireError for anything else."""
+    if len(text) > MAX_TEXT:
+        raise WireError(TOO_BIG, f"text messages have at most {MAX_TEXT} characters")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise WireError(INVALID, "text messages are JSON") from None
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        raise WireError(INVALID, 'text messages are JSON objects with a "type"')
+    return value
+
+
+def decode_jpeg(data: bytes) -> Pixels:
+    """A baseline JPEG as RGB [H, W, 3]. Its size is read before anything is decoded.
+
+    Raises WireError for pictures that are too large, progressive (a small file of them can cost seconds) or broken.
+    """
+    width, height = _jpeg_size(data)
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise WireError(TOO_BIG, f"pictures have at most {MAX_SIDE} pixels a side, {MAX_PIXELS} in all")
+    cv2 = import_cv2()
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        bgr = None
+    if bgr is None or bgr.shape != (height, width, 3):
+        raise WireError(INVALID, "the picture can't be decoded")
+    rgb: Pixels = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """(width, height) from the frame header of a baseline JPEG (ITU-T T.81, B.2.2)."""
+    at = 2
+    if data[:3] != b"\xff\xd8\xff":
+        raise WireError(UNSUPPORTED, "pictures are JPEG")
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+        elif marker in (0xC0, 0xC1):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            if width and height:
+                return width, height
+            break
+        elif 0xC2 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            raise WireError(UNSUPPORTED, "pictures are baseline JPEG")
+        elif marker in (0xD9, 0xDA):
+            break
+        else:
+            at += 2 + max(2, struct.unpack_from(">H", data, at + 2)[0])
+    raise WireError(INVALID, "the picture can't be decoded")
+
+
+def hello(classes: tuple[str, ...], grid: tuple[int, int], engine: str, has_presence: bool) -> str:
+    """The server's first message: what it can name, and in which colours."""
+    colors = ["#{:02x}{:02x}{:02x}".format(*color_of(index)) for index in range(len(classes))]
+    named = [{"label": label, "color": color} for label, color in zip(classes, colors, strict=True)]
+    facts = {"version": VERSION, "classes": named, "grid": list(grid), "engine": engine, "has_presence": has_presence}
+    return json.dumps({"type": "hello", **facts, "max_pixels": MAX_PIXELS})
+
+
+def answer(result: Result, time: float) -> str:
+    """A result line for the browser: `time` is the frame's own, maps are row-major levels 0..255 of their range."""
+    line = result.to_json()
+    for entry, source in zip(line["sources"], result.sources, strict=True):
+        entry["index"] = source.index
+        entry["map"] = None
+        if source.map is not None:
+            entry["map"] = np.rint(LEVELS * min_max(source.map)).astype(int).ravel().tolist()
+            entry["range"] = [round(float(source.map.min()), 5), round(float(source.map.max()), 5)]
+    return json.dumps({"type": "result", **line, "time": time}, allow_nan=False)

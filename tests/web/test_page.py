@@ -1,0 +1,265 @@
+"""The page in a real browser: a fake camera and microphone, dropped files, keys, a phone."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from avgn.runtime import Localizer
+from avgn.scenes import SceneConfig
+from avgn.scenes.scene import Scene, render_scene
+from avgn.scenes.synth import RATE
+from tests.runtime.pairing import FPS, RecordingEngine, write_flash_and_beep
+from tests.web import browser
+
+pytestmark = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
+
+CONFIG = SceneConfig(split="test", sources=(1, 1), silent=(1, 1), off_screen=0.0, size=(640, 480))
+SEED = 4
+# where pictures of the page are kept
+SHOTS = os.environ.get("AVGN_SCREENSHOTS")
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return render_scene(CONFIG, SEED, 0)
+
+
+@pytest.fixture(scope="module")
+def devices(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("devices")
+    camera = browser.write_camera(folder / "scene.y4m", scene.frame)
+    return camera, browser.write_microphone(folder / "scene.wav", scene.audio, RATE)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Localizer:
+    return Localizer.load("tiny", threads=1)
+
+
+@pytest.fixture(scope="module")
+def url(tiny: Localizer) -> Iterator[str]:
+    with browser.serving(tiny) as address:
+        yield address
+
+
+def keep(page: Any, name: str, folder: Path) -> None:
+    page.screenshot(path=str((Path(SHOTS) if SHOTS else folder) / f"{name}.png"))
+
+
+def until(page: Any, condition: str, seconds: float = 20.0) -> None:
+    """Wait for a condition in the page, which lets nobody compile strings: it is asked again and again."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, f"{condition} did not come about in {seconds} s"
+        page.wait_for_timeout(50)
+
+
+def results(page: Any, count: int, seconds: float = 20.0) -> list[dict[str, Any]]:
+    """The next `count` results of the page."""
+    page.evaluate("results.length = 0")
+    until(page, f"results.length >= {count}", seconds)
+    found: list[dict[str, Any]] = page.evaluate("results")
+    return found
+
+
+def pixels(page: Any) -> npt.NDArray[np.int16]:
+    """What the page shows, [H, W, 3]."""
+    data = page.evaluate(
+        "() => new Promise((done) => document.getElementById('picture').toBlob(async (png) =>"
+        " done([...new Uint8Array(await png.arrayBuffer())])))"
+    )
+    image = cv2.imdecode(np.array(data, np.uint8), cv2.IMREAD_COLOR)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.int16)
+
+
+def test_camera_and_microphone(url: str, devices: tuple[Path, Path], scene: Scene, tmp_path: Path) -> None:
+    sounding = next(thing for thing in scene.objects if thing.sounding)
+    assert sounding.mask is not None
+    with browser.chromium(*devices, viewport={"width": 1280, "height": 800}) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url)
+        page.click("#start:enabled")
+        results(page, 45)
+        found = results(page, 60)
+        keep(page, "page", tmp_path)
+        named = [one for one in found if sounding.label in {source["label"] for source in one["sources"]}]
+        assert len(named) >= 0.9 * len(found), (len(named), sounding.label)
+        # the heat's peak lies on the object that sounds
+        height, width = sounding.mask.shape
+        hits = []
+        for one in named:
+            source = next(source for source in one["sources"] if source["label"] == sounding.label)
+            assert source["on_screen"] and max(source["map"]) == 255
+            x, y = source["peak"]
+            hits.append(sounding.mask[int(y * height), int(x * width)])
+        assert np.mean(hits) >= 0.9
+        assert page.inner_text("#on-screen").split("\n")[0].strip("● ").replace(" ", "_") == sounding.label
+        # results come in time: half of a second would be felt
+        assert np.median([one["latency"] for one in found if one["latency"] is not None]) < 0.25
+        # the heat is drawn there, too: the object's pixels change when its class is not shown
+        box = page.locator(f"#classes input[value={sounding.label}]")
+        with_heat = pixels(page)
+        box.uncheck()
+        results(page, 3)
+        change = np.abs(pixels(page) - with_heat).sum(axis=2)
+        assert sounding.label not in page.inner_text("#on-screen")
+        y, x = divmod(int(cv2.blur(change.astype(np.float32), (31, 31)).argmax()), change.shape[1])
+        assert sounding.mask[min(y, height - 1), x] or change[sounding.mask].mean() > 3 * change[~sounding.mask].mean()
+        page.click("#all")
+        results(page, 3)
+        assert sounding.label.replace("_", " ") in page.inner_text("#on-screen")
+        # freeze keeps the picture and the list, while results go on
+        page.click("#freeze")
+        frozen = pixels(page)
+        results(page, 10)
+        assert np.array_equal(frozen, pixels(page)) and page.get_attribute("#freeze", "aria-pressed") == "true"
+        with page.expect_download() as waiting:
+            page.click("#save")
+        saved = tmp_path / "saved.png"
+        waiting.value.save_as(saved)
+        assert waiting.value.suggested_filename.startswith("avgn-")
+        image = cv2.cvtColor(cv2.imread(str(saved)), cv2.COLOR_BGR2RGB)
+        assert image.shape == (480, 640, 3) and np.array_equal(image, frozen)
+        page.click("#freeze")
+        until(page, "parseInt(document.getElementById('fps').textContent) > 5")
+        page.click("#stop")
+        assert page.is_visible("#start") and page.is_disabled("#freeze")
+        # the page needs this server and nothing else
+        assert asked and {urlsplit(one).netloc for one in asked if not one.startswith("blob:")} == {
+            urlsplit(url).netloc
+        }
+
+
+def test_keys_alone(url: str, devices: tuple[Path, Path]) -> None:
+    with browser.chromium(*devices) as page:
+        page.goto(url)
+        page.wait_for_selector("#start:enabled")
+        seen = []
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            seen.append(page.evaluate("document.activeElement.id || document.activeElement.value"))
+            if seen[-1] == "start":
+                break
+        assert seen[-1] == "start"
+        page.keyboard.press("Enter")
+        results(page, 5)
+        page.keyboard.press("f")
+        assert page.get_attribute("#freeze", "aria-pressed") == "true"
+        page.keyboard.press("f")
+        assert page.get_attribute("#freeze", "aria-pressed") == "false"
+        reached = set()
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("document.activeElement.id || document.activeElement.value"))
+        assert {"stop", "freeze", "save", "file", "all", "none"} <= reached
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#start", state="visible")
+
+
+def test_a_phone(url: str, devices: tuple[Path, Path], tmp_path: Path) -> None:
+    phone: dict[str, Any] = {
+        "viewport": {"width": 360, "height": 740},
+        "device_scale_factor": 2,
+        "is_mobile": True,
+        "has_touch": True,
+    }
+    with browser.chromium(*devices, **phone) as page:
+        page.goto(url)
+        page.tap("#start:enabled")
+        results(page, 30)
+        keep(page, "phone", tmp_path)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        for name in ("stop", "freeze", "save"):
+            box = page.locator(f"#{name}").bounding_box()
+            assert box["height"] >= 44 and box["x"] >= 0 and box["x"] + box["width"] <= 360
+        # picture and sources are there without scrolling
+        assert page.locator("#on-screen").bounding_box()["y"] < 740
+
+
+def test_the_sound_of_a_dropped_video(tiny: Localizer, tmp_path: Path) -> None:
+    """A dropped video whose pictures and sound tell the time: each frame has the sound that belongs to it."""
+    clip = write_flash_and_beep(tmp_path / "flash.mp4")
+    engine = RecordingEngine(tiny.engine.info)
+    with browser.serving(Localizer(engine)) as address, browser.chromium() as page:
+        page.goto(address)
+        page.wait_for_selector("#start:enabled")
+        # dropped with the mouse
+        page.evaluate(
+            """async (bytes) => {
+                const file = new File([new Uint8Array(bytes)], 'flash.mp4', {type: 'video/mp4'});
+                const data = new DataTransfer();
+                data.items.add(file);
+                document.getElementById('stage').dispatchEvent(
+                    new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true}));
+            }""",
+            list(clip.read_bytes()),
+        )
+        until(page, "results.length > 20")
+        page.wait_for_selector("#start", state="visible", timeout=20000)
+        assert page.is_disabled("#stop")
+    # the first second: windows are still filling
+    engine.pairs = engine.pairs[FPS:]
+    lags, hop = engine.lags(), engine.info.hop_samples / engine.info.sample_rate
+    assert len(lags) > 50
+    # JPEG levels and the browser's own synchrony: within a frame and a hop of where live windows end
+    late = np.quantile(lags, (0.02, 0.5, 0.98))
+    assert late[0] >= -1 / FPS - 0.02 and late[2] <= hop + 1 / FPS + 0.02, late
+    assert abs(late[1] - hop / 2) <= hop / 2
+
+
+def test_what_a_browser_can_not_play_is_said(url: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(struct.pack(">I4s", 16, b"ftyp") + b"isom" * 50)
+    with browser.chromium() as page:
+        page.goto(url)
+        page.wait_for_selector("#start:enabled")
+        page.set_input_files("#file", str(broken))
+        page.wait_for_selector("#message", state="visible")
+        assert "can't play broken.mp4" in page.inner_text("#message")
+        assert page.is_visible("#start")
+
+
+def test_the_token_and_a_server_that_comes_back(tiny: Localizer, devices: tuple[Path, Path]) -> None:
+    token = "a-token-of-some-length"
+    with browser.chromium(*devices) as page:
+        with browser.serving(tiny, token=token) as address:
+            page.goto(address)
+            page.wait_for_selector("#entrance", state="visible")
+            page.fill("#token", "wrong")
+            page.keyboard.press("Enter")
+            page.wait_for_selector("#message", state="visible")
+            assert "not right" in page.inner_text("#message")
+            page.fill("#token", token)
+            page.keyboard.press("Enter")
+            page.click("#start:enabled")
+            results(page, 10)
+            page.goto("about:blank")
+            page.goto(f"{address}#token={token}")
+            page.click("#start:enabled")
+            results(page, 10)
+        # the server has gone: the page says so and goes on when it is back
+        page.wait_for_selector("#connection[data-state=lost]")
+        port = int(address.rstrip("/").rsplit(":", 1)[1])
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                with browser.serving(tiny, token=token, port=port):
+                    page.wait_for_selector("#connection[data-state=live]", timeout=20000)
+                    results(page, 10)
+                break
+            except AssertionError:
+                # the port may still be taken
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
