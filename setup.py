@@ -24,8 +24,8 @@ SERVE = ["starlette>=0.37", "uvicorn[standard]>=0.30", "prometheus-client>=0.20"
 EXTRAS = {
     "runtime": RUNTIME,
     "cpu": ["onnxruntime>=1.20"],
-    "gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "tensorrt>=10"],
-    "rtx": ["tensorrt-rtx>=1.1"],
+    "gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "tensorrt>=10", "cuda-python>=12.6"],
+    "rtx": ["tensorrt-rtx>=1.1", "cuda-python>=12.6"],
     "openvino": ["openvino>=2025.0"],
     "live": ["sounddevice>=0.4.6"],
     "serve": SERVE,

@@ -107,7 +107,7 @@ def speeds(bundle: Bundle) -> list[dict[str, Any]]:
         (variant.precision, name): load_engine(bundle, variant, name)
         for variant in bundle.variants
         for name, entry in ENGINES.items()
-        if variant.engine in entry.reads and not entry.missing()
+        if variant.engine in entry.reads and entry.obstacle(variant.target) is None
     }
     batch = render_batch(bundle.info, 1)
     times: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in loaded}

@@ -6,21 +6,16 @@ Networks are strongly typed: the precision is in the graph, no builder flag chan
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.metadata
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from avgn.runtime.bundle_schema import TensorSpec
-from avgn.runtime.errors import FailureError, InputError, MissingExtraError
-from avgn.runtime.files import write_whole
+from avgn.runtime.engines.tensorrt_engine import DTYPES, import_library
+from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.files import cache_folder, write_whole
 
-LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "rtx"}
-DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8", "INT64": "int64", "INT32": "int32", "BOOL": "bool"}
 Report = Callable[[str], None]
 
 
@@ -52,10 +47,7 @@ def load_library(name: str) -> Any:
                 "format tensorrt builds an engine on the GPU that it is for and this machine has none: use "
                 "--format tensorrt-rtx, which builds without a GPU, or export on the target machine"
             )
-    try:
-        return importlib.import_module(LIBRARIES[name])
-    except ImportError:
-        raise MissingExtraError(LIBRARIES[name], EXTRAS[name]) from None
+    return import_library(name)
 
 
 def capability(library: Any, text: str) -> Any:
@@ -188,14 +180,6 @@ def _logger(library: Any) -> Any:
                 self.errors.append(" ".join(message.split()))
 
     return Logger()
-
-
-def cache_folder() -> Path:
-    """Where built engines are kept: AVGN_CACHE, else the user's cache folder."""
-    given = os.environ.get("AVGN_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avgn"
 
 
 def _cache_file(name: str, library: Any, graph: Path, profile: Profile, compute_capability: str | None) -> Path:

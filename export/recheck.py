@@ -30,7 +30,11 @@ def recheck(
     before = accuracy(core, manifest) if manifest else None
     rows: list[Row] = []
     for variant in loaded.info.variants:
-        names = [name for name, entry in ENGINES.items() if variant.engine in entry.reads and not entry.missing()]
+        names = [
+            name
+            for name, entry in ENGINES.items()
+            if variant.engine in entry.reads and entry.obstacle(variant.target) is None
+        ]
         facts = {"precision": variant.precision, "target": variant.target}
         for name in names:
             engine = load_engine(loaded, variant, name)

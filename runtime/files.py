@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and where those that can be made again are kept."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from avgn.runtime.errors import InputError
+
+
+def cache_folder() -> Path:
+    """Where engines built or verified here are kept: AVGN_CACHE, else the user's cache folder."""
+    given = os.environ.get("AVGN_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avgn"
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes, kind: str = "file") -> Path:

@@ -64,11 +64,13 @@ class LivePipeline:
         *,
         decision: DecisionConfig | None = None,
         on_state: Callable[[StateChange], None] | None = None,
+        on_audio: Callable[[AudioBlock], None] | None = None,
         max_wait: float = 0.25,
     ) -> None:
         """`engine`: one of its own, or a MultiStream that pipelines share (then `decision` is the MultiStream's).
 
-        `sinks` are called with (result, rgb) in frame order from one thread; `on_state` from the capture thread.
+        `sinks` are called with (result, rgb) in frame order from one thread; `on_state` and `on_audio` from the capture
+        thread.
         """
         self.source = source
         self.stats = LiveStats()
@@ -76,6 +78,7 @@ class LivePipeline:
         self.reason = ""
         self._sinks = tuple(sinks)
         self._on_state = on_state
+        self._on_audio = on_audio
         self._owned = not isinstance(engine, MultiStream)
         self._multi = engine if isinstance(engine, MultiStream) else MultiStream(engine, decision=decision)
         self._handle = self._multi.open(self._take, name=source.name, max_wait=max_wait)
@@ -147,6 +150,8 @@ class LivePipeline:
                 elif isinstance(event, AudioBlock):
                     self.stats.audio_seconds += len(event.samples) / event.rate
                     self._handle.push_audio(event.samples, event.rate, event.time)
+                    if self._on_audio is not None:
+                        self._on_audio(event)
                 elif isinstance(event, AudioEnd):
                     self._handle.end_audio()
             if not self._stopping:

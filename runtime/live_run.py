@@ -18,11 +18,16 @@ from avgn.runtime.result import Result
 from avgn.runtime.sinks import Sink
 from avgn.runtime.sinks.events import EventsWriter
 from avgn.runtime.sinks.jsonl import JsonLinesWriter
+from avgn.runtime.sinks.overlay import LiveOverlay
+from avgn.runtime.sinks.window import Window
 from avgn.runtime.sources import Source, StateChange
 from avgn.runtime.sources.url import UrlSource
 
 STDOUT = "-"
 ATTEMPTS = 5
+# seconds between two looks at whether the run has ended, and between two updates of a window
+POLL = 0.5
+POLL_WINDOW = 0.015
 
 
 def localize_live(
@@ -31,6 +36,8 @@ def localize_live(
     *,
     json_path: str | os.PathLike[str] | None = None,
     csv_path: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    show: bool = False,
     seconds: float | None = None,
     backend: str = "auto",
     precision: str | None = None,
@@ -39,8 +46,9 @@ def localize_live(
 ) -> LiveStats:
     """Localize a live source until it ends, `seconds` have passed or the user interrupts; outputs are finished then.
 
-    `json_path` "-" writes result lines to standard output as they come. Raises InputError for anything given that
-    can't be used, FailureError when an address was never reached.
+    `output`: overlay MP4 with the sound; `show`: a window, whose closing ends the run; `json_path` "-" writes result
+    lines to standard output as they come. Raises InputError for anything given that can't be used, FailureError when an
+    address was never reached.
     """
     if seconds is not None and not seconds > 0:
         raise InputError(f"--seconds must be above 0, got {seconds}: leave it out to go on until interrupted")
@@ -48,6 +56,8 @@ def localize_live(
     localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
     live = UrlSource(source, attempts=ATTEMPTS) if isinstance(source, str) else source
     writers: list[Sink] = []
+    window: Window | None = None
+    overlay: LiveOverlay | None = None
     last = StateChange(state="connecting")
 
     def follow(change: StateChange) -> None:
@@ -60,16 +70,27 @@ def localize_live(
             writers.append(JsonLinesWriter(json_path))
         if csv_path is not None:
             writers.append(EventsWriter(csv_path))
+        if output is not None:
+            overlay = LiveOverlay(output)
+            writers.append(overlay)
         sinks: list[ResultSink] = [*writers]
+        if show:
+            window = Window(f"avgn: {live.name}")
+            sinks.append(window)
         if json_path is not None and os.fspath(json_path) == STDOUT:
             sinks.append(_print)
-        with LivePipeline(live, localizer.engine, sinks, on_state=follow) as pipeline:
+        hear = None if overlay is None else overlay.hear
+        with LivePipeline(live, localizer.engine, sinks, on_state=follow, on_audio=hear) as pipeline:
             deadline = None if seconds is None else clock.monotonic() + seconds
             with suppress(KeyboardInterrupt):
                 while deadline is None or clock.monotonic() < deadline:
-                    left = 0.5 if deadline is None else min(0.5, max(0.01, deadline - clock.monotonic()))
-                    if pipeline.wait(left):
+                    left = POLL if window is None else POLL_WINDOW
+                    if deadline is not None:
+                        left = min(left, max(0.01, deadline - clock.monotonic()))
+                    if pipeline.wait(left) or (window is not None and not window.update()):
                         break
+        if window is not None:
+            window.close()
         if not pipeline.stats.frames and last.reason:
             raise FailureError(f"{live.name} gave nothing ({last.reason}): check the address and that it is sending")
         for writer in writers:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from avgn.runtime.audio import to_float
 from avgn.runtime.errors import InputError, MissingExtraError
+from avgn.runtime.trace import record
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -149,7 +150,9 @@ class MediaFile:
                 time = 0.0 if last is None else last + 1 / self.info.fps
             rgb = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
             rgb = np.ascontiguousarray(rgb)
-            yield VideoFrame(rgb=rgb, time=time, ms=1000 * (clock.perf_counter() - begin))
+            end = clock.perf_counter()
+            record("decode", begin, end)
+            yield VideoFrame(rgb=rgb, time=time, ms=1000 * (end - begin))
             begin, last = clock.perf_counter(), time
 
     def audio(self, *, counted: bool = True) -> Iterator[AudioBlock]:

@@ -1,10 +1,12 @@
-"""Stages of the runtime as NVTX ranges, timed."""
+"""Stages of the runtime as NVTX ranges, timed, and on the time line where one is written."""
 
 from __future__ import annotations
 
 import time
 from functools import lru_cache
 from types import ModuleType, TracebackType
+
+from avgn.runtime.trace import record
 
 
 @lru_cache(maxsize=1)
@@ -34,7 +36,9 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.ms = 1000 * (time.perf_counter() - self._start)
+        end = time.perf_counter()
+        self.ms = 1000 * (end - self._start)
+        record(self.name, self._start, end)
         if (library := _library()) is not None:
             library.pop_range()
 

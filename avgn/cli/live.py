@@ -29,6 +29,8 @@ def localize(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--camera-size", type=str | None, default=None, help="WIDTHxHEIGHT to ask the camera for")
     parser.add_argument("--camera-fps", type=float | None, default=None, help="frames a second to ask the camera for")
+    parser.add_argument("--show", action="store_true", help="live sources: a window; Escape or q ends the run")
+    parser.add_argument("--profile", type=str | None, default=None, help="write every stage's times as a Chrome trace")
     parser.add_argument("--audio", type=str | None, default=None, help="take the sound from this file")
     parser.add_argument("--backend", type=str, default="auto")
     parser.add_argument("--precision", type=str | None, default=None)
@@ -37,27 +39,32 @@ def localize(argv: Sequence[str]) -> None:
     from avgn.runtime.localize import localize_file
     from avgn.runtime.sources.devices import is_camera
     from avgn.runtime.sources.url import is_url
+    from avgn.runtime.trace import tracing
 
     for name in () if is_camera(args.video) else ("microphone", "camera_size", "camera_fps"):
         if getattr(args, name) is not None:
             raise InputError(f"--{name.replace('_', '-')} goes with a camera: give camera:0 in place of {args.video}")
     if is_url(args.video) or is_camera(args.video):
-        _localize_live(args)
+        with tracing(args.profile):
+            _localize_live(args)
         return
     if args.seconds is not None:
         raise InputError("--seconds ends a live source: leave it out for a file")
-    summary = localize_file(
-        args.bundle,
-        args.video,
-        output=args.output,
-        json_path=args.json,
-        csv_path=args.csv,
-        audio=args.audio,
-        backend=args.backend,
-        precision=args.precision,
-        threads=args.threads,
-        show_progress=sys.stderr.isatty(),
-    )
+    if args.show:
+        raise InputError("--show is for live sources: write a file's overlay with --output and play it")
+    with tracing(args.profile):
+        summary = localize_file(
+            args.bundle,
+            args.video,
+            output=args.output,
+            json_path=args.json,
+            csv_path=args.csv,
+            audio=args.audio,
+            backend=args.backend,
+            precision=args.precision,
+            threads=args.threads,
+            show_progress=sys.stderr.isatty(),
+        )
     for warning in summary.warnings:
         print(f"avgn: {warning}", file=sys.stderr)
     print("\n".join(summary.lines()))
@@ -67,9 +74,8 @@ def _localize_live(args: Any) -> None:
     from avgn.runtime.live_run import localize_live, stats_lines
     from avgn.runtime.sources.devices import PREFIX, CameraSource, is_camera
 
-    for name in ("output", "audio"):
-        if getattr(args, name) is not None:
-            raise InputError(f"--{name} is for video files: leave it out for the stream {args.video}")
+    if args.audio is not None:
+        raise InputError(f"--audio is for video files: leave it out for the stream {args.video}")
     source: str | CameraSource = args.video
     if is_camera(args.video):
         microphone = args.microphone
@@ -85,6 +91,8 @@ def _localize_live(args: Any) -> None:
         source,
         json_path=args.json,
         csv_path=args.csv,
+        output=args.output,
+        show=args.show,
         seconds=args.seconds,
         backend=args.backend,
         precision=args.precision,

@@ -12,6 +12,7 @@ from typing import Any
 
 from avgn.runtime.bundle import Bundle, Variant
 from avgn.runtime.engines.base import Engine
+from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.errors import InputError, MissingExtraError
 
 __all__ = ["ENGINES", "Engine", "EngineEntry", "choose_engine", "load_engine"]
@@ -26,13 +27,17 @@ class EngineEntry:
     """Where an engine lives and which variants (by their `engine` field) it can run.
 
     `factory` is "module:callable" for `callable(bundle, variant, **options) -> Engine`; `requires` is the module
-    whose presence makes the engine usable and `extra` the extra that installs it.
+    whose presence makes the engine usable and `extra` the extra that installs it. `gpu` engines need an NVIDIA GPU,
+    `provider` is what onnxruntime must have been built with. Engines that are not `automatic` are used when asked for.
     """
 
     factory: str
     requires: str
     extra: str
     reads: tuple[str, ...]
+    gpu: bool = False
+    provider: str | None = None
+    automatic: bool = True
 
     def missing(self) -> bool:
         """True when the engine's library is not installed."""
@@ -41,9 +46,57 @@ class EngineEntry:
         except (ImportError, ValueError):
             return True
 
+    def obstacle(self, target: str = "any") -> str | None:
+        """Why the engine can't run variants for `target` on this machine, or None."""
+        if self.missing():
+            return f"{self.requires} is not installed: pip install 'avgn[{self.extra}]'"
+        if self.gpu:
+            if isinstance(gpu := find_gpu(), str):
+                return gpu
+            if target.startswith("sm_") and target != gpu.target:
+                return f"built for {target}, this GPU ({gpu.name}) is {gpu.target}"
+        if self.provider is not None:
+            import onnxruntime
+
+            if self.provider not in onnxruntime.get_available_providers():
+                return f"this onnxruntime has no {self.provider}: pip install 'avgn[gpu]' in place of avgn[cpu]"
+        return None
+
 
 # in the order in which backend="auto" tries them
 ENGINES: dict[str, EngineEntry] = {
+    "tensorrt": EngineEntry(
+        factory="avgn.runtime.engines.tensorrt_engine:TensorRtEngine",
+        requires="tensorrt",
+        extra="gpu",
+        reads=("tensorrt",),
+        gpu=True,
+    ),
+    "tensorrt-rtx": EngineEntry(
+        factory="avgn.runtime.engines.tensorrt_engine:TensorRtRtxEngine",
+        requires="tensorrt_rtx",
+        extra="rtx",
+        reads=("tensorrt-rtx",),
+        gpu=True,
+    ),
+    "onnxruntime-cuda": EngineEntry(
+        factory="avgn.runtime.engines.onnxruntime_gpu:CudaEngine",
+        requires="onnxruntime",
+        extra="gpu",
+        reads=("onnxruntime",),
+        gpu=True,
+        provider="CUDAExecutionProvider",
+    ),
+    # it builds engines at the first load, for minutes
+    "onnxruntime-tensorrt": EngineEntry(
+        factory="avgn.runtime.engines.onnxruntime_gpu:TensorRtProviderEngine",
+        requires="onnxruntime",
+        extra="gpu",
+        reads=("onnxruntime",),
+        gpu=True,
+        provider="TensorrtExecutionProvider",
+        automatic=False,
+    ),
     "onnxruntime": EngineEntry(
         factory="avgn.runtime.engines.onnxruntime_engine:OnnxRuntimeEngine",
         requires="onnxruntime",
@@ -62,27 +115,53 @@ ENGINES: dict[str, EngineEntry] = {
 def choose_engine(bundle: Bundle, backend: str = "auto", precision: str | None = None, **options: Any) -> Engine:
     """Load a bundle's graphs into an engine, and say in one log line which and why.
 
-    Options go to the engine (`threads=` for onnxruntime). Raises InputError for an unknown backend or a precision
-    that the bundle does not hold, MissingExtraError when the engine's library is not installed.
+    Options go to the engine (`threads=` for those that compute on the CPU). Raises InputError for an unknown backend,
+    one that can't run on this machine or a precision that the bundle does not hold, MissingExtraError when the
+    engine's library is not installed, FailureError for an engine that differs from its ONNX graphs.
     """
     if backend != "auto" and backend not in ENGINES:
         raise InputError(f"backend {backend!r} is not known: choose auto or one of {', '.join(ENGINES)}")
-    names = list(ENGINES) if backend == "auto" else [backend]
+    names = [name for name, entry in ENGINES.items() if entry.automatic] if backend == "auto" else [backend]
     fitting = [(name, variant) for name in names for variant in _fitting(bundle, ENGINES[name], precision)]
     if not fitting:
         held = ", ".join(sorted({f"{v.precision} for {v.engine}" for v in bundle.info.variants}))
         wanted = f"{precision or 'any precision'} for {backend}"
         raise InputError(f"bundle {bundle.path} holds no variant with {wanted}: choose one of these: {held}")
-    installed = [(name, variant) for name, variant in fitting if not ENGINES[name].missing()]
-    if not installed:
-        entry = ENGINES[fitting[0][0]]
+    obstacles: dict[str, str] = {}
+    usable: list[tuple[str, Variant]] = []
+    for name, variant in fitting:
+        if (obstacle := ENGINES[name].obstacle(variant.target)) is None:
+            usable.append((name, variant))
+        else:
+            obstacles.setdefault(name, obstacle)
+    if not usable:
+        if backend != "auto" and not ENGINES[backend].missing():
+            raise InputError(f"backend {backend} can't be used: {obstacles[backend]}")
+        # what anybody can install comes last in line
+        entry = ENGINES[next((name for name in obstacles if not ENGINES[name].gpu), next(iter(obstacles)))]
         raise MissingExtraError(entry.requires, entry.extra)
     check_installation()
-    name, variant = installed[0]
+    name, variant = usable[0]
     engine = load_engine(bundle, variant, name, **options)
-    why = "asked for" if backend != "auto" else f"first installed of {', '.join(dict.fromkeys(n for n, _ in fitting))}"
-    log.info("engine %s with %s graphs of %s (%s)", engine.name, variant.precision, bundle.path, why)
+    if variant.verified is None and variant.engine != "onnxruntime":
+        check_unverified(bundle, variant, engine)
+    why = "asked for" if backend != "auto" else "the first that can run here"
+    passed = "".join(f"; {each}: {obstacle}" for each, obstacle in obstacles.items() if each not in dict(usable))
+    log.info("engine %s with %s graphs of %s (%s%s)", engine.name, variant.precision, bundle.path, why, passed)
     return engine
+
+
+def check_unverified(bundle: Bundle, variant: Variant, engine: Engine) -> None:
+    """Compare an engine that could not run where it was exported with its ONNX graphs, on the CPU.
+
+    Raises FailureError when they differ, InputError for a bundle without those graphs.
+    """
+    from avgn.runtime.engines import first_load
+
+    parent = load_engine(bundle, first_load.parent_of(bundle, variant), "onnxruntime")
+    measured = first_load.check_first_load(bundle, variant, engine, parent)
+    if measured is not None:
+        log.info("engine %s agrees with its ONNX graphs here: %s", engine.name, measured)
 
 
 def load_engine(bundle: Bundle, variant: Variant, name: str, **options: Any) -> Engine:

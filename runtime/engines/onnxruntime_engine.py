@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,21 +19,28 @@ Floats = npt.NDArray[np.float32]
 DTYPES = {"float": "float32", "float16": "float16", "uint8": "uint8", "int64": "int64", "int32": "int32"}
 
 
+def import_onnxruntime() -> ModuleType:
+    """onnxruntime; raises MissingExtraError when it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "cpu") from None
+    module: ModuleType = onnxruntime
+    return module
+
+
 class OnnxRuntimeEngine(GraphEngine):
     """Runs a variant's ONNX graphs; sessions are thread-safe, so one engine serves many streams."""
 
     def __init__(
-        self, bundle: Bundle, variant: Variant, *, threads: int | None = None, providers: Sequence[str] | None = None
+        self, bundle: Bundle, variant: Variant, *, threads: int | None = None, providers: Sequence[Any] | None = None
     ) -> None:
         """Load both graphs.
 
         `threads`: per graph, default the physical cores. Raises MissingExtraError without onnxruntime, InputError for
         a graph that can't be loaded or whose tensors are not those of bundle.json.
         """
-        try:
-            import onnxruntime
-        except ImportError:
-            raise MissingExtraError("onnxruntime", "cpu") from None
+        onnxruntime = import_onnxruntime()
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}: leave it out to use all physical cores")
         options = onnxruntime.SessionOptions()

@@ -1,150 +1,100 @@
-"""The overlay video: H.264 in MP4, with the input's timestamps and its own sound."""
+"""The overlay video: pictures with their results drawn on them, and the sound that they were heard with."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from avgn.runtime.errors import InputError
-from avgn.runtime.image import import_cv2
-from avgn.runtime.media import MediaFile, import_av
+from avgn.runtime.media import AudioBlock, MediaFile
 from avgn.runtime.nvtx import stage
 from avgn.runtime.result import Result
 from avgn.runtime.sinks.drawing import draw_result
-from avgn.runtime.sinks.partial import prepare_output, write_error
-from avgn.runtime.sinks.sound import SoundTrack
+from avgn.runtime.sinks.partial import prepare_output
+from avgn.runtime.sinks.sound import LiveSound, SoundTrack
+from avgn.runtime.sinks.video_file import VideoFile
 
 Pixels = npt.NDArray[np.uint8]
 
-TICKS = 90000
-BT601 = 6
-LARGE = 1280 * 720
+# what a live picture is told to last where nothing follows it
+LIVE_FPS = 30.0
 
 
 class OverlayWriter:
-    """Draws results on their frames and writes them as a video with the sound of `media`.
+    """Draws results on the frames of `media` and writes them with its timestamps and its own sound.
 
-    `preset` is x264's, by default a faster one for pictures above 1280x720.
-    The file is written beside its place and renamed by `close`. Raises InputError when it can't be written.
-    `draw_ms` and `encode_ms` hold the time spent so far.
+    Raises InputError when the file can't be written. `draw_ms` and `encode_ms` hold the time spent so far.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], media: MediaFile, *, crf: int = 21, preset: str | None = None
     ) -> None:
-        av = import_av()
-        self.path = Path(path)
         self.draw_ms = 0.0
         self.encode_ms = 0.0
-        self._partial = prepare_output(path, media.path, media.audio_path)
-        self._width = media.info.width + media.info.width % 2
-        self._height = media.info.height + media.info.height % 2
-        preset = preset or ("veryfast" if self._width * self._height <= LARGE else "ultrafast")
-        self._last = -1
-        self._interval = max(1, round(TICKS / media.info.fps))
-        try:
-            self._container: Any = av.open(str(self._partial), "w", format="mp4")
-            fps = Fraction(media.info.fps).limit_denominator(1001)
-            self._stream = self._container.add_stream("libx264", rate=fps)
-            self._stream.width, self._stream.height = self._width, self._height
-            self._stream.pix_fmt = "yuv420p"
-            self._stream.codec_context.time_base = Fraction(1, TICKS)
-            self._stream.codec_context.colorspace = BT601
-            self._stream.options = {"crf": str(crf), "preset": preset}
-            self._sound = SoundTrack(media, self._container)
-        except (av.FFmpegError, OSError) as error:
-            self.abort()
-            raise write_error(self.path, error) from None
-        except InputError:
-            self.abort()
-            raise
+        self._file = VideoFile(
+            path,
+            (media.info.height, media.info.width),
+            media.info.fps,
+            lambda container: SoundTrack(media, container),
+            inputs=(media.path, media.audio_path),
+            crf=crf,
+            preset=preset,
+        )
 
     def __call__(self, result: Result, rgb: Pixels) -> None:
-        av = import_av()
         with stage("draw") as drawing:
-            picture = self._fit(draw_result(rgb, result))
-        self.draw_ms += drawing.ms
-        # a frame before zero or with a repeated time moves to the next free tick
-        ticks = max(self._last + 1, round(result.time * TICKS))
+            picture = draw_result(rgb, result)
         with stage("encode") as encoding:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = ticks, Fraction(1, TICKS)
-            try:
-                self._mux(self._stream.encode(frame))
-                self._sound.write_until(ticks / TICKS)
-            except (av.FFmpegError, OSError) as error:
-                self.abort()
-                raise write_error(self.path, error) from None
+            self._file.write(picture, result.time)
+        self.draw_ms += drawing.ms
         self.encode_ms += encoding.ms
-        self._last = ticks
 
     def close(self, *, interrupted: bool = False) -> None:
         """Finish the file; after an interrupt the sound ends with the last frame."""
-        av = import_av()
-        if self._container is None:
-            return
-        if self._last < 0:
-            self.abort()
-            return
-        try:
-            self._mux(self._stream.encode(None))
-            self._sound.write_until((self._last + self._interval) / TICKS if interrupted else None)
-            self._container.close()
-            self._container = None
-            if not _has_trailer(self._partial):
-                raise OSError(28, os.strerror(28))
-            self._partial.replace(self.path)
-        except (av.FFmpegError, OSError) as error:
-            self.abort()
-            raise write_error(self.path, error) from None
+        self._file.close(interrupted=interrupted)
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        container, self._container = getattr(self, "_container", None), None
-        if container is not None:
-            with suppress(Exception):
-                container.close()
+        self._file.abort()
+
+
+class LiveOverlay:
+    """The same for a live source, whose size and sound are known when they come: `hear` takes the sound.
+
+    Raises InputError when the file can't be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._partial = prepare_output(path)
+        self._sound = LiveSound()
+        self._file: VideoFile | None = None
+
+    def hear(self, block: AudioBlock) -> None:
+        """Take a block of sound; from any thread."""
+        self._sound.push(block)
+
+    def __call__(self, result: Result, rgb: Pixels) -> None:
+        if self._file is None:
+            height, width = rgb.shape[:2]
+            self._file = VideoFile(self._path, (height, width), LIVE_FPS, self._sound.attach)
+        with stage("draw"):
+            picture = draw_result(rgb, result)
+        with stage("encode"):
+            self._file.write(picture, result.time)
+
+    def close(self, *, interrupted: bool = False) -> None:
+        """Finish the file; a source that gave nothing leaves none."""
+        if self._file is None:
+            self.abort()
+        else:
+            # a live sound ends with its pictures
+            self._file.close(interrupted=True)
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        if self._file is not None:
+            self._file.abort()
         self._partial.unlink(missing_ok=True)
-
-    def _mux(self, packets: list[Any]) -> None:
-        for packet in packets:
-            if not packet.duration:
-                packet.duration = self._interval
-            self._container.mux(packet)
-
-    def _fit(self, picture: Pixels) -> Pixels:
-        """The picture at the video's size: even, and the same when the input changes its size on the way."""
-        height, width = picture.shape[:2]
-        if (height, width) == (self._height, self._width):
-            return picture
-        cv2 = import_cv2()
-        if self._height - height in (0, 1) and self._width - width in (0, 1):
-            padded: Pixels = cv2.copyMakeBorder(
-                picture, 0, self._height - height, 0, self._width - width, cv2.BORDER_REPLICATE
-            )
-            return padded
-        resized: Pixels = cv2.resize(picture, (self._width, self._height), interpolation=cv2.INTER_AREA)
-        return resized
-
-
-def _has_trailer(path: Path) -> bool:
-    """True when the boxes of an MP4 fill the file exactly and its index (moov) is among them."""
-    size, at, found = path.stat().st_size, 0, False
-    with path.open("rb") as file:
-        while at + 8 <= size:
-            file.seek(at)
-            head = file.read(16)
-            length = int.from_bytes(head[:4], "big")
-            if length == 1:
-                length = int.from_bytes(head[8:16], "big")
-            if length < 8:
-                return False
-            found = found or head[4:8] == b"moov"
-            at += length
-    return found and at == size

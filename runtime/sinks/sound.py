@@ -5,18 +5,22 @@ Packets are copied where the codec fits MP4; anything else is encoded to AAC wit
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from avgn.runtime.clock import AudioClock
 from avgn.runtime.media import AudioBlock, MediaFile, audio_stream, container_zero, import_av, open_container
 
 FITS_MP4 = {"aac", "mp3", "mp3float", "opus", "libopus", "ac3", "eac3", "alac"}
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 LAYOUTS = {1: "mono", 2: "stereo"}
 TOLERANCE = 0.01
+LIVE_RATE = 48_000
+LIVE_PIECE = 1024
 
 
 class SoundTrack:
@@ -79,6 +83,48 @@ class SoundTrack:
                 position += len(samples)
             yield position / block.rate
         self._output.mux(target.encode(None))
+
+
+class LiveSound:
+    """The sound of a live source, mono at 48 kHz: it comes from one thread while another writes the pictures."""
+
+    def __init__(self) -> None:
+        self._clock = AudioClock(LIVE_RATE)
+        self._lock = threading.Lock()
+        self._output: Any = None
+        self._target: Any = None
+        self._position = 0
+
+    def push(self, block: AudioBlock) -> None:
+        """Take a block; gaps before it become silence."""
+        with self._lock:
+            self._clock.push(block.samples, block.rate, block.time)
+            if self._target is None:
+                # pictures may never come
+                self._clock.forget(self._clock.end - LIVE_RATE)
+
+    def attach(self, output: Any) -> LiveSound:
+        """Add the stream to an output container; without any sound so far there is none."""
+        with self._lock:
+            self._output = output
+            if self._clock.end:
+                self._target = output.add_stream("aac", rate=LIVE_RATE, layout="mono")
+        return self
+
+    def write_until(self, time: float | None) -> None:
+        """Write up to `time` seconds, as far as the sound has come; what is late by over a second is silence."""
+        if self._target is None:
+            return
+        with self._lock:
+            here = self._clock.end
+            limit = here if time is None else min(round(time * LIVE_RATE), max(here, round((time - 1) * LIVE_RATE)))
+            pieces = []
+            for first in range(self._position, limit - LIVE_PIECE + 1, LIVE_PIECE):
+                pieces.append((first, self._clock.window(first, LIVE_PIECE)))
+                self._position = first + LIVE_PIECE
+            self._clock.forget(self._position)
+        for first, samples in pieces:
+            self._output.mux(self._target.encode(_frame(samples[:, None], 1, LIVE_RATE, first)))
 
 
 def _contiguous(block: AudioBlock, position: int) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:

@@ -14,6 +14,8 @@ import numpy as np
 from avgn.runtime.audio import to_float
 from avgn.runtime.errors import InputError
 from avgn.runtime.media import AudioBlock, VideoFrame, audio_stream, import_av
+from avgn.runtime.memory import give_back
+from avgn.runtime.nvtx import stage
 from avgn.runtime.sources import LiveEvent, StateChange
 
 log = logging.getLogger("avgn.runtime")
@@ -97,6 +99,7 @@ class UrlSource:
                     yield StateChange(state="ended", reason=reason)
                     return
             self.losses += delivered
+            give_back()
             yield StateChange(state="lost", reason=reason)
             # chance keeps many clients of one camera from knocking together
             self._closed.wait(wait * random.uniform(0.7, 1.3))
@@ -120,7 +123,8 @@ class UrlSource:
                 if packet is None:
                     return
                 try:
-                    frames = packet.decode()
+                    with stage("decode"):
+                        frames = packet.decode()
                 except av.FFmpegError:
                     self.corrupt += 1
                     continue
@@ -135,9 +139,10 @@ class UrlSource:
             return None
         time = times.of(float(frame.pts * frame.time_base), kind)
         if kind == "video":
-            begin = clock.perf_counter()
-            rgb = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
-            return VideoFrame(rgb=rgb, time=time, ms=1000 * (clock.perf_counter() - begin), captured=clock.monotonic())
+            captured = clock.monotonic()
+            with stage("convert") as timer:
+                rgb = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+            return VideoFrame(rgb=rgb, time=time, ms=timer.ms, captured=captured)
         samples = frame.to_ndarray()
         samples = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
         return AudioBlock(samples=to_float(samples), rate=frame.sample_rate, time=time) if samples.size else None

@@ -16,6 +16,7 @@ import avgn
 from avgn.runtime import Bundle, InputError, Localizer, write_bundle_info
 from avgn.runtime.bundle import BUNDLE_FILE, from_json, to_json
 from avgn.runtime.decision import DecisionConfig
+from avgn.runtime.engines.gpu import find_gpu
 from tests.runtime.graphs import CLASSES, GRID, IMAGE_SIZE, bundle_info, write_bundle
 
 
@@ -153,7 +154,7 @@ def test_unknown_decision_override(folder: Path) -> None:
 
 
 def test_unknown_backend_and_precision(folder: Path) -> None:
-    with pytest.raises(InputError, match="backend 'magic' is not known: choose auto or one of onnxruntime"):
+    with pytest.raises(InputError, match="backend 'magic' is not known: choose auto or one of tensorrt, "):
         Localizer.load(folder, backend="magic")
     with pytest.raises(InputError, match="holds no variant with fp16 for auto: choose one of these: fp32 for"):
         Localizer.load(folder, precision="fp16")
@@ -195,9 +196,12 @@ def test_the_choice_of_engine_is_one_log_line(folder: Path, caplog: pytest.LogCa
     with caplog.at_level("INFO", "avgn.runtime"):
         Localizer.load(folder)
     (record,) = caplog.records
-    assert (
-        record.message == f"engine onnxruntime with fp32 graphs of {folder} (first installed of onnxruntime, openvino)"
-    )
+    said = record.message
+    if isinstance(missing := find_gpu(), str):
+        assert said.startswith(f"engine onnxruntime with fp32 graphs of {folder} (the first that can run here; ")
+        assert f"onnxruntime-cuda: {missing}" in said
+    else:
+        assert "fp32 graphs of" in said
 
 
 def test_the_shipped_name() -> None:

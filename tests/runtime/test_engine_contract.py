@@ -1,0 +1,218 @@
+"""What every engine owes its callers. Those that need a GPU are skipped without one; `make gpu` runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avgn.runtime import Bundle, FailureError, InputError
+from avgn.runtime.bundle import Variant
+from avgn.runtime.engines import ENGINES, Engine, check_unverified, choose_engine, load_engine
+from avgn.runtime.engines.first_load import check_first_load, compare_engines, parent_of, probes
+from avgn.runtime.engines.gpu import find_gpu
+from avgn.runtime.engines.onnxruntime_gpu import BoundEngine
+
+# a bundle with TensorRT engines for this machine, exported by `make gpu`
+GPU_BUNDLE = os.environ.get("AVGN_GPU_BUNDLE")
+BOUND = "onnxruntime, bound"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVGN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle.load(GPU_BUNDLE or "tiny")
+
+
+@pytest.fixture(scope="module")
+def reference(bundle: Bundle) -> Engine:
+    return choose_engine(bundle, "onnxruntime", "fp32")
+
+
+@pytest.fixture(scope="module", params=[*ENGINES, BOUND])
+def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
+    if request.param == BOUND:
+        # the code of the GPU engine with buffers of the CPU
+        yield BoundEngine(bundle, parent_of(bundle, fp32(bundle)))
+        return
+    entry = ENGINES[request.param]
+    if (obstacle := entry.obstacle()) is not None:
+        pytest.skip(f"{request.param}: {obstacle}")
+    held = [v for v in bundle.variants if v.engine in entry.reads and v.precision == "fp32"]
+    if not held:
+        pytest.skip(f"{request.param}: {bundle.path} holds no engine for it; make gpu exports one")
+    yield load_engine(bundle, held[0], request.param)
+
+
+def fp32(bundle: Bundle) -> Variant:
+    return next(variant for variant in bundle.variants if variant.precision == "fp32")
+
+
+def test_it_agrees_with_the_graphs(engine: Engine, reference: Engine) -> None:
+    measured = compare_engines(engine, reference)
+    assert measured["cosine_maps"] >= 0.9999 and measured["max_abs_prob"] <= 1e-3, measured
+
+
+def test_names_shapes_and_dtypes(engine: Engine, bundle: Bundle) -> None:
+    assert isinstance(engine, Engine) and engine.name and engine.info.classes == bundle.classes
+    waveform, image = probes(engine.info)
+    count = len(bundle.classes)
+    for batch in (1, 3):
+        heard = engine.run_audio(waveform[:batch])
+        assert list(heard) == ["sources", "audio_prob"]
+        assert heard["sources"].shape[:2] == heard["audio_prob"].shape == (batch, count)
+        seen = engine.run_image(image[:batch], heard["sources"])
+        assert list(seen) == ["maps", "visual_prob"]
+        assert seen["maps"].shape == (batch, count, *bundle.grid) and seen["visual_prob"].shape == (batch, count)
+        assert all(value.dtype == np.float32 for value in (heard | seen).values())
+
+
+def test_a_batch_is_its_items(engine: Engine) -> None:
+    waveform, image = probes(engine.info)
+    heard = engine.run_audio(waveform[:4])
+    seen = engine.run_image(image[:4], heard["sources"])
+    for at in range(4):
+        one = engine.run_audio(waveform[at : at + 1])
+        found = engine.run_image(image[at : at + 1], heard["sources"][at : at + 1])
+        np.testing.assert_allclose(one["sources"][0], heard["sources"][at], atol=2e-4)
+        np.testing.assert_allclose(found["maps"][0], seen["maps"][at], atol=2e-4)
+
+
+def test_results_are_the_callers_own(engine: Engine) -> None:
+    waveform, image = probes(engine.info)
+    first = engine.run_audio(waveform[:1])
+    kept = {name: value.copy() for name, value in first.items()}
+    seen = engine.run_image(image[:1], first["sources"])
+    kept |= {name: value.copy() for name, value in seen.items()}
+    engine.run_audio(waveform[1:2])
+    engine.run_image(image[1:2], kept["sources"])
+    for name, value in (first | seen).items():
+        assert np.array_equal(value, kept[name]), name
+        value[:] = 0
+
+
+def test_inputs_in_any_layout(engine: Engine) -> None:
+    waveform, image = probes(engine.info)
+    heard = engine.run_audio(waveform[:2])
+    again = engine.run_audio(np.asfortranarray(waveform[:2]))
+    assert np.array_equal(heard["sources"], again["sources"])
+    mirrored = np.ascontiguousarray(image[:2, :, ::-1])[:, :, ::-1]
+    assert not mirrored.flags.c_contiguous
+    plain = engine.run_image(image[:2], heard["sources"])
+    strided = engine.run_image(mirrored, heard["sources"])
+    assert np.array_equal(plain["maps"], strided["maps"])
+
+
+def test_other_sizes_come_and_go(engine: Engine) -> None:
+    """More shapes than any cache of buffers holds, and back to the first."""
+    waveform, image = probes(engine.info)
+    sources = engine.run_audio(waveform[:1])["sources"]
+    expected = engine.run_image(image[:1], sources)["maps"]
+    height, width = engine.info.image_size
+    for grow in range(1, 11):
+        shape = (1, height, width + 32 * grow, 3)
+        assert np.isfinite(engine.run_image(np.full(shape, 90, np.uint8), sources)["maps"]).all()
+    assert np.array_equal(engine.run_image(image[:1], sources)["maps"], expected)
+
+
+def test_what_does_not_fit_is_refused(engine: Engine) -> None:
+    waveform, image = probes(engine.info)
+    sources = engine.run_audio(waveform[:1])["sources"]
+    for wrong in (waveform[:1, :-1], waveform[0], waveform[:0], waveform[:1].astype(np.float64)):
+        with pytest.raises(ValueError, match="waveform must be float32"):
+            engine.run_audio(wrong)  # type: ignore[arg-type]
+    for picture, with_sources in (
+        (image[:1, :-1], sources),
+        (image[:1].astype(np.float32), sources),
+        (image[:2], sources),
+        (image[:1], sources[:, :-1]),
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            engine.run_image(picture, with_sources)  # type: ignore[arg-type]
+
+
+def test_threads_share_it(engine: Engine) -> None:
+    waveform, image = probes(engine.info)
+    heard = [engine.run_audio(waveform[at : at + 1]) for at in range(6)]
+    seen = [engine.run_image(image[at : at + 1], heard[at]["sources"])["maps"] for at in range(6)]
+
+    def work(at: int) -> bool:
+        sources = engine.run_audio(waveform[at % 6 : at % 6 + 1])["sources"]
+        maps = engine.run_image(image[at % 6 : at % 6 + 1], heard[at % 6]["sources"])["maps"]
+        return np.allclose(sources, heard[at % 6]["sources"], atol=1e-6) and np.allclose(maps, seen[at % 6], atol=1e-6)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(60)))
+
+
+def test_an_engine_that_can_not_run_here_says_why(bundle: Bundle) -> None:
+    if isinstance(missing := find_gpu(), str):
+        with pytest.raises(InputError, match=f"backend onnxruntime-cuda can't be used: {missing}"):
+            choose_engine(bundle, "onnxruntime-cuda")
+        assert ENGINES["tensorrt-rtx"].obstacle("sm_89") == missing or ENGINES["tensorrt-rtx"].missing()
+    else:
+        assert "built for sm_10, this GPU" in str(ENGINES["tensorrt-rtx"].obstacle("sm_10"))
+    with pytest.raises(InputError, match="backend 'dance' is not known"):
+        choose_engine(bundle, "dance")
+
+
+# the comparison at first load, of engines that run here
+
+
+def test_an_unverified_variant_is_compared_once(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = load_engine(bundle, fp32(bundle), "openvino")
+    with caplog.at_level("INFO", "avgn.runtime"):
+        for _ in range(2):
+            check_unverified(bundle, fp32(bundle), engine)
+        assert sum("agrees with its ONNX graphs here" in record.message for record in caplog.records) == 1
+    (mark,) = (tmp_path / "cache" / "verified").iterdir()
+    assert json.loads(mark.read_text())["cosine_maps"] > 0.9999
+
+
+class Off:
+    """An engine that is off by a known amount: what a broken driver would give."""
+
+    name = "off"
+
+    def __init__(self, engine: Engine, *, prob: float = 0.0, maps: float = 0.0, nan: bool = False) -> None:
+        self._engine, self._prob, self._maps, self._nan = engine, prob, maps, nan
+        self.info = engine.info
+
+    def run_audio(self, waveform: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+        heard = self._engine.run_audio(waveform)
+        return heard | {"audio_prob": heard["audio_prob"] + np.float32(self._prob)}
+
+    def run_image(self, image: np.ndarray, sources: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+        seen = self._engine.run_image(image, sources)
+        noise = self._maps * np.random.default_rng(0).standard_normal(seen["maps"].shape)
+        maps = (seen["maps"] + noise).astype(np.float32)
+        return seen | {"maps": np.full_like(maps, np.nan) if self._nan else maps}
+
+
+@pytest.mark.parametrize("error", [{"prob": 0.01}, {"maps": 0.2}, {"nan": True}], ids=str)
+def test_an_engine_that_differs_is_refused(bundle: Bundle, reference: Engine, error: dict[str, float]) -> None:
+    off = Off(reference, **error)  # type: ignore[arg-type]
+    with pytest.raises(FailureError, match="differs from its ONNX graphs on this GPU"):
+        check_first_load(bundle, fp32(bundle), off, reference)
+    # it is not remembered as good
+    with pytest.raises(FailureError):
+        check_first_load(bundle, fp32(bundle), off, reference)
+    assert check_first_load(bundle, fp32(bundle), Off(reference), reference) is not None
+
+
+def test_without_graphs_there_is_nothing_to_verify_with(bundle: Bundle, reference: Engine) -> None:
+    lone = replace(fp32(bundle), precision="int8-gpu", engine="tensorrt", verified=None)
+    with pytest.raises(InputError, match="no ONNX graphs to verify its int8-gpu tensorrt engine"):
+        check_unverified(bundle, lone, reference)
