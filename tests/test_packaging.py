@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -41,9 +43,13 @@ def test_rooms_refuse_their_bare_names(name: str) -> None:
 
 
 def test_runtime_imports_nothing_of_ours_and_no_library_but_numpy() -> None:
-    lazily = "cv2,av,onnxruntime,nvtx"
+    lazily = "cv2,av,onnxruntime,openvino,nvtx,sounddevice,cuda,tensorrt,tensorrt_rtx,starlette,uvicorn"
     ours = "avgn.kernels,avgn.export,avgn.model,avgn.scenes,avgn.evaluation,avgn.training,avgn.cli"
-    import_alone(f"{HEAVY},{lazily},{ours}", "avgn.runtime", "avgn.runtime.sinks.drawing")
+    import_alone(
+        f"{HEAVY},{lazily},{ours}",
+        "avgn.runtime",
+        "avgn.runtime.sinks.drawing,avgn.runtime.web.app,avgn.runtime.web.session",
+    )
 
 
 def test_kernels_import_nothing_of_ours() -> None:
@@ -62,6 +68,22 @@ def test_scenes_demo_and_command_line_need_no_torch() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert out.stdout == "ok\n", out.stderr
+
+
+def test_a_wheel_holds_what_is_not_code(tmp_path: Path) -> None:
+    # from a copy: building leaves its folders behind
+    for name in ("avgn", "export", "kernels", "runtime"):
+        ignored = shutil.ignore_patterns("__pycache__", *(("export", "kernels", "runtime") if name == "avgn" else ()))
+        shutil.copytree(ROOT / name, tmp_path / "tree" / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / "tree")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "-w", str(tmp_path), "."], cwd=tmp_path / "tree", check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        held = set(wheel.namelist())
+    for folder, inside in (("runtime/web/page", "avgn/runtime/web/page"), ("avgn/models/tiny", "avgn/models/tiny")):
+        assert {f"{inside}/{file.name}" for file in (ROOT / folder).iterdir()} <= held
+    assert "avgn/py.typed" in held and "avgn/export/bundle.py" in held
 
 
 def test_setup_lists_every_package_once() -> None:

@@ -52,7 +52,7 @@ class Window:
             newest, self._newest = self._newest, None
         if newest is not None:
             if not self._open:
-                cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+                cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
                 cv2.resizeWindow(self._title, newest[1].shape[1], newest[1].shape[0])
                 self._open = True
             cv2.imshow(self._title, np.ascontiguousarray(draw_result(newest[1], newest[0])[..., ::-1]))

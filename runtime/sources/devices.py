@@ -6,7 +6,7 @@ import queue
 import sys
 import threading
 import time as clock
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +25,9 @@ BACKOFF = (0.5, 5.0)
 # blocks of sound in line: more than 10 s at 10 ms
 LINE = 2048
 BLOCK_SECONDS = 0.02
+# seconds without a block after which a microphone counts as gone
+DEAF = 2.0
+AWAY = "the microphone gives nothing: trying to open it again"
 V4L = Path("/sys/class/video4linux")
 
 
@@ -69,8 +72,20 @@ def import_sounddevice() -> ModuleType:
     return module
 
 
+def refresh_devices() -> None:
+    """Let PortAudio look for devices again; it does so only when nothing of this process uses it."""
+    library = import_sounddevice()
+    with Microphone.counting:
+        if not Microphone.open_count:
+            library._terminate()
+            library._initialize()
+
+
 class Microphone:
     """Blocks of one microphone with their capture times on the monotonic clock; the device's own rate."""
+
+    counting = threading.Lock()
+    open_count = 0
 
     def __init__(self, device: int | str | None = None, rate: int | None = None) -> None:
         """`device`: index or (part of) a name, None: the default. Raises InputError when it can't be opened."""
@@ -93,6 +108,9 @@ class Microphone:
                 callback=self._take,
             )
             self._stream.start()
+            self._is_open = True
+            with self.counting:
+                Microphone.open_count += 1
         except (library.PortAudioError, ValueError) as error:
             reason = " ".join(str(error).split())[:120]
             raise InputError(f"microphone {device!r} can't be opened ({reason}): see avgn devices") from None
@@ -117,7 +135,11 @@ class Microphone:
             found.append((samples, self._clock.block(len(samples), captured)))
 
     def close(self) -> None:
-        self._stream.close()
+        if self._is_open:
+            self._is_open = False
+            self._stream.close()
+            with self.counting:
+                Microphone.open_count -= 1
 
     def _take(self, samples: np.ndarray[Any, Any], count: int, times: Any, status: Any) -> None:
         self.overflows += bool(status and status.input_overflow)
@@ -128,6 +150,72 @@ class Microphone:
             self._line.put_nowait((samples.copy(), clock.monotonic() - ago))
         except queue.Full:
             self.lost += count
+
+
+class Reopened:
+    """A microphone that is opened again, with growing pauses, when it gives nothing; its gaps are silence.
+
+    Drivers may take seconds to close or open a device: a thread of its own waits for them, capture does not.
+    """
+
+    def __init__(self, device: int | str | None) -> None:
+        """Raises InputError when it can't be opened the first time."""
+        self.current: Microphone | None = Microphone(device)
+        self._device = device
+        self._wait = BACKOFF[0]
+        self._heard = clock.monotonic()
+        self._retry = 0.0
+        self._worker: threading.Thread | None = None
+        self._found: Microphone | None = None
+        self._closed = False
+
+    def blocks(self) -> tuple[list[tuple[np.ndarray[Any, Any], float]], int]:
+        """What came since the last call, as from Microphone.blocks, and its rate."""
+        now = clock.monotonic()
+        if self.current is None:
+            self._try_again(now)
+        if self.current is None:
+            return [], 0
+        blocks = self.current.blocks()
+        if blocks:
+            self._heard, self._wait = now, BACKOFF[0]
+        elif now - self._heard > DEAF or not self.current.is_active:
+            lost, self.current = self.current, None
+            self._retry = now + self._wait
+            self._start(lost.close)
+            return [], 0
+        return blocks, self.current.rate
+
+    def close(self) -> None:
+        self._closed = True
+        if self.current is not None:
+            self.current.close()
+
+    def _try_again(self, now: float) -> None:
+        if self._worker is not None and self._worker.is_alive():
+            return
+        found, self._found = self._found, None
+        if found is not None:
+            self.current, self._heard = found, now
+        elif now >= self._retry:
+            self._retry = now + self._wait
+            self._wait = min(BACKOFF[1], 2 * self._wait)
+            self._start(self._open)
+
+    def _start(self, work: Callable[[], None]) -> None:
+        self._worker = threading.Thread(target=work, name="avgn-microphone", daemon=True)
+        self._worker.start()
+
+    def _open(self) -> None:
+        try:
+            refresh_devices()
+            found = Microphone(self._device)
+        except InputError:
+            return
+        if self._closed:
+            found.close()
+        else:
+            self._found = found
 
 
 class CameraSource:
@@ -150,8 +238,7 @@ class CameraSource:
         self.frames = 0
         self._size, self._fps = size, fps
         self._closed = threading.Event()
-        self._microphone_name = microphone
-        self._microphone = Microphone(microphone) if sound else None
+        self._microphone = Reopened(microphone) if sound else None
         self._begin = clock.monotonic()
 
     @property
@@ -160,7 +247,8 @@ class CameraSource:
 
     @property
     def microphone(self) -> Microphone | None:
-        return self._microphone
+        """The microphone in use; None where there is none, or none at the moment."""
+        return None if self._microphone is None else self._microphone.current
 
     def close(self) -> None:
         self._closed.set()
@@ -210,19 +298,13 @@ class CameraSource:
     def _sound(self) -> Iterator[LiveEvent]:
         if self._microphone is None:
             return
-        if not self._microphone.is_active:
-            self._reopen_microphone()
-        for samples, moment in self._microphone.blocks():
-            yield AudioBlock(samples=samples, rate=self._microphone.rate, time=moment - self._begin)
-
-    def _reopen_microphone(self) -> None:
-        assert self._microphone is not None
-        self._microphone.close()
-        try:
-            self._microphone = Microphone(self._microphone_name)
-        except InputError:
-            # tried again with the next picture; its sound counts as silence until then
-            return
+        was_away = self._microphone.current is None
+        blocks, rate = self._microphone.blocks()
+        is_away = self._microphone.current is None
+        if is_away != was_away:
+            yield StateChange(state="live", reason=AWAY if is_away else "the microphone is back")
+        for samples, moment in blocks:
+            yield AudioBlock(samples=samples, rate=rate, time=moment - self._begin)
 
     def _pace(self, capture: Any | None) -> float:
         """Seconds between the pictures of a file, 0 for a camera, which has a pace of its own."""

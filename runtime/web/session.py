@@ -14,9 +14,10 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from avgn.runtime.multi import MultiStream, StreamHandle
+from avgn.runtime.multi import MultiStream
 from avgn.runtime.result import Result
 from avgn.runtime.sources.drift import CaptureClock
+from avgn.runtime.stream_handle import StreamHandle
 from avgn.runtime.web import wire
 from avgn.runtime.web.limits import Bucket, Limits
 from avgn.runtime.web.metrics import Metrics

@@ -26,7 +26,7 @@ def server(folder: Path) -> Iterator[dict[str, str]]:
     """Run the server; yields the environment in which programs find it."""
     socket = folder / "pulse.sock"
     home = folder / "home"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     (home / ".asoundrc").write_text("pcm.!default { type pulse }\nctl.!default { type pulse }\n")
     environment = os.environ | {
         "HOME": str(home),

@@ -143,3 +143,54 @@ def test_a_microphone_that_is_not_there(sound_server: dict[str, str]) -> None:
     code = "from avgn.runtime.sources.devices import Microphone; Microphone('theremin')"
     done = subprocess.run([sys.executable, "-c", code], env=sound_server, capture_output=True, text=True, timeout=60)
     assert "InputError: microphone 'theremin' can't be opened" in done.stderr and "see avgn devices" in done.stderr
+
+
+WATCH = """
+import sys, time
+from avgn.runtime.media import AudioBlock
+from avgn.runtime.sources import StateChange
+from avgn.runtime.sources.devices import CameraSource
+
+source, seconds, count = CameraSource(sys.argv[1], "pulse"), 0.0, 0
+for event in source.events():
+    if isinstance(event, StateChange):
+        print(event.state, event.reason, flush=True)
+    elif isinstance(event, AudioBlock):
+        seconds += len(event.samples) / event.rate
+        if int(seconds) > count:
+            count = int(seconds)
+            print("heard", count, flush=True)
+"""
+
+
+def test_a_microphone_that_goes_away_is_opened_again(scene: tuple[Path, str], tmp_path: Path) -> None:
+    """The sound server dies under a running camera and comes back."""
+    if reason := pulse.missing():
+        pytest.skip(reason)
+
+    def until(process: subprocess.Popen[str], text: str) -> list[str]:
+        assert process.stdout is not None
+        said: list[str] = []
+        for line in process.stdout:
+            said.append(line.strip())
+            if text in line:
+                return said
+        raise AssertionError(f"{text!r} was not said: {said}, {process.stderr.read() if process.stderr else None}")
+
+    folder = tmp_path / "server"
+    folder.mkdir()
+    command = [sys.executable, "-c", WATCH, str(scene[0])]
+    with pulse.server(folder) as environment:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        limit = threading.Timer(60, process.kill)
+        limit.start()
+        until(process, "heard 2")
+    try:
+        until(process, "the microphone gives nothing: trying to open it again")
+        with pulse.server(folder):
+            until(process, "the microphone is back")
+            until(process, "heard 4")
+    finally:
+        limit.cancel()
+        process.kill()
+        process.communicate()
