@@ -24,7 +24,11 @@ BOX_SLACK = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One thing that sounds, is seen, or both."""
+    """One thing that sounds, is seen, or both.
+
+    `part` is the place of its picture in an item of several (boxes are normalised to that picture); `annotators` holds
+    the boxes of each of several people, whose union is `boxes`.
+    """
 
     label: str
     sounding: bool
@@ -33,6 +37,16 @@ class Source:
     mask: Path | None = None
     intervals: tuple[tuple[float, float], ...] | None = None
     track: tuple[Box | None, ...] | None = None
+    part: int | None = None
+    annotators: tuple[tuple[Box, ...], ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One picture of several that stand side by side in an item, with its own sound."""
+
+    frame: Path
+    audio: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +54,8 @@ class Item:
     """One scene: a frame with a sound, or a video file, and the truth about its sources.
 
     `mask_video` (optional) is an .npz whose array `index` [frames, h, w] uint8 holds 0 for the background and
-    k + 1 where source k is seen.
+    k + 1 where source k is seen. An item with `parts` is their pictures from left to right and the sum of their sounds;
+    it has no frame and no audio of its own.
     """
 
     id: str
@@ -52,6 +67,17 @@ class Item:
     audio: Path | None = None
     video_file: Path | None = None
     mask_video: Path | None = None
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def frames(self) -> tuple[Path, ...]:
+        """Its pictures from left to right."""
+        return tuple(part.frame for part in self.parts) or (() if self.frame is None else (self.frame,))
+
+    @property
+    def sounds(self) -> tuple[Path, ...]:
+        """The sounds whose sum is heard."""
+        return tuple(part.audio for part in self.parts) or (() if self.audio is None else (self.audio,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,9 +169,15 @@ def _read_item(path: Path, number: int, line: str, classes: tuple[str, ...]) -> 
             raise InputError(f"{where}: {key} must be a path, got {value!r}")
         return base / value
 
+    parts = raw.get("parts", [])
+    if not isinstance(parts, list) or not all(isinstance(p, dict) and {"frame", "audio"} <= p.keys() for p in parts):
+        raise InputError(f"{where}: parts must be a list of objects with a frame and an audio, got {parts!r}")
+    if parts and (len(parts) < 2 or raw.get("frame") is not None or raw.get("audio") is not None):
+        raise InputError(f"{where}: an item has either parts (two or more) or a frame and an audio of its own")
     return Item(
         id=str(raw["id"]),
-        sources=tuple(_read_source(where, source, classes, base) for source in raw["sources"]),
+        sources=tuple(_read_source(where, source, classes, base, len(parts)) for source in raw["sources"]),
+        parts=tuple(Part(frame=base / str(p["frame"]), audio=base / str(p["audio"])) for p in parts),
         split=str(raw["split"]),
         dataset=str(raw.get("dataset", "")),
         video=str(raw.get("video", raw["id"])),
@@ -156,7 +188,7 @@ def _read_item(path: Path, number: int, line: str, classes: tuple[str, ...]) -> 
     )
 
 
-def _read_source(where: str, raw: Any, classes: tuple[str, ...], base: Path) -> Source:
+def _read_source(where: str, raw: Any, classes: tuple[str, ...], base: Path, num_parts: int) -> Source:
     if not isinstance(raw, dict) or "label" not in raw:
         raise InputError(f"{where}: a source must be an object with a label, got {raw!r}")
     label = raw["label"]
@@ -168,6 +200,10 @@ def _read_source(where: str, raw: Any, classes: tuple[str, ...], base: Path) -> 
     mask = raw.get("mask")
     intervals = raw.get("intervals")
     track = raw.get("track")
+    part = raw.get("part")
+    annotators = raw.get("annotators")
+    if (part is not None) != bool(num_parts) or (num_parts and part not in range(num_parts)):
+        raise InputError(f"{where}: part of {label!r} must be {_part_rule(num_parts)}, got {part!r}")
     try:
         return Source(
             label=label,
@@ -177,11 +213,17 @@ def _read_source(where: str, raw: Any, classes: tuple[str, ...], base: Path) -> 
             mask=None if mask is None else base / mask,
             intervals=None if intervals is None else tuple((float(start), float(end)) for start, end in intervals),
             track=None if track is None else tuple(None if b is None else _read_box(where, b) for b in track),
+            part=part,
+            annotators=None if annotators is None else tuple(tuple(_read_box(where, b) for b in a) for a in annotators),
         )
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{where}: source {label!r} is malformed ({error}): see the manifest format") from None
+
+
+def _part_rule(num_parts: int) -> str:
+    return f"a number from 0 to {num_parts - 1}" if num_parts else "left out where the item has no parts"
 
 
 def _read_box(where: str, raw: Any) -> Box:
@@ -196,7 +238,7 @@ def _read_box(where: str, raw: Any) -> Box:
 
 
 def _check_files(path: Path, number: int, item: Item) -> None:
-    files = [item.frame, item.audio, item.video_file, item.mask_video, *(source.mask for source in item.sources)]
+    files = [*item.frames, *item.sounds, item.video_file, item.mask_video, *(source.mask for source in item.sources)]
     for file in files:
         if file is not None and not file.is_file():
             raise InputError(f"{path} line {number}: file {file} of item {item.id!r} does not exist")
@@ -216,6 +258,10 @@ def _item_to_dict(item: Item, base: Path) -> dict[str, Any]:
         "dataset": item.dataset,
         "video": item.video,
     }
+    if item.parts:
+        raw["parts"] = [
+            {"frame": _relative(part.frame, base), "audio": _relative(part.audio, base)} for part in item.parts
+        ]
     if item.video_file is not None:
         raw["video_file"] = _relative(item.video_file, base)
     if item.mask_video is not None:
@@ -235,4 +281,8 @@ def _source_to_dict(source: Source, base: Path) -> dict[str, Any]:
         raw["intervals"] = [list(interval) for interval in source.intervals]
     if source.track is not None:
         raw["track"] = [None if box is None else list(box) for box in source.track]
+    if source.part is not None:
+        raw["part"] = source.part
+    if source.annotators is not None:
+        raw["annotators"] = [[list(box) for box in boxes] for boxes in source.annotators]
     return raw

@@ -16,6 +16,7 @@ Which things sound in a video, and where each is in the picture.
 
 commands:
   synthesize OUT            render procedural scenes or videos with their whole truth
+  import KIND ROOT          read a public data set, or folders of videos, into a manifest
   train MANIFEST            train a localizer, written as a checkpoint folder
   evaluate MODEL MANIFEST   score a checkpoint or a bundle under named protocols
   export CHECKPOINT BUNDLE  freeze a checkpoint into verified graphs
@@ -54,6 +55,7 @@ MODULE_EXTRAS = {
 # "module:function" of every sub-command
 COMMANDS = {
     "synthesize": "avgn.cli.training:synthesize",
+    "import": "avgn.cli.data:import_data",
     "train": "avgn.cli.training:train",
     "evaluate": "avgn.cli.training:evaluate",
     "export": "avgn.cli.export:export",
