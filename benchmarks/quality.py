@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.cli.training import load_engine
+from avgn.cli.evaluation import load_engine
 from avgn.evaluation import evaluate, format_table, sound_decides
 from avgn.runtime.engines import Engine
 from avgn.runtime.localizer import Localizer

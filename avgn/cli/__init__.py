@@ -57,7 +57,7 @@ COMMANDS = {
     "synthesize": "avgn.cli.training:synthesize",
     "import": "avgn.cli.data:import_data",
     "train": "avgn.cli.training:train",
-    "evaluate": "avgn.cli.training:evaluate",
+    "evaluate": "avgn.cli.evaluation:evaluate",
     "export": "avgn.cli.export:export",
     "verify": "avgn.cli.export:verify",
     "deploy": "avgn.cli.export:deploy",

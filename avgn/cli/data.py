@@ -1,0 +1,61 @@
+"""avgn import."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from avgn.cli.options import make_parser, write_json
+
+
+def import_data(argv: Sequence[str]) -> None:
+    from avgn.datasets.registry import IMPORTERS, import_dataset, read_class_list
+
+    parser = make_parser("import", "Read a data set as its users have it on disk and write one manifest.")
+    parser.epilog = "data sets and the lists that they read:\n  " + "\n  ".join(
+        f"{name:22}{entry.lists}" for name, entry in IMPORTERS.items()
+    )
+    parser.add_argument("kind", type=str, help=", ".join(IMPORTERS))
+    parser.add_argument("root", type=str, help="the folder that holds frames/ and audio/, or videos")
+    parser.add_argument(
+        "--metadata", type=str | None, default=None, help="the folder of the lists; default ROOT/metadata"
+    )
+    parser.add_argument("-o", "--output", type=str, required=True, help="the manifest, for example test.jsonl")
+    parser.add_argument("--split", type=str, default="test", help="train or test")
+    parser.add_argument("--boxes", type=str | None, default=None, help="xywh or xyxy, where the lists were changed")
+    parser.add_argument("--classes", type=str | None, default=None, help="class list: text file or manifest")
+    parser.add_argument("--extended", action="store_true", help="with silent negatives, or the pairs of instruments")
+    parser.add_argument("--labels", type=str | None, default=None, help="videos: a csv of file and classes")
+    parser.add_argument("--fps", type=float, default=1.0, help="videos: frames a second")
+    parser.add_argument("--window", type=float, default=3.0, help="videos: seconds of sound around a frame")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="videos: processes")
+    parser.add_argument("--strict", action="store_true", help="stop at anything that is missing or wrong")
+    parser.add_argument("--json", type=str | None, default=None, help="write the report to this file")
+    args = parser.parse_args(argv)
+    from avgn.datasets.base import Options
+    from avgn.runtime.errors import InputError
+
+    if args.boxes not in (None, "xywh", "xyxy"):
+        raise InputError(f"--boxes must be xywh or xyxy, got {args.boxes!r}")
+    root = Path(args.root)
+    options = Options(
+        root=root,
+        metadata=Path(args.metadata) if args.metadata else root / "metadata",
+        output=Path(args.output),
+        split=args.split,
+        boxes=args.boxes,
+        classes=None if args.classes is None else read_class_list(Path(args.classes)),
+        extended=args.extended,
+        fps=args.fps,
+        window=args.window,
+        labels=None if args.labels is None else Path(args.labels),
+        jobs=max(1, args.jobs),
+        show_progress=sys.stderr.isatty(),
+    )
+    found = import_dataset(args.kind, options, strict=args.strict)
+    if args.json is not None:
+        write_json(args.json, found.report.to_json(found.items))
+    print("\n".join(found.report.lines(found.items)))
+    print(args.output)

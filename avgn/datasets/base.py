@@ -1,0 +1,130 @@
+"""What every adapter starts from, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from avgn.datasets.boxes import Order, to_corners
+from avgn.datasets.files import Files
+from avgn.datasets.report import Report
+from avgn.runtime.errors import InputError
+from avgn.runtime.manifest import Box, Item
+
+NO_PICTURE = "without a frame on disk"
+NO_SOUND = "without audio on disk"
+EMPTY = "zero-byte files"
+DUPLICATE = "listed more than once"
+DEGENERATE = "with a degenerate box"
+UNSCORABLE = "with no usable box"
+OVERLAP = "in the training list as well"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is imported: `split` "train" or "test"; `metadata` holds the lists; `boxes` overrides the expected order;
+    `classes` overrides the class list; `output` is the manifest to be, beside which new files may be written.
+    """
+
+    root: Path
+    metadata: Path
+    output: Path
+    split: str = "test"
+    boxes: Order | None = None
+    classes: tuple[str, ...] | None = None
+    extended: bool = False
+    fps: float = 1.0
+    window: float = 3.0
+    labels: Path | None = None
+    jobs: int = 1
+    show_progress: bool = False
+
+
+@dataclass(kw_only=True)
+class Import:
+    """The items of a data set with its class list and the report."""
+
+    classes: tuple[str, ...]
+    items: list[Item] = field(default_factory=list)
+    report: Report = field(default_factory=Report)
+
+
+class Finder:
+    """Finds an item's files and notes what is missing."""
+
+    def __init__(self, frames: Files, audio: Files, report: Report) -> None:
+        self._frames, self._audio, self._report = frames, audio, report
+        self._seen: set[str] = set()
+
+    def is_new(self, id: str) -> bool:
+        """False for an id that came before, which is noted."""
+        if id in self._seen:
+            self._report.problem(DUPLICATE, id)
+            return False
+        self._seen.add(id)
+        return True
+
+    def find(self, frame: str, audio: str) -> tuple[Path, Path] | None:
+        """The picture and the sound of these stems, None where one is missing or empty."""
+        picture, sound = self._frames.get(frame), self._audio.get(audio)
+        if picture is None:
+            self._report.problem(NO_PICTURE, frame)
+        if sound is None:
+            self._report.problem(NO_SOUND, audio)
+        if picture is None or sound is None:
+            return None
+        for path in (picture, sound):
+            if path.stat().st_size == 0:
+                self._report.problem(EMPTY, path.name)
+                return None
+        return picture, sound
+
+
+def usable_boxes(raw: Iterable[Sequence[float]], order: Order, id: str, report: Report, where: str) -> tuple[Box, ...]:
+    """The boxes of an id that have an area inside the picture; others are noted."""
+    found: list[Box] = []
+    for box in raw:
+        corners = to_corners(box, order, f"{where}, {id}")
+        if corners is None:
+            report.problem(DEGENERATE, id)
+        else:
+            found.append(corners)
+    if not found:
+        report.problem(UNSCORABLE, id)
+    return tuple(found)
+
+
+def class_list(
+    options: Options, trained: Iterable[str] | None, listed: Iterable[str], report: Report
+) -> tuple[str, ...]:
+    """The class list: given, else sorted unique labels of the training list, else of the list itself (noted).
+
+    Raises InputError when a listed label is not among the classes.
+    """
+    own = sorted(set(listed))
+    if options.classes is not None:
+        classes = options.classes
+        source = "--classes"
+    elif trained is not None:
+        classes = tuple(sorted(set(trained)))
+        source = "the training list"
+    else:
+        classes = tuple(own)
+        source = "the list itself"
+        report.notes.append("no training list was found: the classes are those of the list itself")
+    if unknown := [label for label in own if label not in set(classes)]:
+        raise InputError(
+            f"{len(unknown)} labels are not among the {len(classes)} classes of {source} ({', '.join(unknown[:5])}): "
+            "the lists belong to different data sets, or --classes names others"
+        )
+    report.counts["classes"] = len(classes)
+    return classes
+
+
+def note_overlap(tested: Iterable[str], trained: Iterable[str], report: Report) -> None:
+    """Note ids that stand in both lists."""
+    known = set(trained)
+    for id in tested:
+        if id in known:
+            report.problem(OVERLAP, id)

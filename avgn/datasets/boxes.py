@@ -1,0 +1,54 @@
+"""Boxes of the public annotations: their order is checked by statistics, what is degenerate is taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from avgn.runtime.errors import InputError
+from avgn.runtime.manifest import Box
+
+Order = Literal["xywh", "xyxy"]
+# a share of boxes that make no sense in the expected order above which it is the order that is wrong
+SUSPICIOUS = 0.1
+SLACK = 0.02
+OTHER: dict[Order, Order] = {"xywh": "xyxy", "xyxy": "xywh"}
+
+
+def check_order(boxes: Iterable[Sequence[float]], order: Order, where: str) -> None:
+    """Raise InputError that names the suspicion when the boxes can't be normalised ones in `order`."""
+    listed = list(boxes)
+    if not listed:
+        return
+    pixels = sum(any(value > 2 for value in box) for box in listed)
+    if pixels > SUSPICIOUS * len(listed):
+        raise InputError(
+            f"{pixels} of {len(listed)} boxes of {where} are far above 1: they look like pixels, normalise"
+        )
+    wrong = sum(not makes_sense(box, order) for box in listed)
+    other = sum(not makes_sense(box, OTHER[order]) for box in listed)
+    if wrong > SUSPICIOUS * len(listed) and other < wrong:
+        raise InputError(
+            f"{wrong} of {len(listed)} boxes of {where} make no sense as {order} and {other} as {OTHER[order]}: "
+            f"they look like {OTHER[order]}, so pass --boxes {OTHER[order]} or give the original file"
+        )
+
+
+def makes_sense(box: Sequence[float], order: Order) -> bool:
+    """Whether four numbers are a box of some area inside the picture."""
+    x, y, third, fourth = box
+    if order == "xyxy":
+        return third > x and fourth > y
+    return third > 0 and fourth > 0 and x + third <= 1 + SLACK and y + fourth <= 1 + SLACK
+
+
+def to_corners(box: Sequence[Any], order: Order, where: str) -> Box | None:
+    """x1, y1, x2, y2 clipped to the picture; None where nothing is left."""
+    if len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+        raise InputError(f"{where}: a box must be four numbers, got {box!r}")
+    x1, y1, x2, y2 = (float(value) for value in box)
+    if order == "xywh":
+        x2, y2 = x1 + x2, y1 + y2
+    x1, y1, x2, y2 = (min(1.0, max(0.0, value)) for value in (x1, y1, x2, y2))
+    # also where a coordinate is no number
+    return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None

@@ -1,0 +1,89 @@
+"""Flickr-SoundNet: boxes of several annotators in a picture of 256 pixels, as XML."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from avgn.datasets.base import DEGENERATE, UNSCORABLE, Finder, Import, Options
+from avgn.datasets.boxes import to_corners
+from avgn.datasets.files import Files, pictures, read_rows, sounds
+from avgn.datasets.report import Report
+from avgn.datasets.vggsound import silent_pairs
+from avgn.runtime.errors import InputError
+from avgn.runtime.manifest import Box, Item, Source
+
+# the set has no classes
+LABEL = "sound"
+SIDE = 256
+XML_FOLDERS = ("Annotations", "annotations", "xml")
+MAX_BYTES = 1_000_000
+
+
+def import_flickr(options: Options) -> Import:
+    """One source an item, whose truth is what two annotators agree on; extended: the silent negatives, too."""
+    report = Report()
+    if options.split != "test":
+        raise InputError("flickr has test annotations only: its training list is one of videos without labels")
+    rows = read_rows(options.metadata / "flickr_test.csv", (1, 2))
+    frames, audio = pictures(options.root), sounds(options.root)
+    drawn = Files([options.root / name for name in XML_FOLDERS], (".xml",))
+    finder = Finder(frames, audio, report)
+    items = []
+    for id in (row[0] for row in rows):
+        if not finder.is_new(id) or (files := finder.find(id, id)) is None:
+            continue
+        path = drawn.get(id)
+        annotators: tuple[tuple[Box, ...], ...] = ()
+        if path is None:
+            report.problem("without annotations on disk", id)
+        else:
+            annotators = read_annotators(path, report)
+            if not any(annotators):
+                report.problem(UNSCORABLE, id)
+        boxes = tuple(box for boxes in annotators for box in boxes)
+        source = Source(label=LABEL, sounding=True, on_screen=True, boxes=boxes, annotators=annotators or None)
+        items.append(
+            Item(id=id, sources=(source,), split="test", dataset="flickr", video=id, frame=files[0], audio=files[1])
+        )
+    if options.extended:
+        items += silent_pairs(options, "flickr_test_plus_silent.csv", {}, report)
+    report.counts["classes"] = 1
+    return Import(classes=(LABEL,), items=items, report=report)
+
+
+def read_annotators(path: Path, report: Report) -> tuple[tuple[Box, ...], ...]:
+    """The boxes of each annotator, normalised. Raises InputError for what is no such XML."""
+    data = path.read_bytes()
+    # entities can make a small file enormous; annotations have none
+    if len(data) > MAX_BYTES or b"<!ENTITY" in data or b"<!DOCTYPE" in data:
+        raise InputError(f"annotation {path} is too large or declares entities: give the data set's own file")
+    try:
+        root = ElementTree.fromstring(data)
+    except ElementTree.ParseError as error:
+        raise InputError(f"annotation {path} is no XML ({error}): give the data set's own file") from None
+    found = []
+    for person in root:
+        boxes = []
+        for element in person.iter("bbox"):
+            corners = to_corners([value / SIDE for value in _numbers(element, path)], "xyxy", str(path))
+            if corners is None:
+                report.problem(DEGENERATE, path.stem)
+            else:
+                boxes.append(corners)
+        if boxes:
+            found.append(tuple(boxes))
+    return tuple(found)
+
+
+def _numbers(element: ElementTree.Element, path: Path) -> list[float]:
+    named = {child.tag: (child.text or "").strip() for child in element}
+    order = [named[name] for name in ("xmin", "ymin", "xmax", "ymax") if name in named]
+    texts = order if len(order) == 4 else [(child.text or "").strip() for child in element][-4:]
+    try:
+        numbers = [float(text) for text in texts]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4:
+        raise InputError(f"annotation {path} has a bbox without four numbers: give the data set's own file")
+    return numbers

@@ -1,0 +1,92 @@
+"""The data sets that can be imported. Adding one is a file and a line here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from avgn.datasets.base import Import, Options
+from avgn.runtime.errors import InputError
+from avgn.runtime.manifest import write_manifest
+
+Adapter = Callable[[Options], Import]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importer:
+    """`adapter` is "module:function"; `lists` says which files of the metadata folder it reads."""
+
+    adapter: str
+    lists: str
+
+    def load(self) -> Adapter:
+        module, _, name = self.adapter.partition(":")
+        found: Adapter = getattr(importlib.import_module(module), name)
+        return found
+
+
+IMPORTERS: dict[str, Importer] = {
+    "music-solo": Importer(
+        adapter="avgn.datasets.music:import_solo", lists="music_solo.json, music_solo_train.txt, music_solo_test.csv"
+    ),
+    "music-duet": Importer(
+        adapter="avgn.datasets.music:import_duet", lists="music_duet.json, music_duet_train.txt, music_duet_test.csv"
+    ),
+    "vggsound": Importer(
+        adapter="avgn.datasets.vggsound:import_vggsound",
+        lists="vggsound.csv as published, or vggsound_train.txt and vggsound_single_test.csv; vggss.json",
+    ),
+    "vggsound-duet": Importer(adapter="avgn.datasets.vggsound:import_duet", lists="vggsound_duet_test.csv, vggss.json"),
+    "vggsound-instruments": Importer(
+        adapter="avgn.datasets.instruments:import_instruments",
+        lists="vgginstruments_test.csv, _train.txt; --extended: vgginstruments_multi_test.csv; ROOT/masks/<id>.pkl",
+    ),
+    "vggss": Importer(
+        adapter="avgn.datasets.vggsound:import_vggss",
+        lists="vggss.json, vggss_test.csv; --extended: vggss_test_plus_silent.csv",
+    ),
+    "flickr": Importer(
+        adapter="avgn.datasets.flickr:import_flickr",
+        lists="flickr_test.csv, ROOT/Annotations/<id>.xml; --extended: flickr_test_plus_silent.csv",
+    ),
+    "dsol-solo": Importer(adapter="avgn.datasets.dsol:import_solo", lists="dsol/solotest.json"),
+    "dsol-duet": Importer(adapter="avgn.datasets.dsol:import_duet", lists="dsol/duettest.json"),
+    "videos": Importer(adapter="avgn.datasets.videos:import_videos", lists="none; --labels: a csv of file and classes"),
+}
+
+
+def import_dataset(kind: str, options: Options, *, strict: bool = False) -> Import:
+    """Read a data set and write its manifest; what was found is in the result's report.
+
+    Raises InputError for an unknown kind, lists and files that can't be used, an empty outcome, and with `strict` for
+    any problem; then no manifest is written.
+    """
+    if kind not in IMPORTERS:
+        raise InputError(f"data set {kind!r} is not known: choose from {', '.join(IMPORTERS)}")
+    if options.split not in ("train", "test"):
+        raise InputError(f"--split must be train or test, got {options.split!r}")
+    if not options.root.is_dir():
+        raise InputError(f"{options.root} is no folder: give the one that holds frames/ and audio/")
+    if not options.output.parent.is_dir():
+        raise InputError(f"output {options.output} can't be written: its folder does not exist")
+    found = IMPORTERS[kind].load()(options)
+    found.report.describe(found.items)
+    if strict:
+        found.report.refuse()
+    if not found.items:
+        what = "; ".join(f"{len(ids)} {kind}" for kind, ids in found.report.problems.items()) or "its lists name none"
+        raise InputError(f"{options.root} gives no item ({what}): give the folder that holds frames/ and audio/")
+    write_manifest(options.output, found.classes, found.items)
+    return found
+
+
+def read_class_list(path: Path) -> tuple[str, ...]:
+    """Classes of a text file (one a line) or of a manifest's header."""
+    from avgn.convert import read_classes
+    from avgn.runtime.manifest import read_manifest
+
+    if path.suffix == ".jsonl":
+        return read_manifest(path, check_files=False).classes
+    return tuple(read_classes(path))

@@ -1,0 +1,67 @@
+"""What an import found: counts and, by kind, the ids that something is wrong with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from avgn.runtime.errors import InputError
+from avgn.runtime.manifest import Item
+
+SHOWN = 5
+
+
+@dataclass
+class Report:
+    """`counts` are facts, `problems` lists ids by what is wrong; those in `harmless` don't stop a strict import."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def problem(self, kind: str, id: str) -> None:
+        """Note something wrong with an id."""
+        self.problems.setdefault(kind, []).append(id)
+
+    def refuse(self) -> None:
+        """Raise InputError when there is any problem (for --strict)."""
+        if self.problems:
+            kinds = "; ".join(f"{len(ids)} {kind} ({_some(ids)})" for kind, ids in self.problems.items())
+            raise InputError(f"--strict: {kinds}: mend the files or import without --strict")
+
+    def describe(self, items: Iterable[Item]) -> None:
+        """Add the counts of the items, their sources and videos."""
+        listed = list(items)
+        self.counts["items"] = len(listed)
+        self.counts["sources"] = sum(len(item.sources) for item in listed)
+        self.counts["sources with boxes or masks"] = sum(
+            bool(source.boxes or source.mask) for item in listed for source in item.sources
+        )
+        self.counts["videos"] = len({item.video for item in listed})
+
+    def lines(self, items: Iterable[Item]) -> list[str]:
+        """For people: counts, the share of the largest videos, what is wrong."""
+        lines = [f"{name}: {count}" for name, count in self.counts.items()]
+        videos = Counter(item.video for item in items)
+        total = sum(videos.values())
+        if total and len(videos) < total:
+            largest = ", ".join(f"{name} {100 * n / total:.1f} %" for name, n in videos.most_common(SHOWN))
+            lines.append(f"largest videos: {largest}")
+        lines += [f"{kind}: {len(ids)} ({_some(ids)})" for kind, ids in self.problems.items()]
+        return lines + self.notes
+
+    def to_json(self, items: Iterable[Item]) -> dict[str, Any]:
+        """Everything, with the share of every video."""
+        videos = Counter(item.video for item in items)
+        return {
+            "counts": dict(self.counts),
+            "problems": self.problems,
+            "notes": self.notes,
+            "videos": dict(videos.most_common()),
+        }
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:SHOWN]) + (", ..." if len(ids) > SHOWN else "")
