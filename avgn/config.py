@@ -14,6 +14,7 @@ VisualGate = Literal["grouped", "token", "none"]
 Variant = Literal["both", "tokens", "grouping", "neither", "released"]
 Negatives = Literal["class", "nth"]
 ClassReduction = Literal["mean", "sum"]
+PairInput = Literal["canvas", "crops"]
 
 # the encoder halves its spectrogram five times
 MIN_WINDOW = 2048
@@ -26,6 +27,8 @@ class Config:
     `variant` names the row of the paper's ablation: "both" is the model, "neither" is EZ-VSL (one shared map, no
     labels), "tokens" has no grouping step, "grouping" has frozen tokens and no transformers. "released" is the model of
     the published checkpoints (METHOD section 7).
+    `pair_input` says how pictures side by side are seen: "canvas" as one wide picture, "crops" each by itself by the
+    encoder, with all their cells before the transformer.
     `visual_stride` is the pixels between two cells: 32 is ResNet-18 as it is, 16 leaves out its last stride.
     """
 
@@ -40,6 +43,7 @@ class Config:
     # picture
     image_size: tuple[int, int] = (224, 224)
     visual_stride: int = 32
+    pair_input: PairInput = "canvas"
     # sizes
     width_visual: int = 64
     width_audio: int = 64
@@ -149,6 +153,7 @@ CHOICES: dict[str, Any] = {
     "variant": Variant,
     "negatives": Negatives,
     "class_reduction": ClassReduction,
+    "pair_input": PairInput,
 }
 
 

@@ -6,6 +6,7 @@ Legend: B samples of the global batch, N sources of a sample (padded), C classes
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -36,6 +37,15 @@ class Labels:
             mask=self.mask.to(device),
         )
 
+    def pin_memory(self) -> Labels:
+        """The same in memory that a GPU copies from while it computes."""
+        return Labels(
+            sounding=self.sounding.pin_memory(),
+            visible=self.visible.pin_memory(),
+            order=self.order.pin_memory(),
+            mask=self.mask.pin_memory(),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
@@ -49,10 +59,20 @@ class Losses:
 
 
 def compute_losses(
-    audio: AudioSources, image: ImageCells, labels: Labels, token_logits: Tensor | None, config: Config
+    audio: AudioSources,
+    image: ImageCells,
+    labels: Labels,
+    token_logits: Tensor | None,
+    config: Config,
+    *,
+    gather: bool = True,
 ) -> Losses:
-    """L = L_loc + L_group for one global batch (METHOD section 5)."""
-    localization = localization_loss(audio, image, labels, config)
+    """L = L_loc + L_group (METHOD section 5) of one global batch, or without `gather` of this process's own.
+
+    The localization loss is that of the global batch in every process, the presence losses are those of its own
+    samples: their mean over the processes is that of the global batch.
+    """
+    localization = localization_loss(audio, image, labels, config, gather=gather)
     zero = localization.new_zeros(())
     token = zero
     if token_logits is not None:
@@ -65,13 +85,16 @@ def compute_losses(
     )
 
 
-def localization_loss(audio: AudioSources, image: ImageCells, labels: Labels, config: Config) -> Tensor:
+def localization_loss(
+    audio: AudioSources, image: ImageCells, labels: Labels, config: Config, *, gather: bool = True
+) -> Tensor:
     """Cross-entropy of every source over the images of the global batch (eq. 10), divided by the number of sources.
 
     Samples without a source that both sounds and is visible add nothing; with none at all the loss is a zero that
     keeps the graph.
     """
-    audio, image, labels = _gather(audio, image, labels)
+    if gather:
+        audio, image, labels = _gather(audio, image, labels)
     if config.variant == "neither":
         return _unlabelled_loss(audio, image, config)
     index = torch.arange(labels.order.shape[0], device=labels.order.device)
@@ -155,11 +178,28 @@ def _gather(audio: AudioSources, image: ImageCells, labels: Labels) -> tuple[Aud
     )
 
 
-def _all(tensor: Tensor) -> Tensor:
-    from torch.distributed.nn.functional import all_gather
+class _Gather(torch.autograd.Function):
+    """The tensors [b, ...] of all processes as one [world * b, ...], in the order of their ranks.
 
-    if not tensor.requires_grad:
-        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, tensor.contiguous())
-        return torch.cat(parts)
-    return torch.cat(all_gather(tensor.contiguous()))
+    Each process computes the loss of the whole from it, so a tensor's gradient is the sum of what all processes say.
+    PyTorch's own function reads gradients that are not contiguous wrongly with gloo.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        gathered = tensor.new_empty((dist.get_world_size(), *tensor.shape))
+        dist.all_gather(list(gathered.unbind()), tensor.contiguous())
+        return gathered.flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # the copy also keeps the sum out of a buffer that may be shared
+        gradient = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def _all(tensor: Tensor) -> Tensor:
+    gathered = _Gather.apply(tensor)
+    assert isinstance(gathered, Tensor)
+    return gathered

@@ -131,13 +131,25 @@ class AVGN(nn.Module):
 
     def encode_pixels(self, pixels: Tensor) -> ImageCells:
         """normalised image [B,3,H,W] -> ImageCells."""
-        cells, grid = self.visual_encoder(pixels)
+        cells, grid = self._cells(pixels)
         if not self.has_presence:
             return ImageCells(cells=cells, gate=None, logit=None, grid=grid)
         # the transformer changes the features that are grouped; the maps are made from the encoder's own
         grouped = self.visual_grouping(*self.visual_transformer(cells, self.tokens))
         logit = self.visual_presence(grouped).squeeze(2)
         return ImageCells(cells=cells, gate=self._gate(grouped), logit=logit, grid=grid)
+
+    def _cells(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Cells [B,P,D] and their grid; with pair_input="crops", a canvas of n pictures is encoded one by one."""
+        count = pixels.shape[3] // self.config.image_size[1]
+        if self.config.pair_input == "canvas" or count < 2 or pixels.shape[3] % self.config.image_size[1]:
+            return self.visual_encoder(pixels)
+        batch = pixels.shape[0]
+        crops = torch.cat(pixels.chunk(count, dim=3))
+        cells, (height, width) = self.visual_encoder(crops)
+        # [n,B,h,w,D] -> [B,h,n,w,D]: rows run through all pictures
+        cells = cells.view(count, batch, height, width, -1).permute(1, 2, 0, 3, 4)
+        return cells.reshape(batch, height * count * width, -1), (height, count * width)
 
     def _gate(self, grouped: Tensor) -> Tensor | None:
         if self.config.visual_gate == "grouped":

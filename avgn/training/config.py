@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from avgn.data.augment import Augmentation
+from avgn.data.mixing import Level, Mixing
+
 Schedule = Literal["constant", "cosine"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Keep = Literal["best", "last"]
@@ -18,6 +21,16 @@ class TrainConfig:
     the lowest validation loss, or the last ones. `dropout` acts on the encoders' features; `momentum` > 0 contrasts
     against a moving average of the model. `auxiliary` > 0 weighs presence losses through fixed random linear
     heads on the encoders' own features, which start the encoders sooner; they are no part of the checkpoint's model.
+
+    `batch_size` is that of one process. `accumulate` sums gradients of several batches: for contrastive losses this is
+    not equal to one batch of their size, whose images would all be negatives of each other.
+
+    `mixture` is the (least, most) scenes that are shown side by side and heard together, `mix_level`, `silent` and
+    `off_screen` as in `avgn.data.mixing.Mixing`; `zoom`, `light`, `color`, `gain_db` and `padding` as in
+    `avgn.data.augment.Augmentation`. `frequency_mask` and `time_mask` are the widest bands (rows, columns) that
+    SpecAugment hides of a spectrogram. `balance` draws scenes so that classes come equally often. `audio_cache` is a
+    folder for decoded sounds. `checkpoint_activations` computes activations again in the backward pass instead of
+    keeping them.
     """
 
     epochs: int = 100
@@ -36,6 +49,20 @@ class TrainConfig:
     seed: int = 0
     workers: int = 0
     cache: bool = False
+    audio_cache: str | None = None
+    mixture: tuple[int, int] = (1, 1)
+    mix_level: Level = "plain"
+    silent: float = 0.0
+    off_screen: float = 0.0
+    zoom: float = 1.15
+    light: float = 0.2
+    color: float = 0.0
+    gain_db: float = 6.0
+    padding: float = 0.1
+    frequency_mask: int = 0
+    time_mask: int = 0
+    balance: bool = False
+    checkpoint_activations: bool = False
     channels_last: bool = True
     compile: bool = False
     checkpoint_steps: int = 200
@@ -55,7 +82,25 @@ class TrainConfig:
         for name in ("dropout", "momentum"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}: 0 switches it off")
+        for name in ("frequency_mask", "time_mask", "workers", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}: 0 switches it off")
+        object.__setattr__(self, "mixture", tuple(self.mixture))
+        # both check their values
+        _ = self.augmentation, self.mixing
         if self.auxiliary < 0:
             raise ValueError(f"auxiliary must not be negative, got {self.auxiliary}: 0 switches it off")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}: 1e-4 is the paper's")
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How pictures and sounds are changed at random."""
+        return Augmentation(
+            zoom=self.zoom, light=self.light, color=self.color, gain_db=self.gain_db, padding=self.padding
+        )
+
+    @property
+    def mixing(self) -> Mixing:
+        """How scenes are mixed."""
+        return Mixing(pictures=self.mixture, level=self.mix_level, silent=self.silent, off_screen=self.off_screen)

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from avgn.checkpoint import save_model
 from avgn.config import Config
-from avgn.data import AudioVisualDataset, SeededBatches, build_loader, ordered_batches
+from avgn.data import AudioVisualDataset, SeededBatches, build_loader, class_balance, ordered_batches
 from avgn.encoders import LEAST_CHANNELS_LAST, load_visual_weights
 from avgn.engine import TorchEngine
 from avgn.evaluation.calibration import calibrate
@@ -29,12 +29,15 @@ from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest
 from avgn.training.config import TrainConfig
 from avgn.training.module import AVGNModule
+from avgn.training.processes import Processes
+from avgn.training.throughput import Throughput
 
 log = logging.getLogger(__name__)
 
 LOSSES = "losses.jsonl"
 CHECKPOINTS = "checkpoints"
 CONFIG = "run.json"
+THROUGHPUT = ("samples_per_second", "loader_wait")
 
 
 class LossLog(Callback):
@@ -44,17 +47,19 @@ class LossLog(Callback):
         self.path = path
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.path.exists():
+        if trainer.is_global_zero and self.path.exists():
             lines = [line for line in self.path.read_text().splitlines() if _step_of(line) < trainer.global_step]
             self.path.write_text("".join(line + "\n" for line in lines))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not trainer.is_global_zero:
+            return
         values = {
             name.removeprefix("train/"): float(value)
             for name, value in trainer.callback_metrics.items()
-            if name.startswith("train/")
+            if name.startswith("train/") and name.removeprefix("train/") not in THROUGHPUT
         }
         with self.path.open("a") as file:
             file.write(json.dumps({"step": trainer.global_step - 1} | values) + "\n")
@@ -81,14 +86,31 @@ def train(
     last = output / CHECKPOINTS / "last.ckpt"
     if resume and not last.is_file():
         raise InputError(f"{last} does not exist: train without --resume first")
-    _check_output(output, resume)
+    processes = Processes.of_environment()
+    if training.precision == "16-mixed" and not torch.cuda.is_available():
+        raise InputError("precision 16-mixed needs a GPU: use bf16-mixed or 32-true on this machine")
+    if processes.first:
+        # the others would find what the first one writes
+        _check_output(output, resume)
     if resume:
         _check_resumed(last, config)
     if validation is not None and not validation.items:
         raise InputError(f"validation manifest {validation.path} has no items: give another one, or none")
-    dataset = AudioVisualDataset(manifest, config, train=True, seed=training.seed, cache=training.cache)
-    held_out = AudioVisualDataset(validation, config, train=False, cache=training.cache) if validation else None
-    SeededBatches(len(dataset), training.batch_size, seed=0)
+    audio_cache = None if training.audio_cache is None else Path(training.audio_cache)
+    dataset = AudioVisualDataset(
+        manifest,
+        config,
+        train=True,
+        seed=training.seed,
+        cache=training.cache,
+        audio_cache=audio_cache,
+        augmentation=training.augmentation,
+        mixing=training.mixing,
+    )
+    held_out = None
+    if validation is not None:
+        held_out = AudioVisualDataset(validation, config, train=False, cache=training.cache, audio_cache=audio_cache)
+    SeededBatches(len(dataset), training.batch_size, seed=0, world=processes.count)
 
     lightning.seed_everything(training.seed, verbose=False)
     model = build_model(config)
@@ -105,16 +127,21 @@ def train(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output folder {output} can't be written ({error.strerror}): choose another one") from None
-    write_whole(output / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
-    trainer = _build_trainer(output, training, validation is not None, progress)
+    if processes.first:
+        write_whole(output / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
+    throughput = Throughput()
+    trainer = _build_trainer(output, training, validation is not None, progress, processes, throughput)
     batches = SeededBatches(
         len(dataset),
         training.batch_size,
         seed=training.seed,
         position=lambda: _position(trainer.global_step, training.accumulate, len(batches)),
-        rank=trainer.global_rank,
-        world=trainer.world_size,
+        rank=processes.rank,
+        world=processes.count,
+        pictures=training.mixture,
+        weights=class_balance(manifest.items) if training.balance else None,
     )
+    on_gpu = torch.cuda.is_available()
     module = AVGNModule(model, training, _total_steps(training, len(batches)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -122,7 +149,7 @@ def train(
         try:
             trainer.fit(
                 module,
-                build_loader(dataset, batches, training.workers),
+                build_loader(dataset, batches, training.workers, pin=on_gpu),
                 build_loader(held_out, ordered_batches(len(held_out), training.batch_size)) if held_out else None,
                 ckpt_path=last if resume else None,
                 weights_only=True,
@@ -132,17 +159,25 @@ def train(
             if not trainer.interrupted:
                 raise
         except BaseException:
-            if fresh and not last.is_file():
+            if fresh and processes.first and not last.is_file():
                 shutil.rmtree(output, ignore_errors=True)
             raise
     if trainer.interrupted:
         raise KeyboardInterrupt
+    if not trainer.is_global_zero:
+        return output
     if validation is not None and training.keep == "best":
         _restore(module, output / CHECKPOINTS / "best.ckpt")
     model = module.model.cpu().to(memory_format=torch.contiguous_format).eval()
     if validation is not None and model.has_presence:
         model.thresholds = calibrate(TorchEngine(model), validation)
-    facts = {"settings": vars(training), "steps": trainer.global_step, "skipped_steps": module.skipped}
+    facts = {
+        "settings": vars(training),
+        "steps": trainer.global_step,
+        "skipped_steps": module.skipped,
+        "processes": trainer.world_size,
+        "throughput": throughput.facts(),
+    }
     return save_model(model, output, training=facts)
 
 
@@ -177,11 +212,19 @@ def _position(steps: int, accumulate: int, batches: int) -> int:
     return epochs * batches + step * accumulate
 
 
-def _build_trainer(output: Path, training: TrainConfig, validates: bool, progress: bool | None) -> Trainer:
+def _build_trainer(
+    output: Path,
+    training: TrainConfig,
+    validates: bool,
+    progress: bool | None,
+    processes: Processes,
+    throughput: Throughput,
+) -> Trainer:
     show = sys.stderr.isatty() if progress is None else progress
     folder = output / CHECKPOINTS
     callbacks: list[Callback] = [
         LossLog(output / LOSSES),
+        throughput,
         ModelCheckpoint(
             dirpath=folder, filename="last", every_n_train_steps=training.checkpoint_steps, enable_version_counter=False
         ),
@@ -200,6 +243,7 @@ def _build_trainer(output: Path, training: TrainConfig, validates: bool, progres
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return Trainer(
+        **processes.trainer_options(),
         default_root_dir=output,
         max_epochs=training.epochs if training.steps is None else -1,
         max_steps=-1 if training.steps is None else training.steps,

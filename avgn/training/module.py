@@ -16,6 +16,8 @@ from avgn.losses import Labels, Losses, compute_losses, presence_loss
 from avgn.model import AVGN, AudioSources, ImageCells
 from avgn.runtime.errors import FailureError
 from avgn.training.config import TrainConfig
+from avgn.training.memory import checkpoint_activations
+from avgn.training.spec_augment import SpecAugment
 
 MOST_SKIPPED_IN_A_ROW = 10
 
@@ -58,7 +60,10 @@ class AVGNModule(LightningModule):
         if training.momentum > 0:
             self.teacher = copy.deepcopy(model).requires_grad_(False)
         self.auxiliary = AuxiliaryHeads(model) if training.auxiliary > 0 else None
-        self.halves: Any = torch.compile(model) if training.compile else model
+        if training.checkpoint_activations:
+            checkpoint_activations(model)
+        self.mask_spectrogram = SpecAugment(training.frequency_mask, training.time_mask)
+        self.halves: Any = torch.compile(self._encode) if training.compile else self._encode
 
     @property
     def config(self) -> Config:
@@ -72,7 +77,8 @@ class AVGNModule(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # drop-path depends on the step alone, so that a resumed run repeats an unbroken one
         accumulate = self.settings.accumulate
-        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step * accumulate + batch_idx % accumulate)
+        step = self.global_step * accumulate + batch_idx % accumulate
+        torch.manual_seed(self.settings.seed * 1_000_003 + step * self.trainer.world_size + self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self._losses(batch)
@@ -85,7 +91,8 @@ class AVGNModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         audio, image = self.model(batch.waveform, batch.image)
-        losses = compute_losses(audio, image, batch.labels, self.model.token_logits(), self.config)
+        # every process validates the whole set by itself
+        losses = compute_losses(audio, image, batch.labels, self.model.token_logits(), self.config, gather=False)
         self._log("val", losses, len(batch.image))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -129,6 +136,10 @@ class AVGNModule(LightningModule):
             return warmup
         return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, self.total_steps))))
 
+    def _encode(self, waveform: Tensor, image: Tensor) -> tuple[AudioSources, ImageCells]:
+        spectrogram = self.mask_spectrogram(self.model.frontend(waveform))
+        return self.model.encode_spectrogram(spectrogram), self.model.encode_image(image)
+
     def _losses(self, batch: Batch) -> Losses:
         audio, image = self.halves(batch.waveform, batch.image)
         if self.settings.dropout > 0:
@@ -166,4 +177,4 @@ class AVGNModule(LightningModule):
             f"{stage}/audio": losses.audio,
             f"{stage}/visual": losses.visual,
         }
-        self.log_dict(values, batch_size=count, sync_dist=stage == "val")
+        self.log_dict(values, batch_size=count, sync_dist=True)

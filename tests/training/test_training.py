@@ -137,7 +137,7 @@ def test_batches_depend_on_seed_and_position_alone() -> None:
     resumed = list(SeededBatches(50, 8, seed=3, position=lambda: 4))
     assert resumed == whole[4:]
     second = list(SeededBatches(50, 8, seed=3, position=lambda: 6))
-    assert {epoch for batch in second for epoch, _ in batch} == {1} and second != whole
+    assert {key.epoch for batch in second for key in batch} == {1} and second != whole
     halves = [list(SeededBatches(50, 4, seed=3, rank=rank, world=2)) for rank in (0, 1)]
     assert [a + b for a, b in zip(*halves, strict=True)] == whole
 

@@ -1,0 +1,25 @@
+"""The loader of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch.utils.data import DataLoader
+
+from avgn.data.dataset import AudioVisualDataset
+from avgn.data.samples import Collate, Sample
+from avgn.data.sampling import Key
+
+
+def build_loader(
+    dataset: AudioVisualDataset, batches: Iterable[list[Key]], workers: int = 0, *, pin: bool = False
+) -> DataLoader[Sample]:
+    """A loader of `Batch` over the given batches of keys; `pin` keeps them in memory that a GPU copies from."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        collate_fn=Collate(dataset.config.num_classes),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin,
+    )

@@ -1,0 +1,84 @@
+"""Mixtures made on the fly: pictures of several scenes side by side, their sounds summed.
+
+Legend: H x W pixels, T samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avgn.data.samples import Sample
+
+Level = Literal["plain", "rms"]
+
+# what "rms" brings every sound to: -20 dB of full scale
+TARGET_RMS = 0.1
+FAINT = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """`pictures`: (least, most) scenes side by side, the same number throughout a batch. `level`: "plain" sums sounds
+    as they are, "rms" brings each to the same loudness first. silent: chance that a picture beyond the first is mute.
+    off_screen: chance that one more sound is heard, whose picture isn't shown.
+    """
+
+    pictures: tuple[int, int] = (1, 1)
+    level: Level = "plain"
+    silent: float = 0.0
+    off_screen: float = 0.0
+
+    def __post_init__(self) -> None:
+        least, most = self.pictures
+        if not 1 <= least <= most <= 8:
+            raise ValueError(f"mixture must be (least, most) within 1..8, got {self.pictures}: for example (1, 2)")
+        if self.level not in get_args(Level):
+            raise ValueError(f"mix_level must be one of {', '.join(get_args(Level))}, got {self.level!r}: choose one")
+        for name in ("silent", "off_screen"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}: 0 switches it off")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One scene of a mixture: image [H,W,3], sound [T], and the classes that sound and that are visible."""
+
+    image: NDArray[np.uint8]
+    sound: NDArray[np.float32]
+    sounding: frozenset[int]
+    visible: frozenset[int]
+
+
+def to_level(sound: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
+    """A sound [T] at the loudness that it is summed with; silence stays silence."""
+    if level == "plain":
+        return sound
+    rms = float(np.sqrt(np.mean(np.square(sound, dtype=np.float64)))) if sound.size else 0.0
+    return sound if rms < FAINT else sound * np.float32(TARGET_RMS / rms)
+
+
+def mix(shown: list[Scene], heard: list[bool], unseen: Scene | None, order: np.random.Generator | None) -> Sample:
+    """The pictures of `shown` from left to right with the sum of the sounds of those that are `heard`, and of `unseen`.
+
+    Sums are plain float sums without clipping. `order` shuffles the sources (sorted by class otherwise).
+    """
+    sounds = [scene.sound for scene, loud in zip(shown, heard, strict=True) if loud]
+    sounding: set[int] = set().union(*(scene.sounding for scene, loud in zip(shown, heard, strict=True) if loud))
+    visible: set[int] = set().union(*(scene.visible for scene in shown))
+    if unseen is not None:
+        sounds.append(unseen.sound)
+        sounding |= unseen.sounding
+    sources = sorted(sounding & visible)
+    if order is not None:
+        sources = [sources[k] for k in order.permutation(len(sources))]
+    return Sample(
+        image=shown[0].image if len(shown) == 1 else np.concatenate([scene.image for scene in shown], axis=1),
+        waveform=np.sum(sounds, axis=0, dtype=np.float32) if sounds else np.zeros_like(shown[0].sound),
+        sounding=tuple(sorted(sounding)),
+        visible=tuple(sorted(visible)),
+        order=tuple(sources),
+    )

@@ -1,0 +1,54 @@
+"""Activation checkpointing: stages of encoders and blocks of transformers are computed again in the backward pass."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from avgn.model import AVGN
+from avgn.transformer import Block
+
+
+def checkpoint_activations(model: AVGN) -> None:
+    """Make the costly parts of a model keep their inputs alone; outputs, gradients and statistics stay equal."""
+    parts: list[nn.Module] = [
+        stage
+        for encoder in (model.audio_encoder, model.visual_encoder)
+        for stage in (
+            encoder.backbone.layer1,
+            encoder.backbone.layer2,
+            encoder.backbone.layer3,
+            encoder.backbone.layer4,
+        )
+    ]
+    parts += [module for module in model.modules() if isinstance(module, Block)]
+    for part in parts:
+        part.forward = functools.partial(  # type: ignore[method-assign]
+            checkpoint, part.forward, use_reentrant=False, context_fn=functools.partial(_contexts, part)
+        )
+
+
+def _contexts(part: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _still_statistics(part)
+
+
+@contextmanager
+def _still_statistics(part: nn.Module) -> Iterator[None]:
+    """The second computation must not move the running statistics of batch norms again."""
+    norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum = momentum
+            if count is not None and norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.copy_(count)
