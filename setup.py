@@ -15,12 +15,16 @@ TRAIN = [
     *TORCH,
     "lightning>=2.5",
     "tensorboard>=2.14",
+    "pyyaml>=6",
+    "webdataset>=0.2.100",
     "safetensors>=0.4",
     "scipy>=1.11",
     "scikit-learn>=1.4",
     *RUNTIME,
 ]
 SERVE = ["starlette>=0.37", "uvicorn[standard]>=0.30", "prometheus-client>=0.20", *RUNTIME]
+CLUSTER = ["ray[data]>=2.44", "pyarrow>=14", *RUNTIME]
+FIGURES = ["matplotlib>=3.8", "scikit-learn>=1.4", *RUNTIME]
 EXTRAS = {
     "runtime": RUNTIME,
     "cpu": ["onnxruntime>=1.20"],
@@ -31,11 +35,14 @@ EXTRAS = {
     "serve": SERVE,
     "train": TRAIN,
     "export": EXPORT,
-    "cluster": ["ray[data]>=2.9"],
+    "cluster": CLUSTER,
+    "figures": FIGURES,
     "dev": [
         *TRAIN,
         *EXPORT,
         *SERVE,
+        *CLUSTER,
+        *FIGURES,
         "hypothesis>=6.100",
         "openvino>=2025.0",
         "tensorrt-rtx>=1.1",
@@ -59,7 +66,9 @@ def packages_and_dirs() -> tuple[list[str], dict[str, str]]:
     for name in BESIDE:
         dirs[f"avgn.{name}"] = name
         names += [f"avgn.{found}" for found in find_packages(include=[name, f"{name}.*"])]
-    return names, dirs
+    # recipes are no code
+    dirs["avgn.recipes"] = "recipes"
+    return [*names, "avgn.recipes"], dirs
 
 
 def version() -> str:
@@ -80,7 +89,12 @@ setup(
     license_files=["LICENSE"],
     packages=PACKAGES,
     package_dir=PACKAGE_DIR,
-    package_data={"avgn": ["py.typed", "models/*/*"], "avgn.runtime.web": ["page/*"]},
+    package_data={
+        "avgn": ["py.typed", "models/*/*"],
+        "avgn.reproduce": ["published.json"],
+        "avgn.recipes": ["*.yaml"],
+        "avgn.runtime.web": ["page/*"],
+    },
     python_requires=">=3.10",
     install_requires=["numpy>=1.26", "jsonargparse>=4.30"],
     extras_require=EXTRAS,

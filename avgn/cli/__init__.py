@@ -17,8 +17,10 @@ Which things sound in a video, and where each is in the picture.
 commands:
   synthesize OUT            render procedural scenes or videos with their whole truth
   import KIND ROOT          read a public data set, or folders of videos, into a manifest
+  shard MANIFEST OUT        pack scenes into WebDataset shards for training
   train MANIFEST            train a localizer, written as a checkpoint folder
   evaluate MODEL MANIFEST   score a checkpoint or a bundle under named protocols
+  reproduce TABLE           train and score a table of the paper beside the published figures
   export CHECKPOINT BUNDLE  freeze a checkpoint into verified graphs
   verify BUNDLE             compare a bundle's variants with their model again
   deploy SERVER BUNDLE OUT  lay a bundle out for triton-server
@@ -36,6 +38,8 @@ MODULE_EXTRAS = {
     "torch": "train",
     "torchvision": "train",
     "lightning": "train",
+    "webdataset": "train",
+    "yaml": "train",
     "safetensors": "train",
     "sklearn": "train",
     "scipy": "train",
@@ -46,6 +50,9 @@ MODULE_EXTRAS = {
     "openvino": "openvino",
     "cv2": "runtime",
     "av": "runtime",
+    "matplotlib": "figures",
+    "ray": "cluster",
+    "pyarrow": "cluster",
     "starlette": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",
@@ -56,8 +63,10 @@ MODULE_EXTRAS = {
 COMMANDS = {
     "synthesize": "avgn.cli.training:synthesize",
     "import": "avgn.cli.data:import_data",
+    "shard": "avgn.cli.training:shard",
     "train": "avgn.cli.training:train",
     "evaluate": "avgn.cli.evaluation:evaluate",
+    "reproduce": "avgn.cli.reproduce:reproduce",
     "export": "avgn.cli.export:export",
     "verify": "avgn.cli.export:verify",
     "deploy": "avgn.cli.export:deploy",

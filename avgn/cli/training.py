@@ -1,4 +1,4 @@
-"""avgn synthesize, train, convert."""
+"""avgn synthesize, shard, train, convert."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def train(argv: Sequence[str]) -> None:
 
     parser = make_parser("train", "Train a localizer from a manifest.")
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
-    parser.add_argument("manifest", type=str, help="training manifest")
+    parser.add_argument("manifest", type=str, help="training manifest, or a folder of shards")
     parser.add_argument("--validation", type=str | None, default=None, help="validation manifest")
     parser.add_argument("--output", type=str, required=True, help="new folder for the checkpoint")
     parser.add_argument("--preset", type=str, default="avgn-resnet18", help=", ".join(PRESETS))
@@ -69,10 +69,14 @@ def train(argv: Sequence[str]) -> None:
         if entry.name not in ("name", "classes"):
             model.add_argument(f"--model.{entry.name}", type=hints[entry.name] | None, default=None)
     args = parser.parse_args(to_underscores(argv))
-    from avgn.runtime.manifest import read_manifest
+    from avgn.data.shards import Shards, read_shards
+    from avgn.runtime.manifest import Manifest, read_manifest
     from avgn.training.fit import train
 
-    manifest = read_manifest(args.manifest)
+    def read_scenes(path: str) -> Manifest | Shards:
+        return read_shards(Path(path)) if Path(path).is_dir() else read_manifest(path)
+
+    manifest = read_scenes(args.manifest)
     validation = None if args.validation is None else read_manifest(args.validation)
     if args.threads is not None:
         if args.threads < 1:
@@ -87,6 +91,21 @@ def train(argv: Sequence[str]) -> None:
     except ValueError as error:
         raise InputError(str(error)) from None
     print(train(config, manifest, validation, args.output, settings, resume=args.resume))
+
+
+def shard(argv: Sequence[str]) -> None:
+    parser = make_parser("shard", "Pack a manifest's scenes into WebDataset shards, which avgn train streams.")
+    parser.add_argument("manifest", type=str)
+    parser.add_argument("out", type=str, help="new or empty folder")
+    parser.add_argument("--megabytes", type=int, default=256, help="size of a shard")
+    args = parser.parse_args(argv)
+    from avgn.data.shards import write_shards
+    from avgn.progress import Progress
+    from avgn.runtime.manifest import read_manifest
+
+    manifest = read_manifest(args.manifest)
+    with Progress("scenes", len(manifest.items)) as progress:
+        print(write_shards(manifest, Path(args.out), megabytes=args.megabytes, progress=progress))
 
 
 def convert(argv: Sequence[str]) -> None:

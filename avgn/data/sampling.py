@@ -65,12 +65,17 @@ class SeededBatches(Sampler[list[Key]]):
             order = rng.permutation(self.length)
         else:
             order = rng.choice(self.length, size=self.length, p=self.chance)
-        least, most = self.pictures
-        counts = np.random.default_rng((self.seed, epoch, PICTURES_STREAM)).integers(least, most + 1, size=len(self))
+        counts = picture_counts(self.seed, epoch, len(self), self.pictures)
         for batch in range(done, len(self)):
             start = (batch * self.world + self.rank) * self.batch_size
             chosen = order[start : start + self.batch_size]
             yield [Key(epoch, int(index), int(counts[batch])) for index in chosen]
+
+
+def picture_counts(seed: int, epoch: int, batches: int, pictures: tuple[int, int]) -> NDArray[np.int64]:
+    """How many pictures each batch of an epoch mixes: [batches], the same in every process."""
+    rng = np.random.default_rng((seed, epoch, PICTURES_STREAM))
+    return rng.integers(pictures[0], pictures[1] + 1, size=batches)
 
 
 def ordered_batches(length: int, batch_size: int) -> list[list[Key]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from avgn.data.augment import Augmentation
@@ -92,6 +93,11 @@ class TrainConfig:
             raise ValueError(f"auxiliary must not be negative, got {self.auxiliary}: 0 switches it off")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}: 1e-4 is the paper's")
+
+    @property
+    def audio_cache_folder(self) -> Path | None:
+        """The folder of decoded sounds."""
+        return None if self.audio_cache is None else Path(self.audio_cache)
 
     @property
     def augmentation(self) -> Augmentation:

@@ -19,7 +19,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from avgn.checkpoint import save_model
 from avgn.config import Config
-from avgn.data import AudioVisualDataset, SeededBatches, build_loader, class_balance, ordered_batches
+from avgn.data import AudioVisualDataset, build_loader, ordered_batches
+from avgn.data.shards import Shards
 from avgn.encoders import LEAST_CHANNELS_LAST, load_visual_weights
 from avgn.engine import TorchEngine
 from avgn.evaluation.calibration import calibrate
@@ -30,6 +31,7 @@ from avgn.runtime.manifest import Manifest
 from avgn.training.config import TrainConfig
 from avgn.training.module import AVGNModule
 from avgn.training.processes import Processes
+from avgn.training.source import TrainingSource
 from avgn.training.throughput import Throughput
 
 log = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ class LossLog(Callback):
 
 def train(
     config: Config,
-    manifest: Manifest,
+    manifest: Manifest | Shards,
     validation: Manifest | None,
     output: str | os.PathLike[str],
     training: TrainConfig | None = None,
@@ -75,7 +77,9 @@ def train(
     resume: bool = False,
     progress: bool | None = None,
 ) -> Path:
-    """Train and write OUT/model.safetensors, OUT/config.json, OUT/checkpoints, OUT/losses.jsonl and TensorBoard logs.
+    """Train on the scenes of a manifest or of shards.
+
+    Writes OUT/model.safetensors, OUT/config.json, OUT/checkpoints, OUT/losses.jsonl and TensorBoard logs.
 
     With a validation manifest, the weights of the lowest validation loss are kept (or the last, by `training.keep`)
     and presence thresholds are calibrated on it. `resume` goes on from OUT/checkpoints/last.ckpt.
@@ -96,21 +100,12 @@ def train(
         _check_resumed(last, config)
     if validation is not None and not validation.items:
         raise InputError(f"validation manifest {validation.path} has no items: give another one, or none")
-    audio_cache = None if training.audio_cache is None else Path(training.audio_cache)
-    dataset = AudioVisualDataset(
-        manifest,
-        config,
-        train=True,
-        seed=training.seed,
-        cache=training.cache,
-        audio_cache=audio_cache,
-        augmentation=training.augmentation,
-        mixing=training.mixing,
-    )
+    source = TrainingSource(manifest, config, training, processes)
     held_out = None
     if validation is not None:
-        held_out = AudioVisualDataset(validation, config, train=False, cache=training.cache, audio_cache=audio_cache)
-    SeededBatches(len(dataset), training.batch_size, seed=0, world=processes.count)
+        held_out = AudioVisualDataset(
+            validation, config, train=False, cache=training.cache, audio_cache=training.audio_cache_folder
+        )
 
     lightning.seed_everything(training.seed, verbose=False)
     model = build_model(config)
@@ -131,25 +126,20 @@ def train(
         write_whole(output / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
     throughput = Throughput()
     trainer = _build_trainer(output, training, validation is not None, progress, processes, throughput)
-    batches = SeededBatches(
-        len(dataset),
-        training.batch_size,
-        seed=training.seed,
-        position=lambda: _position(trainer.global_step, training.accumulate, len(batches)),
-        rank=processes.rank,
-        world=processes.count,
-        pictures=training.mixture,
-        weights=class_balance(manifest.items) if training.balance else None,
-    )
     on_gpu = torch.cuda.is_available()
-    module = AVGNModule(model, training, _total_steps(training, len(batches)))
+    module = AVGNModule(model, training, _total_steps(training, len(source)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*mid-epoch checkpoint.*")
+        # a run may be shorter than an epoch, and Lightning's own calls may be out of date
+        warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+        warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
+        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
         try:
             trainer.fit(
                 module,
-                build_loader(dataset, batches, training.workers, pin=on_gpu),
+                source.loader(lambda: trainer.global_step, pin=on_gpu),
                 build_loader(held_out, ordered_batches(len(held_out), training.batch_size)) if held_out else None,
                 ckpt_path=last if resume else None,
                 weights_only=True,
@@ -204,12 +194,6 @@ def _check_resumed(last: Path, config: Config) -> None:
     changed = [name for name, value in before.to_dict().items() if config.to_dict()[name] != value]
     if changed:
         raise InputError(f"{last} was trained with another {', '.join(changed)}: resume with the same configuration")
-
-
-def _position(steps: int, accumulate: int, batches: int) -> int:
-    """Batches that `steps` optimiser steps have taken; the last step of an epoch may take fewer than `accumulate`."""
-    epochs, step = divmod(steps, -(-batches // accumulate))
-    return epochs * batches + step * accumulate
 
 
 def _build_trainer(

@@ -226,8 +226,8 @@ def test_checkpoints_that_are_none_are_refused(trained: Path, tmp_path: Path) ->
 
 
 def test_the_position_after_steps_counts_batches_of_whole_epochs() -> None:
-    from avgn.training.fit import _position
+    from avgn.training.source import position
 
     # 16 batches in steps of 3: five steps take 15, the sixth takes the one that is left
-    assert [_position(step, 3, 16) for step in (0, 1, 5, 6, 7)] == [0, 3, 15, 16, 19]
-    assert _position(21, 1, 16) == 21
+    assert [position(step, 3, 16) for step in (0, 1, 5, 6, 7)] == [0, 3, 15, 16, 19]
+    assert position(21, 1, 16) == 21

@@ -1,0 +1,68 @@
+"""avgn reproduce."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from avgn.cli.options import make_parser, split_names, write_json
+from avgn.runtime.errors import InputError
+
+
+def reproduce(argv: Sequence[str]) -> None:
+    parser = make_parser("reproduce", "Train and score a table of the paper, our rows beside the published ones.")
+    parser.add_argument("recipe", type=str, help="table1, table2, table3, three-sources, or a YAML file of your own")
+    parser.add_argument(
+        "--data", type=str, default="synthetic", help="folder that holds MUSIC, VGGSound ...; or synthetic"
+    )
+    parser.add_argument("--output", type=str, required=True, help="folder of the run; the same one goes on with it")
+    parser.add_argument("--dry-run", action="store_true", help="two steps on made-up scenes in the same layouts")
+    parser.add_argument("--sets", type=str | None, default=None, help="comma-separated: some of the data sets alone")
+    parser.add_argument("--rows", type=str | None, default=None, help="comma-separated: some of the rows alone")
+    parser.add_argument("--preset", type=str | None, default=None, help="another model size, for example avgn-tiny")
+    parser.add_argument("--steps", type=int | None, default=None, help="train so many steps in place of the recipe's")
+    parser.add_argument("--batch-size", type=int | None, default=None)
+    parser.add_argument("--learning-rate", type=float | None, default=None)
+    parser.add_argument("--visual-weights", type=str | None, default=None, help="imagenet, random or a state dict")
+    parser.add_argument("--scenes", type=int, default=8000, help="synthetic data: training scenes of each set")
+    parser.add_argument("--test-scenes", type=int, default=300, help="synthetic data: test scenes of each set")
+    parser.add_argument("--silent", type=int, default=0, help="synthetic data: silent objects in each picture")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that import or render")
+    parser.add_argument("--bootstrap", type=int, default=1000, help="resamples of the 95 %% intervals, 0: none")
+    parser.add_argument("--json", type=str | None, default=None, help="write the outcome to this file")
+    args = parser.parse_args(argv)
+    from avgn.reproduce import RunOptions, format_outcome, read_recipe
+    from avgn.reproduce import reproduce as run
+    from avgn.reproduce.layouts import Sizes
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("reproduce runs in one process: train the rows with torchrun -m avgn.train to use several")
+    recipe = read_recipe(args.recipe)
+    training = {
+        name: getattr(args, name)
+        for name in ("steps", "batch_size", "learning_rate", "visual_weights")
+        if getattr(args, name) is not None
+    }
+    logging.getLogger("avgn").setLevel(logging.INFO)
+    outcome = run(
+        recipe,
+        RunOptions(
+            output=Path(args.output),
+            data=args.data,
+            dry_run=args.dry_run,
+            sets=tuple(split_names(args.sets or "")),
+            rows=tuple(split_names(args.rows or "")),
+            preset=args.preset,
+            training=training,
+            sizes=Sizes(train=args.scenes, test=args.test_scenes, silent=args.silent),
+            seed=args.seed,
+            jobs=max(1, args.jobs),
+            bootstrap=args.bootstrap,
+        ),
+    )
+    if args.json is not None:
+        write_json(args.json, outcome)
+    print(format_outcome(outcome))

@@ -1,0 +1,82 @@
+"""How one training sample is made of scenes, wherever these come from.
+
+Legend: T samples, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avgn.config import Config
+from avgn.data.augment import Augmentation, augment_image, cut_sound
+from avgn.data.mixing import Mixing, Scene, mix, to_level
+from avgn.data.samples import Sample
+
+Handle = TypeVar("Handle")
+# draws of a scene to mix with before one that shares a class is taken
+TRIES = 8
+
+
+class MixedScenes(ABC, Generic[Handle]):
+    """Draws, changes and mixes scenes that a source of them knows by handles."""
+
+    def __init__(self, config: Config, augmentation: Augmentation, mixing: Mixing) -> None:
+        self.config = config
+        self.augmentation = augmentation
+        self.mixing = mixing
+
+    @abstractmethod
+    def labels(self, handle: Handle) -> tuple[frozenset[int], frozenset[int]]:
+        """The classes of a scene that sound and that are visible."""
+
+    @abstractmethod
+    def read(self, handle: Handle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """A scene's picture [H,W,3], at most `zoom` times as large as the model's, and its whole sound [T]."""
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator) -> Handle:
+        """Any scene."""
+
+    def sample(self, first: Handle, pictures: int, rng: np.random.Generator) -> Sample:
+        """A mixture of `pictures` scenes, of which one is `first`."""
+        taken = frozenset().union(*self.labels(first))
+        shown, heard = [self.scene(first, rng)], [True]
+        for _ in range(pictures - 1):
+            other = self._another(taken, rng)
+            taken = taken.union(*self.labels(other))
+            shown.append(self.scene(other, rng))
+            heard.append(not rng.random() < self.mixing.silent)
+        unseen = None
+        if self.mixing.off_screen > 0 and rng.random() < self.mixing.off_screen:
+            unseen = self.scene(self._another(taken, rng), rng)
+        places = rng.permutation(len(shown))
+        return mix([shown[k] for k in places], [heard[k] for k in places], unseen, rng)
+
+    def scene(self, handle: Handle, rng: np.random.Generator) -> Scene:
+        """A scene, changed at random."""
+        image, sound = self.read(handle)
+        sounding, visible = self.labels(handle)
+        return Scene(
+            image=augment_image(image, self.config.image_size, self.augmentation, rng),
+            sound=cut_sound(to_level(sound, self.mixing.level), self.config.window_samples, self.augmentation, rng),
+            sounding=sounding,
+            visible=visible,
+        )
+
+    def _another(self, taken: frozenset[int], rng: np.random.Generator) -> Handle:
+        """Another scene, of other classes if a few draws find one."""
+        for _ in range(TRIES):
+            handle = self.draw(rng)
+            if not taken & frozenset().union(*self.labels(handle)):
+                break
+        return handle
+
+
+def read_size(config: Config, augmentation: Augmentation) -> tuple[int, int]:
+    """(height, width) at which pictures are read: that of the largest crop's source."""
+    height, width = config.image_size
+    return (round(height * augmentation.zoom), round(width * augmentation.zoom))

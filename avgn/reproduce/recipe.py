@@ -1,0 +1,123 @@
+"""A recipe: which data sets a table is made of, and how its rows are trained. Read from YAML, checked before a run."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import avgn
+from avgn.runtime.errors import InputError
+
+FOLDER = Path(avgn.__file__).parent / "recipes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """What is imported: an importer's name and split below `root`; `compose` > 1 sets so many of its test items side by
+    side, with the sum of their sounds; `items` limits how many are made so.
+    """
+
+    importer: str
+    root: str
+    split: str
+    extended: bool = False
+    compose: int = 1
+    items: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetSpec:
+    """One column group of a table: data to train and to test on, the printed metrics as {theirs: ours}, and what
+    differs in training.
+    """
+
+    name: str
+    train: DataSpec
+    test: DataSpec
+    metrics: dict[str, str]
+    training: dict[str, Any] = field(default_factory=dict)
+    published: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowSpec:
+    """One row that is trained: what differs in the model's configuration, and the published row it stands beside."""
+
+    name: str
+    published: str | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A table. `holdout` is the share of training videos that thresholds and the best weights are chosen on."""
+
+    title: str
+    table: str
+    protocol: str
+    preset: str
+    sets: tuple[SetSpec, ...]
+    rows: tuple[RowSpec, ...]
+    model: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    holdout: float = 0.05
+
+
+def recipe_names() -> list[str]:
+    """The recipes of the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml") if "table:" in path.read_text(encoding="utf-8"))
+
+
+def read_recipe(name: str) -> Recipe:
+    """A recipe of the package by name, or a YAML file. Raises InputError that names what can't be used."""
+    import yaml
+
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"recipe {name!r} is not known: use one of {', '.join(recipe_names())}, or a YAML file"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"recipe {path} can't be read ({' '.join(str(error).split())}): give a YAML file") from None
+    found = _fill(Recipe, raw, str(path))
+    sets = tuple(
+        _fill(
+            SetSpec,
+            {
+                **part,
+                "train": _fill(DataSpec, part.get("train"), path),
+                "test": _fill(DataSpec, part.get("test"), path),
+            },
+            path,
+        )
+        for part in _list(found, "sets", path)
+    )
+    rows = tuple(_fill(RowSpec, part, path) for part in _list(found, "rows", path))
+    recipe = Recipe(**{**found, "sets": sets, "rows": rows}) if isinstance(found, dict) else found
+    if not 0 < recipe.holdout < 1:
+        raise InputError(f"recipe {path}: holdout must lie in 0..1, got {recipe.holdout}: 0.05 is usual")
+    return recipe
+
+
+def _list(values: Any, key: str, path: Path) -> list[Any]:
+    found = values[key]
+    if not isinstance(found, list) or not found or not all(isinstance(part, dict) for part in found):
+        raise InputError(f"recipe {path}: {key} must be a list of entries, got {found!r}")
+    return found
+
+
+def _fill(kind: Any, values: Any, path: object) -> Any:
+    """The dataclass from a mapping, or for a recipe its checked mapping."""
+    if not isinstance(values, dict):
+        raise InputError(f"recipe {path}: {kind.__name__} must be a mapping, got {values!r}")
+    known = {entry.name: entry for entry in fields(kind)}
+    for name in values:
+        if name not in known:
+            raise InputError(f"recipe {path}: entry {name!r} is not known: use {', '.join(known)}")
+    for name, entry in known.items():
+        if name not in values and entry.default is MISSING and entry.default_factory is MISSING:
+            raise InputError(f"recipe {path}: entry {name!r} is missing from a {kind.__name__}")
+    return values if kind is Recipe else kind(**values)

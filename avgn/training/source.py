@@ -1,0 +1,82 @@
+"""Where training's batches come from: a manifest, or shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch.utils.data import DataLoader
+
+from avgn.config import Config
+from avgn.data import AudioVisualDataset, SeededBatches, build_loader, class_balance
+from avgn.data.shards import ShardedDataset, Shards, build_shard_loader
+from avgn.runtime.errors import InputError
+from avgn.runtime.manifest import Manifest
+from avgn.training.config import TrainConfig
+from avgn.training.processes import Processes
+
+
+class TrainingSource:
+    """The batches of an epoch for this process; `len` is their number.
+
+    Raises InputError for scenes that the configuration can't be trained on.
+    """
+
+    def __init__(self, scenes: Manifest | Shards, config: Config, training: TrainConfig, processes: Processes) -> None:
+        self.training = training
+        self._steps: Callable[[], int] = lambda: 0
+        place = {"rank": processes.rank, "world": processes.count}
+        self._batches: SeededBatches | ShardedDataset
+        self._scenes: AudioVisualDataset | None = None
+        if isinstance(scenes, Shards):
+            if training.balance or training.cache or training.audio_cache is not None:
+                raise InputError("balance, cache and audio_cache are for manifests: leave them out with shards")
+            self._batches = ShardedDataset(
+                scenes,
+                config,
+                training.batch_size,
+                seed=training.seed,
+                position=self._position,
+                augmentation=training.augmentation,
+                mixing=training.mixing,
+                **place,
+            )
+            return
+        self._scenes = AudioVisualDataset(
+            scenes,
+            config,
+            train=True,
+            seed=training.seed,
+            cache=training.cache,
+            audio_cache=training.audio_cache_folder,
+            augmentation=training.augmentation,
+            mixing=training.mixing,
+        )
+        self._batches = SeededBatches(
+            len(self._scenes),
+            training.batch_size,
+            seed=training.seed,
+            position=self._position,
+            pictures=training.mixture,
+            weights=class_balance(scenes.items) if training.balance else None,
+            **place,
+        )
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def loader(self, steps: Callable[[], int], *, pin: bool = False) -> DataLoader[object]:
+        """A loader that goes on after `steps()` optimiser steps."""
+        self._steps = steps
+        if isinstance(self._batches, ShardedDataset):
+            return build_shard_loader(self._batches, self.training.workers, pin=pin)
+        assert self._scenes is not None
+        return build_loader(self._scenes, self._batches, self.training.workers, pin=pin)
+
+    def _position(self) -> int:
+        return position(self._steps(), self.training.accumulate, len(self))
+
+
+def position(steps: int, accumulate: int, batches: int) -> int:
+    """Batches that `steps` optimiser steps have taken; the last step of an epoch may take fewer than `accumulate`."""
+    epochs, step = divmod(steps, -(-batches // accumulate))
+    return epochs * batches + step * accumulate
