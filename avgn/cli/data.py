@@ -1,4 +1,4 @@
-"""avgn import."""
+"""avgn import, inspect."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def import_data(argv: Sequence[str]) -> None:
     parser.add_argument("--labels", type=str | None, default=None, help="videos: a csv of file and classes")
     parser.add_argument("--fps", type=float, default=1.0, help="videos: frames a second")
     parser.add_argument("--window", type=float, default=3.0, help="videos: seconds of sound around a frame")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="videos: processes")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="videos: processes; --check: threads")
+    parser.add_argument("--check", action="store_true", help="decode every frame and sound, and leave out damaged ones")
     parser.add_argument("--strict", action="store_true", help="stop at anything that is missing or wrong")
     parser.add_argument("--json", type=str | None, default=None, help="write the report to this file")
     args = parser.parse_args(argv)
@@ -51,7 +52,8 @@ def import_data(argv: Sequence[str]) -> None:
         fps=args.fps,
         window=args.window,
         labels=None if args.labels is None else Path(args.labels),
-        jobs=max(1, args.jobs),
+        jobs=args.jobs,
+        check=args.check,
         show_progress=sys.stderr.isatty(),
     )
     found = import_dataset(args.kind, options, strict=args.strict)
@@ -59,3 +61,37 @@ def import_data(argv: Sequence[str]) -> None:
         write_json(args.json, found.report.to_json(found.items))
     print("\n".join(found.report.lines(found.items)))
     print(args.output)
+
+
+def inspect_data(argv: Sequence[str]) -> None:
+    parser = make_parser("inspect", "Count what is in a manifest, and draw some of its items with their truth.")
+    parser.add_argument("manifest", type=str, help="manifest.jsonl")
+    parser.add_argument(
+        "-o", "--output", type=str | None, default=None, help="folder for sheet.png and index.html with drawn items"
+    )
+    parser.add_argument("--count", type=int, default=24, help="how many items are drawn, by chance")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=str | None, default=None, help="write the statistics to this file")
+    args = parser.parse_args(argv)
+    from avgn.inspection import draw_cards, lines_of, pick, summarize, write_page, write_sheet
+    from avgn.progress import Progress
+    from avgn.runtime.errors import InputError
+    from avgn.runtime.manifest import read_manifest
+
+    manifest = read_manifest(args.manifest)
+    items = pick(manifest.items, args.count, args.seed)
+    summary = summarize(manifest)
+    if args.json is not None:
+        write_json(args.json, summary)
+    print("\n".join(lines_of(summary)))
+    if args.output is None:
+        return
+    folder = Path(args.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"folder {folder} can't be made ({error.strerror}): choose another --output") from None
+    with Progress("items", len(items)) as progress:
+        cards = draw_cards(manifest, items, progress)
+    print(write_sheet(folder / "sheet.png", cards))
+    print(write_page(folder / "index.html", summary, cards))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from avgn.datasets.boxes import Order, to_corners
 from avgn.datasets.files import Files
@@ -19,12 +20,15 @@ DUPLICATE = "listed more than once"
 DEGENERATE = "with a degenerate box"
 UNSCORABLE = "with no usable box"
 OVERLAP = "in the training list as well"
+SAME_CLASS = "pairs with two sources of the same class"
+CLIPPED = "boxes clipped to the picture"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What is imported: `split` "train" or "test"; `metadata` holds the lists; `boxes` overrides the expected order;
-    `classes` overrides the class list; `output` is the manifest to be, beside which new files may be written.
+    `classes` overrides the class list; `output` is the manifest to be, beside which new files may be written; with
+    `check` every file is decoded.
     """
 
     root: Path
@@ -38,6 +42,7 @@ class Options:
     window: float = 3.0
     labels: Path | None = None
     jobs: int = 1
+    check: bool = False
     show_progress: bool = False
 
 
@@ -74,24 +79,29 @@ class Finder:
             self._report.problem(NO_SOUND, audio)
         if picture is None or sound is None:
             return None
-        for path in (picture, sound):
-            if path.stat().st_size == 0:
-                self._report.problem(EMPTY, path.name)
-                return None
-        return picture, sound
+        return None if has_empty(picture, sound, report=self._report) else (picture, sound)
 
 
-def usable_boxes(raw: Iterable[Sequence[float]], order: Order, id: str, report: Report, where: str) -> tuple[Box, ...]:
-    """The boxes of an id that have an area inside the picture; others are noted."""
+def has_empty(*paths: Path, report: Report) -> bool:
+    """Whether one of the files holds nothing, which is noted."""
+    empty = [path.name for path in paths if path.stat().st_size == 0]
+    for name in empty:
+        report.problem(EMPTY, name)
+    return bool(empty)
+
+
+def usable_boxes(raw: Iterable[Any], order: Order, id: str, report: Report, where: str) -> tuple[Box, ...]:
+    """The boxes of an id that have an area inside the picture; others are noted, and so is what was clipped."""
     found: list[Box] = []
     for box in raw:
-        corners = to_corners(box, order, f"{where}, {id}")
+        corners, clipped = to_corners(box, order, f"{where}, {id}")
+        report.counts[CLIPPED] += clipped
         if corners is None:
-            report.problem(DEGENERATE, id)
+            report.problem(DEGENERATE, id, harmless=True)
         else:
             found.append(corners)
     if not found:
-        report.problem(UNSCORABLE, id)
+        report.problem(UNSCORABLE, id, harmless=True)
     return tuple(found)
 
 
@@ -125,6 +135,6 @@ def class_list(
 def note_overlap(tested: Iterable[str], trained: Iterable[str], report: Report) -> None:
     """Note ids that stand in both lists."""
     known = set(trained)
-    for id in tested:
+    for id in dict.fromkeys(tested):
         if id in known:
             report.problem(OVERLAP, id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from avgn.runtime.errors import InputError
@@ -12,18 +13,21 @@ Order = Literal["xywh", "xyxy"]
 # a share of boxes that make no sense in the expected order above which it is the order that is wrong
 SUSPICIOUS = 0.1
 SLACK = 0.02
+# what rounding makes of a box that ends at the picture's edge
+ROUNDING = 1e-6
+# the public lists hold integers that overflowed
+HUGE = 1e18
 OTHER: dict[Order, Order] = {"xywh": "xyxy", "xyxy": "xywh"}
 
 
-def check_order(boxes: Iterable[Sequence[float]], order: Order, where: str) -> None:
+def check_order(boxes: Iterable[Any], order: Order, where: str) -> None:
     """Raise InputError that names the suspicion when the boxes can't be normalised ones in `order`."""
-    listed = list(boxes)
-    if not listed:
-        return
+    listed = [read_numbers(box, where) for box in boxes]
     pixels = sum(any(value > 2 for value in box) for box in listed)
     if pixels > SUSPICIOUS * len(listed):
         raise InputError(
-            f"{pixels} of {len(listed)} boxes of {where} are far above 1: they look like pixels, normalise"
+            f"{pixels} of {len(listed)} boxes of {where} are far above 1: they look like pixels, "
+            "so divide them by the width and height of the picture"
         )
     wrong = sum(not makes_sense(box, order) for box in listed)
     other = sum(not makes_sense(box, OTHER[order]) for box in listed)
@@ -34,7 +38,16 @@ def check_order(boxes: Iterable[Sequence[float]], order: Order, where: str) -> N
         )
 
 
-def makes_sense(box: Sequence[float], order: Order) -> bool:
+def read_numbers(box: Any, where: str) -> Box:
+    """Four finite numbers; raises InputError for anything else."""
+    values = [v for v in box if isinstance(v, int | float)] if isinstance(box, list | tuple) else []
+    if len(values) != 4 or len(box) != 4 or not all(abs(value) < math.inf for value in values):
+        raise InputError(f"{where}: a box must be four numbers, got {box!r}: give the data set's own file")
+    x, y, third, fourth = (float(max(-HUGE, min(HUGE, value))) for value in values)
+    return (x, y, third, fourth)
+
+
+def makes_sense(box: Box, order: Order) -> bool:
     """Whether four numbers are a box of some area inside the picture."""
     x, y, third, fourth = box
     if order == "xyxy":
@@ -42,13 +55,11 @@ def makes_sense(box: Sequence[float], order: Order) -> bool:
     return third > 0 and fourth > 0 and x + third <= 1 + SLACK and y + fourth <= 1 + SLACK
 
 
-def to_corners(box: Sequence[Any], order: Order, where: str) -> Box | None:
-    """x1, y1, x2, y2 clipped to the picture; None where nothing is left."""
-    if len(box) != 4 or not all(isinstance(value, int | float) for value in box):
-        raise InputError(f"{where}: a box must be four numbers, got {box!r}")
-    x1, y1, x2, y2 = (float(value) for value in box)
+def to_corners(box: Any, order: Order, where: str) -> tuple[Box | None, bool]:
+    """x1, y1, x2, y2 clipped to the picture, None where nothing is left, and whether anything was clipped."""
+    x1, y1, x2, y2 = read_numbers(box, where)
     if order == "xywh":
         x2, y2 = x1 + x2, y1 + y2
+    clipped = not all(-ROUNDING <= value <= 1 + ROUNDING for value in (x1, y1, x2, y2))
     x1, y1, x2, y2 = (min(1.0, max(0.0, value)) for value in (x1, y1, x2, y2))
-    # also where a coordinate is no number
-    return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
+    return ((x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None), clipped

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from avgn.datasets.base import DUPLICATE, NO_PICTURE, NO_SOUND, Import, Options, class_list, usable_boxes
+from avgn.datasets.base import DUPLICATE, NO_PICTURE, NO_SOUND, Import, Options, class_list, has_empty, usable_boxes
 from avgn.datasets.boxes import check_order
-from avgn.datasets.files import read_json
+from avgn.datasets.files import check_entry, read_json
 from avgn.datasets.report import Report
 from avgn.runtime.errors import InputError
-from avgn.runtime.manifest import Box, Item, Source
+from avgn.runtime.manifest import Item, Source
 
 CATEGORIES = {
     1: "cello",
@@ -42,21 +42,19 @@ def _import(options: Options, kind: str) -> Import:
     report = Report()
     folder = options.metadata / "dsol"
     path = (folder if folder.is_dir() else options.metadata) / f"{kind}test.json"
-    entries: dict[str, dict[str, Any]] = read_json(path)
+    entries = _read(path)
     order = options.boxes or "xywh"
     check_order([box["normbox"] for entry in entries.values() for box in entry["bbox"]], order, path.name)
     items = []
     seen: set[str] = set()
     found: dict[str, list[Source]] = {}
     for key, entry in entries.items():
-        by_label: dict[str, list[Box]] = {}
+        by_label: dict[str, list[Any]] = {}
         for box in entry["bbox"]:
-            label = CATEGORIES.get(box["category_id"])
-            if label is None:
-                raise InputError(f"{path}: category {box['category_id']} of {key} is not known: {CATEGORIES}")
-            by_label.setdefault(label, []).extend(usable_boxes([box["normbox"]], order, key, report, path.name))
+            by_label.setdefault(CATEGORIES[box["category_id"]], []).append(box["normbox"])
         found[key] = [
-            Source(label=label, sounding=True, on_screen=True, boxes=tuple(boxes)) for label, boxes in by_label.items()
+            Source(label=label, sounding=True, on_screen=True, boxes=usable_boxes(raw, order, key, report, path.name))
+            for label, raw in by_label.items()
         ]
     labels = [source.label for sources in found.values() for source in sources]
     classes = class_list(options, sorted(CATEGORIES.values()), labels, report)
@@ -78,7 +76,7 @@ def _import(options: Options, kind: str) -> Import:
             report.problem(NO_PICTURE, key)
         if sound is None:
             report.problem(NO_SOUND, key)
-        if frame is None or sound is None:
+        if frame is None or sound is None or has_empty(frame, sound, report=report):
             continue
         report.counts["frames without a box"] += not sources
         items.append(
@@ -93,6 +91,23 @@ def _import(options: Options, kind: str) -> Import:
             )
         )
     return Import(classes=classes, items=items, report=report)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """{frame: entry} with everything there that is used."""
+    entries: Any = read_json(path)
+    if not isinstance(entries, dict) or not entries:
+        raise InputError(f"annotation {path} must be a JSON object of frames: give the data set's own file")
+    for key, entry in entries.items():
+        check_entry(path, key, entry, ["bbox"])
+        if not key or not isinstance(entry["bbox"], list):
+            raise InputError(f"annotation {path}: {key!r} has no list of boxes: give the data set's own file")
+        for box in entry["bbox"]:
+            check_entry(path, f"a box of {key}", box, ["normbox", "category_id"])
+            if box["category_id"] not in list(CATEGORIES):
+                known = ", ".join(f"{number} {label}" for number, label in CATEGORIES.items())
+                raise InputError(f"annotation {path}: category {box['category_id']} of {key} is not known: {known}")
+    return entries
 
 
 def _first(*paths: Path) -> Path | None:

@@ -12,6 +12,7 @@ from avgn.runtime.errors import InputError
 
 PICTURES = (".jpg", ".jpeg", ".png")
 SOUNDS = (".wav",)
+LAYOUT = "frames/<id>.jpg and audio/<id>.wav"
 
 
 def canonical(label: str) -> str:
@@ -51,6 +52,23 @@ def read_json(path: Path) -> Any:
         raise InputError(f"annotation {path} can't be read ({error}): give the data set's own file") from None
 
 
+def read_entries(path: Path, needed: Sequence[str]) -> list[dict[str, Any]]:
+    """A JSON list of objects that have the `needed` keys; raises InputError that names the entry."""
+    entries = read_json(path)
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"annotation {path} must be a JSON list of entries: give the data set's own file")
+    for number, entry in enumerate(entries):
+        check_entry(path, f"entry {number}", entry, needed)
+    return entries
+
+
+def check_entry(path: Path, name: str, entry: Any, needed: Sequence[str]) -> None:
+    """Raise InputError when an entry is no object with the `needed` keys."""
+    if not isinstance(entry, dict) or (missing := [key for key in needed if key not in entry]):
+        what = f"has no {missing[0]!r}" if isinstance(entry, dict) else f"is {type(entry).__name__}, no object"
+        raise InputError(f"annotation {path}: {name} {what}: give the data set's own file")
+
+
 def first_of(folder: Path, names: Sequence[str]) -> Path:
     """The first of several files that exists. Raises InputError that lists them."""
     for name in names:
@@ -62,12 +80,12 @@ def first_of(folder: Path, names: Sequence[str]) -> Path:
 class Files:
     """The files of a folder by stem; the folder is listed once, however many are asked for."""
 
-    def __init__(self, folders: Iterable[Path], suffixes: Sequence[str]) -> None:
-        """The first of `folders` that exists is used; raises InputError where none does."""
+    def __init__(self, folders: Iterable[Path], suffixes: Sequence[str], layout: str) -> None:
+        """The first of `folders` that exists is used; raises InputError with the `layout` where none does."""
         tried = list(folders)
         self.folder = next((folder for folder in tried if folder.is_dir()), tried[0])
         if not self.folder.is_dir():
-            raise InputError(f"folder {tried[0]} does not exist: the layout is frames/<id>.jpg and audio/<id>.wav")
+            raise InputError(f"folder {tried[0]} does not exist: the layout is {layout}")
         rank = {suffix: at for at, suffix in enumerate(suffixes)}
         self._found: dict[str, Path] = {}
         for path in sorted(self.folder.iterdir(), key=lambda path: rank.get(path.suffix.lower(), len(rank))):
@@ -83,8 +101,10 @@ class Files:
 
 
 def pictures(root: Path) -> Files:
-    return Files([root / "frames"], PICTURES)
+    """The frames of the release layout."""
+    return Files([root / "frames"], PICTURES, LAYOUT)
 
 
 def sounds(root: Path) -> Files:
-    return Files([root / "audio"], SOUNDS)
+    """The sounds of the release layout."""
+    return Files([root / "audio"], SOUNDS, LAYOUT)

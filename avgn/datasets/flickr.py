@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from avgn.datasets.base import DEGENERATE, UNSCORABLE, Finder, Import, Options
+from avgn.datasets.base import CLIPPED, DEGENERATE, UNSCORABLE, Finder, Import, Options
 from avgn.datasets.boxes import to_corners
 from avgn.datasets.files import Files, pictures, read_rows, sounds
 from avgn.datasets.report import Report
@@ -27,7 +27,7 @@ def import_flickr(options: Options) -> Import:
         raise InputError("flickr has test annotations only: its training list is one of videos without labels")
     rows = read_rows(options.metadata / "flickr_test.csv", (1, 2))
     frames, audio = pictures(options.root), sounds(options.root)
-    drawn = Files([options.root / name for name in XML_FOLDERS], (".xml",))
+    drawn = Files([options.root / name for name in XML_FOLDERS], (".xml",), f"{XML_FOLDERS[0]}/<id>.xml")
     finder = Finder(frames, audio, report)
     items = []
     for id in (row[0] for row in rows):
@@ -40,35 +40,45 @@ def import_flickr(options: Options) -> Import:
         else:
             annotators = read_annotators(path, report)
             if not any(annotators):
-                report.problem(UNSCORABLE, id)
+                report.problem(UNSCORABLE, id, harmless=True)
         boxes = tuple(box for boxes in annotators for box in boxes)
         source = Source(label=LABEL, sounding=True, on_screen=True, boxes=boxes, annotators=annotators or None)
         items.append(
             Item(id=id, sources=(source,), split="test", dataset="flickr", video=id, frame=files[0], audio=files[1])
         )
     if options.extended:
-        items += silent_pairs(options, "flickr_test_plus_silent.csv", {}, report)
+        labels = {row[0]: LABEL for row in rows}
+        items += silent_pairs(options, "flickr_test_plus_silent.csv", labels, str, report)
     report.counts["classes"] = 1
     return Import(classes=(LABEL,), items=items, report=report)
 
 
+class _NoEntities(ElementTree.TreeBuilder):
+    """Refuses a document type, in whatever encoding: entities can make a small file enormous, annotations have none."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("it declares a document type, which may hold entities")
+
+
 def read_annotators(path: Path, report: Report) -> tuple[tuple[Box, ...], ...]:
     """The boxes of each annotator, normalised. Raises InputError for what is no such XML."""
-    data = path.read_bytes()
-    # entities can make a small file enormous; annotations have none
-    if len(data) > MAX_BYTES or b"<!ENTITY" in data or b"<!DOCTYPE" in data:
-        raise InputError(f"annotation {path} is too large or declares entities: give the data set's own file")
     try:
-        root = ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
-        raise InputError(f"annotation {path} is no XML ({error}): give the data set's own file") from None
+        data = path.read_bytes()
+        if len(data) > MAX_BYTES:
+            raise InputError(f"annotation {path} has {len(data)} bytes: give the data set's own file")
+        root = ElementTree.fromstring(data, ElementTree.XMLParser(target=_NoEntities()))
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"annotation {path} can't be read ({error}): give the data set's own file") from None
     found = []
     for person in root:
         boxes = []
         for element in person.iter("bbox"):
-            corners = to_corners([value / SIDE for value in _numbers(element, path)], "xyxy", str(path))
+            corners, clipped = to_corners([value / SIDE for value in _numbers(element, path)], "xyxy", str(path))
+            report.counts[CLIPPED] += clipped
             if corners is None:
-                report.problem(DEGENERATE, path.stem)
+                report.problem(DEGENERATE, path.stem, harmless=True)
             else:
                 boxes.append(corners)
         if boxes:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.datasets.base import UNSCORABLE, Finder, Import, Options, class_list, note_overlap
+from avgn.datasets.base import SAME_CLASS, UNSCORABLE, Finder, Import, Options, class_list, note_overlap
 from avgn.datasets.files import Files, canonical, pictures, read_rows, sounds
 from avgn.datasets.report import Report
 from avgn.runtime.errors import InputError
+from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Item, Part, Source
 
 MASK_FOLDERS = ("masks", "seg", "segmentations", "annotations")
@@ -43,7 +44,7 @@ def import_instruments(options: Options) -> Import:
         rows = train if train is not None else read_rows(train_path, (2,))
     else:
         rows = read_rows(options.metadata / f"{kind}_test.csv", (4,) if options.extended else (2,))
-        note_overlap([row[0] for row in rows], [row[0] for row in train or ()], report)
+        note_overlap([id for row in rows for id in row[::2]], [row[0] for row in train or ()], report)
     labels = [canonical(label) for row in rows for label in row[1::2]]
     trained = None if train is None else [canonical(row[1]) for row in train]
     classes = class_list(options, trained, labels, report)
@@ -68,7 +69,7 @@ def import_instruments(options: Options) -> Import:
             )
             for part, (id, name) in enumerate(zip(ids, names, strict=True))
         )
-        report.counts["pairs with two sources of the same class"] += several and names[0] == names[1]
+        report.counts[SAME_CLASS] += several and names[0] == names[1]
         items.append(
             Item(
                 id="+".join(ids),
@@ -88,7 +89,7 @@ class _Masks:
     """Writes masks as PNG beside the manifest, once each."""
 
     def __init__(self, options: Options, report: Report) -> None:
-        self._files = Files([options.root / name for name in MASK_FOLDERS], MASKS)
+        self._files = Files([options.root / name for name in MASK_FOLDERS], MASKS, "masks/<id>.pkl")
         self._out = options.output.with_name(options.output.stem + "_masks")
         self._report = report
         self._done: dict[str, Path | None] = {}
@@ -107,12 +108,11 @@ class _Masks:
             return None
         mask = read_mask_array(path)
         if not mask.any():
-            self._report.problem(UNSCORABLE, id)
+            self._report.problem(UNSCORABLE, id, harmless=True)
             return None
         self._out.mkdir(parents=True, exist_ok=True)
-        target = self._out / f"{id}.png"
-        cv2.imwrite(str(target), mask.astype(np.uint8) * 255)
-        return target
+        _, data = cv2.imencode(".png", mask.astype(np.uint8) * 255)
+        return write_whole(self._out / f"{id}.png", data.tobytes(), "mask")
 
 
 def read_mask_array(path: Path) -> NDArray[np.bool_]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from avgn.datasets.base import Finder, Import, Options, class_list, note_overlap, usable_boxes
 from avgn.datasets.boxes import check_order
-from avgn.datasets.files import canonical, pictures, read_json, read_rows, sounds
+from avgn.datasets.files import canonical, pictures, read_entries, read_rows, sounds
 from avgn.datasets.report import Report
 from avgn.runtime.manifest import Item, Source
 
@@ -67,15 +66,15 @@ def _import(options: Options, kind: str) -> Import:
 
 def _annotated(options: Options, kind: str, report: Report) -> list[tuple[str, list[Source]]]:
     path = options.metadata / f"music_{kind}.json"
-    entries: list[dict[str, Any]] = read_json(path)
     suffixes = ("",) if kind == "solo" else ("_src1", "_src2")
+    entries = read_entries(path, ["file", *(f"{name}{suffix}" for suffix in suffixes for name in ("class", "bbox"))])
     order = options.boxes or "xywh"
     check_order([entry[f"bbox{suffix}"] for entry in entries for suffix in suffixes], order, path.name)
     found = []
     for entry in entries:
         sources = [
             Source(
-                label=canonical(entry[f"class{suffix}"]),
+                label=canonical(str(entry[f"class{suffix}"])),
                 sounding=True,
                 on_screen=True,
                 boxes=usable_boxes([entry[f"bbox{suffix}"]], order, entry["file"], report, path.name),

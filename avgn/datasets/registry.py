@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from avgn.datasets.base import Import, Options
+from avgn.datasets.checking import keep_readable
+from avgn.progress import Progress
 from avgn.runtime.errors import InputError
-from avgn.runtime.manifest import write_manifest
+from avgn.runtime.manifest import read_manifest, write_manifest
 
 Adapter = Callable[[Options], Import]
 
@@ -71,7 +75,13 @@ def import_dataset(kind: str, options: Options, *, strict: bool = False) -> Impo
         raise InputError(f"{options.root} is no folder: give the one that holds frames/ and audio/")
     if not options.output.parent.is_dir():
         raise InputError(f"output {options.output} can't be written: its folder does not exist")
+    if options.jobs < 1:
+        raise InputError(f"--jobs must be at least 1, got {options.jobs}")
     found = IMPORTERS[kind].load()(options)
+    if options.check:
+        progress = Progress("files") if options.show_progress else None
+        with progress or nullcontext():
+            found.items = keep_readable(found.items, options.jobs, found.report, progress)
     found.report.describe(found.items)
     if strict:
         found.report.refuse()
@@ -83,10 +93,16 @@ def import_dataset(kind: str, options: Options, *, strict: bool = False) -> Impo
 
 
 def read_class_list(path: Path) -> tuple[str, ...]:
-    """Classes of a text file (one a line) or of a manifest's header."""
-    from avgn.convert import read_classes
-    from avgn.runtime.manifest import read_manifest
-
+    """Classes of a text file (one a line) or of a manifest's header. Raises InputError for a list that is none."""
     if path.suffix == ".jsonl":
         return read_manifest(path, check_files=False).classes
-    return tuple(read_classes(path))
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"class list {path} can't be read ({type(error).__name__}): give a text file") from None
+    names = [line.strip() for line in lines if line.strip()]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if not names or twice:
+        what = f"lists {twice[0]!r} twice" if twice else "is empty"
+        raise InputError(f"class list {path} {what}: write every class once, one a line")
+    return tuple(names)

@@ -15,20 +15,23 @@ SHOWN = 5
 
 @dataclass
 class Report:
-    """`counts` are facts, `problems` lists ids by what is wrong; those in `harmless` don't stop a strict import."""
+    """`counts` are facts, `problems` lists ids by what is wrong; the kinds in `harmless` don't stop a strict import."""
 
     counts: Counter[str] = field(default_factory=Counter)
     problems: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    harmless: set[str] = field(default_factory=set)
 
-    def problem(self, kind: str, id: str) -> None:
-        """Note something wrong with an id."""
+    def problem(self, kind: str, id: str, *, harmless: bool = False) -> None:
+        """Note something wrong with an id; `harmless` is what the public annotations are known for."""
+        if harmless:
+            self.harmless.add(kind)
         self.problems.setdefault(kind, []).append(id)
 
     def refuse(self) -> None:
-        """Raise InputError when there is any problem (for --strict)."""
-        if self.problems:
-            kinds = "; ".join(f"{len(ids)} {kind} ({_some(ids)})" for kind, ids in self.problems.items())
+        """Raise InputError when there is any problem that does harm (for --strict)."""
+        if found := {kind: ids for kind, ids in self.problems.items() if kind not in self.harmless}:
+            kinds = "; ".join(f"{len(ids)} {kind} ({_some(ids)})" for kind, ids in found.items())
             raise InputError(f"--strict: {kinds}: mend the files or import without --strict")
 
     def describe(self, items: Iterable[Item]) -> None:
@@ -43,7 +46,7 @@ class Report:
 
     def lines(self, items: Iterable[Item]) -> list[str]:
         """For people: counts, the share of the largest videos, what is wrong."""
-        lines = [f"{name}: {count}" for name, count in self.counts.items()]
+        lines = [f"{name}: {count}" for name, count in self.counts.items() if count]
         videos = Counter(item.video for item in items)
         total = sum(videos.values())
         if total and len(videos) < total:
@@ -64,4 +67,6 @@ class Report:
 
 
 def _some(ids: list[str]) -> str:
-    return ", ".join(ids[:SHOWN]) + (", ..." if len(ids) > SHOWN else "")
+    # many frames may miss the sound of one video
+    names = list(dict.fromkeys(ids))
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import math
 import multiprocessing
 import os
+import signal
+import threading
 import wave
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from avgn.datasets.base import Import, Options, class_list
+from avgn.datasets.base import DUPLICATE, Import, Options, class_list
 from avgn.datasets.files import canonical, read_rows
 from avgn.datasets.report import Report
 from avgn.progress import Progress
-from avgn.runtime.errors import InputError
+from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Item, Source
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv")
+UNUSABLE = "videos that can't be used"
 RATE = 22_050
 QUALITY = 92
 
@@ -33,6 +42,9 @@ class Clip:
     stem: str
 
 
+Work = tuple[Clip, Path, float, float]
+
+
 def import_videos(options: Options) -> Import:
     """ROOT/<class>/<clip>.mp4, or a csv (`labels`) of file, class[, class ...] with files below ROOT.
 
@@ -42,11 +54,15 @@ def import_videos(options: Options) -> Import:
     report = Report()
     if not 0 < options.fps <= 60 or not 0.1 <= options.window <= 60:
         raise InputError(f"--fps must be in 0..60 and --window in 0.1..60, got {options.fps} and {options.window}")
-    clips = _listed(options) if options.labels is not None else _sorted_by_folder(options.root)
-    classes = class_list(options, None, [label for clip in clips for label in clip.labels], report)
+    clips = _distinct(_listed(options) if options.labels is not None else _sorted_by_folder(options.root), report)
+    labels = [label for clip in clips for label in clip.labels]
+    classes = class_list(options, labels if options.split == "train" else None, labels, report)
     out = options.output.with_name(options.output.stem + "_cut")
-    for name in ("frames", "audio"):
-        (out / name).mkdir(parents=True, exist_ok=True)
+    try:
+        for name in ("frames", "audio"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"folder {out} can't be made ({error.strerror}): choose another --output") from None
     items: list[Item] = []
     for clip, cut in zip(clips, _cut_all(clips, out, options, report), strict=True):
         for name in cut:
@@ -57,8 +73,8 @@ def import_videos(options: Options) -> Import:
                     split=options.split,
                     dataset="videos",
                     video=clip.stem,
-                    frame=out / "frames" / f"{name}.jpg",
-                    audio=out / "audio" / f"{name}.wav",
+                    frame=_pieces(out, name)[0],
+                    audio=_pieces(out, name)[1],
                 )
             )
     report.counts["clips"] = len(clips)
@@ -83,9 +99,23 @@ def _listed(options: Options) -> list[Clip]:
         path = options.root / row[0]
         if not path.is_file():
             raise InputError(f"{options.labels}: video {path} does not exist: mend the list or the folder")
+        if not path.is_relative_to(options.root) or ".." in Path(row[0]).parts:
+            raise InputError(f"{options.labels}: video {row[0]} is not below {options.root}: give a ROOT that holds it")
         labels = tuple(dict.fromkeys(canonical(label) for label in row[1:] if label))
         clips.append(Clip(path=path, labels=labels, stem=_stem(path, options.root)))
     return clips
+
+
+def _distinct(clips: list[Clip], report: Report) -> list[Clip]:
+    """Every video once. Raises InputError for two whose pieces would have the same names."""
+    found: dict[str, Clip] = {}
+    for clip in clips:
+        other = found.setdefault(clip.stem, clip)
+        if other.path != clip.path:
+            raise InputError(f"the pieces of {other.path} and {clip.path} would have the same names: rename one")
+        if other is not clip:
+            report.problem(DUPLICATE, clip.stem)
+    return list(found.values())
 
 
 def _stem(path: Path, root: Path) -> str:
@@ -93,59 +123,87 @@ def _stem(path: Path, root: Path) -> str:
 
 
 def _cut_all(clips: list[Clip], out: Path, options: Options, report: Report) -> list[list[str]]:
+    """The names of the pieces of every clip; unreadable ones are noted in the report."""
     found: list[list[str]] = [[] for _ in clips]
+    errors: list[str | None] = [None] * len(clips)
     work = [(clip, out, options.fps, options.window) for clip in clips]
     progress = Progress("clips", len(clips)) if options.show_progress else None
-    if progress:
-        progress.__enter__()
-    try:
-        if options.jobs == 1 or len(clips) == 1:
-            outcomes = ((at, *_try(*each)) for at, each in enumerate(work))
-            for done, (at, names, error) in enumerate(outcomes, start=1):
-                _note(clips[at], names, error, found, at, report)
-                if progress:
-                    progress(done)
-        else:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(min(options.jobs, len(clips)), mp_context=context) as pool:
-                futures = {pool.submit(_try, *each): at for at, each in enumerate(work)}
-                for done, future in enumerate(as_completed(futures), start=1):
-                    at = futures[future]
-                    _note(clips[at], *future.result(), found, at, report)
-                    if progress:
-                        progress(done)
-    finally:
-        if progress:
-            progress.__exit__(None, None, None)
+    with progress or nullcontext():
+        for done, (at, names, error) in enumerate(_outcomes(work, options.jobs), start=1):
+            found[at], errors[at] = names, error
+            if progress:
+                progress(done)
+    for clip, error in zip(clips, errors, strict=True):
+        if error is not None:
+            report.problem(UNUSABLE, clip.stem)
+            report.notes.append(error if str(clip.path) in error else f"{clip.path}: {error}")
     return found
 
 
-def _note(clip: Clip, names: list[str], error: str | None, found: list[list[str]], at: int, report: Report) -> None:
-    if error is not None:
-        report.problem("unreadable videos", clip.stem)
-        report.notes.append(f"{clip.path}: {error}")
-    found[at] = names
+def _outcomes(work: list[Work], jobs: int) -> Iterator[tuple[int, list[str], str | None]]:
+    """(place, names, what is wrong) of every clip as it is done. Raises FailureError when a process dies."""
+    if jobs == 1 or len(work) == 1:
+        yield from ((at, *_try(*each)) for at, each in enumerate(work))
+        return
+    context = multiprocessing.get_context("spawn")
+    others = multiprocessing.active_children()
+    pool = ProcessPoolExecutor(min(jobs, len(work)), mp_context=context, initializer=_follow_parent)
+    try:
+        futures = {pool.submit(_try, *each): at for at, each in enumerate(work)}
+        for future in as_completed(futures):
+            yield futures[future], *future.result()
+    except BrokenProcessPool:
+        raise FailureError(
+            "a process that cut videos was killed (out of memory?): run the same command again, with fewer --jobs; "
+            "what is cut stays"
+        ) from None
+    except BaseException:
+        # a long video would be cut to its end first; pieces are whole or not there
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the parent, and end with it: orphans of a killed one would wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _try(clip: Clip, out: Path, fps: float, window: float) -> tuple[list[str], str | None]:
     try:
         return cut_clip(clip, out, fps, window), None
+    except FailureError:
+        raise
     except Exception as error:
-        return [], " ".join(str(error).split())[:200]
+        # decoders raise what they like on damaged files
+        return [], " ".join(str(error).split())
 
 
 def cut_clip(clip: Clip, out: Path, fps: float, window: float) -> list[str]:
-    """Cut one video; the names of its pieces. A finished video leaves a mark and is not decoded again."""
+    """Cut one video; the names of its pieces. A finished video leaves a mark and is not decoded again.
+
+    Raises InputError for a video that can't be read, FailureError when the pieces can't be written.
+    """
     mark = out / f"{clip.stem}.done"
-    wanted = f"{fps} {window} {clip.path.stat().st_size}"
+    facts = clip.path.stat()
+    wanted = f"{fps} {window} {facts.st_size} {facts.st_mtime_ns}"
     if mark.is_file():
-        said = mark.read_text().splitlines()
-        if said and said[0] == wanted:
+        said = mark.read_text(encoding="utf-8").splitlines()
+        if said and said[0] == wanted and all(path.is_file() for name in said[1:] for path in _pieces(out, name)):
             return said[1:]
     names = _cut(clip, out, fps, window)
-    partial = mark.with_suffix(".partial")
-    partial.write_text("\n".join([wanted, *names]) + "\n")
-    partial.replace(mark)
+    _write(mark, "\n".join([wanted, *names]) + "\n")
     return names
 
 
@@ -169,27 +227,37 @@ def _cut(clip: Clip, out: Path, fps: float, window: float) -> list[str]:
             continue
         index = max(index + 1, math.floor(frame.time * fps + 0.5))
         name = f"{clip.stem}_{round(1000 * frame.time):08d}"
+        picture, sound = _pieces(out, name)
         start = min(max(0, round(frame.time * RATE) - length // 2), max(0, clock.end - length))
-        _write_wav(out / "audio" / f"{name}.wav", clock.window(start, min(length, clock.end)))
+        _write(sound, _wav(clock.window(start, min(length, clock.end))))
         done, data = cv2.imencode(".jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         if not done:
             raise InputError(f"a frame of {clip.path} can't be written as JPEG")
-        _replace(out / "frames" / f"{name}.jpg", data.tobytes())
+        _write(picture, data.tobytes())
         names.append(name)
+    if not names:
+        raise InputError(f"{clip.path} is shorter than half an interval of --fps {fps:g}: raise --fps")
     return names
 
 
-def _write_wav(path: Path, samples: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
-    partial = path.with_suffix(".partial")
-    with wave.open(str(partial), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(np.clip(np.round(32767 * samples), -32768, 32767).astype("<i2").tobytes())
-    os.replace(partial, path)
+def _pieces(out: Path, name: str) -> tuple[Path, Path]:
+    return out / "frames" / f"{name}.jpg", out / "audio" / f"{name}.wav"
 
 
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+def _wav(samples: NDArray[np.float32]) -> bytes:
+    """Samples [T] as a mono wav file of 16 bit."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(RATE)
+        writer.writeframes(np.clip(np.round(32767 * samples), -32768, 32767).astype("<i2").tobytes())
+    return file.getvalue()
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    try:
+        write_whole(path, content)
+    except InputError as error:
+        # no fault of the video: the disk is full
+        raise FailureError(str(error)) from None

@@ -1,0 +1,59 @@
+"""The header of a wav file: how long it is and whether all of it is there, without its samples."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from avgn.runtime.errors import InputError
+
+# what writers to a pipe put in place of a size that they don't know yet
+UNKNOWN_SIZE = 0xFFFF_FF00
+
+
+@dataclass(frozen=True, kw_only=True)
+class WavHeader:
+    """`seconds` of sound that are in the file; `missing` bytes that the header promises beyond them."""
+
+    rate: int
+    channels: int
+    seconds: float
+    missing: int
+
+
+def read_header(path: Path) -> WavHeader:
+    """Read the header of a RIFF file of any coding. Raises InputError for another file or one that can't be read."""
+    try:
+        with path.open("rb") as file:
+            end = path.stat().st_size
+            start = file.read(12)
+            if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+                raise InputError(f"audio {path} is no wav file: convert it to 16-bit wav")
+            form = b""
+            while len(head := file.read(8)) == 8:
+                name, size = head[:4], struct.unpack("<I", head[4:])[0]
+                if name == b"data" and len(form) >= 16:
+                    return _header(path, form, size, end - file.tell())
+                if name == b"fmt ":
+                    form = file.read(size)
+                    size = size % 2
+                else:
+                    size += size % 2
+                file.seek(size, 1)
+    except OSError as error:
+        raise InputError(f"audio {path} can't be read ({error.strerror}): mend or remove the item") from None
+    raise InputError(f"audio {path} has no sound after its header: mend or remove the item")
+
+
+def _header(path: Path, form: bytes, size: int, there: int) -> WavHeader:
+    _, channels, rate, bytes_a_second = struct.unpack_from("<HHII", form)
+    if not channels or not rate or not bytes_a_second:
+        raise InputError(f"audio {path} has a header of zeros: mend or remove the item")
+    promised = there if size >= UNKNOWN_SIZE else size
+    return WavHeader(
+        rate=rate,
+        channels=channels,
+        seconds=min(promised, there) / bytes_a_second,
+        missing=max(0, promised - there),
+    )

@@ -1,0 +1,148 @@
+"""Frames of items with the truth drawn on them: boxes and masks in a colour per class.
+
+Legend: H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avgn.evaluation.canvas import read_mask
+from avgn.runtime.errors import InputError
+from avgn.runtime.image import import_cv2, resize
+from avgn.runtime.manifest import Box, Item, Source
+from avgn.runtime.media import open_media
+from avgn.runtime.sinks.drawing import color_of
+
+Pixels = NDArray[np.uint8]
+Color = tuple[int, int, int]
+
+LINE = 2
+TINT = 0.35
+FONT = 0
+FONT_SCALE = 0.4
+
+
+def draw_item(item: Item, classes: Sequence[str], height: int) -> tuple[Pixels, float]:
+    """(RGB [height, W, 3], time): the item's pictures side by side, or the telling frame of its video and its time.
+
+    Sources that sound have thick outlines, silent ones thin ones. Raises InputError for files that can't be read.
+    """
+    if item.video_file is not None and not item.frames:
+        number = telling_frame(item)
+        rgb, number, time = read_video_frame(item.video_file, number)
+        picture = scale(rgb, height)
+        _draw_sources(picture, item.sources, classes, number)
+        return picture, time
+    pictures = []
+    for part, path in enumerate(item.frames):
+        picture = scale(read_picture(path), height)
+        here = [source for source in item.sources if source.part is None or source.part == part]
+        _draw_sources(picture, here, classes, None)
+        pictures.append(picture)
+    if not pictures:
+        raise InputError(f"item {item.id!r} has no picture: give it a frame, parts or a video_file")
+    return np.ascontiguousarray(np.concatenate(pictures, axis=1)), 0.0
+
+
+def read_picture(path: Path) -> Pixels:
+    """An image file as RGB [H, W, 3]; raises InputError that names it."""
+    cv2 = import_cv2()
+    data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise InputError(f"frame {path} is not an image that can be read: mend or remove the item")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def telling_frame(item: Item) -> int:
+    """The number of the frame in which most sources are seen; of several, the one in the middle."""
+    tracks = [source.track for source in item.sources if source.track]
+    if not tracks:
+        return 0
+    seen = np.zeros(max(map(len, tracks)), dtype=int)
+    for track in tracks:
+        seen[: len(track)] += [box is not None for box in track]
+    best = np.flatnonzero(seen == seen.max())
+    return int(best[len(best) // 2])
+
+
+def read_video_frame(path: Path, number: int) -> tuple[Pixels, int, float]:
+    """(RGB [H, W, 3], number, seconds) of a frame by number, of the last one where the video is shorter."""
+    found: tuple[Pixels, int, float] | None = None
+    for at, frame in enumerate(open_media(path).video()):
+        found = (frame.rgb, at, frame.time)
+        if at == number:
+            break
+    if found is None:
+        raise InputError(f"{path} holds no picture that can be decoded: it is zero-length or damaged")
+    return found
+
+
+def scale(rgb: Pixels, height: int) -> Pixels:
+    """A picture at another height, with its own shape."""
+    return resize(rgb, (height, max(1, round(rgb.shape[1] * height / rgb.shape[0]))))
+
+
+def _draw_sources(picture: Pixels, sources: Sequence[Source], classes: Sequence[str], frame: int | None) -> None:
+    """Draw all sources in place; `frame` is the number of a video's frame."""
+    for source in sources:
+        if source.mask is not None:
+            _draw_mask(picture, read_mask(source.mask, picture.shape[:2]), color_of(classes.index(source.label)))
+    labels: list[tuple[str, int, int, Color]] = []
+    for source in sources:
+        color = color_of(classes.index(source.label))
+        corners = [to_pixels(box, picture.shape[:2]) for box in _boxes_here(source, frame)]
+        for x1, y1, x2, y2 in corners:
+            thickness = LINE if source.sounding else 1
+            import_cv2().rectangle(picture, (x1, y1), (x2, y2), color, thickness)
+        if corners:
+            name = source.label if source.sounding else f"{source.label} (silent)"
+            labels.append((name, corners[0][0], corners[0][1], color))
+    taken: list[tuple[int, int, int]] = []
+    for text, x, y, color in labels:
+        _draw_label(picture, text, x, y, color, taken)
+
+
+def to_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The first and last column and row of a box in a picture of `size` (H, W)."""
+    x1, y1, x2, y2 = box
+    left, top = min(round(x1 * size[1]), size[1] - 1), min(round(y1 * size[0]), size[0] - 1)
+    return left, top, max(left, round(x2 * size[1]) - 1), max(top, round(y2 * size[0]) - 1)
+
+
+def _boxes_here(source: Source, frame: int | None) -> list[Box]:
+    if frame is not None and source.track is not None:
+        box = source.track[frame] if frame < len(source.track) else None
+        return [] if box is None else [box]
+    return list(source.boxes)
+
+
+def _draw_mask(picture: Pixels, mask: NDArray[np.bool_], color: Color) -> None:
+    cv2 = import_cv2()
+    picture[mask] = ((1 - TINT) * picture[mask] + TINT * np.array(color)).astype(np.uint8)
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, outlines, -1, color, 1)
+
+
+def _draw_label(picture: Pixels, text: str, x: int, y: int, color: Color, taken: list[tuple[int, int, int]]) -> None:
+    """A name above its box where there is room, never on another name."""
+    cv2 = import_cv2()
+    (width, height), below = cv2.getTextSize(text, FONT, FONT_SCALE, 1)
+    width, height = width + 4, height + below + 2
+    left = max(0, min(x, picture.shape[1] - width))
+    top = y - height if y >= height else y
+    while any(abs(left - other[0]) < max(width, other[2]) and abs(top - other[1]) < height for other in taken):
+        top += height
+    taken.append((left, top, width))
+    cv2.rectangle(picture, (left, top), (left + width, top + height - 1), color, -1)
+    cv2.putText(picture, text, (left + 2, top + height - below - 1), FONT, FONT_SCALE, ink_on(color), 1, cv2.LINE_AA)
+
+
+def ink_on(color: Color) -> Color:
+    """Black or white, whichever can be read on a colour."""
+    return (0, 0, 0) if 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 120 else (255, 255, 255)

@@ -1,0 +1,86 @@
+"""The contact sheet: cards in a grid, as one PNG.
+
+Legend: H x W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avgn.inspection.cards import HEIGHT, SPECTROGRAM_WIDTH, Card
+from avgn.runtime.errors import InputError
+from avgn.runtime.files import write_whole
+from avgn.runtime.image import import_cv2, resize
+
+PICTURE_WIDTH = 360
+LINE_HEIGHT = 18
+MAX_LINES = 4
+GAP = 8
+PAPER = 250
+FONT = 0
+FONT_SCALE = 0.42
+COLUMNS = 3
+RED = (190, 0, 0)
+BLACK = (20, 20, 20)
+
+
+def write_sheet(path: Path, cards: Sequence[Card]) -> Path:
+    """Write the sheet. Raises InputError when it can't be written."""
+    done, data = import_cv2().imencode(".png", draw_sheet(cards)[..., ::-1])
+    if not done:
+        raise InputError(f"sheet {path} can't be encoded as PNG: lower --count")
+    return write_whole(path, data.tobytes(), "sheet")
+
+
+def draw_sheet(cards: Sequence[Card]) -> NDArray[np.uint8]:
+    """RGB [H, W, 3] of cards from left to right and downwards."""
+    cells = [_draw_cell(card) for card in cards]
+    columns = min(COLUMNS, len(cells))
+    height, width = cells[0].shape[0] + GAP, cells[0].shape[1] + GAP
+    sheet = np.full((math.ceil(len(cells) / columns) * height + GAP, columns * width + GAP, 3), PAPER, np.uint8)
+    for at, cell in enumerate(cells):
+        top, left = GAP + at // columns * height, GAP + at % columns * width
+        sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+    return sheet
+
+
+def _draw_cell(card: Card) -> NDArray[np.uint8]:
+    """A picture, centred, beside a spectrogram, above words."""
+    width = PICTURE_WIDTH + GAP + SPECTROGRAM_WIDTH
+    cell = np.full((HEIGHT + MAX_LINES * LINE_HEIGHT + GAP, width, 3), PAPER, np.uint8)
+    cell[:HEIGHT, :PICTURE_WIDTH] = 225
+    if card.picture is not None:
+        picture = fit(card.picture, (HEIGHT, PICTURE_WIDTH))
+        top, left = (HEIGHT - picture.shape[0]) // 2, (PICTURE_WIDTH - picture.shape[1]) // 2
+        cell[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    if card.sound is not None:
+        cell[:HEIGHT, PICTURE_WIDTH + GAP :] = card.sound
+    lines = [(text, BLACK) for text in card.words[:MAX_LINES]]
+    if card.fault is not None:
+        lines = [*lines[: MAX_LINES - 1], (card.fault, RED)]
+    for number, (text, color) in enumerate(lines, start=1):
+        bottom = HEIGHT + number * LINE_HEIGHT - 4
+        import_cv2().putText(cell, _cut(text, width), (2, bottom), FONT, FONT_SCALE, color, 1, import_cv2().LINE_AA)
+    return cell
+
+
+def fit(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture with its own shape, shrunk where it is larger than `size` (H, W)."""
+    share = min(1.0, size[0] / picture.shape[0], size[1] / picture.shape[1])
+    return resize(picture, (max(1, round(share * picture.shape[0])), max(1, round(share * picture.shape[1]))))
+
+
+def _cut(text: str, width: int) -> str:
+    """As much of a text as fits; OpenCV's font is ASCII."""
+    cv2 = import_cv2()
+    text = "".join(letter if " " <= letter <= "~" else "?" for letter in text)
+    if cv2.getTextSize(text, FONT, FONT_SCALE, 1)[0][0] <= width - 4:
+        return text
+    while text and cv2.getTextSize(text + "...", FONT, FONT_SCALE, 1)[0][0] > width - 4:
+        text = text[:-1]
+    return text + "..."
