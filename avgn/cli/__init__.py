@@ -17,6 +17,7 @@ Which things sound in a video, and where each is in the picture.
 commands:
   synthesize OUT            render procedural scenes or videos with their whole truth
   import KIND ROOT          read a public data set, or folders of videos, into a manifest
+  inspect MANIFEST          count what is in a manifest and draw some of its items with their truth
   shard MANIFEST OUT        pack scenes into WebDataset shards for training
   train MANIFEST            train a localizer, written as a checkpoint folder
   evaluate MODEL MANIFEST   score a checkpoint or a bundle under named protocols
@@ -25,7 +26,8 @@ commands:
   verify BUNDLE             compare a bundle's variants with their model again
   deploy SERVER BUNDLE OUT  lay a bundle out for triton-server
   convert RELEASED OUT      read a checkpoint in the published AVGN format
-  localize BUNDLE VIDEO     find the sounding objects of a video file or a network stream
+  localize BUNDLE VIDEO     find the sounding objects of a video file, a network stream or a manifest's items
+  figure KIND               the paper's figures: heat maps side by side, embeddings of the sources
   serve BUNDLE              a web page that localizes camera and microphone of whoever opens it
   devices                   list cameras and microphones
   demo                      localize the sources of a short rendered video
@@ -63,6 +65,7 @@ MODULE_EXTRAS = {
 COMMANDS = {
     "synthesize": "avgn.cli.training:synthesize",
     "import": "avgn.cli.data:import_data",
+    "inspect": "avgn.cli.data:inspect_data",
     "shard": "avgn.cli.training:shard",
     "train": "avgn.cli.training:train",
     "evaluate": "avgn.cli.evaluation:evaluate",
@@ -72,6 +75,7 @@ COMMANDS = {
     "deploy": "avgn.cli.export:deploy",
     "convert": "avgn.cli.training:convert",
     "localize": "avgn.cli.live:localize",
+    "figure": "avgn.cli.figures:figure",
     "serve": "avgn.cli.live:serve_page",
     "devices": "avgn.cli.live:devices",
     "demo": "avgn.cli.first_steps:demo",

@@ -7,17 +7,28 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from avgn.cli import collections
 from avgn.cli.options import make_parser, parse_size, split_names
 from avgn.runtime.errors import InputError
 
 
 def localize(argv: Sequence[str]) -> None:
-    parser = make_parser("localize", "Find the sounding objects of a video file or a network stream.")
+    parser = make_parser("localize", "Find the sounding objects of a video file, a network stream or a collection.")
     parser.add_argument("bundle", type=str, help="bundle folder or the name tiny")
-    parser.add_argument("video", type=str, help="file; an address: rtsp, udp, http ...; camera:0, camera:/dev/video0")
+    parser.add_argument(
+        "video",
+        type=str | None,
+        nargs="?",
+        default=None,
+        help="file; an address: rtsp, udp, http ...; camera:0, camera:/dev/video0",
+    )
+    collections.add_options(parser)
     parser.add_argument("--output", type=str | None, default=None, help="overlay video (MP4)")
     parser.add_argument(
-        "--json", type=str | None, default=None, help="results, one JSON line a frame; - for standard output (streams)"
+        "--json",
+        type=str | None,
+        default=None,
+        help="results, one JSON line a frame, or an item of a manifest; - for standard output (streams)",
     )
     parser.add_argument("--csv", type=str | None, default=None, help="events: class, start, end, mean position")
     parser.add_argument("--seconds", type=float | None, default=None, help="end a live source after so long")
@@ -36,6 +47,10 @@ def localize(argv: Sequence[str]) -> None:
     parser.add_argument("--precision", type=str | None, default=None)
     parser.add_argument("--threads", type=int | None, default=None)
     args = parser.parse_args(argv)
+    if args.manifest is not None:
+        collections.localize_manifest(args)
+        return
+    collections.refuse_options(args)
     from avgn.runtime.localize import localize_file
     from avgn.runtime.sources.devices import is_camera
     from avgn.runtime.sources.url import is_url

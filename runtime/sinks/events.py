@@ -20,12 +20,49 @@ COLUMNS = ("class", "start", "end", "on_screen", "mean_x", "mean_y", "frames")
 class Event:
     """A class that sounds; its position is summed up over the frames that show it."""
 
+    label: str
     start: float
     end: float
     frames: int = 0
     shown: int = 0
     x: float = 0.0
     y: float = 0.0
+
+    @property
+    def place(self) -> tuple[float, float] | None:
+        """Its mean position (x, y), None where it was never on screen."""
+        return (self.x / self.shown, self.y / self.shown) if self.shown else None
+
+    @property
+    def share(self) -> float:
+        """The share of its frames that show it."""
+        return self.shown / self.frames
+
+
+class EventFollower:
+    """Puts the results of a stream, one after the other, together into events."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Event] = {}
+
+    def add(self, result: Result) -> list[Event]:
+        """Take a frame's result; returns the events that ended before it."""
+        heard = {source.label: source for source in result.sources}
+        ended = [self._open.pop(label) for label in list(self._open) if label not in heard]
+        for label, source in heard.items():
+            event = self._open.setdefault(label, Event(label, result.time, result.time))
+            event.end = result.time
+            event.frames += 1
+            if source.peak is not None:
+                event.shown += 1
+                event.x += source.peak[0]
+                event.y += source.peak[1]
+        return ended
+
+    def finish(self) -> list[Event]:
+        """The events that still go on at the end of the stream."""
+        ended, self._open = list(self._open.values()), {}
+        return ended
 
 
 class EventsWriter(TextOutput):
@@ -39,30 +76,19 @@ class EventsWriter(TextOutput):
         """`inputs`: files that the output must not replace."""
         super().__init__(path, *inputs)
         self._rows = csv.writer(self)
-        self._open: dict[str, Event] = {}
+        self._follower = EventFollower()
         self._rows.writerow(COLUMNS)
 
     def __call__(self, result: Result, rgb: npt.NDArray[np.uint8] | None = None) -> None:
-        heard = {source.label: source for source in result.sources}
-        for label in [label for label in self._open if label not in heard]:
-            self._end(label)
-        for label, source in heard.items():
-            event = self._open.setdefault(label, Event(result.time, result.time))
-            event.end = result.time
-            event.frames += 1
-            if source.peak is not None:
-                event.shown += 1
-                event.x += source.peak[0]
-                event.y += source.peak[1]
+        self._write(self._follower.add(result))
 
     def close(self, *, interrupted: bool = False) -> None:
         """Finish the file with the events that still go on."""
-        for label in list(self._open):
-            self._end(label)
+        self._write(self._follower.finish())
         super().close(interrupted=interrupted)
 
-    def _end(self, label: str) -> None:
-        event = self._open.pop(label)
-        place = [f"{value / event.shown:.4f}" for value in (event.x, event.y)] if event.shown else ["", ""]
-        share = f"{event.shown / event.frames:.3f}"
-        self._rows.writerow((label, f"{event.start:.3f}", f"{event.end:.3f}", share, *place, event.frames))
+    def _write(self, events: list[Event]) -> None:
+        for event in events:
+            place = ["", ""] if event.place is None else [f"{value:.4f}" for value in event.place]
+            times = (f"{event.start:.3f}", f"{event.end:.3f}", f"{event.share:.3f}")
+            self._rows.writerow((event.label, *times, *place, event.frames))

@@ -1,0 +1,80 @@
+"""avgn localize --manifest: the items of a collection in place of one video."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from avgn.runtime.errors import FailureError, InputError
+
+# options of the other kind, with their defaults
+FOR_COLLECTIONS = {"workers": 1, "cluster": None, "address": None, "parquet": None, "maps": None, "strict": False}
+FOR_VIDEOS = {
+    "output": None,
+    "csv": None,
+    "seconds": None,
+    "microphone": None,
+    "camera_size": None,
+    "camera_fps": None,
+    "show": False,
+    "profile": None,
+    "audio": None,
+}
+
+
+def add_options(parser: Any) -> None:
+    group = parser.add_argument_group("collections")
+    group.add_argument("--manifest", type=str | None, default=None, help="localize its items, in place of VIDEO")
+    group.add_argument("--workers", type=int, default=1, help="processes here, or actors of a cluster; an engine each")
+    group.add_argument("--cluster", type=str | None, default=None, help="ray: through Ray Data, here or at --address")
+    group.add_argument("--address", type=str | None, default=None, help="a running Ray cluster; or RAY_ADDRESS")
+    group.add_argument("--parquet", type=str | None, default=None, help="results as Parquet files in this folder")
+    group.add_argument("--maps", type=str | None, default=None, help="every still's maps, float16 .npz, in this folder")
+    group.add_argument("--strict", action="store_true", help="exit status 1 when an item was left out")
+
+
+def refuse_options(args: Any) -> None:
+    """Raise InputError for a video without one, or with what only a manifest takes."""
+    if args.video is None:
+        raise InputError("give a VIDEO, or --manifest for the items of a collection: see avgn localize --help")
+    _refuse(args, FOR_COLLECTIONS, f"goes with --manifest: leave it out for {args.video}")
+
+
+def localize_manifest(args: Any) -> None:
+    if args.video is not None:
+        raise InputError(f"VIDEO {args.video} and --manifest {args.manifest} exclude each other: leave one out")
+    _refuse(args, FOR_VIDEOS, "is for a video: leave it out with --manifest")
+    from avgn.progress import Progress
+    from avgn.runtime.collections import localize_collection
+
+    try:
+        with Progress("items") as progress:
+            summary = localize_collection(
+                args.bundle,
+                args.manifest,
+                json_path=args.json,
+                parquet=args.parquet,
+                maps=args.maps,
+                workers=args.workers,
+                cluster=args.cluster,
+                address=args.address,
+                backend=args.backend,
+                precision=args.precision,
+                threads=args.threads,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        print(f"what is done stays beside {args.json or args.parquet}: run the same command to go on", file=sys.stderr)
+        raise
+    print("\n".join(summary.lines()))
+    warning = summary.warning()
+    if warning is not None:
+        if args.strict:
+            raise FailureError(warning)
+        print(f"avgn: {warning}", file=sys.stderr)
+
+
+def _refuse(args: Any, options: dict[str, Any], sentence: str) -> None:
+    for name, default in options.items():
+        if getattr(args, name) != default:
+            raise InputError(f"--{name.replace('_', '-')} {sentence}")

@@ -1,0 +1,72 @@
+"""What the figures share: a page to draw on, its file, and the colours of the classes."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from avgn.runtime.errors import InputError, MissingExtraError
+from avgn.runtime.files import write_whole
+from avgn.runtime.sinks.drawing import color_of
+
+SUFFIXES = (".png", ".pdf", ".svg")
+DPI = 200
+# the overlay's colours shine on pictures; on white paper they have to be darker
+DARKER = 0.82
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.linewidth": 0.6,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "avgn",
+}
+
+
+def check_output(path: str | os.PathLike[str]) -> Path:
+    """The path of a figure's file; raises InputError for a suffix that is not known or a missing folder."""
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"figure {path} must end with one of {', '.join(SUFFIXES)}: its suffix chooses the format")
+    if not path.parent.is_dir():
+        raise InputError(f"figure {path} can't be written: its folder does not exist, so make it or choose another")
+    return path
+
+
+def import_matplotlib() -> Any:
+    """matplotlib, drawing without a screen; raises MissingExtraError when it is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise MissingExtraError("matplotlib", "figures") from None
+    matplotlib.use("agg")
+    return matplotlib
+
+
+def new_page(width: float, height: float) -> Any:
+    """An empty figure of width x height inches."""
+    import_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI)
+
+
+def save(page: Any, path: Path) -> None:
+    """Write a figure in the format that the suffix names; the same figure gives the same bytes."""
+    kind = path.suffix.lower()[1:]
+    data = io.BytesIO()
+    stamp = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
+    page.savefig(data, format=kind, bbox_inches="tight", pad_inches=0.04, metadata=stamp)
+    write_whole(path, data.getvalue(), "figure")
+
+
+def class_color(index: int) -> tuple[float, float, float]:
+    """The overlay's colour of class `index`, for paper: 0..1."""
+    red, green, blue = (DARKER * value / 255 for value in color_of(index))
+    return (red, green, blue)
+
+
+def class_name(label: str) -> str:
+    return label.replace("_", " ")

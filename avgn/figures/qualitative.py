@@ -1,0 +1,222 @@
+"""Image, ground truth and the heat map of every source by every method, side by side (the paper's Figure 3).
+
+H x W pixels of a picture, K classes, h x w a model's grid.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avgn.evaluation.canvas import source_mask
+from avgn.evaluation.inference import check_classes, has_shared_map
+from avgn.figures.page import STYLE, check_output, class_color, class_name, import_matplotlib, new_page, save
+from avgn.runtime.engines.base import Engine
+from avgn.runtime.errors import InputError
+from avgn.runtime.image import import_cv2, upsample_map
+from avgn.runtime.manifest import Item, Manifest
+from avgn.runtime.reading import read_clip, read_frame
+from avgn.runtime.regions import min_max
+
+Array = NDArray[Any]
+
+TILE = 1.15
+GAP = 0.06
+BETWEEN_ITEMS = 0.16
+TOP = 0.24
+LABEL = 0.2
+LABEL_SIZE = 7.5
+# of a bold letter, in inches
+LETTER = 0.075
+MOST_ROWS = 60
+SHOWN_PIXELS = 360
+HEAT = "turbo"
+OPACITY = 0.55
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A sounding visible class of an item: its mask [H, W] and each method's map, upsampled, [H, W] in 0..1."""
+
+    label: str
+    index: int
+    mask: Array
+    heat: dict[str, Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An item to show: its frame [H, W, 3] uint8 and a row for each source."""
+
+    item: Item
+    rgb: Array
+    rows: tuple[Row, ...]
+
+
+def draw_qualitative(
+    engines: Mapping[str, Engine],
+    manifest: Manifest,
+    output: str | os.PathLike[str],
+    *,
+    items: Sequence[str] | None = None,
+    count: int = 4,
+    seed: int = 0,
+) -> list[str]:
+    """Draw the items with the ids `items`, or `count` drawn at random; returns the ids shown.
+
+    `engines`: the methods by their names, in order. Maps are those of the classes that truly sound and are seen. Raises
+    InputError for ids that are not listed or have nothing to show, other classes than the models' and unreadable files.
+    """
+    path = check_output(output)
+    import_matplotlib()
+    for engine in engines.values():
+        check_classes(engine.info, manifest)
+    chosen = _choose(manifest, items, count, seed)
+    num_rows = sum(len(_sources(item)) for item in chosen)
+    if num_rows > MOST_ROWS:
+        raise InputError(f"{len(chosen)} items have {num_rows} sources: a page takes {MOST_ROWS}, so show fewer items")
+    _draw([_picture(item, manifest, engines) for item in chosen], list(engines), path)
+    return [item.id for item in chosen]
+
+
+def _sources(item: Item) -> list[str]:
+    """The classes of an item that have a map to show."""
+    shown = {s.label for s in item.sources if s.sounding and s.on_screen and (s.boxes or s.mask is not None)}
+    return sorted(shown) if item.frame is not None and item.audio is not None else []
+
+
+def _choose(manifest: Manifest, items: Sequence[str] | None, count: int, seed: int) -> list[Item]:
+    listed = {item.id: item for item in manifest.items}
+    if items is not None:
+        for name in items:
+            if name not in listed:
+                raise InputError(f"{manifest.path} lists no item {name!r}: give ids that it has")
+            if not _sources(listed[name]):
+                raise InputError(f"item {name!r} has no sounding visible source with a box or mask: choose another")
+        return [listed[name] for name in items]
+    if count < 1:
+        raise InputError(f"--count must be at least 1, got {count}")
+    usable = [item for item in manifest.items if _sources(item)]
+    if not usable:
+        raise InputError(f"{manifest.path} has no item with a sounding visible source: nothing to show")
+    drawn = np.random.default_rng(seed).permutation(len(usable))[:count]
+    return [usable[n] for n in sorted(drawn)]
+
+
+def _picture(item: Item, manifest: Manifest, engines: Mapping[str, Engine]) -> Picture:
+    assert item.frame is not None
+    size = _shown_size(item)
+    maps = {name: _maps(engine, item) for name, engine in engines.items()}
+    rows = []
+    for label in _sources(item):
+        index = manifest.classes.index(label)
+        rows.append(
+            Row(
+                label=label,
+                index=index,
+                mask=source_mask([s for s in item.sources if s.label == label and s.sounding and s.on_screen], size),
+                heat={
+                    name: _heat(found, 0 if has_shared_map(engines[name].info) else index, size)
+                    for name, found in maps.items()
+                },
+            )
+        )
+    return Picture(item=item, rgb=read_frame(item.frame, size), rows=tuple(rows))
+
+
+def _shown_size(item: Item) -> tuple[int, int]:
+    """(H, W) of the frame's own shape, large enough for a tile."""
+    assert item.frame is not None
+    image = import_cv2().imread(str(item.frame))
+    if image is None:
+        raise InputError(f"frame {item.frame} is not an image that can be read: mend or remove the item")
+    scale = SHOWN_PIXELS / max(image.shape[:2])
+    return round(image.shape[0] * scale), round(image.shape[1] * scale)
+
+
+def _maps(engine: Engine, item: Item) -> Array:
+    """A method's maps [K, h, w] of an item."""
+    assert item.frame is not None and item.audio is not None
+    info = engine.info
+    heard = engine.run_audio(read_clip(item.audio, info.sample_rate, info.window_samples)[None])
+    return np.asarray(engine.run_image(read_frame(item.frame, info.image_size)[None], heard["sources"])["maps"][0])
+
+
+def _heat(maps: Array, index: int, size: tuple[int, int]) -> Array:
+    return np.asarray(min_max(upsample_map(maps[index], size)))
+
+
+def _draw(pictures: list[Picture], names: list[str], path: Any) -> None:
+    matplotlib = import_matplotlib()
+    with matplotlib.rc_context(STYLE):
+        _lay_out(pictures, ["Image", "Ground truth", *names], path, matplotlib.colormaps[HEAT])
+
+
+def _lay_out(pictures: list[Picture], titles: list[str], path: Any, heat: Any) -> None:
+    """Columns of one width; an item's tiles have the height that its frame's shape asks for."""
+    lefts = [column * (TILE + GAP) + (LABEL if column else 0) for column in range(len(titles))]
+    width = lefts[-1] + TILE
+    heights = [TILE * picture.rgb.shape[0] / picture.rgb.shape[1] for picture in pictures]
+    height = TOP + sum(len(p.rows) * (h + GAP) + BETWEEN_ITEMS - GAP for p, h in zip(pictures, heights, strict=True))
+    page = new_page(width, height)
+
+    def tile(column: int, top: float, tall: float) -> Any:
+        axes = page.add_axes((lefts[column] / width, (height - top - tall) / height, TILE / width, tall / height))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        return axes
+
+    for x, title in zip(lefts, titles, strict=True):
+        page.text((x + TILE / 2) / width, 1 - 0.6 * TOP / height, _shorten(title, TILE), ha="center", va="center")
+    top = TOP
+    for picture, tall in zip(pictures, heights, strict=True):
+        block = len(picture.rows) * (tall + GAP) - GAP
+        tile(0, top + (block - tall) / 2, tall).imshow(picture.rgb, aspect="auto")
+        for row in picture.rows:
+            color = class_color(row.index)
+            truth = tile(1, top, tall)
+            truth.imshow(_tinted(picture.rgb, row.mask, color), aspect="auto")
+            _outline(truth, row.mask, color)
+            for column, found in enumerate(row.heat.values(), start=2):
+                axes = tile(column, top, tall)
+                axes.imshow(_heated(picture.rgb, heat(found)[..., :3]), aspect="auto")
+                _outline(axes, row.mask, "white")
+            name = _shorten(class_name(row.label), tall)
+            x, y = (lefts[1] - LABEL / 2) / width, 1 - (top + tall / 2) / height
+            page.text(
+                x, y, name, rotation=90, fontsize=LABEL_SIZE, color=color, weight="bold", ha="center", va="center"
+            )
+            top += tall + GAP
+        top += BETWEEN_ITEMS - GAP
+    save(page, path)
+
+
+def _shorten(name: str, length: float) -> str:
+    """A name that fits beside a tile of `length` inches."""
+    most = max(4, int(length / LETTER))
+    return name if len(name) <= most else name[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _outline(axes: Any, mask: Array, color: Any) -> None:
+    if mask.any() and not mask.all():
+        axes.contour(np.asarray(mask, dtype=float), levels=[0.5], colors=[color], linewidths=0.9)
+
+
+def _tinted(rgb: Array, mask: Array, color: tuple[float, float, float]) -> Array:
+    """The frame [H, W, 3] in 0..1 with the source in its colour and the rest dimmed."""
+    picture = rgb / 255
+    weight = np.clip(np.asarray(mask, dtype=float), 0, 1)[..., None]
+    return np.asarray(weight * (0.55 * picture + 0.45 * np.array(color)) + (1 - weight) * (0.45 * picture + 0.25))
+
+
+def _heated(rgb: Array, heat: Array) -> Array:
+    """The frame in grey under the heat [H, W, 3] in 0..1, so that its own colours are not taken for heat."""
+    grey = (rgb @ np.array([0.299, 0.587, 0.114]) / 255)[..., None]
+    return np.asarray(np.clip((1 - OPACITY) * grey + OPACITY * heat, 0, 1))
