@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from avgn.cli.options import make_parser, parse_range, parse_size, to_underscores
 from avgn.runtime.errors import InputError
@@ -24,8 +24,18 @@ def synthesize(argv: Sequence[str]) -> None:
     parser.add_argument("--size", type=str | None, default=None, help="WIDTHxHEIGHT; default: varied")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of the sound of a still scene")
     parser.add_argument("--video", type=float | None, default=None, help="write MP4 videos of this many seconds")
+    parser.add_argument(
+        "--layout",
+        type=str | None,
+        default=None,
+        help="lay the scenes out as a public data set: MUSIC, VGGSound, VGGSound-Instruments (sources: 1, duets: 2)",
+    )
+    parser.add_argument("--test-scenes", type=int, default=60, help="with --layout: scenes of its test lists")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     args = parser.parse_args(argv)
+    if args.layout is not None:
+        _synthesize_layout(args)
+        return
     from avgn.progress import Progress
     from avgn.scenes import SceneConfig, synthesize
 
@@ -48,6 +58,23 @@ def synthesize(argv: Sequence[str]) -> None:
             progress=progress,
         )
     print(manifest)
+
+
+def _synthesize_layout(args: Any) -> None:
+    from avgn.reproduce.layouts import Sizes, write_layout
+
+    if args.video is not None:
+        raise InputError("--layout writes stills: leave out --video")
+    silent = parse_range("--silent", args.silent)
+    sizes = Sizes(
+        train=args.scenes,
+        test=args.test_scenes,
+        silent=silent[0],
+        size=None if args.size is None else parse_size("--size", args.size),
+        seconds=args.seconds,
+    )
+    write_layout(Path(args.out), args.layout, sizes, seed=args.seed, jobs=args.jobs)
+    print(args.out)
 
 
 def train(argv: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import shutil
+import tarfile
 import wave
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -272,7 +273,7 @@ def _samples(path: Path) -> Iterator[Packed]:
                 sounding=frozenset(labels["sounding"]),
                 visible=frozenset(labels["visible"]),
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, tarfile.TarError) as error:
         raise InputError(f"shard {path} can't be read ({error}): write it again") from None
 
 

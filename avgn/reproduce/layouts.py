@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Source, read_manifest
 from avgn.scenes import SceneConfig, synthesize
 
@@ -30,9 +31,24 @@ class Sizes:
 
 def write_layouts(root: Path, roots: set[str], sizes: Sizes, *, seed: int = 0, jobs: int = 1) -> None:
     """Write ROOT/MUSIC, ROOT/VGGSound and ROOT/VGGSound-Instruments, those of them that `roots` names."""
-    for place, (name, write) in enumerate(LAYOUTS.items()):
+    for place, name in enumerate(LAYOUTS):
         if name in roots:
-            write(root / name, sizes, seed + 10 * place, jobs)
+            write_layout(root / name, name, sizes, seed=seed + 10 * place, jobs=jobs)
+
+
+def write_layout(folder: Path, name: str, sizes: Sizes, *, seed: int = 0, jobs: int = 1) -> None:
+    """Write one data set's layout into a new or empty folder. Raises InputError for unknown names and used folders."""
+    if name not in LAYOUTS:
+        raise InputError(f"layout {name!r} is not known: choose from {', '.join(LAYOUTS)}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not an empty folder: choose a new one")
+    if sizes.train < 2 or sizes.test < 1:
+        raise InputError(f"{sizes.train} training and {sizes.test} test scenes are too few: give at least 2 and 1")
+    try:
+        LAYOUTS[name](folder, sizes, seed, jobs)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _music(root: Path, sizes: Sizes, seed: int, jobs: int) -> None:

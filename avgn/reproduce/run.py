@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,10 @@ from avgn.reproduce.recipe import DataSpec, Recipe, RowSpec, SetSpec
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest, read_manifest, write_manifest
+
+if TYPE_CHECKING:
+    from avgn.config import Config
+    from avgn.training import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +70,11 @@ def reproduce(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
     """
     sets = _chosen(recipe.sets, options.sets, "set")
     rows = _chosen(recipe.rows, options.rows, "row")
-    options.output.mkdir(parents=True, exist_ok=True)
+    for spec in sets:
+        for row in rows:
+            _settings(recipe, spec, row, ("a", "b"), options)
     data = _data_folder(sets, options)
+    options.output.mkdir(parents=True, exist_ok=True)
     outcome: dict[str, Any] = {
         "title": recipe.title,
         "table": recipe.table,
@@ -128,12 +136,15 @@ def _data_folder(sets: list[SetSpec], options: RunOptions) -> Path:
     if options.dry_run or options.data == SYNTHETIC:
         folder = options.output / "data"
         if not (folder / "complete").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
             write_layouts(
                 folder, roots, DRY_SIZES if options.dry_run else options.sizes, seed=options.seed, jobs=options.jobs
             )
             write_whole(folder / "complete", "")
         return folder
     folder = Path(options.data)
+    if not folder.is_dir():
+        raise InputError(f"--data {folder} is no folder: give the one that holds {', '.join(sorted(roots))}")
     missing = sorted(root for root in roots if not (folder / root).is_dir())
     if missing:
         raise InputError(
@@ -170,26 +181,32 @@ def _manifest(spec: DataSpec, data: Path, path: Path, options: RunOptions) -> Ma
     return manifest
 
 
+def _settings(
+    recipe: Recipe, spec: SetSpec, row: RowSpec, classes: tuple[str, ...], options: RunOptions
+) -> tuple[Config, TrainConfig]:
+    """What a row is trained with. Raises InputError for entries that a recipe or an option got wrong."""
+    from avgn.config import preset
+    from avgn.training import TrainConfig
+
+    model = recipe.model | row.model | options.model
+    settings = recipe.training | spec.training | options.training | {"seed": options.seed}
+    if options.dry_run:
+        model, settings = model | DRY_MODEL, settings | DRY_TRAINING
+    try:
+        return preset(options.preset or recipe.preset, classes=classes, **model), TrainConfig(**settings)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{recipe.table}, row {row.name}: {error}") from None
+
+
 def _train(
     recipe: Recipe, spec: SetSpec, row: RowSpec, train: Manifest, held: Manifest, output: Path, options: RunOptions
 ) -> Path:
     from avgn.checkpoint import WEIGHTS
-    from avgn.config import preset
-    from avgn.training import TrainConfig
     from avgn.training.fit import train as fit
 
     if (output / WEIGHTS).is_file():
         return output
-    model = recipe.model | row.model | options.model
-    settings = recipe.training | spec.training | options.training | {"seed": options.seed}
-    if options.dry_run:
-        model = model | DRY_MODEL
-        settings = settings | DRY_TRAINING
-    try:
-        config = preset(options.preset or recipe.preset, classes=train.classes, **model)
-        training = TrainConfig(**settings)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"recipe {recipe.table}, row {row.name}: {error}") from None
+    config, training = _settings(recipe, spec, row, train.classes, options)
     log.info("%s: training %s on %d items", spec.name, row.name, len(train.items))
     return fit(
         config, train, held, output, training, resume=(output / "checkpoints" / "last.ckpt").is_file(), progress=None
