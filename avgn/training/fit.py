@@ -33,6 +33,7 @@ from avgn.training.module import AVGNModule
 from avgn.training.processes import Processes
 from avgn.training.source import TrainingSource
 from avgn.training.throughput import Throughput
+from avgn.training.worker_errors import of_worker
 
 log = logging.getLogger(__name__)
 
@@ -148,10 +149,13 @@ def train(
             # Lightning leaves by itself after an interrupt
             if not trainer.interrupted:
                 raise
-        except BaseException:
+        except BaseException as error:
             if fresh and processes.first and not last.is_file():
                 shutil.rmtree(output, ignore_errors=True)
-            raise
+            said = of_worker(error)
+            if said is None:
+                raise
+            raise said from None
     if trainer.interrupted:
         raise KeyboardInterrupt
     if not trainer.is_global_zero:
