@@ -4,54 +4,118 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from avgn.cli.options import make_parser, split_names, write_json
+from avgn.cli.options import make_parser, parse_integers, split_names, write_json
+from avgn.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from avgn.runtime.engines import Engine
 
+NO_MODEL = "none"
+DESCRIPTION = """Score a checkpoint or a bundle under named protocols.
+
+  source-wise  min-max per map, at least the median, each source on its own picture
+  frame-wise   the same on the whole canvas of a concatenated pair
+  adaptive     as many pixels as the mask has
+  lvs, ezvsl, slavc   one source an image (slavc: with silent and off-screen negatives)
+  dsol         above a share of the maximum: .1 solo, .5 synthetic, .2 duet
+  release      the public release with its errors, for regression only
+  video        the streaming localizer over video files
+  all          those that suit the manifest
+
+The model none gives floors, chance and ceilings of a manifest alone."""
+
 
 def evaluate(argv: Sequence[str]) -> None:
-    parser = make_parser("evaluate", "Score a checkpoint or a bundle under named protocols.")
-    parser.add_argument("model", type=str, help="checkpoint folder, bundle folder or the name tiny")
+    parser = make_parser("evaluate", DESCRIPTION)
+    parser.add_argument("model", type=str, help="checkpoint folder, bundle folder, the name tiny, or none: bounds only")
     parser.add_argument("manifest", type=str)
-    parser.add_argument("--protocol", type=str, default="source-wise,adaptive", help="comma-separated; also: video")
+    parser.add_argument(
+        "--protocol",
+        type=str,
+        default="source-wise,frame-wise,adaptive",
+        help="comma-separated; all: those that suit the manifest",
+    )
     parser.add_argument("--classes", type=str, default="given,predicted")
     parser.add_argument("--thresholds", type=str | None, default=None, help="validation manifest to calibrate on")
+    parser.add_argument(
+        "--pair-input", type=str, default="canvas", help="canvas or crops, for items of several pictures"
+    )
+    parser.add_argument("--dsol-threshold", type=float | None, default=None, help="DSOL's share of the maximum")
+    parser.add_argument("--grid", type=str | None, default=None, help="with model none: h,w of the ceilings' maps")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples of the 95 %% intervals, 0: none")
+    parser.add_argument("--workers", type=int | None, default=None, help="threads that score, default one a core")
     parser.add_argument("--skip-bad", action="store_true", help="count unreadable items instead of stopping")
     parser.add_argument("--backend", type=str, default="auto")
     parser.add_argument("--json", type=str | None, default=None, help="write the results to this file")
     args = parser.parse_args(argv)
+    for option, value, least in (("--bootstrap", args.bootstrap, 0), ("--workers", args.workers, 1)):
+        if value is not None and value < least:
+            raise InputError(f"{option} must be at least {least}, got {value}: leave it out for the default")
+    if args.grid is not None and args.model != NO_MODEL:
+        raise InputError(f"--grid goes with the model {NO_MODEL}, got {args.model}: a model has a grid of its own")
+    results = _bounds(args) if args.model == NO_MODEL else _scores(args)
+    from avgn.evaluation import format_table
+
+    if args.json is not None:
+        write_json(args.json, results)
+    print(format_table(results))
+
+
+def _bounds(args: Any) -> list[dict[str, Any]]:
+    from avgn.evaluation import evaluate_bounds
+    from avgn.evaluation.canvas import CANVAS
+    from avgn.progress import Progress
+    from avgn.runtime.manifest import read_manifest
+
+    if args.thresholds is not None:
+        raise InputError(f"--thresholds calibrates a model, got the model {NO_MODEL}: leave it out")
+    if "given" not in split_names(args.classes):
+        raise InputError(f"--classes must hold given for the model {NO_MODEL}, got {args.classes!r}: leave it out")
+    grid = CANVAS if args.grid is None else parse_integers("--grid", args.grid, 2)
+    # bounds need no frame and no sound
+    manifest = read_manifest(args.manifest, check_files=False)
+    with Progress("items") as progress:
+        return evaluate_bounds(
+            manifest,
+            split_names(args.protocol),
+            grid=(grid[0], grid[1]),
+            skip_bad=args.skip_bad,
+            dsol_share=args.dsol_threshold,
+            workers=args.workers,
+            progress=progress,
+        )
+
+
+def _scores(args: Any) -> list[dict[str, Any]]:
     import numpy as np
 
-    from avgn.evaluation import evaluate, format_table
+    from avgn.evaluation import evaluate
     from avgn.evaluation.calibration import calibrate
     from avgn.progress import Progress
     from avgn.runtime.manifest import read_manifest
 
     manifest = read_manifest(args.manifest, check_files=not args.skip_bad)
-    protocols = split_names(args.protocol)
     engine = load_engine(args.model, args.backend)
     thresholds = None
     if args.thresholds is not None:
         found = calibrate(engine, read_manifest(args.thresholds), disjoint_from=manifest)
         thresholds = (np.array(found.audio), np.array(found.visual))
     with Progress("items") as progress:
-        results = evaluate(
+        return evaluate(
             engine,
             manifest,
-            protocols,
+            split_names(args.protocol),
             split_names(args.classes),
             thresholds=thresholds,
             bootstrap=args.bootstrap,
             skip_bad=args.skip_bad,
+            pair_input=args.pair_input,
+            dsol_share=args.dsol_threshold,
+            workers=args.workers,
             progress=progress,
         )
-    if args.json is not None:
-        write_json(args.json, results)
-    print(format_table(results))
 
 
 def load_engine(model: str, backend: str = "auto") -> Engine:

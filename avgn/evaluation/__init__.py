@@ -1,6 +1,6 @@
 """Evaluation: metrics, named protocols, floors and ceilings. numpy, with scipy where it is needed; no torch."""
 
-from avgn.evaluation.evaluate import evaluate
+from avgn.evaluation.evaluate import evaluate, evaluate_bounds
 from avgn.evaluation.inference import Predictions, predict
 from avgn.evaluation.protocols import PROTOCOLS
 from avgn.evaluation.report import format_table
@@ -14,6 +14,7 @@ __all__ = [
     "SwapPair",
     "calibrate_thresholds",
     "evaluate",
+    "evaluate_bounds",
     "evaluate_video",
     "format_table",
     "predict",

@@ -1,6 +1,6 @@
 """Floor, chance and ceiling: what maps that know nothing, and the best maps, score under a protocol.
 
-H x W canvas, h x w the model's grid, S masks of one image.
+H x W what a source is scored on, h x w its part of the model's grid, S masks of one image.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.evaluation.canvas import area_average, centre_map
-from avgn.evaluation.metrics import average_precision, iou
+from avgn.evaluation.canvas import CANVAS, area_average, centre_map, lay_out
+from avgn.evaluation.metrics import Ranking, iou, min_max
 from avgn.evaluation.protocols import Protocol
 
 Array = NDArray[Any]
@@ -19,43 +19,49 @@ Array = NDArray[Any]
 NOISE_SEED = 20230618
 ORDER_STEP = 1e-3
 MIDDLE_STEP = 0.05
+# where a rule looks at values, a free map can put its threshold at any share of a cell
+LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8)
 
 
 class FixedMap:
-    """One map [H, W] scored against many masks; its sorting is done once."""
+    """One map [H, W] scored against many masks; its sorting and its binarisations are done once.
+
+    Rules that look at values get it scaled to 0..1.
+    """
 
     def __init__(self, score: Array) -> None:
         self.score = score
-        flat = score.ravel()
-        # n_above[p] = #{pixels >= score of p}
-        self._above = flat.size - np.searchsorted(np.sort(flat), flat, side="left")
-        self._normalised: dict[str, Array] = {}
+        self._scaled = min_max(score)[0]
+        self._ranking = Ranking(score, stable=True)
+        self._binary: dict[str, Array] = {}
 
     def average_precision(self, masks: Array) -> Array:
         """AP [S] against masks [S, H, W]; NaN for an empty mask."""
-        result = np.full(len(masks), np.nan)
-        for s, mask in enumerate(masks.reshape(len(masks), -1) > 0):
-            if mask.any():
-                above = np.sort(self._above[mask])
-                result[s] = np.mean(np.searchsorted(above, above, side="right") / above)
-        return result
+        return np.array([self._ranking.average_precision(mask) for mask in masks.reshape(len(masks), -1) > 0])
 
     def iou(self, masks: Array, protocol: Protocol) -> Array:
         """IoU [S] under a protocol's rule."""
-        if protocol.name not in self._normalised:
-            self._normalised[protocol.name] = protocol.normalise(self.score[None])[0]
-        score = self._normalised[protocol.name]
-        return np.array([float(iou(protocol.binarise(score, mask)[0], mask)) for mask in masks])
+        return np.array([float(iou(self._binarise(mask, protocol), mask)) for mask in masks])
+
+    def _binarise(self, mask: Array, protocol: Protocol) -> Array:
+        if protocol.by_area:
+            chosen = np.zeros(self.score.size, dtype=bool)
+            chosen[self._ranking.order[: np.count_nonzero(mask)]] = True
+            return chosen.reshape(self.score.shape)
+        if protocol.name not in self._binary:
+            score = self.score if protocol.by_order else self._scaled
+            self._binary[protocol.name] = protocol.binarise(score, mask)[0]
+        return self._binary[protocol.name]
 
 
-def centre_blob(size: tuple[int, int]) -> FixedMap:
-    """The floor: minus the distance to the centre."""
-    return FixedMap(centre_map(size))
+def centre_blob(size: tuple[int, int] = CANVAS, num_pictures: int = 1) -> FixedMap:
+    """The floor: minus the distance to the centre of each picture of this size."""
+    return FixedMap(centre_map(size, num_pictures))
 
 
-def noise(size: tuple[int, int]) -> FixedMap:
+def noise(size: tuple[int, int] = CANVAS, num_pictures: int = 1) -> FixedMap:
     """Chance: one fixed random value per pixel."""
-    return FixedMap(np.random.default_rng(NOISE_SEED).random(size))
+    return FixedMap(np.random.default_rng(NOISE_SEED).random((size[0], size[1] * num_pictures)))
 
 
 def best_maps(mask: Array, grid: tuple[int, int]) -> Array:
@@ -71,17 +77,38 @@ def best_maps(mask: Array, grid: tuple[int, int]) -> Array:
     return np.stack([values + order for values in (mean, mean >= 0.5, inside)]).astype(np.float32)
 
 
-def ceiling_scores(masks: Array, grid: tuple[int, int], protocol: Protocol) -> tuple[Array, Array]:
+def ceiling_scores(
+    masks: Array, grid: tuple[int, int], protocol: Protocol, *, num_pictures: int = 1, pieces: int = 1
+) -> tuple[Array, Array]:
     """(AP [S], IoU [S]) of the best maps of masks [S, H, W], each on its own mask, under a protocol.
 
-    AP is that of the mean-per-cell map, IoU that of the best candidate of `best_maps`.
+    AP is that of the mean-per-cell map, IoU that of the best candidate of `best_maps`; `num_pictures` and `pieces` as
+    in `lay_out`. A grid of the masks' own size stands for a map that is free in every pixel.
     """
+    if grid == masks.shape[1:]:
+        return np.ones(len(masks)), np.array([_free_iou(mask, protocol) for mask in masks])
     precision, overlap = np.full(len(masks), np.nan), np.full(len(masks), np.nan)
     for s, mask in enumerate(masks):
-        maps = protocol.upsample(best_maps(mask, grid), protocol.canvas)
-        precision[s] = average_precision(maps[:1], mask[None])[0, 0]
-        overlap[s] = max(float(iou(protocol.binarise(m, mask)[0], mask)) for m in protocol.normalise(maps))
+        maps = lay_out(best_maps(mask, grid), protocol.upsample, num_pictures, pieces)
+        precision[s] = Ranking(maps[0]).average_precision(mask.ravel() > 0)
+        if protocol.by_order:
+            overlap[s] = max(float(iou(protocol.binarise(m, mask)[0], mask)) for m in maps)
+        else:
+            overlap[s] = max(float(iou(m > level, mask)) for m in maps for level in LEVELS)
     return precision, overlap
+
+
+def _free_iou(mask: Array, protocol: Protocol) -> float:
+    """The IoU of the best order of the pixels themselves: under the median it takes exactly half of them."""
+    if protocol.by_area or not protocol.by_order:
+        return 1.0
+    half = mask.size // 2
+    if mask.dtype == bool:
+        count = int(np.count_nonzero(mask))
+        return min(count, half) / max(count, half)
+    binary = np.zeros(mask.size, dtype=bool)
+    binary[np.argsort(-mask.ravel(), kind="stable")[:half]] = True
+    return float(iou(binary.reshape(mask.shape), mask))
 
 
 def _order(inside: Array) -> Array:

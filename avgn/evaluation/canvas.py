@@ -5,18 +5,20 @@ H x W is the canvas, h x w a model's grid, K maps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avgn.evaluation.metrics import consensus
 from avgn.runtime.errors import InputError
-from avgn.runtime.image import upsample_map
+from avgn.runtime.image import import_cv2, upsample_map
 from avgn.runtime.manifest import Box, Source
 
 Array = NDArray[Any]
+Upsample = Callable[[Array, tuple[int, int]], Array]
 
 CANVAS = (224, 224)
 
@@ -52,11 +54,22 @@ def resize_mask(mask: Array, size: tuple[int, int] = CANVAS) -> Array:
 
 
 def source_mask(sources: Sequence[Source], size: tuple[int, int] = CANVAS) -> Array:
-    """The union of the masks of sources (the mask file where there is one, else the boxes) as [H, W] bool."""
+    """The union of the masks of sources [H, W]: the mask file where there is one, else the boxes.
+
+    bool; float64 weights in 0..1 where several people annotated a source and need not agree.
+    """
     union = np.zeros(size, dtype=bool)
     for source in sources:
-        union |= box_mask(source.boxes, size) if source.mask is None else read_mask(source.mask, size)
+        union = np.maximum(union, _one_mask(source, size))
     return union
+
+
+def _one_mask(source: Source, size: tuple[int, int]) -> Array:
+    if source.mask is not None:
+        return read_mask(source.mask, size)
+    if source.annotators is not None:
+        return consensus(np.stack([box_mask(boxes, size) for boxes in source.annotators]))
+    return box_mask(source.boxes, size)
 
 
 def area_average(values: Array, size: tuple[int, int]) -> Array:
@@ -71,10 +84,38 @@ def upsample_bilinear(maps: Array, size: tuple[int, int] = CANVAS) -> Array:
     maps = np.asarray(maps, dtype=np.float32)
     if not len(maps):
         return np.zeros((0, *size), dtype=np.float32)
-    canvas = np.array(upsample_map(maps, size))
+    canvas = upsample_map(maps, size)
     flat = is_flat(maps)
     canvas[flat] = maps[flat, :1, :1]
     return canvas
+
+
+def upsample_bicubic(maps: Array, size: tuple[int, int] = CANVAS) -> Array:
+    """Bicubic upsampling (a = -0.75, half-pixel centres) [K, h, w] -> [K, H, W] float32; level maps stay level."""
+    maps = np.asarray(maps, dtype=np.float32)
+    if not len(maps):
+        return np.zeros((0, *size), dtype=np.float32)
+    cv2 = import_cv2()
+    canvas = np.stack([cv2.resize(one, size[::-1], interpolation=cv2.INTER_CUBIC) for one in maps])
+    flat = is_flat(maps)
+    canvas[flat] = maps[flat, :1, :1]
+    return canvas
+
+
+def lay_out(maps: Array, upsample: Upsample, num_pictures: int = 1, pieces: int = 1) -> Array:
+    """Maps [K, h, w] of `num_pictures` side by side, upsampled to [K, H, num_pictures * W].
+
+    `pieces` maps that were made apart stand side by side in `maps`; each is upsampled alone.
+    """
+    size = (CANVAS[0], CANVAS[1] * num_pictures // pieces)
+    if pieces == 1:
+        return upsample(maps, size)
+    return np.concatenate([upsample(piece, size) for piece in np.split(maps, pieces, axis=-1)], axis=-1)
+
+
+def part_of(canvas: Array, part: int | None) -> Array:
+    """The picture number `part` of a canvas [..., H, n * W]; the whole canvas without a number."""
+    return canvas if part is None else canvas[..., part * CANVAS[1] : (part + 1) * CANVAS[1]]
 
 
 def is_flat(maps: Array) -> Array:
@@ -82,11 +123,14 @@ def is_flat(maps: Array) -> Array:
     return np.asarray(maps.max(axis=(-2, -1)) == maps.min(axis=(-2, -1)))
 
 
-def centre_map(size: tuple[int, int] = CANVAS) -> Array:
-    """Minus the distance of each pixel's centre to the canvas's centre: the map that looks at nothing."""
+def centre_map(size: tuple[int, int] = CANVAS, num_pictures: int = 1) -> Array:
+    """Minus the distance of each pixel's centre to the centre of its picture: the map that looks at nothing.
+
+    size: of one picture; [H, num_pictures * W].
+    """
     y = np.arange(size[0]) + 0.5 - size[0] / 2
     x = np.arange(size[1]) + 0.5 - size[1] / 2
-    return np.asarray(-np.hypot(y[:, None], x[None, :]))
+    return np.asarray(np.tile(-np.hypot(y[:, None], x[None, :]), num_pictures))
 
 
 def _overlap(source: int, target: int) -> Array:

@@ -1,7 +1,7 @@
 """Running a model over a manifest.
 
 A model is anything with the runtime's engine interface, so a checkpoint and a bundle are evaluated by one code.
-B batch, K classes, h x w the map grid, T samples of the model's window.
+B batch, K classes, h x w the map grid (w of all pictures side by side), T samples of the model's window.
 """
 
 from __future__ import annotations
@@ -22,24 +22,40 @@ from avgn.runtime.manifest import Item, Manifest
 
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]
+Prior = Callable[[Array], Array]
 
 NO_FRAME = "no frame"
 NO_AUDIO = "no audio"
 UNREADABLE = "unreadable"
+CANVAS_INPUT, CROPS_INPUT = PAIR_INPUTS = ("canvas", "crops")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What a model says about N items: maps [N, K, h, w] float32, audio_prob and visual_prob [N, K] float32.
+    """What a model says about N items: maps (N of [K, h, w] float32), audio_prob and visual_prob [N, K] float32.
 
-    Without presence heads the probabilities are empty ([N, 0]). `skipped` counts the items left out, by reason.
+    Without presence heads the probabilities are empty ([N, 0]). `pieces` [N] counts the maps that were made apart and
+    stand side by side in one; `priors` holds N maps [h, w] of an object prior where one was given. `skipped` counts
+    the items left out, by reason; `notes` says how pairs were put in.
     """
 
     items: tuple[Item, ...]
-    maps: Array
+    maps: tuple[Array, ...]
     audio_prob: Array
     visual_prob: Array
+    pieces: tuple[int, ...]
+    priors: tuple[Array, ...] | None = None
     skipped: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """B items of as many pictures each: waveforms [T] and, item by item, the pictures [H, W, 3] uint8 RGB."""
+
+    items: list[Item] = field(default_factory=list)
+    waveforms: list[Array] = field(default_factory=list)
+    pictures: list[tuple[Array, ...]] = field(default_factory=list)
 
 
 def check_classes(info: BundleInfo, manifest: Manifest) -> None:
@@ -70,23 +86,34 @@ def predict(
     *,
     batch_size: int = 16,
     skip_bad: bool = False,
+    pair_input: str = CANVAS_INPUT,
+    object_prior: Prior | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
-    """Run the model on every item that has a frame and a sound.
+    """Run the model on every item that has pictures and sounds.
 
+    Items of several pictures hear the sum of their sounds; `pair_input` "canvas" shows the pictures side by side as
+    one image, "crops" each alone. An engine that refuses other widths gets crops, which is noted.
+    object_prior: picture [H, W, 3] uint8 -> map [h, w], run on single pictures.
     An unreadable file raises InputError that names it, or is a counted skip with `skip_bad`. Items without a
     frame or without audio (video truth, labels only) are counted skips. Raises InputError for other classes than
     the model's and when nothing is left; FailureError when the model gives NaN. `progress(done, total)` is
     called after each batch.
     """
     check_classes(engine.info, manifest)
+    runner = _Runner(engine, pair_input)
     skipped: Counter[str] = Counter()
     kept: list[Item] = []
     outputs: list[tuple[Array, Array, Array]] = []
+    pieces: list[int] = []
+    priors: list[Array] = []
     done = 0
-    for items, waveforms, images in batches(engine.info, manifest.items, batch_size, skip_bad, skipped):
-        outputs.append(_run(engine, items, np.stack(waveforms), np.stack(images)))
-        kept += items
+    for batch in read_batches(engine.info, manifest.items, batch_size, skip_bad, skipped):
+        outputs.append(runner.run(batch))
+        pieces += [runner.pieces(len(pictures)) for pictures in batch.pictures]
+        if object_prior is not None:
+            priors += [_prior(object_prior, item, p) for item, p in zip(batch.items, batch.pictures, strict=True)]
+        kept += batch.items
         done = len(kept) + sum(skipped.values())
         if progress:
             progress(done, len(manifest.items))
@@ -97,46 +124,112 @@ def predict(
         )
     if progress and done < len(manifest.items):
         progress(len(manifest.items), len(manifest.items))
-    maps, audio, visual = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
-    return Predictions(items=tuple(kept), maps=maps, audio_prob=audio, visual_prob=visual, skipped=dict(skipped))
+    return Predictions(
+        items=tuple(kept),
+        maps=tuple(one for maps, _, _ in outputs for one in maps),
+        audio_prob=np.concatenate([audio for _, audio, _ in outputs]),
+        visual_prob=np.concatenate([visual for _, _, visual in outputs]),
+        pieces=tuple(pieces),
+        priors=tuple(priors) if object_prior is not None else None,
+        skipped=dict(skipped),
+        notes=tuple(runner.notes),
+    )
 
 
 def batches(
     info: BundleInfo, items: Sequence[Item], batch_size: int, skip_bad: bool, skipped: Counter[str]
 ) -> Iterator[tuple[list[Item], list[Array], list[Array]]]:
+    """(items, waveforms, images) of the items of one picture; the others are left out."""
+    single = [item for item in items if not item.parts]
+    for batch in read_batches(info, single, batch_size, skip_bad, skipped):
+        yield batch.items, batch.waveforms, [pictures[0] for pictures in batch.pictures]
+
+
+def read_batches(
+    info: BundleInfo, items: Sequence[Item], batch_size: int, skip_bad: bool, skipped: Counter[str]
+) -> Iterator[Batch]:
+    """The items in their order, those of one batch with as many pictures each."""
     samples = info.window_samples
-    batch: tuple[list[Item], list[Array], list[Array]] = ([], [], [])
+    batch = Batch()
     for item in items:
-        if item.frame is None or item.audio is None:
-            skipped[NO_FRAME if item.frame is None else NO_AUDIO] += 1
+        if not item.frames or not item.sounds:
+            skipped[NO_AUDIO if item.frames else NO_FRAME] += 1
             continue
         try:
-            waveform = read_clip(item.audio, info.sample_rate, samples)
-            image = read_frame(item.frame, info.image_size)
+            waveform = sum(read_clip(sound, info.sample_rate, samples) for sound in item.sounds)
+            pictures = tuple(read_frame(frame, info.image_size) for frame in item.frames)
         except InputError as error:
             if not skip_bad:
                 raise InputError(f"item {item.id!r}: {error}") from None
             skipped[UNREADABLE] += 1
             continue
-        batch[0].append(item)
-        batch[1].append(waveform)
-        batch[2].append(image)
-        if len(batch[0]) == batch_size:
+        if batch.items and (len(batch.items) == batch_size or len(pictures) != len(batch.pictures[0])):
             yield batch
-            batch = ([], [], [])
-    if batch[0]:
+            batch = Batch()
+        batch.items.append(item)
+        batch.waveforms.append(np.asarray(waveform, dtype=np.float32))
+        batch.pictures.append(pictures)
+    if batch.items:
         yield batch
 
 
-def _run(engine: Engine, items: list[Item], waveforms: Array, images: Array) -> tuple[Array, Array, Array]:
-    heard = engine.run_audio(waveforms.astype(np.float32))
-    seen = engine.run_image(images, heard["sources"])
-    empty = np.zeros((len(items), 0), dtype=np.float32)
-    presence = engine.info.has_presence
-    maps = np.asarray(seen["maps"], dtype=np.float32)
-    audio = np.asarray(heard["audio_prob"], dtype=np.float32) if presence else empty
-    visual = np.asarray(seen["visual_prob"], dtype=np.float32) if presence else empty
-    for n, item in enumerate(items):
-        if not all(np.isfinite(values[n]).all() for values in (maps, audio, visual)):
-            raise FailureError(f"the model gave NaN or infinity for item {item.id!r}: check the model's weights")
-    return maps, audio, visual
+class _Runner:
+    """Runs batches, pictures of pairs side by side or one by one."""
+
+    def __init__(self, engine: Engine, pair_input: str) -> None:
+        if pair_input not in PAIR_INPUTS:
+            raise InputError(f"pair input {pair_input!r} is not known: choose from {', '.join(PAIR_INPUTS)}")
+        self.engine = engine
+        self.notes: list[str] = []
+        self._pair_input = pair_input
+        self._inputs: dict[int, str] = {}
+
+    def pieces(self, num_pictures: int) -> int:
+        """How many maps of an item were made apart."""
+        return num_pictures if self._inputs.get(num_pictures) == CROPS_INPUT else 1
+
+    def run(self, batch: Batch) -> tuple[Array, Array, Array]:
+        """maps [B, K, h, w], audio_prob and visual_prob [B, K] (p^v: the largest of the pictures shown alone)."""
+        heard = self.engine.run_audio(np.stack(batch.waveforms))
+        images = np.stack([np.stack(pictures) for pictures in batch.pictures])
+        num_pictures = images.shape[1]
+        if num_pictures > 1 and num_pictures not in self._inputs:
+            self._inputs[num_pictures] = self._choose(images[:1], heard["sources"][:1])
+        if self.pieces(num_pictures) == 1:
+            seen = [self.engine.run_image(_canvas(images), heard["sources"])]
+        else:
+            alone = (np.ascontiguousarray(images[:, part]) for part in range(num_pictures))
+            seen = [self.engine.run_image(image, heard["sources"]) for image in alone]
+        maps = np.concatenate([np.asarray(one["maps"], dtype=np.float32) for one in seen], axis=-1)
+        audio = visual = np.zeros((len(batch.items), 0), dtype=np.float32)
+        if self.engine.info.has_presence:
+            audio = np.asarray(heard["audio_prob"], dtype=np.float32)
+            visual = np.asarray([one["visual_prob"] for one in seen], dtype=np.float32).max(axis=0)
+        for n, item in enumerate(batch.items):
+            if not all(np.isfinite(values[n]).all() for values in (maps, audio, visual)):
+                raise FailureError(f"the model gave NaN or infinity for item {item.id!r}: check the model's weights")
+        return maps, audio, visual
+
+    def _choose(self, images: Array, sources: Array) -> str:
+        """How items of as many pictures as images [1, n, H, W, 3] are put in."""
+        chosen, refusal = self._pair_input, ""
+        if chosen == CANVAS_INPUT:
+            try:
+                self.engine.run_image(_canvas(images), sources)
+            except Exception as error:  # every engine refuses a width in its own words
+                chosen = CROPS_INPUT
+                refusal = f" (the engine refused the canvas: {type(error).__name__})"
+        self.notes.append(f"items of {images.shape[1]} pictures were put in as {chosen}{refusal}")
+        return chosen
+
+
+def _canvas(images: Array) -> Array:
+    """Pictures side by side: [B, n, H, W, 3] -> [B, H, n * W, 3]."""
+    return np.ascontiguousarray(np.concatenate(list(images.swapaxes(0, 1)), axis=2))
+
+
+def _prior(object_prior: Prior, item: Item, pictures: tuple[Array, ...]) -> Array:
+    prior = np.asarray(object_prior(pictures[0]), dtype=np.float32)
+    if prior.ndim != 2 or not prior.size or not np.isfinite(prior).all():
+        raise FailureError(f"the object prior of item {item.id!r} is no finite map [h, w] but {prior.shape}")
+    return prior

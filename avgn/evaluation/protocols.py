@@ -1,57 +1,176 @@
-"""Named protocols: how a map becomes the pixels that are compared with a mask. Adding one is one line."""
+"""Named protocols: how a map becomes the pixels that are compared with a mask. Adding one is one entry.
+
+H x W is what a source is scored on: the whole canvas, or its own picture of several.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.evaluation.canvas import CANVAS, upsample_bilinear
-from avgn.evaluation.metrics import at_least_median, min_max, top_pixels
+from avgn.evaluation.canvas import Upsample, upsample_bicubic, upsample_bilinear
+from avgn.evaluation.metrics import above_median, above_share_of_max, at_least_median, min_max, top_pixels
 from avgn.runtime.errors import InputError
 
 Array = NDArray[Any]
+View = Literal["own", "whole", "misread"]
+Silence = Literal["normalised", "softmax"]
+
+CLASS_MODES = ("given", "predicted")
+VIDEO = "video"
+ALL = "all"
+SOLO, SYNTHETIC, DUET = 0.1, 0.5, 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """One row of the protocol table.
 
-    upsample: maps [K, h, w], size (H, W) -> [K, H, W]; normalise: [K, H, W] -> [K, H, W];
+    upsample: maps [K, h, w], size (H, W) -> [K, H, W]; normalise: [..., H, W] -> [..., H, W];
     binarise: map [H, W], mask [H, W] -> (B [H, W] bool, whether the order of equal pixels decided).
+    `by_order`: binarise looks at the order of pixels alone, so it is given the map as it is; else after `normalise`.
+    `by_area`: it looks at the mask, too. `flat_is_chance`: a flat map is scored as a random one.
+    `view`: what a source of a concatenated pair is scored on; "misread" is its own picture with boxes as the release
+    reads them. `single`: for pictures of one source. `ranked`: maps are ranked by their confidence, with negatives.
+    `silence`: the maps that NSA looks at, None where the protocol has none. `alpha`: the weight of the map beside an
+    object prior. `caution`: what a reader of the numbers must know.
     """
 
     name: str
-    upsample: Callable[[Array, tuple[int, int]], Array]
+    upsample: Upsample
     normalise: Callable[[Array], Array]
     binarise: Callable[[Array, Array], tuple[Array, bool]]
-    canvas: tuple[int, int] = CANVAS
+    by_order: bool = True
+    by_area: bool = False
+    flat_is_chance: bool = False
+    view: View = "whole"
+    single: bool = False
+    ranked: bool = False
+    silence: Silence | None = None
+    alpha: float = 1.0
+    modes: tuple[str, ...] = CLASS_MODES
+    caution: str = ""
+
+    def binary(self, score: Array, mask: Array) -> tuple[Array, bool]:
+        """B [H, W] of one upsampled map [H, W] against a mask, and whether the order of equal pixels decided."""
+        return self.binarise(score if self.by_order else self.normalise(score), mask)
 
 
-def _median(score: Array, mask: Array) -> tuple[Array, bool]:
+def _at_least_median(score: Array, mask: Array) -> tuple[Array, bool]:
     return at_least_median(score), False
+
+
+def _above_median(score: Array, mask: Array) -> tuple[Array, bool]:
+    return above_median(score), False
+
+
+def _at_least_half(score: Array, mask: Array) -> tuple[Array, bool]:
+    return np.asarray(score >= 0.5), False
 
 
 def _same_area(score: Array, mask: Array) -> tuple[Array, bool]:
     return top_pixels(score, int(np.count_nonzero(mask)))
 
 
-def _min_max(maps: Array) -> Array:
+def share_of_max(share: float) -> Callable[[Array, Array], tuple[Array, bool]]:
+    """DSOL's rule: S > share * max(S)."""
+    return lambda score, mask: (above_share_of_max(score, share), False)
+
+
+def fixed_range(limit: float) -> Callable[[Array], Array]:
+    """SLAVC's normalisation: -limit..limit becomes 0..1, and what lies outside stays outside."""
+    return lambda maps: (maps / limit + 1) / 2
+
+
+def scaled(maps: Array) -> Array:
+    """Min-max per map; flat maps become zeros."""
     return min_max(maps)[0]
 
 
-def _identity(maps: Array) -> Array:
+def as_it_is(maps: Array) -> Array:
     return maps
 
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
-        Protocol(name="source-wise", upsample=upsample_bilinear, normalise=_min_max, binarise=_median),
-        Protocol(name="adaptive", upsample=upsample_bilinear, normalise=_identity, binarise=_same_area),
+        Protocol(
+            name="source-wise",
+            upsample=upsample_bilinear,
+            normalise=scaled,
+            binarise=_at_least_median,
+            flat_is_chance=True,
+            view="own",
+            silence="normalised",
+        ),
+        Protocol(
+            name="frame-wise",
+            upsample=upsample_bilinear,
+            normalise=scaled,
+            binarise=_at_least_median,
+            flat_is_chance=True,
+            silence="normalised",
+        ),
+        Protocol(name="adaptive", upsample=upsample_bilinear, normalise=as_it_is, binarise=_same_area, by_area=True),
+        Protocol(
+            name="lvs",
+            upsample=upsample_bilinear,
+            normalise=scaled,
+            binarise=_above_median,
+            flat_is_chance=True,
+            single=True,
+            silence="normalised",
+            modes=("given",),
+        ),
+        Protocol(
+            name="ezvsl",
+            upsample=upsample_bilinear,
+            normalise=scaled,
+            binarise=_at_least_median,
+            flat_is_chance=True,
+            single=True,
+            silence="normalised",
+            alpha=0.4,
+            modes=("given",),
+        ),
+        # a map of cosines divided by the temperature lies within -1/tau..1/tau: as 0..1 it is (cosine + 1) / 2
+        Protocol(
+            name="slavc",
+            upsample=upsample_bicubic,
+            normalise=fixed_range(1.0),
+            binarise=_at_least_half,
+            by_order=False,
+            single=True,
+            ranked=True,
+            silence="normalised",
+            modes=("given",),
+        ),
+        Protocol(
+            name="dsol",
+            upsample=upsample_bilinear,
+            normalise=as_it_is,
+            binarise=share_of_max(SOLO),
+            by_order=False,
+            silence="softmax",
+            modes=("given",),
+        ),
+        # the release's other errors are in its data layer and can't be expressed here: the second source of a pair is
+        # that of the next row, and sound keeps its own sample rate
+        Protocol(
+            name="release",
+            upsample=upsample_bicubic,
+            normalise=scaled,
+            binarise=_at_least_median,
+            flat_is_chance=True,
+            view="misread",
+            modes=("given",),
+            caution="protocol release repeats known errors of the public release (boxes of MUSIC read as corners): "
+            "for regression only, its numbers say nothing about a model",
+        ),
     )
 }
 
@@ -61,5 +180,5 @@ def find_protocol(name: str) -> Protocol:
     try:
         return PROTOCOLS[name]
     except KeyError:
-        known = ", ".join(sorted([*PROTOCOLS, "video"]))
+        known = ", ".join(sorted([*PROTOCOLS, VIDEO, ALL]))
         raise InputError(f"protocol {name!r} is not known: choose from {known}") from None

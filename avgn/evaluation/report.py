@@ -17,9 +17,12 @@ def format_table(results: Sequence[Result]) -> str:
 
 
 def _one(result: Result) -> str:
+    if not result["metrics"] and not result["floor"]:
+        return f"protocol {result['protocol']} is left out: {', '.join(result['skipped'])}"
     lines = [_title(result)]
     rows = [["", *COLUMNS]]
-    for name, value in result["metrics"].items():
+    for name in result["metrics"] or result["floor"]:
+        value = result["metrics"].get(name)
         interval = result.get("ci95", {}).get(name)
         bounds = [_number(result.get(column, {}).get(name)) for column in ("floor", "chance", "ceiling")]
         rows.append([name, _number(value), _interval(interval), *bounds])
@@ -30,9 +33,15 @@ def _one(result: Result) -> str:
     if per_video and per_video["videos"] < result["images"]:
         scores = ", ".join(f"{name} {_number(value)}" for name, value in per_video["metrics"].items())
         lines.append(f"mean over {per_video['videos']} videos: {scores}")
+    if "same_class" in result:
+        scores = ", ".join(f"{name} {_number(result['same_class']['metrics'][name])}" for name in SIZE_METRICS)
+        lines.append(f"of these, {result['same_class']['items']} items that show one class twice: {scores}")
+    if "negatives" in result:
+        lines.append(f"negatives among the ranked: {result['negatives']}")
     for key in ("counts", "skipped"):
         if result.get(key):
             lines.append(f"{key}: " + ", ".join(f"{name} {count}" for name, count in result[key].items()))
+    lines += [f"note: {note}" for note in result.get("notes", ())]
     return "\n".join(lines)
 
 
@@ -63,7 +72,7 @@ def _sizes(result: Result) -> list[str]:
         if group["area"] is None:
             continue
         cells = [
-            f"{_number(group['metrics'][name])} ({_number(group['floor'][name])}/{_number(group['ceiling'][name])})"
+            f"{_number(group['metrics'].get(name))} ({_number(group['floor'][name])}/{_number(group['ceiling'][name])})"
             for name in SIZE_METRICS
         ]
         low, high = (100 * value for value in group["area"])

@@ -1,51 +1,43 @@
 """Scores of a model's maps, source by source and image by image.
 
-N images, S sounding visible classes of one image that have a mask ("sources" here), K classes.
+S scorable sources of one image, M of its maps, K classes, H x W what a source is scored on.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avgn.evaluation.bounds import FixedMap, ceiling_scores
-from avgn.evaluation.canvas import CANVAS, is_flat, source_mask
-from avgn.evaluation.metrics import average_precision, iou, permutation_invariant_ap
+from avgn.evaluation.canvas import lay_out, part_of
+from avgn.evaluation.metrics import (
+    average_precision,
+    confidence,
+    iou,
+    min_max,
+    permutation_invariant_ap,
+    quiet_share,
+    softmax,
+)
 from avgn.evaluation.protocols import Protocol
-from avgn.runtime.manifest import Item
+from avgn.evaluation.truth import Targets, Truth
 
 Array = NDArray[Any]
 
-NO_SOURCE = "no sounding visible source"
-NO_MASK = "no box or mask"
-EMPTY_MASK = "empty mask"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Truth:
-    """What one image shows: the classes of its S scorable sources, their masks [S, H, W] bool and areas [S] (shares
-    of the canvas), and the sets of classes that sound and are seen (`present`), sound (`sounding`) and are seen
-    (`visible`). `skipped` says why sources or the image are not scored."""
-
-    labels: tuple[int, ...]
-    masks: Array
-    areas: Array
-    present: frozenset[int]
-    sounding: frozenset[int]
-    visible: frozenset[int]
-    skipped: Counter[str] = field(default_factory=Counter)
+# few enough for the cache of a core
+BLOCK = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageScores:
     """One image under one protocol and one way to choose classes.
 
-    ap, iou: [S], 0 where `found` [S] is false; piap: float; `surplus` maps beyond the number of sources.
+    ap, iou: [S], 0 where `found` [S] is false; piap: float; `surplus` maps beyond the number of sources; how many
+    scored maps were `flat`, and of how many the order of equal pixels decided the binarisation (`tied`).
     """
 
     ap: Array
@@ -53,124 +45,130 @@ class ImageScores:
     found: Array
     piap: float
     surplus: int = 0
-
-
-def read_truth(item: Item, classes: Sequence[str], size: tuple[int, int] = CANVAS) -> Truth:
-    """The truth of an item. Sources of one class are united; a source with no box and no mask has no map to score."""
-    index = {name: k for k, name in enumerate(classes)}
-    shown = [source for source in item.sources if source.sounding and source.on_screen]
-    present = sorted({index[source.label] for source in shown})
-    labels: list[int] = []
-    masks: list[Array] = []
-    skipped: Counter[str] = Counter()
-    for k in present:
-        drawn = [s for s in shown if index[s.label] == k and (s.boxes or s.mask is not None)]
-        mask = source_mask(drawn, size)
-        if not drawn:
-            skipped[NO_MASK] += 1
-        elif not mask.any():
-            skipped[EMPTY_MASK] += 1
-        else:
-            labels.append(k)
-            masks.append(mask)
-    if not present:
-        skipped[NO_SOURCE] += 1
-    stack = np.stack(masks) if masks else np.zeros((0, *size), dtype=bool)
-    return Truth(
-        labels=tuple(labels),
-        masks=stack,
-        areas=stack.mean(axis=(1, 2)),
-        present=frozenset(present),
-        sounding=frozenset(index[source.label] for source in item.sources if source.sounding),
-        visible=frozenset(index[source.label] for source in item.sources if source.on_screen),
-        skipped=skipped,
-    )
+    flat: int = 0
+    tied: int = 0
 
 
 class ImageScorer:
     """Scores one image's maps under several protocols; upsampling and AP are done once and shared.
 
-    maps: {class: map [h, w]} of every class that may be asked for.
+    maps: {class: map [h, w]} of every class that may be asked for; pieces as in `lay_out`; prior: a map [h, w] of
+    where objects are, for the protocols that mix one in.
     """
 
-    def __init__(self, truth: Truth, maps: dict[int, Array]) -> None:
+    def __init__(self, truth: Truth, maps: dict[int, Array], *, pieces: int = 1, prior: Array | None = None) -> None:
         self.truth = truth
         self._row = {k: row for row, k in enumerate(maps)}
-        self._grids = np.stack(list(maps.values())) if maps else np.zeros((0, 1, 1), dtype=np.float32)
-        self._canvas: dict[object, tuple[Array, Array]] = {}
-        self._iou: dict[str, tuple[Array, Array]] = {}
-        self.flat = frozenset(k for k, flat in zip(maps, is_flat(self._grids), strict=True) if flat)
+        self._grids = np.stack(list(maps.values())) if maps else np.zeros((0, 1, pieces), dtype=np.float32)
+        self._pieces = pieces
+        self._prior = prior
+        self._canvas: dict[object, Array] = {}
+        self._precision: dict[object, Array] = {}
+        self._overlap: dict[object, tuple[Array, Array, Array]] = {}
 
-    def scores(self, protocol: Protocol, chosen: Sequence[int]) -> ImageScores:
-        """Scores with the maps of the `chosen` classes only."""
-        overlap, _ = self._overlaps(protocol)
-        _, precision = self._upsampled(protocol)
-        rows = [self._row[k] for k in chosen]
-        found = np.array([k in chosen for k in self.truth.labels], dtype=bool)
-        own = np.array([precision[self._row[k], s] if k in self._row else 0 for s, k in enumerate(self.truth.labels)])
+    def scores(self, protocol: Protocol, chosen: Sequence[int], chance: Array) -> ImageScores:
+        """Scores with the maps of the `chosen` classes only; chance [S]: the IoU that a flat map is given."""
+        targets = self.truth.targets[protocol.view]
+        precision = self._precisions(protocol, targets)
+        overlap, tied, flat = self._overlaps(protocol, targets, chance)
+        found = np.array([k in chosen for k in targets.labels], dtype=bool)
+        own = np.array([precision[self._row[k], s] if k in self._row else 0 for s, k in enumerate(targets.labels)])
+        # the pictures of a pair that show one class share its map
+        rows = [self._row[k] for k in chosen for _ in range(max(1, targets.labels.count(k)))]
         return ImageScores(
             ap=np.where(found, own, 0),
             iou=np.where(found, overlap, 0),
             found=found,
             piap=permutation_invariant_ap(precision[rows]),
-            surplus=max(0, len(rows) - len(self.truth.labels)),
+            surplus=max(0, len(rows) - len(targets.labels)),
+            flat=int((flat & found).sum()),
+            tied=int((tied & found).sum()),
         )
 
-    def tied(self, protocol: Protocol, chosen: Sequence[int]) -> int:
-        """How many of the scored maps had their binarisation decided by the order of equal pixels."""
-        _, tied = self._overlaps(protocol)
-        return int(sum(tied[s] for s, k in enumerate(self.truth.labels) if k in chosen))
-
-    def _upsampled(self, protocol: Protocol) -> tuple[Array, Array]:
-        """(maps [M, H, W], AP [M, S]); the normalisation is monotone, so AP is taken before it can round."""
-        key = (protocol.upsample, protocol.canvas)
+    def _maps(self, protocol: Protocol) -> tuple[object, Array]:
+        """(what they are kept under, maps [M, H, n * W] before the normalisation)."""
+        mixed = protocol.alpha < 1 and self._prior is not None
+        key = (protocol.upsample, protocol.alpha if mixed else 1.0)
         if key not in self._canvas:
-            maps = protocol.upsample(self._grids, protocol.canvas)
-            self._canvas[key] = maps, average_precision(maps, self.truth.masks)
-        return self._canvas[key]
+            maps = lay_out(self._grids, protocol.upsample, self.truth.num_pictures, self._pieces)
+            if mixed and self._prior is not None:
+                prior = min_max(protocol.upsample(self._prior[None], (maps.shape[1], maps.shape[2])))[0]
+                maps = protocol.alpha * min_max(maps)[0] + (1 - protocol.alpha) * prior
+            self._canvas[key] = maps
+        return key, self._canvas[key]
 
-    def _overlaps(self, protocol: Protocol) -> tuple[Array, Array]:
-        """(IoU [S], tied [S]) of each source's own class; 0 where its map was not given."""
-        if protocol.name not in self._iou:
-            overlap = np.zeros(len(self.truth.labels))
-            tied = np.zeros(len(self.truth.labels), dtype=bool)
-            maps = protocol.normalise(self._upsampled(protocol)[0])
-            for s, (k, mask) in enumerate(zip(self.truth.labels, self.truth.masks, strict=True)):
-                if k in self._row:
-                    binary, tied[s] = protocol.binarise(maps[self._row[k]], mask)
+    def _precisions(self, protocol: Protocol, targets: Targets) -> Array:
+        """AP [M, S]; the normalisation is monotone, so AP is taken before it can round."""
+        kept_under, maps = self._maps(protocol)
+        key = (kept_under, self.truth.view(protocol.view))
+        if key not in self._precision:
+            precision = np.zeros((len(maps), len(targets.labels)))
+            for part in set(targets.parts):
+                columns = [s for s, own in enumerate(targets.parts) if own == part]
+                precision[:, columns] = average_precision(part_of(maps, part), targets.masks[columns])
+            self._precision[key] = precision
+        return self._precision[key]
+
+    def _overlaps(self, protocol: Protocol, targets: Targets, chance: Array) -> tuple[Array, Array, Array]:
+        """(IoU, tied, flat), each [S], of each source's own class; 0 where its map was not given."""
+        kept_under, maps = self._maps(protocol)
+        key = (kept_under, self.truth.view(protocol.view), protocol.binarise)
+        if key not in self._overlap:
+            overlap = np.zeros(len(targets.labels))
+            tied = np.zeros(len(targets.labels), dtype=bool)
+            flat = np.zeros(len(targets.labels), dtype=bool)
+            for s, (k, mask, part) in enumerate(zip(targets.labels, targets.masks, targets.parts, strict=True)):
+                if k not in self._row:
+                    continue
+                score = part_of(maps[self._row[k]], part)
+                flat[s] = score.max() == score.min()
+                if flat[s] and protocol.flat_is_chance:
+                    overlap[s] = chance[s]
+                else:
+                    binary, tied[s] = protocol.binary(score, mask)
                     overlap[s] = iou(binary, mask)
-            self._iou[protocol.name] = overlap, tied
-        return self._iou[protocol.name]
+            self._overlap[key] = overlap, tied, flat
+        return self._overlap[key]
 
 
-def fixed_scores(fixed: FixedMap, truth: Truth, protocol: Protocol) -> ImageScores:
+def silent_shares(
+    protocol: Protocol, maps: Array, silent: Sequence[int], *, num_pictures: int = 1, pieces: int = 1, tau: float = 1.0
+) -> Array:
+    """The share of quiet pixels in the maps of the silent classes, of all maps [K, h, w] of an image.
+
+    tau: what maps are divided by before the softmax over the classes, where the protocol takes one.
+    """
+    if protocol.silence == "softmax":
+        canvas = lay_out(maps, protocol.upsample, num_pictures, pieces)
+        return quiet_share(softmax(canvas / tau)[list(silent)])
+    shares = [np.zeros(0)]
+    for first in range(0, len(silent), BLOCK):
+        block = maps[list(silent[first : first + BLOCK])]
+        shares.append(quiet_share(protocol.normalise(lay_out(block, protocol.upsample, num_pictures, pieces))))
+    return np.concatenate(shares)
+
+
+def map_confidence(protocol: Protocol, maps: Array, *, num_pictures: int = 1, pieces: int = 1) -> Array:
+    """The confidence [M] of maps [M, h, w] after the protocol's normalisation."""
+    return confidence(protocol.normalise(lay_out(maps, protocol.upsample, num_pictures, pieces)))
+
+
+def fixed_scores(fixed: FixedMap, targets: Targets, protocol: Protocol) -> ImageScores:
     """The scores of one map that does not depend on the image, given for every source."""
-    precision = fixed.average_precision(truth.masks)
-    return ImageScores(
-        ap=precision,
-        iou=fixed.iou(truth.masks, protocol),
-        found=np.ones(len(precision), dtype=bool),
-        piap=float(precision.mean()),
-    )
+    return _given(fixed.average_precision(targets.masks), fixed.iou(targets.masks, protocol))
 
 
-def chance_scores(random: FixedMap, truth: Truth, protocol: Protocol) -> ImageScores:
-    """The scores of chance: AP is the mask's share of the canvas, IoU that of a random map."""
-    precision = truth.areas
-    return ImageScores(
-        ap=precision,
-        iou=random.iou(truth.masks, protocol),
-        found=np.ones(len(precision), dtype=bool),
-        piap=float(precision.mean()),
-    )
+def chance_scores(random: FixedMap, targets: Targets, protocol: Protocol) -> ImageScores:
+    """The scores of chance: AP is the mask's share of what it is scored on, IoU that of a random map."""
+    return _given(targets.areas, random.iou(targets.masks, protocol))
 
 
-def best_scores(truth: Truth, grid: tuple[int, int], protocol: Protocol) -> ImageScores:
-    """The scores of maps on the model's grid that know the masks."""
-    precision, overlap = ceiling_scores(truth.masks, grid, protocol)
-    return ImageScores(
-        ap=precision,
-        iou=overlap,
-        found=np.ones(len(overlap), dtype=bool),
-        piap=float(precision.mean()),
-    )
+def best_scores(
+    targets: Targets, grid: tuple[int, int], protocol: Protocol, *, num_pictures: int = 1, pieces: int = 1
+) -> ImageScores:
+    """The scores of maps that know the masks, free on the grid (h, w) of what a source is scored on."""
+    return _given(*ceiling_scores(targets.masks, grid, protocol, num_pictures=num_pictures, pieces=pieces))
+
+
+def _given(precision: Array, overlap: Array) -> ImageScores:
+    return ImageScores(ap=precision, iou=overlap, found=np.ones(len(overlap), dtype=bool), piap=float(precision.mean()))

@@ -38,12 +38,10 @@ def bootstrap_intervals(
     clusters: [N] any labels; items of one label (frames of one video) are drawn together, because they are
     not independent. Returns {name: [low, high] or None}.
     """
-    _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
-    count = int(cluster.max()) + 1 if len(cluster) else 0
-    if count == 0 or samples < 1:
+    cluster, draws = draw_clusters(clusters, samples, seed)
+    count = draws.shape[1]
+    if not draws.size:
         return {name: None for name in ratios}
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(count, np.full(count, 1 / count), size=samples).astype(np.float64)
     intervals: dict[str, list[float] | None] = {}
     for name, ratio in ratios.items():
         numerator = draws @ _by_cluster(ratio.numerator, cluster, count)
@@ -52,6 +50,16 @@ def bootstrap_intervals(
         values = values[~np.isnan(values)]
         intervals[name] = [float(v) for v in np.quantile(values, [0.025, 0.975])] if len(values) else None
     return intervals
+
+
+def draw_clusters(clusters: Array, samples: int, seed: int) -> tuple[Array, Array]:
+    """(the cluster of each item [N], how often each of C clusters is drawn [samples, C]) for labels [N]."""
+    _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
+    count = int(cluster.max()) + 1 if len(cluster) else 0
+    if count == 0:
+        return cluster, np.zeros((0, 0))
+    rng = np.random.default_rng(seed)
+    return cluster, rng.multinomial(count, np.full(count, 1 / count), size=max(0, samples)).astype(np.float64)
 
 
 def _sum(values: Array) -> Array:

@@ -23,8 +23,11 @@ def values(ratios: dict[str, Ratio]) -> dict[str, float | None]:
     return {name: ratio_value(ratio) for name, ratio in ratios.items()}
 
 
-def by_size(table: ScoreTable, limits: dict[str, ScoreTable]) -> dict[str, Result]:
-    """Scores of sources by terciles of their mask's area, and of images by terciles of their mean area."""
+def by_size(table: ScoreTable, limits: dict[str, ScoreTable], *, has_scores: bool = True) -> dict[str, Result]:
+    """Scores of sources by terciles of their mask's area, and of images by terciles of their mean area.
+
+    Without scores of a model, `table` gives the areas alone.
+    """
     source_group = terciles(table.area)
     known = ~np.isnan(table.piap)
     image_group = np.full(table.num_images, -1)
@@ -40,7 +43,7 @@ def by_size(table: ScoreTable, limits: dict[str, ScoreTable]) -> dict[str, Resul
         groups[name] = {
             "sources": int(chosen.sum()),
             "area": [float(areas.min()), float(areas.max())] if len(areas) else None,
-            "metrics": scores(table),
+            "metrics": scores(table) if has_scores else {},
             **{bound: scores(limits[bound]) for bound in limits},
         }
     return groups

@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from avgn.evaluation.detections import IOU_LEVELS
 from avgn.evaluation.metrics import area_under_success
-from avgn.evaluation.scoring import ImageScores, Truth
+from avgn.evaluation.scoring import ImageScores
 from avgn.evaluation.statistics import Ratio
+from avgn.evaluation.truth import Targets
 
 Array = NDArray[Any]
-
-IOU_LEVELS = (0.1, 0.3, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreTable:
-    """All scores of one run: per source [T] image, label, area, ap, iou, found; per image [N] piap and ciou."""
+    """All scores of one run: per source [T] image, label, area, ap, iou, found; per image [N] piap, ciou and the
+    `worst` IoU of its sources."""
 
     num_images: int
     num_classes: int
@@ -35,6 +36,7 @@ class ScoreTable:
     found: Array
     piap: Array
     ciou: Array
+    worst: Array
 
     @property
     def sources_per_image(self) -> Array:
@@ -46,9 +48,9 @@ class ScoreTable:
         return _mean_per_image(self.image, self.area, self.num_images)
 
 
-def build_table(scores: Sequence[ImageScores | None], truths: Sequence[Truth], num_classes: int) -> ScoreTable:
+def build_table(scores: Sequence[ImageScores | None], targets: Sequence[Targets], num_classes: int) -> ScoreTable:
     """Gather the scores of N images; None stands for an image without scorable sources."""
-    rows = [(n, s, t) for n, (s, t) in enumerate(zip(scores, truths, strict=True)) if s is not None]
+    rows = [(n, s, t) for n, (s, t) in enumerate(zip(scores, targets, strict=True)) if s is not None]
     image = np.repeat([n for n, _, _ in rows], [len(s.ap) for _, s, _ in rows]).astype(np.int64)
     empty = [np.zeros(0)]
     iou = np.concatenate([s.iou for _, s, _ in rows] or empty)
@@ -65,13 +67,14 @@ def build_table(scores: Sequence[ImageScores | None], truths: Sequence[Truth], n
         found=np.concatenate([s.found for _, s, _ in rows] or empty).astype(bool),
         piap=piap,
         ciou=_mean_per_image(image, iou, len(scores)),
+        worst=_least_per_image(image, iou, len(scores)),
     )
 
 
 def map_ratios(table: ScoreTable) -> dict[str, Ratio]:
-    """CAP, macro CAP, PIAP, CIoU@t, AUC (of CIoU); AP, IoU@t and AUC(IoU) over the maps that were given.
+    """CAP, macro CAP, PIAP, CIoU@t, AUC (of CIoU), IIoU@t; AP, IoU@t and AUC(IoU) over the maps that were given.
 
-    CAP, PIAP and CIoU count a source whose class was not found as 0; AP and IoU leave it out.
+    CAP, PIAP, CIoU and IIoU count a source whose class was not found as 0; AP and IoU leave it out.
     """
     ratios = source_ratios(table) | image_ratios(table)
     by_class = np.zeros((2, table.num_images, table.num_classes))
@@ -100,7 +103,7 @@ def source_ratios(table: ScoreTable, select: Array | None = None) -> dict[str, R
 
 
 def image_ratios(table: ScoreTable, select: Array | None = None) -> dict[str, Ratio]:
-    """PIAP, CIoU@t and AUC (of CIoU), of the selected images ([N] bool) if given."""
+    """PIAP, CIoU@t, AUC (of CIoU) and IIoU@t (all sources of an image pass), of the selected images ([N] bool)."""
     chosen = ~np.isnan(table.piap) if select is None else select & ~np.isnan(table.piap)
     count = chosen.astype(np.float64)
     ciou = np.where(chosen, table.ciou, 0)
@@ -108,7 +111,24 @@ def image_ratios(table: ScoreTable, select: Array | None = None) -> dict[str, Ra
     for level in IOU_LEVELS:
         ratios[f"CIoU@{level}"] = Ratio(numerator=count * (ciou >= level), denominator=count)
     ratios["AUC"] = Ratio(numerator=count * area_under_success(ciou), denominator=count)
+    for level in IOU_LEVELS:
+        ratios[f"IIoU@{level}"] = Ratio(numerator=count * (np.nan_to_num(table.worst) >= level), denominator=count)
     return ratios
+
+
+def per_class(table: ScoreTable, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """CAP, IoU@t and AUC(IoU) in percent of the classes that have sources; missed sources count as 0."""
+    found: dict[str, dict[str, Any]] = {}
+    for k in np.unique(table.label):
+        chosen = table.label == k
+        overlap = table.iou[chosen]
+        found[classes[k]] = {
+            "sources": int(chosen.sum()),
+            "CAP": 100 * float(table.ap[chosen].mean()),
+            **{f"IoU@{level}": 100 * float((overlap >= level).mean()) for level in IOU_LEVELS},
+            "AUC(IoU)": 100 * float(area_under_success(overlap).mean()),
+        }
+    return found
 
 
 def source_f1_ratios(table: ScoreTable, num_said: Array) -> dict[str, Ratio]:
@@ -135,3 +155,9 @@ def _mean_per_image(image: Array, values: Array, num_images: int) -> Array:
     count = np.bincount(image, minlength=num_images)
     total = np.bincount(image, weights=values, minlength=num_images)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _least_per_image(image: Array, values: Array, num_images: int) -> Array:
+    least = np.full(num_images, np.inf)
+    np.minimum.at(least, image, values)
+    return np.where(np.isinf(least), np.nan, least)

@@ -15,7 +15,7 @@ from scipy.io import wavfile
 from avgn.evaluation.canvas import area_average, box_mask
 from avgn.runtime.bundle import BundleInfo
 from avgn.runtime.bundle_schema import Thresholds
-from avgn.runtime.manifest import Box, Item, Manifest, Source, read_manifest, write_manifest
+from avgn.runtime.manifest import Box, Item, Manifest, Part, Source, read_manifest, write_manifest
 
 Array = NDArray[Any]
 
@@ -28,13 +28,14 @@ RATE = 16000
 class ToneEngine:
     """The runtime's engine interface: the audio half measures the pitches, the image half finds the colours.
 
-    `deaf` hears everything at once, so its maps ignore the sound.
+    `deaf` hears everything at once, so its maps ignore the sound; `narrow` refuses pictures of another width.
     """
 
     name = "tones"
 
-    def __init__(self, *, deaf: bool = False, **facts: Any) -> None:
+    def __init__(self, *, deaf: bool = False, narrow: bool = False, **facts: Any) -> None:
         self.deaf = deaf
+        self.narrow = narrow
         self.info = BundleInfo(
             **{
                 "model": {},
@@ -57,9 +58,13 @@ class ToneEngine:
         return {"sources": np.ones_like(heard)[..., None] if self.deaf else heard[..., None], "audio_prob": heard}
 
     def run_image(self, image: Array, sources: Array) -> dict[str, Array]:
-        assert image.dtype == np.uint8 and image.shape[1:] == (*self.info.image_size, 3)
+        height, width = self.info.image_size
+        pictures = image.shape[2] // width
+        if image.dtype != np.uint8 or image.shape[1:] != (height, width * pictures, 3) or self.narrow and pictures != 1:
+            raise ValueError(f"image must be uint8 [B, {height}, {width}, 3], got {list(image.shape)}")
+        grid = (self.info.grid[0], self.info.grid[1] * pictures)
         apart = np.abs(image[:, None].astype(int) - COLOURS[:, None, None]).max(axis=-1)
-        looks = np.stack([[area_average(one, self.info.grid) for one in frame] for frame in (apart < 60) * 1.0])
+        looks = np.stack([[area_average(one, grid) for one in frame] for frame in (apart < 60) * 1.0])
         seen = np.clip(looks.mean(axis=(2, 3)) * 100, 0, 1).astype(np.float32)
         return {"maps": (looks * sources[..., None]).astype(np.float32) - 0.5, "visual_prob": seen}
 
@@ -116,6 +121,21 @@ def write_scenes(folder: Path, scenes: Sequence[Scene], classes: Sequence[str] =
     return read_manifest(folder / "manifest.jsonl")
 
 
+def write_pairs(folder: Path, pairs: Sequence[Sequence[Scene]], classes: Sequence[str] = CLASSES) -> Manifest:
+    """Items of several scenes side by side."""
+    items = []
+    for n, scenes in enumerate(pairs):
+        each = [scene.write(folder, f"pair{n:03d}_{part}") for part, scene in enumerate(scenes)]
+        sources = [replace(s, part=part) for part, item in enumerate(each) for s in item.sources]
+        parts = [Part(frame=item.frame, audio=item.audio) for item in each if item.frame and item.audio]
+        one = Item(
+            id=f"pair{n:03d}", sources=tuple(sources), parts=tuple(parts), split="test", dataset="t", video=f"{n}"
+        )
+        items.append(one)
+    write_manifest(folder / "pairs.jsonl", classes, items)
+    return read_manifest(folder / "pairs.jsonl")
+
+
 def random_scenes(count: int, seed: int) -> list[Scene]:
     """Two sounding objects and a silent one in fixed cells of a 2 x 2 layout, sometimes with an off-screen sound."""
     rng = np.random.default_rng(seed)
@@ -137,6 +157,34 @@ def random_scenes(count: int, seed: int) -> list[Scene]:
     return scenes
 
 
+def add_noise(engine: Any, seed: int, step: float = 0.1) -> Any:
+    """The engine with noise on all it says, the same each time it is made; maps in steps, so that they have ties."""
+    rng = np.random.default_rng(seed)
+    listen, look = engine.run_audio, engine.run_image
+
+    def run_audio(waveform: Array) -> dict[str, Array]:
+        out = listen(waveform)
+        noise = rng.normal(0, 0.4, out["audio_prob"].shape)
+        return {**out, "audio_prob": np.clip(out["audio_prob"] + noise, 0, 1).astype(np.float32)}
+
+    def run_image(image: Array, sources: Array) -> dict[str, Array]:
+        out = look(image, sources)
+        maps = out["maps"] + rng.normal(0, 0.3, out["maps"].shape)
+        noise = rng.normal(0, 0.4, out["visual_prob"].shape)
+        return {
+            "maps": (np.round(maps / step) * step).astype(np.float32),
+            "visual_prob": np.clip(out["visual_prob"] + noise, 0, 1).astype(np.float32),
+        }
+
+    engine.run_audio, engine.run_image = run_audio, run_image
+    return engine
+
+
+@pytest.fixture
+def noisy() -> Callable[..., Any]:
+    return add_noise
+
+
 @pytest.fixture
 def tone_engine() -> Callable[..., ToneEngine]:
     return ToneEngine
@@ -153,6 +201,11 @@ def make_manifest(tmp_path: Path) -> Callable[..., Manifest]:
         return write_scenes(tmp_path, random_scenes(scenes, 7) if isinstance(scenes, int) else scenes, classes)
 
     return make
+
+
+@pytest.fixture
+def make_pairs(tmp_path: Path) -> Callable[..., Manifest]:
+    return lambda pairs: write_pairs(tmp_path, pairs)
 
 
 @pytest.fixture

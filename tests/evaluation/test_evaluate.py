@@ -23,32 +23,12 @@ from avgn.runtime.manifest import Manifest, Source
 
 Make = Callable[..., Any]
 Array = NDArray[Any]
-PROTOCOLS = ("source-wise", "adaptive")
+PROTOCOLS = ("source-wise", "frame-wise", "adaptive")
 A, B, C = (0.0, 0.0, 0.5, 0.5), (0.5, 0.5, 1.0, 1.0), (0.5, 0.0, 1.0, 0.5)
 
 
-def _noisy(engine: Any, seed: int) -> Any:
-    """The engine with noise on all it says, the same each time it is made."""
-    rng = np.random.default_rng(seed)
-    listen, look = engine.run_audio, engine.run_image
-
-    def run_audio(waveform: Array) -> dict[str, Array]:
-        out = listen(waveform)
-        noise = rng.normal(0, 0.4, out["audio_prob"].shape)
-        return {**out, "audio_prob": np.clip(out["audio_prob"] + noise, 0, 1).astype(np.float32)}
-
-    def run_image(image: Array, sources: Array) -> dict[str, Array]:
-        out = look(image, sources)
-        maps = np.round(out["maps"] + rng.normal(0, 0.3, out["maps"].shape), 1).astype(np.float32)
-        noise = rng.normal(0, 0.4, out["visual_prob"].shape)
-        return {"maps": maps, "visual_prob": np.clip(out["visual_prob"] + noise, 0, 1).astype(np.float32)}
-
-    engine.run_audio, engine.run_image = run_audio, run_image
-    return engine
-
-
 def _binarise(protocol: str, score: Array, mask: Array) -> Array:
-    if protocol == "source-wise":
+    if protocol != "adaptive":
         return np.asarray(score >= np.median(score))
     order = np.lexsort((np.arange(score.size), -score.ravel()))
     chosen = np.zeros(score.size, dtype=bool)
@@ -62,7 +42,8 @@ def _brute(protocol: str, mode: str, manifest: Manifest, engine: Any) -> dict[st
     caps: list[float] = []
     by_class: dict[str, list[float]] = {}
     piaps, cious, aps, ious = [], [], [], []
-    hits, num_said, num_true, false = 0, 0, 0, 0
+    hits, num_said, num_true, false, missed = 0, 0, 0, 0, 0
+    worst, quiet = [], []
     heard_all, sounds_all = [], []
     for n, item in enumerate(said.items):
         heard = {c for k, c in enumerate(manifest.classes) if said.audio_prob[n, k] >= 0.5}
@@ -73,6 +54,9 @@ def _brute(protocol: str, mode: str, manifest: Manifest, engine: Any) -> dict[st
         maps = {c: upsample_bilinear(said.maps[n])[k] for k, c in enumerate(manifest.classes)}
         chosen = sorted(truth) if mode == "given" else sorted(heard & seen)
         false += len(set(chosen) - set(truth))
+        silent = [c for c, sounds in zip(manifest.classes, sounds_all[-1], strict=True) if not sounds]
+        shares = [np.mean((maps[c] - maps[c].min()) / np.ptp(maps[c]) <= 0.2) for c in silent]
+        quiet += [np.mean(shares)] if shares else []
         if not truth:
             continue
         precision = {
@@ -89,6 +73,8 @@ def _brute(protocol: str, mode: str, manifest: Manifest, engine: Any) -> dict[st
                 ious.append(overlap[label])
                 hits += overlap[label] >= 0.3
         cious.append(np.mean(list(overlap.values())))
+        worst.append(min(overlap.values()))
+        missed += len(set(truth) - set(chosen))
         num_said += len(chosen)
         num_true += len(truth)
         padded = [*chosen, *([""] * len(truth))]
@@ -115,21 +101,28 @@ def _brute(protocol: str, mode: str, manifest: Manifest, engine: Any) -> dict[st
         "class F1 audio": 100 * float(np.mean(macro)),
         "class F1 audio micro": 100 * float(f1_score(np.array(sounds_all).ravel(), np.array(heard_all).ravel())),
         "false sources per image": false / len(said.items),
+        "missed sources per image": missed / len(said.items),
+        "IIoU@0.1": 100 * float(np.mean(np.array(worst) >= 0.1)),
+        "IIoU@0.3": 100 * float(np.mean(np.array(worst) >= 0.3)),
+        "NSA": 100 * float(np.mean(quiet)),
     }
 
 
-def test_all_metrics_equal_a_brute_force(make_manifest: Make, tone_engine: Make) -> None:
-    manifest = make_manifest(14)
-    results = evaluate(_noisy(tone_engine(), 5), manifest, PROTOCOLS, bootstrap=0)
+def test_all_metrics_equal_a_brute_force(make_manifest: Make, tone_engine: Make, noisy: Make) -> None:
+    manifest = make_manifest(8)
+    results = evaluate(noisy(tone_engine(), 5), manifest, PROTOCOLS, bootstrap=0)
     assert [(r["protocol"], r["classes"]) for r in results] == list(
         itertools.product(PROTOCOLS, ("given", "predicted"))
     )
     for result in results:
-        expected = _brute(result["protocol"], result["classes"], manifest, _noisy(tone_engine(), 5))
-        if result["classes"] == "given":
-            del expected["false sources per image"]
-        else:
-            assert 0 < result["counts"]["missed sources"] < 28 and result["counts"]["surplus maps"] > 0
+        expected = _brute(result["protocol"], result["classes"], manifest, noisy(tone_engine(), 5))
+        absent = ["NSA"] if result["protocol"] == "adaptive" or result["classes"] == "predicted" else []
+        absent += ["false sources per image", "missed sources per image"] * (result["classes"] == "given")
+        for name in absent:
+            assert name not in result["metrics"]
+            del expected[name]
+        if result["classes"] == "predicted":
+            assert 0 < result["counts"]["missed sources"] < 16 and result["counts"]["surplus maps"] > 0
         for name, value in expected.items():
             assert result["metrics"][name] == pytest.approx(value, abs=1e-4), (result["protocol"], name)
 
@@ -195,7 +188,8 @@ def test_images_without_sources_count_for_false_sources(
 def test_flat_and_tied_maps_are_counted(make_manifest: Make, tone_engine: Make, scene_type: Make) -> None:
     manifest = make_manifest([scene_type(sounding=(("bell", A),), silent=(("drum", B),))])
     items = [replace(manifest.items[0], sources=(Source(label="horn", sounding=True, on_screen=True, boxes=(A,)),))]
-    wide, adaptive = evaluate(tone_engine(), replace(manifest, items=tuple(items)), PROTOCOLS, ["given"], bootstrap=0)
+    names = ["source-wise", "adaptive"]
+    wide, adaptive = evaluate(tone_engine(), replace(manifest, items=tuple(items)), names, ["given"], bootstrap=0)
     assert wide["counts"]["flat maps"] == adaptive["counts"]["flat maps"] == 1
     assert wide["metrics"]["CAP"] == adaptive["metrics"]["CAP"] == pytest.approx(25)
     assert wide["metrics"]["CIoU@0.1"] == 100 and wide["metrics"]["CIoU@0.3"] == 0
@@ -298,13 +292,13 @@ def test_results_are_plain_json_and_a_table(make_manifest: Make, tone_engine: Ma
     needed = {"CAP", "PIAP", "AP", "CIoU@0.1", "CIoU@0.3", "CIoU@0.5", "AUC", "F1@0.3", "macro CAP", "AUC(IoU)"}
     assert needed <= set(results[0]["metrics"])
     table = format_table(results)
-    assert table.count("protocol ") == 4 and "ceiling" in table and max(map(len, table.splitlines())) <= 120
+    assert table.count("protocol ") == 6 and "ceiling" in table and max(map(len, table.splitlines())) <= 120
     row = next(line.split() for line in table.splitlines() if line.startswith("PIAP"))
     assert row[1] == f"{results[0]['metrics']['PIAP']:.1f}" and row[-1] == f"{results[0]['ceiling']['PIAP']:.1f}"
 
 
 def test_unknown_names_are_refused(make_manifest: Make, tone_engine: Make) -> None:
-    with pytest.raises(InputError, match="protocol 'best'.*adaptive, source-wise, video"):
+    with pytest.raises(InputError, match="protocol 'best'.*adaptive, all, dsol.*source-wise, video"):
         evaluate(tone_engine(), make_manifest(1), ["best"])
     with pytest.raises(InputError, match="classes 'guessed'"):
         evaluate(tone_engine(), make_manifest(1), classes=["guessed"])

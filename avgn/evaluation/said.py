@@ -1,0 +1,94 @@
+"""What a model says about the items of a manifest, as the evaluation asks for it.
+
+N items, K classes, h x w the grid of an item's maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avgn.evaluation.choice import map_limit, temperature
+from avgn.evaluation.inference import Predictions, has_shared_map
+from avgn.runtime.bundle_schema import BundleInfo
+from avgn.runtime.engines.base import Engine
+from avgn.runtime.errors import InputError
+from avgn.runtime.manifest import Item
+
+Array = NDArray[Any]
+
+
+class Said:
+    """A model's predictions and decisions. A shared map is that of every class, and the classes are those of the item.
+
+    heard, seen: [N, K] bool, all false where nothing was decided.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        predictions: Predictions,
+        thresholds: tuple[Array, Array] | None,
+        *,
+        needs_predicted: bool,
+    ) -> None:
+        self.info = engine.info
+        self.items = predictions.items
+        self.shared = has_shared_map(engine.info)
+        self.softmax_scale = temperature(engine.info) * map_limit(engine.info)
+        self._predictions = predictions
+        shape = (len(predictions.items), len(engine.info.classes))
+        if not self.shared and (needs_predicted or engine.info.has_presence):
+            self.heard, self.seen = decide(engine.info, predictions, thresholds)
+        else:
+            self.heard = self.seen = np.zeros(shape, dtype=bool)
+
+    def names(self, item: Item) -> Sequence[str]:
+        """The class list; for a shared map the labels of the item itself."""
+        return sorted({source.label for source in item.sources}) if self.shared else self.info.classes
+
+    def maps(self, n: int) -> Array:
+        """All maps of an item, [K, h, w]."""
+        return self._predictions.maps[n]
+
+    def map_of(self, n: int, k: int) -> Array:
+        """The map [h, w] of a class."""
+        return np.asarray(self._predictions.maps[n][0 if self.shared else k])
+
+    def grid(self, n: int) -> tuple[int, int]:
+        """(h, w)."""
+        _, height, width = self._predictions.maps[n].shape
+        return (height, width)
+
+    def pieces(self, n: int) -> int:
+        """How many maps that were made apart stand side by side."""
+        return self._predictions.pieces[n]
+
+    def prior(self, n: int) -> Array | None:
+        """The map of an object prior, where one was given."""
+        return None if self._predictions.priors is None else self._predictions.priors[n]
+
+    def chosen(self, n: int, labels: Sequence[int], mode: str) -> list[int]:
+        """The classes of item n whose maps are scored against sources of these labels."""
+        return (
+            sorted(set(labels)) if mode == "given" else [int(k) for k in np.flatnonzero(self.heard[n] & self.seen[n])]
+        )
+
+
+def decide(info: BundleInfo, predictions: Predictions, thresholds: tuple[Array, Array] | None) -> tuple[Array, Array]:
+    """(heard, seen), both [N, K] bool: p^a and p^v at or above their thresholds.
+
+    Without presence heads both say whether the map's maximum reaches the visual threshold.
+    """
+    audio, visual = thresholds if thresholds is not None else (info.thresholds.audio, info.thresholds.visual)
+    audio, visual = np.asarray(audio, dtype=np.float64), np.asarray(visual, dtype=np.float64)
+    expected = (len(info.classes),)
+    if visual.shape != expected or (info.has_presence and audio.shape != expected):
+        raise InputError(f"thresholds must be one per class ({expected[0]}), got {audio.shape} and {visual.shape}")
+    if not info.has_presence:
+        seen = np.stack([maps.max(axis=(-2, -1)) for maps in predictions.maps]) >= visual
+        return seen, seen
+    return predictions.audio_prob >= audio, predictions.visual_prob >= visual
