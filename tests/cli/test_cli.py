@@ -93,7 +93,7 @@ def test_synthesize_train_export_evaluate_localize_in_commands(tmp_path: Path, v
         assert scored.returncode == 0, scored.stderr
         results = json.loads((tmp_path / "scores.json").read_text())
         assert {(r["protocol"], r["classes"]) for r in results} == {
-            (p, c) for p in ("source-wise", "adaptive") for c in ("given", "predicted")
+            (p, c) for p in ("source-wise", "frame-wise", "adaptive") for c in ("given", "predicted")
         }
     found = avgn(
         *("localize", tmp_path / "bundle", video, "--output", tmp_path / "o.mp4", "--json", tmp_path / "r.jsonl"),
