@@ -18,6 +18,7 @@ commands:
   synthesize OUT            render procedural scenes or videos with their whole truth
   import KIND ROOT          read a public data set, or folders of videos, into a manifest
   shard MANIFEST OUT        pack scenes into WebDataset shards for training
+  models                    the systems that can be trained
   train MANIFEST            train a localizer, written as a checkpoint folder
   evaluate MODEL MANIFEST   score a checkpoint or a bundle under named protocols
   reproduce TABLE           train and score a table of the paper beside the published figures
@@ -64,6 +65,7 @@ COMMANDS = {
     "synthesize": "avgn.cli.training:synthesize",
     "import": "avgn.cli.data:import_data",
     "shard": "avgn.cli.training:shard",
+    "models": "avgn.cli.models:models",
     "train": "avgn.cli.training:train",
     "evaluate": "avgn.cli.evaluation:evaluate",
     "reproduce": "avgn.cli.reproduce:reproduce",
