@@ -1,8 +1,9 @@
 """Qian et al. 2020: class heads and correspondence first, then features of each class in both modalities contrasted.
 
-    CAM_c(p) = w_c . u_p + b_c      l_c = mean_p CAM_c(p)      f_c = proj( sum_p relu(CAM_c(p)) u_p / sum_p relu(CAM_c(p)) )
+    CAM_c(p) = w_c . u_p + b_c      l_c = mean_p CAM_c(p)
+    f_c = proj( sum_p r_c(p) u_p / sum_p r_c(p) ), of length one, with r = relu(CAM)
     stage 1: L = matching + BCE(l^a, y^a) + BCE(l^v, y^v)
-    stage 2: + mean over agreeing categories |f^a_bc - f^v_md|^2 + mean over the others relu(margin - |f^a_bc - f^v_md|)^2
+    stage 2: d = |f^a_bc - f^v_me|, L + mean of d^2 where c = e, + mean of relu(margin - d)^2 elsewhere
     map_c(p) = sigmoid(CAM_c(p)) (1 + cos(f^a_c, proj(u_p))) / 2
 
 Legend: B batch, C classes, P cells, D width, T sources of the batch.

@@ -1,6 +1,7 @@
 """Hu et al. 2019: the cells of both modalities are clustered softly, and the clusters of a pair must be near.
 
-    z_pj = W_j u_p      s_pj = softmax_j(beta <z_pj, c_j>)      c_j <- sum_p s_pj z_pj      (a few times; lengths are one)
+    z_pj = W_j u_p      s_pj = softmax_j(beta <z_pj, c_j>)      c_j <- sum_p s_pj z_pj      (a few times)
+    all of length one
     D(a, v) = mean_k min_j |c^a_k - c^v_j|^2      L = relu(D(a_b, v_b) - D(a_b, v_m) + margin), in both directions
 
 Legend: B batch, P cells, J centres, K audio centres, D width.

@@ -1,6 +1,7 @@
 """Mo & Morgado 2022 (a closer look): one projection says where the sound is, another whether it belongs to a cell.
 
-    p_loc(p | i, j) = softmax_p( <v^loc_ip, a^loc_j> / tau )      p_avc(j | i, p) = softmax_j( <v^avc_ip, a^avc_j> / tau )
+    p_loc(p | i, j) = softmax_p( <v^loc_ip, a^loc_j> / tau )
+    p_avc(j | i, p) = softmax_j( <v^avc_ip, a^avc_j> / tau )
     L = -mean_i log sum_p p_loc(p | i, i) p_avc(i | i, p), with one half of each pair from a moving average
 
 Legend: B batch, P cells, D width.
