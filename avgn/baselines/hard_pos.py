@@ -105,10 +105,10 @@ def hard_positive_loss(similarity: Tensor, by_ear: Tensor, by_eye: Tensor, optio
     The response that is raised is the mean over the own sound, sounds like it, and pictures like the own one.
     """
     own = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
-    responses = lvs.soft_mean(similarity, (similarity - options.positive) / options.mask_temperature)
+    responses = lvs.masked_responses(similarity, options)
     raised = (responses * (own | by_ear)).sum(dim=1) + (responses.T * by_eye).sum(dim=1)
     wanted = raised / ((own | by_ear).sum(dim=1) + by_eye.sum(dim=1))
-    return lvs.contrast(similarity, wanted, ~(own | by_ear | by_eye), options)
+    return lvs.contrast(similarity, responses, wanted, ~(own | by_ear | by_eye), options)
 
 
 def least_similarity(features: Tensor, neighbours: int) -> Tensor:

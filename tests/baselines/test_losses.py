@@ -170,6 +170,8 @@ def tri_map(similarity: Tensor, options: lvs.Options, alike_ear: Tensor, alike_e
         background = sum(w * float(similarity[i, i, p]) for p, w in enumerate(n)) / sum(n)
         others = [
             sum(float(similarity[i, j, p]) for p in range(cells)) / cells
+            if options.others == "mean"
+            else response(i, j)
             for j in range(count)
             if j != i and not alike_ear[i, j] and not alike_eye[i, j]
         ]
@@ -180,8 +182,9 @@ def tri_map(similarity: Tensor, options: lvs.Options, alike_ear: Tensor, alike_e
     return total / count
 
 
-def test_lvs_tri_map() -> None:
-    options = lvs.Options(mask_temperature=0.2)
+@pytest.mark.parametrize("others", ["masked", "mean"])
+def test_lvs_tri_map(others: lvs.Others) -> None:
+    options = lvs.Options(mask_temperature=0.2, others=others)
     similarity = 2 * torch.rand(B, B, P, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
     nobody = torch.zeros(B, B, dtype=torch.bool)
     same(lvs.tri_map_loss(similarity, options), tri_map(similarity, options, nobody, nobody))
