@@ -1,8 +1,8 @@
 """Hu et al. 2020: single sources teach a dictionary of objects, by which mixtures are taken apart.
 
-    l(p) = sigmoid(w <v_p, a> + b)      o = sum_p l(p) v_p / sum_p l(p)      (of length one)
-    stage 1, in turns: matching by max_p l(p); clusters d_k of all o, whose nearest is the pseudo-label of a sample:
-        L = matching + CE(softmax_k <o, d_k> / tau) + CE(softmax_k head(a))
+    l(p) = sigmoid(w <v_p, a> + b)      o = sum_p r(p) v_p, of length one, with r = relu(norm(l) - threshold)
+    stage 1: L = matching by max_p l(p); then, in turns with it, clusters d_k of all o, whose nearest is a sample's
+        pseudo-label: L = matching + CE(softmax_k <o, d_k> / tau) + CE(softmax_k head(a))
     stage 2: m_k(p) = softmax_k <v_p, d_k> / tau, s_k(p) = m_k(p) l(p)
         L = matching + KL(p^v || p^a), with p^v_k ~ sum_p s_k(p), and p^a of the head
     map_k(p) = s_k(p)
@@ -28,6 +28,7 @@ from avgn.baselines.parts import (
     global_batch,
     make_losses,
     matching_loss,
+    min_max,
 )
 from avgn.config import Config
 from avgn.data import Batch
@@ -41,17 +42,26 @@ LEAST = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`second_stage` is the share of the steps at which mixtures begin; `temperature` of the dictionary; `weight` of
-    the classification and of the match of distributions.
+    """`first_clusters` and `second_stage` are the shares of the steps at which clustering and mixtures begin;
+    `threshold` of the mask of objects; `temperature` of the dictionary; `weight` of the classification and of the match
+    of distributions.
     """
 
+    first_clusters: float = 0.2
     second_stage: float = 0.5
+    threshold: float = 0.5
     temperature: float = 0.1
     weight: float = 1.0
 
     def __post_init__(self) -> None:
         check_positive(self, "temperature", "weight")
-        check_share(self, "second_stage")
+        for name in ("first_clusters", "second_stage", "threshold"):
+            check_share(self, name)
+        if not self.first_clusters <= self.second_stage:
+            raise ValueError(
+                f"option first_clusters must not come after second_stage, got {self.first_clusters} and "
+                f"{self.second_stage}: 0.2 and 0.5 are the defaults"
+            )
 
 
 class DiscriminativeSoundingObjects(TwoHalves):
@@ -62,7 +72,7 @@ class DiscriminativeSoundingObjects(TwoHalves):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.options: Options = config.system_options
-        self.stage_shares = (self.options.second_stage,)
+        self.stage_shares = (self.options.first_clusters, self.options.second_stage)
         self.scale = nn.Parameter(torch.tensor([5.0]))
         self.bias = nn.Parameter(torch.zeros(1))
         self.head = nn.Linear(config.dim, config.num_classes)
@@ -97,7 +107,9 @@ class DiscriminativeSoundingObjects(TwoHalves):
         heard = nn.functional.logsigmoid(audio.logit)
         sound, picture, _ = global_batch(audio, image, labels, gather)
         matching = matching_loss((self.scale * all_pairs(sound, picture) + self.bias).amax(dim=2))
-        if self.stage > 0:
+        if self.stage == 0:
+            return make_losses(matching)
+        if self.stage == 2:
             seen = torch.flatten(self.localize(audio, image), 2).sum(dim=2)
             apart = distribution_loss(seen, heard.detach())
             return make_losses(matching, visual=self.options.weight * apart)
@@ -108,14 +120,23 @@ class DiscriminativeSoundingObjects(TwoHalves):
         return make_losses(matching, audio=self.options.weight * by_ear, visual=self.options.weight * by_eye)
 
     def object_features(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """o [B,D]: the cells, each as far as it sounds."""
-        weights = self.sounding(AudioSources(embedding=audio.embedding[:, :1], logit=None), image)
+        """o [B,D]: the cells that sound, together."""
+        first = AudioSources(embedding=audio.embedding[:, :1], logit=None)
+        weights = torch.relu(min_max(self.sounding(first, image).detach()) - self.options.threshold)
         return nn.functional.normalize(torch.matmul(weights, image.cells)[:, 0], dim=1)
+
+    def enter_stage(self, stage: int, batches: Iterable[Batch]) -> None:
+        """The first clusters are found when matching has been learnt."""
+        if stage == 1:
+            self.cluster(batches)
 
     def on_epoch(self, batches: Iterable[Batch]) -> None:
         """Cluster anew while the first stage lasts."""
-        if self.stage > 0:
-            return
+        if self.stage == 1:
+            self.cluster(batches)
+
+    def cluster(self, batches: Iterable[Batch]) -> None:
+        """Make the dictionary of the objects in these scenes."""
         features = [self.object_features(*self(batch.waveform, batch.image)) for batch in batches]
         if not features:
             return

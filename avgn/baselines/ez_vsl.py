@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from avgn.baselines.parts import SharedMap, as_maps, check_positive, check_share, global_batch, make_losses
+from avgn.baselines.parts import SharedMap, as_maps, check_positive, check_share, global_batch, make_losses, min_max
 from avgn.config import Config
 from avgn.encoders import ResNet18
 from avgn.kernels import max_pooled_cosine
@@ -95,9 +95,3 @@ def two_way_contrast(logits: Tensor) -> Tensor:
     """Cross-entropy of logits [B,B] over their rows and over their columns, at the diagonal."""
     target = torch.arange(len(logits), device=logits.device)
     return nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(logits.T, target)
-
-
-def min_max(maps: Tensor) -> Tensor:
-    """Maps [B,1,P] stretched to 0..1; a flat one becomes 0."""
-    low, high = maps.amin(dim=2, keepdim=True), maps.amax(dim=2, keepdim=True)
-    return (maps - low) / (high - low).clamp_min(1e-6)

@@ -74,6 +74,12 @@ def audio_cells(encoder: AudioEncoder, spectrogram: Tensor) -> Tensor:
     return encoder.project(encoder.backbone(spectrogram).flatten(2).transpose(1, 2))
 
 
+def min_max(maps: Tensor) -> Tensor:
+    """Maps [B,1,P] stretched to 0..1; a flat one becomes 0."""
+    low, high = maps.amin(dim=2, keepdim=True), maps.amax(dim=2, keepdim=True)
+    return (maps - low) / (high - low).clamp_min(1e-6)
+
+
 def check_positive(options: object, *names: str) -> None:
     """Raise ValueError unless these numbers are above 0."""
     for name in names:
