@@ -49,6 +49,7 @@ class School(nn.Module):
         self.audio = copy.deepcopy(audio).requires_grad_(False)
         self.visual = copy.deepcopy(visual).requires_grad_(False)
         self.register_buffer("least", torch.full((2,), math.inf))
+        self.eval()
 
     def train(self, mode: bool = True) -> School:
         return super().train(False)

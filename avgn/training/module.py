@@ -122,7 +122,9 @@ class AVGNModule(LightningModule):
             )
         optimizer.zero_grad(set_to_none=True)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        super().optimizer_step(*arguments, **named)
+        # here, and not at the batch's end: there the trainer's checkpoint is written first
         if self.teacher is None:
             return
         with torch.no_grad():
