@@ -145,6 +145,8 @@ def train(
         warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
         warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
+        # parts that are never trained
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         try:
             trainer.fit(
                 module,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -19,7 +20,7 @@ from tests.baselines.scenes import small
 from tests.squares import CLASSES
 
 OTHERS = [name for name in SYSTEMS if name != AVGN]
-CHOSEN = {"ez-vsl": {"alpha": 0.4}, "mix-and-localize": {"sources": 3}}
+CHOSEN: dict[str, dict[str, Any]] = {"ez-vsl": {"alpha": 0.4}, "mix-and-localize": {"sources": 3}}
 
 
 def model_of(system: str) -> TwoHalves:

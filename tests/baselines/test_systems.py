@@ -124,6 +124,8 @@ def easy() -> tuple[Batch, Any]:
 
 # options and steps where the usual ones don't do
 LEARNING: dict[str, tuple[dict[str, Any], int]] = {
+    "dmc": ({}, 30),
+    "mix-and-localize": ({}, 30),
     "slavc": ({"visual_dropout": 0.2}, 60),
     "coarse-to-fine": ({}, 90),
     "dsol": ({}, 80),
