@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from avgn.config import Config
-from avgn.model import AVGN, build_model
+from avgn.model import TwoHalves, build_model
 from avgn.runtime.bundle_schema import Thresholds
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
@@ -23,7 +23,7 @@ WEIGHTS = "model.safetensors"
 FACTS = "config.json"
 
 
-def save_model(model: AVGN, folder: str | os.PathLike[str], training: dict[str, Any] | None = None) -> Path:
+def save_model(model: TwoHalves, folder: str | os.PathLike[str], training: dict[str, Any] | None = None) -> Path:
     """Write the weights, the configuration, the thresholds and (optionally) facts of the training; returns the folder.
 
     Each file appears whole or not at all.
@@ -42,7 +42,7 @@ def save_model(model: AVGN, folder: str | os.PathLike[str], training: dict[str, 
     weights = folder / (WEIGHTS + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, weights)
+        save_file({name: value.detach().cpu().contiguous() for name, value in model.inference_state().items()}, weights)
         weights.replace(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
@@ -69,7 +69,7 @@ def read_facts(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return facts
 
 
-def load_model(folder: str | os.PathLike[str]) -> AVGN:
+def load_model(folder: str | os.PathLike[str]) -> TwoHalves:
     """Read a checkpoint folder; the model comes in evaluation mode with its thresholds.
 
     Raises InputError for a folder that is no checkpoint or whose weights don't fit its configuration.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
+
+from avgn.baselines.registry import AVGN, System, find_system
 
 Frontend = Literal["paper", "release"]
 Attention = Literal["transformer", "literal"]
@@ -30,10 +32,14 @@ class Config:
     `pair_input` says how pictures side by side are seen: "canvas" as one wide picture, "crops" each by itself by the
     encoder, with all their cells before the transformer.
     `visual_stride` is the pixels between two cells: 32 is ResNet-18 as it is, 16 leaves out its last stride.
+    `system` names what is built of it (`avgn models` lists them); `options` are the settings of a system other than
+    avgn, to which the decisions and losses below say nothing.
     """
 
     name: str
     classes: tuple[str, ...]
+    system: str = AVGN
+    options: dict[str, Any] = field(default_factory=dict)
     # sound
     sample_rate: int = 22_050
     window_seconds: float = 3.0
@@ -73,6 +79,7 @@ class Config:
                 raise ValueError(
                     f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}: choose one of them"
                 )
+        self._check_system()
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes must be unique names, got {self.classes!r}: take them from the manifest")
         if self.visual_stride not in (16, 32):
@@ -110,6 +117,26 @@ class Config:
         if self.variant == "grouping" and self.attention == "literal":
             raise ValueError("variant 'grouping' has no transformers: leave attention alone")
 
+    def _check_system(self) -> None:
+        # reads the options too, which complain of what is wrong with them
+        _ = find_system(self.system), self.system_options
+        if self.system == AVGN:
+            return
+        defaults = {entry.name: entry.default for entry in fields(self)}
+        for name in OF_AVGN:
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(f"{name} is an entry of system avgn alone: leave it out for {self.system}")
+
+    @property
+    def kind(self) -> System:
+        """What is to know of the system."""
+        return find_system(self.system)
+
+    @property
+    def system_options(self) -> Any:
+        """The `Options` of the system, None for avgn."""
+        return find_system(self.system).options(self.options)
+
     @property
     def num_classes(self) -> int:
         """C, the number of classes."""
@@ -117,8 +144,15 @@ class Config:
 
     @property
     def num_maps(self) -> int:
-        """K, the number of maps: one a class, or one shared map."""
-        return 1 if self.variant == "neither" else self.num_classes
+        """K, the number of maps: one a class, one a source, or one shared map."""
+        if self.kind.maps == "sources":
+            return int(self.system_options.sources)
+        return 1 if self.kind.maps == "one" or self.variant == "neither" else self.num_classes
+
+    @property
+    def source_dim(self) -> int:
+        """The width of what the audio half hands over for each map."""
+        return self.dim * self.kind.embeddings
 
     @property
     def window_samples(self) -> int:
@@ -143,6 +177,19 @@ class Config:
             raise ValueError(f"configuration holds unknown entries {unknown}: it was written by another version")
         return cls(**values)
 
+
+# what the systems of other papers don't have
+OF_AVGN = (
+    "attention",
+    "assignment",
+    "audio_gate",
+    "visual_gate",
+    "variant",
+    "temperature",
+    "negatives",
+    "symmetric",
+    "pair_input",
+)
 
 CHOICES: dict[str, Any] = {
     "frontend": Frontend,
@@ -176,8 +223,9 @@ def avgn_tiny(**overrides: Any) -> Config:
         "spectrogram_mean": -5.0,
         "spectrogram_std": 5.0,
         "class_reduction": "sum",
-        "visual_gate": "token",
     }
+    if overrides.get("system", AVGN) == AVGN:
+        tiny["visual_gate"] = "token"
     return avgn_resnet18(**(tiny | overrides))
 
 
@@ -197,7 +245,8 @@ PRESETS: dict[str, Callable[..., Config]] = {
 def preset(name: str, **overrides: Any) -> Config:
     """Build the named configuration; `classes` and any other entry may be overridden.
 
-    Without `classes`, placeholder names of the paper's 37 classes' count are used.
+    Without `classes`, placeholder names of the paper's 37 classes' count are used. With another `system` a preset gives
+    the sizes, and the system's name takes avgn's place in the preset's.
     Raises ValueError for an unknown preset or entry.
     """
     if name not in PRESETS:
@@ -207,6 +256,11 @@ def preset(name: str, **overrides: Any) -> Config:
     if unknown:
         raise ValueError(f"unknown configuration entries {unknown}: known are {', '.join(sorted(known))}")
     overrides.setdefault("classes", tuple(f"class_{index:02d}" for index in range(37)))
+    system = overrides.get("system", AVGN)
+    if system != AVGN:
+        if name == "avgn-release":
+            raise ValueError(f"preset avgn-release is a model of avgn: use avgn-resnet18 or avgn-tiny for {system}")
+        overrides.setdefault("name", name.replace(AVGN, system, 1))
     return PRESETS[name](**overrides)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avgn.model import AVGN, AudioSources
+from avgn.model import AudioSources, TwoHalves
 from avgn.runtime.bundle_schema import BundleInfo, Thresholds
 
 DEFAULT_THRESHOLD = 0.5
@@ -20,7 +20,7 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, model: AVGN) -> None:
+    def __init__(self, model: TwoHalves) -> None:
         self.model = model.eval()
         self.info = describe(model)
 
@@ -42,12 +42,13 @@ class TorchEngine:
         return {"maps": maps.numpy(), "visual_prob": prob.numpy()}
 
 
-def describe(model: AVGN) -> BundleInfo:
+def describe(model: TwoHalves) -> BundleInfo:
     """The facts that the runtime needs to know of a model."""
     config = model.config
-    names = config.classes if model.has_presence else ("sound",)
+    names = model.map_names
     count = len(names)
-    neutral = Thresholds(audio=(DEFAULT_THRESHOLD,) * count, visual=(DEFAULT_THRESHOLD,) * count)
+    visual = DEFAULT_THRESHOLD if model.has_presence else model.map_threshold
+    neutral = Thresholds(audio=(DEFAULT_THRESHOLD,) * count, visual=(visual,) * count)
     return BundleInfo(
         model={"name": config.name, "config": config.to_dict()},
         classes=names,

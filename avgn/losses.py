@@ -94,7 +94,7 @@ def localization_loss(
     keeps the graph.
     """
     if gather:
-        audio, image, labels = _gather(audio, image, labels)
+        audio, image, labels = gather_halves(audio, image, labels)
     if config.variant == "neither":
         return _unlabelled_loss(audio, image, config)
     index = torch.arange(labels.order.shape[0], device=labels.order.device)
@@ -154,7 +154,7 @@ def _take(per_class: Tensor, order: Tensor) -> Tensor:
     return per_class.gather(1, order[:, :, None].expand(-1, -1, per_class.shape[2]))
 
 
-def _gather(audio: AudioSources, image: ImageCells, labels: Labels) -> tuple[AudioSources, ImageCells, Labels]:
+def gather_halves(audio: AudioSources, image: ImageCells, labels: Labels) -> tuple[AudioSources, ImageCells, Labels]:
     """The global batch: every process's tensors with gradients, sources padded to the largest N."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return audio, image, labels
@@ -176,6 +176,13 @@ def _gather(audio: AudioSources, image: ImageCells, labels: Labels) -> tuple[Aud
             mask=_all(nn.functional.pad(labels.mask, padding)),
         ),
     )
+
+
+def gather_rows(tensor: Tensor) -> Tensor:
+    """The rows [b, ...] of all processes, with gradients; a single process's stay as they are."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return tensor
+    return _all(tensor)
 
 
 class _Gather(torch.autograd.Function):

@@ -5,19 +5,25 @@ Legend: B batch, T samples, H x W pixels, P = h * w cells, K maps, C classes, D 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from avgn.config import Config
-from avgn.encoders import AudioEncoder, VisualEncoder
+from avgn.encoders import AudioEncoder, ResNet18, VisualEncoder
 from avgn.frontend import Spectrogram
 from avgn.grouping import build_audio_grouping, build_visual_grouping
 from avgn.kernels import cosine_maps
 from avgn.runtime.bundle_schema import Thresholds
 from avgn.transformer import build_transformer
+
+if TYPE_CHECKING:
+    from avgn.data import Batch
+    from avgn.losses import Labels, Losses
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -65,21 +71,124 @@ class Localizer(Protocol):
         """Maps [B,K,h,w]."""
 
 
-class AVGN(nn.Module):
-    """The audio-visual grouping network and its ablation rows (METHOD sections 2-6 and 8)."""
+class TwoHalves(nn.Module, ABC):
+    """What every localizer has: encoders, the two halves, its own losses, and hooks for a training in stages.
+
+    A system gives `encode_spectrogram`, `encode_pixels`, `localize` and `compute`. What only training needs is made by
+    `begin_training` under the name `school`, and is no part of a checkpoint.
+    """
 
     image_mean: Tensor
     image_std: Tensor
+    # shares of all steps at which the second stage and those after it begin
+    stage_shares: tuple[float, ...] = ()
+    # above 0, both halves are contrasted with those of a moving average of the model
+    momentum: float = 0.0
+    # the map's maximum at which something is seen, for systems without presence
+    map_threshold: float = 0.5
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.thresholds: Thresholds | None = None
+        self.stage = 0
         self.frontend = Spectrogram(config)
         self.audio_encoder = AudioEncoder(config.width_audio, config.dim)
         self.visual_encoder = VisualEncoder(config.width_visual, config.dim, config.visual_stride)
         self.register_buffer("image_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("image_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
+
+    @property
+    def has_presence(self) -> bool:
+        """Whether the model says which classes sound and which are visible."""
+        return self.config.kind.class_aware
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """What the K maps are called."""
+        if self.has_presence:
+            return self.config.classes
+        count = self.config.num_maps
+        return ("sound",) if count == 1 else tuple(f"source {index}" for index in range(1, count + 1))
+
+    def encode_audio(self, waveform: Tensor) -> AudioSources:
+        """waveform [B,T] float32 at the configured rate -> AudioSources."""
+        return self.encode_spectrogram(self.frontend(waveform))
+
+    @abstractmethod
+    def encode_spectrogram(self, spectrogram: Tensor) -> AudioSources:
+        """log-spectrogram [B,1,F,frames] -> AudioSources."""
+
+    def hand_over(self, audio: AudioSources) -> Tensor:
+        """The sources [B,K,D] that the audio half gives the image half."""
+        return audio.embedding
+
+    def encode_image(self, image: Tensor) -> ImageCells:
+        """image [B,H,W,3] uint8 RGB -> ImageCells."""
+        return self.encode_pixels(self.normalize(image))
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """image [B,H,W,3] uint8 RGB -> [B,3,H,W] with ImageNet's mean and deviation taken out."""
+        if image.dim() != 4 or image.shape[3] != 3:
+            raise ValueError(f"image must be [B,H,W,3] RGB, got {tuple(image.shape)}: move the channels last")
+        return (image.to(self.image_mean.dtype).permute(0, 3, 1, 2) - self.image_mean) / self.image_std
+
+    @abstractmethod
+    def encode_pixels(self, pixels: Tensor) -> ImageCells:
+        """normalised image [B,3,H,W] -> ImageCells."""
+
+    @abstractmethod
+    def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
+        """Maps [B,K,h,w]."""
+
+    @abstractmethod
+    def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
+        """The losses of one global batch, or without `gather` of this process's own."""
+
+    def forward_features(self, image: Tensor, spectrogram: Tensor) -> Features:
+        """normalised image [B,3,H,W] and log-spectrogram [B,1,F,frames] -> Features."""
+        audio = self.encode_spectrogram(spectrogram)
+        cells = self.encode_pixels(image)
+        return Features(
+            scores=self.localize(audio, cells),
+            audio_prob=None if audio.logit is None else audio.logit.sigmoid(),
+            visual_prob=None if cells.logit is None else cells.logit.sigmoid(),
+        )
+
+    def forward(self, waveform: Tensor, image: Tensor) -> tuple[AudioSources, ImageCells]:
+        """Both halves: waveform [B,T] and image [B,H,W,3] uint8."""
+        return self.encode_audio(waveform), self.encode_image(image)
+
+    def picture_backbones(self) -> list[ResNet18]:
+        """The backbones that see the normalised picture itself."""
+        return [self.visual_encoder.backbone]
+
+    def prepare(self, waveform: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What a training step makes of a batch before it is encoded: [B,T] and [B,H,W,3] in the same shapes."""
+        return waveform, image
+
+    def begin_training(self, visual_weights: str) -> None:
+        """Make what only training needs; `visual_weights` names what the visual encoder starts from."""
+
+    def enter_stage(self, stage: int, batches: Iterable[Batch]) -> None:
+        """A stage after the first begins; `batches` shows some of the training scenes."""
+
+    def on_epoch(self, batches: Iterable[Batch]) -> None:
+        """An epoch begins."""
+
+    def end_training(self, batches: Iterable[Batch]) -> None:
+        """Training is over; `batches` shows the validation scenes, or without them some of training."""
+
+    def inference_state(self) -> dict[str, Tensor]:
+        """The weights that a checkpoint holds."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("school.")}
+
+
+class AVGN(TwoHalves):
+    """The audio-visual grouping network and its ablation rows (METHOD sections 2-6 and 8)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
         if config.variant == "neither":
             return
         self.tokens = nn.Parameter(torch.empty(config.num_classes, config.dim))
@@ -101,10 +210,6 @@ class AVGN(nn.Module):
         """Whether the model says which classes sound and which are visible."""
         return self.config.variant != "neither"
 
-    def encode_audio(self, waveform: Tensor) -> AudioSources:
-        """waveform [B,T] float32 at the configured rate -> AudioSources."""
-        return self.encode_spectrogram(self.frontend(waveform))
-
     def encode_spectrogram(self, spectrogram: Tensor) -> AudioSources:
         """log-spectrogram [B,1,F,frames] -> AudioSources."""
         features = self.audio_encoder(spectrogram)[:, None]
@@ -118,16 +223,6 @@ class AVGN(nn.Module):
         if self.config.variant == "released":
             return audio.embedding
         return nn.functional.normalize(audio.embedding, dim=2)
-
-    def encode_image(self, image: Tensor) -> ImageCells:
-        """image [B,H,W,3] uint8 RGB -> ImageCells."""
-        return self.encode_pixels(self.normalize(image))
-
-    def normalize(self, image: Tensor) -> Tensor:
-        """image [B,H,W,3] uint8 RGB -> [B,3,H,W] with ImageNet's mean and deviation taken out."""
-        if image.dim() != 4 or image.shape[3] != 3:
-            raise ValueError(f"image must be [B,H,W,3] RGB, got {tuple(image.shape)}: move the channels last")
-        return (image.to(self.image_mean.dtype).permute(0, 3, 1, 2) - self.image_mean) / self.image_std
 
     def encode_pixels(self, pixels: Tensor) -> ImageCells:
         """normalised image [B,3,H,W] -> ImageCells."""
@@ -170,19 +265,11 @@ class AVGN(nn.Module):
             maps = cosine_maps(audio.embedding, image.cells, image.gate)
         return maps.reshape(maps.shape[0], maps.shape[1], *image.grid)
 
-    def forward_features(self, image: Tensor, spectrogram: Tensor) -> Features:
-        """normalised image [B,3,H,W] and log-spectrogram [B,1,F,frames] -> Features."""
-        audio = self.encode_spectrogram(spectrogram)
-        cells = self.encode_pixels(image)
-        return Features(
-            scores=self.localize(audio, cells),
-            audio_prob=None if audio.logit is None else audio.logit.sigmoid(),
-            visual_prob=None if cells.logit is None else cells.logit.sigmoid(),
-        )
+    def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
+        """METHOD section 5."""
+        from avgn.losses import compute_losses
 
-    def forward(self, waveform: Tensor, image: Tensor) -> tuple[AudioSources, ImageCells]:
-        """Both halves: waveform [B,T] and image [B,H,W,3] uint8."""
-        return self.encode_audio(waveform), self.encode_image(image)
+        return compute_losses(audio, image, labels, self.token_logits(), self.config, gather=gather)
 
     def token_logits(self) -> Tensor | None:
         """Class logits [C,C] of the raw tokens (paper eq. 9), None where tokens are frozen or absent."""
@@ -191,6 +278,8 @@ class AVGN(nn.Module):
         return self.token_class(self.tokens)
 
 
-def build_model(config: Config) -> AVGN:
+def build_model(config: Config) -> TwoHalves:
     """Build the localizer that the configuration describes, with random weights."""
-    return AVGN(config)
+    made = config.kind.load()(config)
+    assert isinstance(made, TwoHalves)
+    return made

@@ -24,7 +24,7 @@ from avgn.export.graphs import MIN_OPSET
 from avgn.export.samples import read_batches, split_manifest
 from avgn.export.variants import Graphs, Maker, describe_variant
 from avgn.export.verify import accuracy, check_tolerance, compare, rendered_batches
-from avgn.model import AVGN
+from avgn.model import TwoHalves
 from avgn.runtime.bundle import BUNDLE_FILE, Bundle, BundleInfo, Variant, file_sha256, write_bundle_info
 from avgn.runtime.engines import choose_engine
 from avgn.runtime.errors import FailureError, InputError
@@ -137,7 +137,7 @@ def export_bundle(
         for precision in sorted(options.precisions, key=PRECISIONS.index):
             report(f"{precision}: writing the graphs")
             graphs = maker.make(precision, Path(scratch))
-            variant = describe_variant(info, model.config.dim, graphs.files, precision=precision)
+            variant = describe_variant(info, model.config.source_dim, graphs.files, precision=precision)
             write_bundle_info(folder, replace(info, variants=(variant,)))
             report(f"{precision}: comparing them with the model")
             engine = choose_engine(Bundle.load(folder), "onnxruntime", precision)
@@ -186,7 +186,7 @@ def _check_engine(name: str, options: ExportOptions) -> None:
         )
 
 
-def _resized(model: AVGN, size: tuple[int, int] | None) -> AVGN:
+def _resized(model: TwoHalves, size: tuple[int, int] | None) -> TwoHalves:
     """The model for pictures of another size: nothing in it depends on the size."""
     if size is not None:
         model.config = with_values(model.config, image_size=size)
@@ -226,7 +226,7 @@ def _guarded(before: dict[str, float], after: dict[str, float], precision: str, 
 
 
 def _build_engines(
-    info: BundleInfo, model: AVGN, graphs: Graphs, options: ExportOptions, folder: Path, report: Report
+    info: BundleInfo, model: TwoHalves, graphs: Graphs, options: ExportOptions, folder: Path, report: Report
 ) -> list[Variant]:
     """Engines of one precision's graphs; they can't run here and stay unverified (DESIGN section 7)."""
     height, width = info.image_size
@@ -234,7 +234,7 @@ def _build_engines(
     profile = engine_builder.Profile(
         batch=options.batch or (1, 1, 16), height=(low, height, max(high, height)), width=(low, width, max(high, width))
     )
-    parent = describe_variant(info, model.config.dim, graphs.files, precision=graphs.precision)
+    parent = describe_variant(info, model.config.source_dim, graphs.files, precision=graphs.precision)
     made = []
     for name in options.engines:
         if graphs.precision not in FORMATS[name].precisions:
@@ -256,7 +256,9 @@ def _build_engines(
                 files[half] = folder / f"{half}.{graphs.precision}.{name}.{target}{FORMATS[name].suffix}"
                 files[half].write_bytes(data)
             made.append(
-                describe_variant(info, model.config.dim, files, precision=graphs.precision, engine=name, target=target)
+                describe_variant(
+                    info, model.config.source_dim, files, precision=graphs.precision, engine=name, target=target
+                )
             )
     return made
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from avgn.export.halves import AudioHalf, ImageHalf
-from avgn.model import AVGN
+from avgn.model import TwoHalves
 from avgn.runtime.errors import MissingExtraError
 
 MIN_OPSET = 18
@@ -20,7 +20,9 @@ INPUTS = {"audio": ("waveform",), "image": ("image", "sources")}
 OUTPUTS = {"audio": ("sources", "audio_prob"), "image": ("maps", "visual_prob")}
 
 
-def write_graphs(model: AVGN, folder: Path, *, opset: int, facts: dict[str, str], suffix: str = "") -> dict[str, Path]:
+def write_graphs(
+    model: TwoHalves, folder: Path, *, opset: int, facts: dict[str, str], suffix: str = ""
+) -> dict[str, Path]:
     """Write audio.onnx and image.onnx of what `optimize` gave, with a dynamic batch; `facts` go into their metadata.
 
     `suffix` comes before ".onnx".
@@ -38,7 +40,7 @@ def write_graphs(model: AVGN, folder: Path, *, opset: int, facts: dict[str, str]
     columns = torch.export.Dim("columns", min=1, max=64)
     waveform = torch.zeros(2, config.window_samples)
     image = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    sources = torch.zeros(2, config.num_maps, config.dim)
+    sources = torch.zeros(2, config.num_maps, config.source_dim)
     halves: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], tuple[dict[int, Any], ...]]] = {
         "audio": (AudioHalf(model), (waveform,), ({0: batch},)),
         "image": (

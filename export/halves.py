@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from avgn.engine import describe
 from avgn.export.optimize import Constant
-from avgn.model import AVGN, AudioSources, ImageCells
+from avgn.model import AudioSources, ImageCells, TwoHalves
 
 
 class AudioHalf(nn.Module):
-    """waveform [B,T] float32 -> sources [B,K,D] (of length one, but for the released variant), audio_prob [B,K]."""
+    """waveform [B,T] float32 -> sources [B,K,D] (as the model hands them over), audio_prob [B,K]."""
 
-    def __init__(self, model: AVGN) -> None:
+    def __init__(self, model: TwoHalves) -> None:
         super().__init__()
         self.model = model
 
@@ -32,16 +32,17 @@ class AudioHalf(nn.Module):
 class ImageHalf(nn.Module):
     """image [B,H,W,3] uint8 RGB, sources [B,K,D] -> maps [B,K,h,w], visual_prob [B,K]."""
 
-    def __init__(self, model: AVGN) -> None:
+    def __init__(self, model: TwoHalves) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
         cells = self.model.encode_pixels(self._pixels(image))
         gate = cells.gate
-        if self.model.config.visual_gate == "token" and isinstance(self.model.token_gate, Constant):
+        known = getattr(self.model, "token_gate", None)
+        if isinstance(known, Constant):
             # one gate for all pictures: what is made from it alone is computed once
-            gate = self.model.token_gate.value[None]
+            gate = known.value[None]
         seen = ImageCells(cells=cells.cells, gate=gate, logit=cells.logit, grid=cells.grid)
         maps = self.model.localize(AudioSources(embedding=sources, logit=None), seen)
         prob = torch.ones_like(sources[:, :, 0]) if cells.logit is None else cells.logit.sigmoid()
@@ -57,7 +58,7 @@ class HalvesEngine:
 
     name = "torch"
 
-    def __init__(self, model: AVGN) -> None:
+    def __init__(self, model: TwoHalves) -> None:
         self.info = describe(model)
         self.audio, self.image = AudioHalf(model), ImageHalf(model)
 

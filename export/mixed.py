@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from avgn.export.optimize import FrozenAttention, FrozenBlock
-from avgn.model import AVGN
+from avgn.model import TwoHalves
 
 HEADS = ("audio_presence", "visual_presence")
 # a quarter of what float16 holds, and then some, for scenes louder and brighter than those that were looked at
@@ -46,7 +46,7 @@ class HalfAttention(nn.Module):
         return self.attention(qkv).float()
 
 
-def to_mixed(model: AVGN) -> AVGN:
+def to_mixed(model: TwoHalves) -> TwoHalves:
     """A mixed-precision copy of what `optimize` gave."""
     model = copy.deepcopy(model)
     for encoder in (model.audio_encoder, model.visual_encoder):
@@ -68,7 +68,7 @@ def _wrap(module: nn.Module, path: str) -> None:
 
 
 @torch.no_grad()
-def largest_activations(model: AVGN, run: Callable[[], object]) -> dict[str, float]:
+def largest_activations(model: TwoHalves, run: Callable[[], object]) -> dict[str, float]:
     """The largest absolute value that each module computing in float16 gives or takes while `run` runs the model."""
     largest: dict[str, float] = {}
 

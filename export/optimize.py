@@ -18,17 +18,18 @@ from torch.nn.utils import fuse_conv_bn_eval
 from avgn.encoders import ResNet18
 from avgn.grouping import AudioGrouping, Grouping
 from avgn.kernels import grouping_attention
-from avgn.model import AVGN
+from avgn.model import AVGN, TwoHalves
 from avgn.transformer import Block, SelfAttention, TokenTransformer
 
 
-def optimize(model: AVGN) -> AVGN:
+def optimize(model: TwoHalves) -> TwoHalves:
     """A copy in evaluation mode that gives the same maps and probabilities (to rounding), for inference alone."""
     model = copy.deepcopy(model).eval().requires_grad_(False)
     fold_batch_norms(model.audio_encoder.backbone)
-    fold_batch_norms(model.visual_encoder.backbone)
+    for backbone in model.picture_backbones():
+        fold_batch_norms(backbone)
     _fold_pixel_scale(model)
-    if not model.has_presence:
+    if not isinstance(model, AVGN) or not model.has_presence:
         return model
     for name in ("audio", "visual"):
         transformer = getattr(model, f"{name}_transformer")
@@ -55,15 +56,16 @@ def fold_batch_norms(backbone: ResNet18) -> None:
                 block.downsample = fuse_conv_bn_eval(block.downsample[0], block.downsample[1])
 
 
-def _fold_pixel_scale(model: AVGN) -> None:
+def _fold_pixel_scale(model: TwoHalves) -> None:
     """Divide the first convolution's weights, not the pixels, by the pixels' deviation.
 
     Their mean stays a subtraction: the zeros around the picture mean the mean, so it is no bias, and a constant fourth
     channel, which is exact, doubled the time of this convolution on a CPU.
     """
-    first = model.visual_encoder.backbone.conv1
-    scaled = first.weight.double() / model.image_std.double()
-    first.weight = nn.Parameter(scaled.to(first.weight.dtype), requires_grad=False)
+    for backbone in model.picture_backbones():
+        first = backbone.conv1
+        scaled = first.weight.double() / model.image_std.double()
+        first.weight = nn.Parameter(scaled.to(first.weight.dtype), requires_grad=False)
     model.image_std.fill_(1.0)
 
 

@@ -21,7 +21,7 @@ from avgn.export.halves import AudioHalf, HalvesEngine, ImageHalf
 from avgn.export.optimize import optimize
 from avgn.export.samples import Batch
 from avgn.export.verify import compare
-from avgn.model import AVGN
+from avgn.model import TwoHalves
 from avgn.runtime.bundle import file_sha256
 from avgn.runtime.bundle_schema import BundleInfo, TensorSpec, Variant
 from avgn.runtime.errors import FailureError
@@ -45,13 +45,13 @@ class Graphs:
 class Maker:
     """Writes graphs of a model into a folder; what several precisions need is made once."""
 
-    model: AVGN
+    model: TwoHalves
     folder: Path
     opset: int
     facts: dict[str, str]
     calibration: Sequence[Batch] = ()
     report: Report = lambda message: None
-    _optimized: AVGN | None = None
+    _optimized: TwoHalves | None = None
     _fp32: dict[str, Path] | None = None
 
     def make(self, precision: str, scratch: Path) -> Graphs:
@@ -63,7 +63,7 @@ class Maker:
         return self._make_int8(precision, scratch)
 
     @property
-    def optimized(self) -> AVGN:
+    def optimized(self) -> TwoHalves:
         """The model as its graphs compute it."""
         if self._optimized is None:
             self._optimized = optimize(self.model)
@@ -151,7 +151,7 @@ class Maker:
         }
 
 
-def operations(model: AVGN, optimized: AVGN) -> list[str]:
+def operations(model: TwoHalves, optimized: TwoHalves) -> list[str]:
     """Multiply-adds of both halves for one sample before and after optimization, as lines for people."""
     config = model.config
     waveform = torch.zeros(1, config.window_samples)
@@ -159,7 +159,7 @@ def operations(model: AVGN, optimized: AVGN) -> list[str]:
     lines = []
     for half, kind, inputs in (
         ("audio", AudioHalf, (waveform,)),
-        ("image", ImageHalf, (image, torch.zeros(1, config.num_maps, config.dim))),
+        ("image", ImageHalf, (image, torch.zeros(1, config.num_maps, config.source_dim))),
     ):
         counts = []
         for each in (model, optimized):

@@ -19,6 +19,7 @@ commands:
   import KIND ROOT          read a public data set, or folders of videos, into a manifest
   inspect MANIFEST          count what is in a manifest and draw some of its items with their truth
   shard MANIFEST OUT        pack scenes into WebDataset shards for training
+  models                    the systems that can be trained
   train MANIFEST            train a localizer, written as a checkpoint folder
   evaluate MODEL MANIFEST   score a checkpoint or a bundle under named protocols
   reproduce TABLE           train and score a table of the paper beside the published figures
@@ -67,6 +68,7 @@ COMMANDS = {
     "import": "avgn.cli.data:import_data",
     "inspect": "avgn.cli.data:inspect_data",
     "shard": "avgn.cli.training:shard",
+    "models": "avgn.cli.models:models",
     "train": "avgn.cli.training:train",
     "evaluate": "avgn.cli.evaluation:evaluate",
     "reproduce": "avgn.cli.reproduce:reproduce",

@@ -87,13 +87,14 @@ def train(argv: Sequence[str]) -> None:
     parser.add_argument("--validation", type=str | None, default=None, help="validation manifest")
     parser.add_argument("--output", type=str, required=True, help="new folder for the checkpoint")
     parser.add_argument("--preset", type=str, default="avgn-resnet18", help=", ".join(PRESETS))
+    parser.add_argument("--system", type=str | None, default=None, help="what is trained: see avgn models")
     parser.add_argument("--resume", action="store_true", help="go on from the output's last checkpoint")
     parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of PyTorch")
     parser.add_class_arguments(TrainConfig, as_group=True)
     hints = get_type_hints(Config)
     model = parser.add_argument_group("model", "entries of the preset to override")
     for entry in fields(Config):
-        if entry.name not in ("name", "classes"):
+        if entry.name not in ("name", "classes", "system"):
             model.add_argument(f"--model.{entry.name}", type=hints[entry.name] | None, default=None)
     args = parser.parse_args(to_underscores(argv))
     from avgn.data.shards import Shards, read_shards
@@ -112,6 +113,8 @@ def train(argv: Sequence[str]) -> None:
 
         torch.set_num_threads(args.threads)
     overrides = {name: value for name, value in vars(args.model).items() if value is not None}
+    if args.system is not None:
+        overrides["system"] = args.system
     try:
         config = preset(args.preset, classes=manifest.classes, **overrides)
         settings = TrainConfig(**{entry.name: args[entry.name] for entry in fields(TrainConfig)})

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from avgn.baselines.registry import AVGN
 from avgn.checkpoint import save_model
 from avgn.config import Config
-from avgn.data import AudioVisualDataset, build_loader, ordered_batches
+from avgn.data import AudioVisualDataset, Batch, build_loader, collate, ordered_batches
 from avgn.data.shards import Shards
 from avgn.encoders import LEAST_CHANNELS_LAST, load_visual_weights
 from avgn.engine import TorchEngine
@@ -32,6 +34,7 @@ from avgn.training.config import TrainConfig
 from avgn.training.module import AVGNModule
 from avgn.training.processes import Processes
 from avgn.training.source import TrainingSource
+from avgn.training.stages import looking
 from avgn.training.throughput import Throughput
 from avgn.training.worker_errors import of_worker
 
@@ -101,6 +104,8 @@ def train(
         _check_resumed(last, config)
     if validation is not None and not validation.items:
         raise InputError(f"validation manifest {validation.path} has no items: give another one, or none")
+    if config.system != AVGN and training.auxiliary > 0:
+        raise InputError(f"auxiliary heads are avgn's, the system is {config.system}: leave --auxiliary out")
     source = TrainingSource(manifest, config, training, processes)
     held_out = None
     if validation is not None:
@@ -110,12 +115,14 @@ def train(
 
     lightning.seed_everything(training.seed, verbose=False)
     model = build_model(config)
+    used = "a checkpoint"
     if not resume:
         try:
             used = load_visual_weights(model.visual_encoder, training.visual_weights)
         except ValueError as error:
             raise InputError(str(error)) from None
         log.info("visual encoder starts from %s", used)
+    model.begin_training(used)
     if training.channels_last and min(config.width_visual, config.width_audio) >= LEAST_CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
     fresh = not output.exists()
@@ -126,9 +133,11 @@ def train(
     if processes.first:
         write_whole(output / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
     throughput = Throughput()
-    trainer = _build_trainer(output, training, validation is not None, progress, processes, throughput)
+    trainer = _build_trainer(
+        output, training, validation is not None, progress, processes, throughput, staged=bool(model.stage_shares)
+    )
     on_gpu = torch.cuda.is_available()
-    module = AVGNModule(model, training, _total_steps(training, len(source)))
+    module = AVGNModule(model, training, _total_steps(training, len(source)), source.survey)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*mid-epoch checkpoint.*")
@@ -137,6 +146,8 @@ def train(
         warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
         warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
+        # parts that are never trained
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         try:
             trainer.fit(
                 module,
@@ -162,7 +173,10 @@ def train(
         return output
     if validation is not None and training.keep == "best":
         _restore(module, output / CHECKPOINTS / "best.ckpt")
-    model = module.model.cpu().to(memory_format=torch.contiguous_format).eval()
+    shown = source.survey() if held_out is None else _held_out_batches(held_out, training.batch_size)
+    with looking(module.model.cpu()):
+        module.model.end_training(shown)
+    model = module.model.to(memory_format=torch.contiguous_format).eval()
     if validation is not None and model.has_presence:
         model.thresholds = calibrate(TorchEngine(model), validation)
     facts = {
@@ -207,6 +221,8 @@ def _build_trainer(
     progress: bool | None,
     processes: Processes,
     throughput: Throughput,
+    *,
+    staged: bool,
 ) -> Trainer:
     show = sys.stderr.isatty() if progress is None else progress
     folder = output / CHECKPOINTS
@@ -231,7 +247,7 @@ def _build_trainer(
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return Trainer(
-        **processes.trainer_options(),
+        **processes.trainer_options(unused=staged),
         default_root_dir=output,
         max_epochs=training.epochs if training.steps is None else -1,
         max_steps=-1 if training.steps is None else training.steps,
@@ -249,6 +265,12 @@ def _build_trainer(
     )
 
 
+def _held_out_batches(scenes: AudioVisualDataset, batch_size: int) -> Iterator[Batch]:
+    """The validation scenes in order."""
+    for keys in ordered_batches(len(scenes), batch_size):
+        yield collate([scenes[key] for key in keys], scenes.config.num_classes)
+
+
 def _total_steps(training: TrainConfig, batches: int) -> int:
     if training.steps is not None:
         return training.steps
@@ -260,6 +282,9 @@ def _restore(module: AVGNModule, path: Path) -> None:
         log.warning("no validation epoch was finished: the last weights are kept")
         return
     state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    if int(state["stages.entered"]) < len(module.model.stage_shares):
+        log.warning("no validation epoch of the last stage was finished: the last weights are kept")
+        return
     module.load_state_dict(state)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,12 +14,13 @@ from torch import Tensor, nn
 
 from avgn.config import Config
 from avgn.data import Batch
-from avgn.losses import Labels, Losses, compute_losses, presence_loss
-from avgn.model import AVGN, AudioSources, ImageCells
+from avgn.losses import Labels, Losses, presence_loss
+from avgn.model import AudioSources, ImageCells, TwoHalves
 from avgn.runtime.errors import FailureError
 from avgn.training.config import TrainConfig
 from avgn.training.memory import checkpoint_activations
 from avgn.training.spec_augment import SpecAugment
+from avgn.training.stages import Stages, Survey
 
 MOST_SKIPPED_IN_A_ROW = 10
 
@@ -28,7 +31,7 @@ class AuxiliaryHeads(nn.Module):
     The class tokens reach a feature through three layers; without a shorter way its encoder waits for them.
     """
 
-    def __init__(self, model: AVGN) -> None:
+    def __init__(self, model: TwoHalves) -> None:
         super().__init__()
         dim, count = model.config.dim, model.config.num_classes
         self.hear = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, count))
@@ -49,16 +52,21 @@ class AuxiliaryHeads(nn.Module):
 class AVGNModule(LightningModule):
     """Trains a localizer; `skipped` counts the steps whose gradient was not finite."""
 
-    def __init__(self, model: AVGN, training: TrainConfig, total_steps: int) -> None:
+    def __init__(
+        self, model: TwoHalves, training: TrainConfig, total_steps: int, survey: Survey = lambda: iter(())
+    ) -> None:
         super().__init__()
         self.model = model
         self.settings = training
         self.total_steps = total_steps
         self.skipped = 0
         self.skipped_in_a_row = 0
-        self.teacher: AVGN | None = None
-        if training.momentum > 0:
-            self.teacher = copy.deepcopy(model).requires_grad_(False)
+        self.momentum = max(training.momentum, model.momentum)
+        self.teacher: TwoHalves | None = None
+        if self.momentum > 0:
+            self.teacher = _steady(copy.deepcopy(model))
+        self.stages = Stages()
+        self.survey = survey
         self.auxiliary = AuxiliaryHeads(model) if training.auxiliary > 0 else None
         if training.checkpoint_activations:
             checkpoint_activations(model)
@@ -75,6 +83,7 @@ class AVGNModule(LightningModule):
         return batch.to(device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.stages.begin_step(self.model, self.global_step, self.total_steps, self.current_epoch, self._survey)
         # drop-path depends on the step alone, so that a resumed run repeats an unbroken one
         accumulate = self.settings.accumulate
         step = self.global_step * accumulate + batch_idx % accumulate
@@ -90,9 +99,12 @@ class AVGNModule(LightningModule):
         return losses.total + self.settings.auxiliary * extra
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        audio, image = self.model(batch.waveform, batch.image)
+        audio, image = self.model(*self.model.prepare(batch.waveform, batch.image))
         # every process validates the whole set by itself
-        losses = compute_losses(audio, image, batch.labels, self.model.token_logits(), self.config, gather=False)
+        losses = self.model.compute(audio, image, batch.labels, gather=False)
+        if self.model.stage < len(self.model.stage_shares):
+            # the losses of stages can't be compared: the best weights are those of the last one
+            losses = replace(losses, total=torch.full_like(losses.total, math.inf))
         self._log("val", losses, len(batch.image))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -110,13 +122,15 @@ class AVGNModule(LightningModule):
             )
         optimizer.zero_grad(set_to_none=True)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        super().optimizer_step(*arguments, **named)
+        # here, and not at the batch's end: there the trainer's checkpoint is written first
         if self.teacher is None:
             return
         with torch.no_grad():
             for mine, theirs in zip(self.teacher.state_dict().values(), self.model.state_dict().values(), strict=True):
                 if mine.is_floating_point():
-                    mine.lerp_(theirs, 1 - self.settings.momentum)
+                    mine.lerp_(theirs, 1 - self.momentum)
                 else:
                     mine.copy_(theirs)
 
@@ -136,21 +150,25 @@ class AVGNModule(LightningModule):
             return warmup
         return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, self.total_steps))))
 
+    def _survey(self) -> Iterator[Batch]:
+        return (batch.to(self.device) for batch in self.survey())
+
     def _encode(self, waveform: Tensor, image: Tensor) -> tuple[AudioSources, ImageCells]:
         spectrogram = self.mask_spectrogram(self.model.frontend(waveform))
         return self.model.encode_spectrogram(spectrogram), self.model.encode_image(image)
 
     def _losses(self, batch: Batch) -> Losses:
-        audio, image = self.halves(batch.waveform, batch.image)
+        waveform, picture = self.model.prepare(batch.waveform, batch.image)
+        audio, image = self.halves(waveform, picture)
         if self.settings.dropout > 0:
             audio, image = self._dropped(audio, image)
-        losses = compute_losses(audio, image, batch.labels, self.model.token_logits(), self.config)
+        losses = self.model.compute(audio, image, batch.labels)
         if self.teacher is None:
             return losses
         with torch.no_grad():
-            slow_audio, slow_image = self.teacher(batch.waveform, batch.image)
+            slow_audio, slow_image = self.teacher(waveform, picture)
         pairs = ((audio, slow_image), (slow_audio, image))
-        crossed = [compute_losses(a, i, batch.labels, None, self.config).localization for a, i in pairs]
+        crossed = [self.model.compute(a, i, batch.labels).localization for a, i in pairs]
         localization = 0.5 * (crossed[0] + crossed[1])
         return Losses(
             total=losses.total - losses.localization + localization,
@@ -178,3 +196,11 @@ class AVGNModule(LightningModule):
             f"{stage}/visual": losses.visual,
         }
         self.log_dict(values, batch_size=count, sync_dist=True)
+
+
+def _steady(model: TwoHalves) -> TwoHalves:
+    """A copy that is averaged into, not trained: nothing is dropped in it."""
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    return model.requires_grad_(False)

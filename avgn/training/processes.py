@@ -46,8 +46,11 @@ class Processes:
         """Whether this process writes the files."""
         return self.rank == 0
 
-    def trainer_options(self) -> dict[str, Any]:
-        """What Lightning's Trainer is told: one device a process; nccl and joint batch norms on GPUs, else gloo."""
+    def trainer_options(self, *, unused: bool = False) -> dict[str, Any]:
+        """What Lightning's Trainer is told: one device a process; nccl and joint batch norms on GPUs, else gloo.
+
+        `unused`: some steps leave parameters without a gradient.
+        """
         if self.count == 1:
             return {"devices": 1}
         import torch
@@ -55,7 +58,7 @@ class Processes:
 
         on_gpu = torch.cuda.is_available()
         return {
-            "strategy": DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo"),
+            "strategy": DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo", find_unused_parameters=unused),
             "accelerator": "gpu" if on_gpu else "cpu",
             "devices": self.count // self.machines,
             "num_nodes": self.machines,

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import itertools
+from collections.abc import Callable, Iterator
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 from avgn.config import Config
-from avgn.data import AudioVisualDataset, SeededBatches, build_loader, class_balance
+from avgn.data import AudioVisualDataset, Batch, Key, SeededBatches, build_loader, class_balance, collate
 from avgn.data.shards import ShardedDataset, Shards, build_shard_loader
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
 from avgn.training.config import TrainConfig
 from avgn.training.processes import Processes
+
+# scenes that a stage of training looks at before it begins
+SURVEY = 1024
 
 
 class TrainingSource:
@@ -71,6 +77,20 @@ class TrainingSource:
             return build_shard_loader(self._batches, self.training.workers, pin=pin)
         assert self._scenes is not None
         return build_loader(self._scenes, self._batches, self.training.workers, pin=pin)
+
+    def survey(self) -> Iterator[Batch]:
+        """Some of the training scenes, the same at every call, for what a stage of training begins with."""
+        if isinstance(self._batches, ShardedDataset):
+            again = copy.copy(self._batches)
+            again.position = lambda: 0
+            yield from itertools.islice(again, -(-SURVEY // self.training.batch_size))
+            return
+        assert self._scenes is not None
+        order = np.random.default_rng((self.training.seed, SURVEY)).permutation(len(self._scenes))[:SURVEY]
+        for start in range(0, len(order), self.training.batch_size):
+            some = order[start : start + self.training.batch_size]
+            keys = [Key(0, int(item), self.training.mixture[0]) for item in some]
+            yield collate([self._scenes[key] for key in keys], self._scenes.config.num_classes)
 
     def _position(self) -> int:
         return position(self._steps(), self.training.accumulate, len(self))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from avgn.config import Config, preset
 from avgn.losses import Labels, compute_losses, localization_loss
-from avgn.model import AudioSources, ImageCells, build_model
+from avgn.model import AVGN, AudioSources, ImageCells
 
 CLASSES = tuple("abcdef")
 DIM = 16
@@ -127,7 +127,7 @@ def noise_training(negatives: str, visual_gate: str, steps: int = 250) -> float:
     torch.manual_seed(0)
     classes = tuple("abcdefghij")
     chosen = config(classes=classes, negatives=negatives, visual_gate=visual_gate, symmetric=False, drop_path=0.0)
-    model = build_model(chosen)
+    model = AVGN(chosen)
     trained = [p for name, p in model.named_parameters() if "encoder" not in name]
     optimizer = torch.optim.Adam(trained, lr=2e-3)
     # encoders give features around a common mean, which is what the leak lives on

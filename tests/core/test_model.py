@@ -11,7 +11,7 @@ from torch import Tensor
 from avgn.config import Config, preset
 from avgn.grouping import AudioGrouping
 from avgn.losses import Labels, compute_losses
-from avgn.model import AVGN, build_model
+from avgn.model import AVGN
 
 CLASSES = ("a", "b", "c", "d")
 SMALL: dict[str, Any] = {
@@ -45,7 +45,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def small(**options: Any) -> AVGN:
     torch.manual_seed(0)
-    return build_model(preset("avgn-tiny", **(SMALL | options)))
+    return AVGN(preset("avgn-tiny", **(SMALL | options)))
 
 
 def inputs(model: AVGN, batch: int = 3) -> tuple[Tensor, Tensor]:
@@ -79,7 +79,7 @@ def test_every_option_gives_maps_and_gradients(options: dict[str, Any]) -> None:
 
 
 def test_presets_have_their_sizes() -> None:
-    tiny = build_model(preset("avgn-tiny", classes=tuple("abcdefghij")))
+    tiny = AVGN(preset("avgn-tiny", classes=tuple("abcdefghij")))
     assert sum(p.numel() for p in tiny.parameters()) <= 3_000_000
     assert tiny.config.window_seconds == 1.0 and tiny.config.dim == 128
     paper = preset("avgn-resnet18")

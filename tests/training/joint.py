@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from avgn.config import preset
 from avgn.losses import Labels, compute_losses
-from avgn.model import AVGN, build_model
+from avgn.model import AVGN
 
 SIZES: dict[str, Any] = {
     "image_size": (64, 64),
@@ -86,7 +86,7 @@ def main(out: Path) -> None:
     results: dict[str, Any] = {}
     for name, options in CASES.items():
         torch.manual_seed(1)
-        model = build_model(preset("avgn-tiny", classes=tuple("abcde"), **(SIZES | options))).eval()
+        model = AVGN(preset("avgn-tiny", classes=tuple("abcde"), **(SIZES | options))).eval()
         waveform, image, extra = joint_batch(model.config.window_samples)
         share = BATCH // world
         rows = range(rank * share, (rank + 1) * share)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from avgn.config import Config, preset
-from avgn.model import AVGN, build_model
+from avgn.model import AVGN
 from avgn.training.memory import checkpoint_activations
 from avgn.training.spec_augment import SpecAugment
 
@@ -32,7 +32,7 @@ def small(**options: Any) -> Config:
 
 def test_checkpointed_activations_give_equal_outputs_gradients_and_statistics() -> None:
     torch.manual_seed(0)
-    plain = build_model(small()).train()
+    plain = AVGN(small()).train()
     lean = copy.deepcopy(plain)
     checkpoint_activations(lean)
     waveform = 0.1 * torch.randn(3, plain.config.window_samples)
@@ -69,7 +69,7 @@ def saved_bytes(model: AVGN, waveform: torch.Tensor, image: torch.Tensor) -> int
 
 
 def test_checkpointed_activations_keep_less() -> None:
-    plain = build_model(small()).train()
+    plain = AVGN(small()).train()
     lean = copy.deepcopy(plain)
     checkpoint_activations(lean)
     inputs = (0.1 * torch.randn(4, plain.config.window_samples), torch.zeros(4, 64, 64, 3, dtype=torch.uint8))
@@ -91,14 +91,14 @@ def test_spec_augment_hides_bands_of_each_spectrogram_by_its_mean() -> None:
 
 def test_crops_are_encoded_one_by_one_and_their_cells_lie_side_by_side() -> None:
     torch.manual_seed(0)
-    model = build_model(small(pair_input="crops")).eval()
+    model = AVGN(small(pair_input="crops")).eval()
     left, right = (torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8) for _ in range(2))
     pair = model.encode_image(torch.cat([left, right], dim=2))
     assert pair.grid == (4, 8)
     rows = pair.cells.view(2, 4, 8, -1)
     torch.testing.assert_close(rows[:, :, :4].flatten(1, 2), model.encode_image(left).cells)
     torch.testing.assert_close(rows[:, :, 4:].flatten(1, 2), model.encode_image(right).cells)
-    canvas = build_model(small()).eval()
+    canvas = AVGN(small()).eval()
     canvas.load_state_dict(model.state_dict())
     wide = canvas.encode_image(torch.cat([left, right], dim=2))
     assert wide.grid == (4, 8) and not torch.allclose(wide.cells, pair.cells)

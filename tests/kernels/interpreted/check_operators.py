@@ -11,7 +11,7 @@ from torch import Tensor
 from avgn.config import preset
 from avgn.kernels import grouping_attention, max_pooled_cosine
 from avgn.losses import Labels, compute_losses
-from avgn.model import build_model
+from avgn.model import AVGN
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -69,7 +69,7 @@ def train(kernels: str, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setenv("AVGN_KERNELS", kernels)
     torch.manual_seed(0)
     small = {"classes": ("a", "b", "c"), "image_size": (64, 64), "dim": 32, "depth": 1, "drop_path": 0.0}
-    model = build_model(preset("avgn-tiny", visual_gate="grouped", width_visual=8, width_audio=8, **small))
+    model = AVGN(preset("avgn-tiny", visual_gate="grouped", width_visual=8, width_audio=8, **small))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.005)
     generator = torch.Generator().manual_seed(1)
     waveform = 0.1 * torch.randn(4, model.config.window_samples, generator=generator)

@@ -1,0 +1,55 @@
+"""Training in stages: a system is told once that an epoch or a stage begins, also when the run is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from avgn.data import Batch
+from avgn.model import TwoHalves
+
+Survey = Callable[[], Iterable[Batch]]
+
+
+class Stages(nn.Module):
+    """Remembers, in the trainer's checkpoint, which epochs and stages were entered."""
+
+    entered: Tensor
+    epochs: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("entered", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("epochs", torch.zeros((), dtype=torch.int64))
+
+    def begin_step(self, model: TwoHalves, step: int, total: int, epoch: int, survey: Survey) -> None:
+        """Set the model's stage for a step out of `total`; let it prepare an epoch or a stage that begins."""
+        if int(self.epochs) <= epoch:
+            self.epochs.fill_(epoch + 1)
+            with looking(model):
+                model.on_epoch(survey())
+        model.stage = stage_of(model.stage_shares, step, total)
+        while int(self.entered) < model.stage:
+            self.entered += 1
+            with looking(model):
+                model.enter_stage(int(self.entered), survey())
+
+
+def stage_of(shares: tuple[float, ...], step: int, total: int) -> int:
+    """The stage of a step, from 0, where stages begin at `shares` of the steps."""
+    return sum(step >= share * total for share in shares)
+
+
+@contextmanager
+def looking(model: TwoHalves) -> Iterator[None]:
+    """The model in evaluation mode, without gradients."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
