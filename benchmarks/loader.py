@@ -20,7 +20,6 @@ import torch
 from avgn.config import preset
 from avgn.data import AudioVisualDataset, Batch, SeededBatches, build_loader
 from avgn.data.shards import ShardedDataset, build_shard_loader, read_shards, write_shards
-from avgn.losses import compute_losses
 from avgn.model import build_model
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import CLASSES, SceneConfig, synthesize
@@ -91,7 +90,7 @@ def training_rate(manifest: Manifest) -> float:
     for _ in range(STEPS):
         begin = time.perf_counter()
         audio, image = model(batch.waveform, batch.image)
-        compute_losses(audio, image, batch.labels, model.token_logits(), config).total.backward()
+        model.compute(audio, image, batch.labels).total.backward()
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - begin)

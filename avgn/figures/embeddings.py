@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from avgn.engine import describe
 from avgn.evaluation.inference import batches, check_classes
 from avgn.figures.page import STYLE, check_output, class_color, class_name, import_matplotlib, new_page, save
-from avgn.model import AVGN
+from avgn.model import AVGN, TwoHalves
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest
 
@@ -48,7 +48,7 @@ class Embeddings:
 
 @torch.inference_mode()
 def collect_embeddings(
-    model: AVGN,
+    model: TwoHalves,
     manifest: Manifest,
     *,
     seed: int = 0,
@@ -59,7 +59,7 @@ def collect_embeddings(
 
     Raises InputError for a model without classes, other classes than the model's, or too few sources.
     """
-    if not model.has_presence:
+    if not isinstance(model, AVGN) or not model.has_presence:
         raise InputError(f"model {model.config.name} has no class-aware embeddings: give one with class tokens")
     info = describe(model)
     check_classes(info, manifest)

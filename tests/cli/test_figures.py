@@ -109,9 +109,11 @@ def test_embeddings_are_those_of_the_sources(manifest: Manifest) -> None:
     import torch
 
     from avgn.figures.embeddings import collect_embeddings
+    from avgn.model import AVGN
     from avgn.runtime.reading import read_clip
 
     model = load_model(CHECKPOINT)
+    assert isinstance(model, AVGN)
     found = collect_embeddings(model, manifest)
     pairs = [
         (item, manifest.classes.index(label))
