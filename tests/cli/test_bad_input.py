@@ -234,7 +234,7 @@ def test_ctrl_c_in_training_says_so_and_can_be_resumed(tmp_path: Path, stills: P
     command = [sys.executable, "-m", "avgn", *map(str, arguments), "--steps", "5000"]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     last = output / "checkpoints" / "last.ckpt"
-    for _ in range(600):
+    for _ in range(2400):
         if last.is_file() or process.poll() is not None:
             break
         time.sleep(0.1)
