@@ -19,7 +19,8 @@ import torch
 
 from avgn.config import preset
 from avgn.data import AudioVisualDataset, Batch, SeededBatches, build_loader
-from avgn.data.shards import ShardedDataset, build_shard_loader, read_shards, write_shards
+from avgn.data.shards import read_shards, write_shards
+from avgn.data.streaming import ShardedDataset, build_shard_loader
 from avgn.model import build_model
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import CLASSES, SceneConfig, synthesize

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 from avgn.config import Config
 from avgn.data import AudioVisualDataset, Batch, Key, SeededBatches, build_loader, class_balance, collate
-from avgn.data.shards import ShardedDataset, Shards, build_shard_loader
+from avgn.data.shards import Shards
+from avgn.data.streaming import ShardedDataset, build_shard_loader
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
 from avgn.training.config import TrainConfig

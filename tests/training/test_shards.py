@@ -17,7 +17,8 @@ import pytest
 from avgn.config import Config, preset
 from avgn.data import AudioVisualDataset, Key, Mixing
 from avgn.data.augment import NONE
-from avgn.data.shards import ShardedDataset, Shards, build_shard_loader, read_shards, write_shards
+from avgn.data.shards import Shards, read_shards, write_shards
+from avgn.data.streaming import ShardedDataset, build_shard_loader
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest, read_manifest
 from tests.squares import CLASSES, write_squares
