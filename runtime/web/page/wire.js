@@ -53,8 +53,13 @@ export class Wire {
     this.connect();
   }
 
+  // a socket that is closing takes nothing, and says so before its close event comes
+  get ready() {
+    return this.open && this.socket.readyState === WebSocket.OPEN;
+  }
+
   say(type) {
-    if (this.open) this.socket.send(JSON.stringify({ type }));
+    if (this.ready) this.socket.send(JSON.stringify({ type }));
   }
 
   get crowded() {
@@ -63,11 +68,11 @@ export class Wire {
 
   async sendFrame(jpeg, time) {
     const body = new Uint8Array(await jpeg.arrayBuffer());
-    if (this.open) this.socket.send(headed(FRAME, 0, time, body));
+    if (this.ready) this.socket.send(headed(FRAME, 0, time, body));
   }
 
   sendSound(samples, rate, time) {
-    if (!this.open) return;
+    if (!this.ready) return;
     const body = new DataView(new ArrayBuffer(2 * samples.length));
     for (let at = 0; at < samples.length; at += 1) {
       const level = Math.max(-1, Math.min(1, samples[at]));
