@@ -109,20 +109,28 @@ def load_visual_weights(encoder: VisualEncoder, source: str) -> str:
             )
             return "random"
     else:
-        path = Path(source)
-        if not path.is_file():
-            raise ValueError(f"visual weights {source} don't exist: give a ResNet-18 state dict, imagenet or random")
-        state = _read_state(path)
-    backbone = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    try:
-        encoder.backbone.load_state_dict(backbone)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise ValueError(f"visual weights {source} don't fit a ResNet-18 of this width: {reason}") from None
+        state = _read_state(Path(source), "visual")
+    _start(encoder.backbone, state, f"visual weights {source}")
     return source
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def load_audio_weights(encoder: AudioEncoder, source: str) -> None:
+    """Start the audio backbone from a state-dict file of a ResNet-18 of one channel. Raises ValueError for others."""
+    _start(encoder.backbone, _read_state(Path(source), "audio"), f"audio weights {source}")
+
+
+def _start(backbone: ResNet18, state: dict[str, Tensor], what: str) -> None:
+    try:
+        backbone.load_state_dict({name: value for name, value in state.items() if not name.startswith("fc.")})
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{what} don't fit a ResNet-18 of this width: {reason}") from None
+
+
+def _read_state(path: Path, kind: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        other = ", imagenet or random" if kind == "visual" else ""
+        raise ValueError(f"{kind} weights {path} don't exist: give a ResNet-18 state dict{other}")
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -131,7 +139,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"visual weights {path} can't be read ({error.__class__.__name__}): give a state dict"
+            f"{kind} weights {path} can't be read ({error.__class__.__name__}): give a state dict"
         ) from None
     if not isinstance(state, dict):
         raise ValueError(f"visual weights {path} hold a {type(state).__name__}: give a state dict")

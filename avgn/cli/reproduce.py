@@ -26,11 +26,20 @@ def reproduce(argv: Sequence[str]) -> None:
     parser.add_argument("--batch-size", type=int | None, default=None)
     parser.add_argument("--learning-rate", type=float | None, default=None)
     parser.add_argument("--visual-weights", type=str | None, default=None, help="imagenet, random or a state dict")
-    parser.add_argument("--scenes", type=int, default=8000, help="synthetic data: training scenes of each set")
-    parser.add_argument("--test-scenes", type=int, default=300, help="synthetic data: test scenes of each set")
-    parser.add_argument("--silent", type=int, default=0, help="synthetic data: silent objects in each picture")
+    parser.add_argument(
+        "--narrow",
+        type=bool | None,
+        default=None,
+        help="narrow models from scratch, for machines without a GPU (default: for synthetic data)",
+    )
+    parser.add_argument("--scenes", type=int | None, default=None, help="synthetic data: training scenes of each set")
+    parser.add_argument("--test-scenes", type=int | None, default=None, help="synthetic data: test scenes of each set")
+    parser.add_argument(
+        "--silent", type=int | None, default=None, help="synthetic data: silent objects in each picture"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that import or render")
+    parser.add_argument("--parallel", type=int, default=1, help="rows that are trained at a time")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples of the 95 %% intervals, 0: none")
     parser.add_argument("--json", type=str | None, default=None, help="write the outcome to this file")
     args = parser.parse_args(argv)
@@ -57,9 +66,15 @@ def reproduce(argv: Sequence[str]) -> None:
             rows=tuple(split_names(args.rows or "")),
             preset=args.preset,
             training=training,
-            sizes=Sizes(train=args.scenes, test=args.test_scenes, silent=args.silent),
+            narrow=args.narrow,
+            sizes=Sizes(
+                train=recipe.narrow.scenes if args.scenes is None else args.scenes,
+                test=recipe.narrow.test_scenes if args.test_scenes is None else args.test_scenes,
+                silent=recipe.narrow.silent if args.silent is None else args.silent,
+            ),
             seed=args.seed,
             jobs=max(1, args.jobs),
+            parallel=args.parallel,
             bootstrap=args.bootstrap,
         ),
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import avgn
+from avgn.reproduce.pretrain import PretrainSpec
 from avgn.runtime.errors import InputError
 
 FOLDER = Path(avgn.__file__).parent / "recipes"
@@ -42,11 +43,34 @@ class SetSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RowSpec:
-    """One row that is trained: what differs in the model's configuration, and the published row it stands beside."""
+    """One row that is trained: what differs in the model's configuration (`system` names another paper's) and in
+    training, and the published row it stands beside.
+    """
 
     name: str
     published: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NarrowSpec:
+    """Narrow models from scratch, for machines without a GPU: what takes the place of the recipe's settings.
+
+    `seeds` says how many runs a row is the mean of, where that isn't one; `sets` are those that are run unless others
+    are asked for; `scenes`, `test_scenes` and `silent` (objects that are seen, not heard) are those of synthetic data.
+    `pretrain` makes the weights that the visual encoder of every row starts from.
+    """
+
+    preset: str = "avgn-tiny"
+    model: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    seeds: dict[str, int] = field(default_factory=dict)
+    sets: tuple[str, ...] = ()
+    scenes: int = 8000
+    test_scenes: int = 300
+    silent: int = 0
+    pretrain: PretrainSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +86,7 @@ class Recipe:
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     holdout: float = 0.05
+    narrow: NarrowSpec = NarrowSpec()
 
 
 def recipe_names() -> list[str]:
@@ -96,10 +121,24 @@ def read_recipe(name: str) -> Recipe:
         for part in _list(found, "sets", path)
     )
     rows = tuple(_fill(RowSpec, part, path) for part in _list(found, "rows", path))
-    recipe = Recipe(**{**found, "sets": sets, "rows": rows}) if isinstance(found, dict) else found
+    narrow = _narrow(found.get("narrow", {}), [spec.name for spec in sets], [row.name for row in rows], path)
+    recipe = Recipe(**{**found, "sets": sets, "rows": rows, "narrow": narrow})
     if not 0 < recipe.holdout < 1:
         raise InputError(f"recipe {path}: holdout must lie in 0..1, got {recipe.holdout}: 0.05 is usual")
     return recipe
+
+
+def _narrow(values: Any, sets: list[str], rows: list[str], path: Path) -> NarrowSpec:
+    found: NarrowSpec = _fill(NarrowSpec, values, path)
+    for kind, names, known in (("set", found.sets, sets), ("row", found.seeds, rows)):
+        for name in names:
+            if name not in known:
+                raise InputError(f"recipe {path}: narrow names the {kind} {name!r}: use some of {', '.join(known)}")
+    for name, count in found.seeds.items():
+        if not isinstance(count, int) or count < 1:
+            raise InputError(f"recipe {path}: seeds of {name} must be at least 1, got {count!r}: give a whole number")
+    pretrain = None if found.pretrain is None else _fill(PretrainSpec, found.pretrain, path)
+    return replace(found, sets=tuple(found.sets), pretrain=pretrain)
 
 
 def _list(values: Any, key: str, path: Path) -> list[Any]:

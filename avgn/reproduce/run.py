@@ -1,113 +1,150 @@
-"""Runs a recipe: import, train, evaluate. What is done is kept, so that a run that was stopped goes on."""
+"""Runs a recipe: import, train and evaluate every row. What is done is kept, so that a stopped run goes on."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import platform
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from avgn.reproduce.compose import compose
 from avgn.reproduce.layouts import Sizes, write_layouts
+from avgn.reproduce.pretrain import pretrain
 from avgn.reproduce.published import published_rows
 from avgn.reproduce.recipe import DataSpec, Recipe, RowSpec, SetSpec
+from avgn.reproduce.rows import Run, rows_of, run_all, write_split
+from avgn.reproduce.settings import DRY_SIZES, SYNTHETIC, RunOptions, seeds, settings
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest, read_manifest, write_manifest
 
-if TYPE_CHECKING:
-    from avgn.config import Config
-    from avgn.training import TrainConfig
-
 log = logging.getLogger(__name__)
-
-SYNTHETIC = "synthetic"
-# a dry run shows that everything runs, in a minute
-DRY_MODEL: dict[str, Any] = {
-    "image_size": (64, 64),
-    "visual_stride": 16,
-    "width_visual": 4,
-    "width_audio": 4,
-    "dim": 16,
-    "heads": 4,
-    "depth": 1,
-    "window_seconds": 0.3,
-}
-DRY_TRAINING: dict[str, Any] = {"steps": 2, "batch_size": 4, "visual_weights": "random", "workers": 0, "cache": True}
-DRY_SIZES = Sizes(train=48, test=12, size=(96, 96), seconds=0.5)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """`data`: the folder that holds the recipe's data sets, or "synthetic"; `output`: new, or that of a run to go on
-    with. `sets` and `rows` choose by name. `model` and `training` override the recipe. `sizes` are those of synthetic
-    data. A dry run trains for two steps on made-up scenes in the layouts of the data sets.
-    """
-
-    output: Path
-    data: str = SYNTHETIC
-    dry_run: bool = False
-    sets: tuple[str, ...] = ()
-    rows: tuple[str, ...] = ()
-    preset: str | None = None
-    model: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
-    sizes: Sizes = Sizes(train=8000, test=300)
-    seed: int = 0
-    jobs: int = 1
-    bootstrap: int = 1000
 
 
 def reproduce(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
-    """Run a recipe; {"title", "table", "protocol", "data", "sets": [{"name", "metrics", "rows": [...], "published"}]}.
+    """Run a recipe; {"title", "table", "protocol", "data", "settings", "machine", "sets": [{"name", "items", "rows",
+    "published", "metrics"}]}.
 
-    Each row holds {"row", "classes", "values": {metric: percent}, "ci95", "floor", "ceiling"}. Raises InputError for
-    data or options that can't be used.
+    Each row holds {"row", "protocol", "classes", "values": {metric: percent}, "ci95", "std", "floor", "ceiling",
+    "seeds", "seconds"}. Raises InputError for data or options that can't be used.
     """
-    sets = _chosen(recipe.sets, options.sets, "set")
+    if options.parallel < 1:
+        raise InputError(f"parallel must be at least 1, got {options.parallel}: rows are trained so many at a time")
+    narrow = options.is_narrow
+    names = options.sets or (recipe.narrow.sets if narrow else ())
+    sets = _chosen(recipe.sets, names, "set")
     rows = _chosen(recipe.rows, options.rows, "row")
     for spec in sets:
         for row in rows:
-            _settings(recipe, spec, row, ("a", "b"), options)
-    data = _data_folder(sets, options)
+            settings(recipe, spec, row, ("a", "b"), options, options.seed)
+    data = _data_folder(recipe, sets, options)
     options.output.mkdir(parents=True, exist_ok=True)
     outcome: dict[str, Any] = {
         "title": recipe.title,
         "table": recipe.table,
         "protocol": recipe.protocol,
         "data": "dry run" if options.dry_run else SYNTHETIC if options.data == SYNTHETIC else "real",
+        "narrow": narrow,
         "seed": options.seed,
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "parallel": options.parallel},
         "sets": [],
     }
+    weights = _pretrained(recipe, sets[0], rows[0], data, options)
     for spec in sets:
         folder = options.output / _slug(spec.name)
         folder.mkdir(exist_ok=True)
-        whole = _manifest(spec.train, data, folder / "train.jsonl", options)
-        test = _manifest(spec.test, data, folder / "test.jsonl", options)
-        if whole.classes != test.classes:
-            raise InputError(
-                f"{spec.name}: {whole.path} and {test.path} have different classes: give the data set's own lists"
-            )
-        train, held = split_by_video(whole, recipe.holdout, options.seed)
+        runs, test, manifest = _runs(recipe, spec, rows, data, folder, weights, options)
+        done: dict[str, dict[int, dict[str, Any]]] = {row.name: {} for row in rows}
+        for run, scores in run_all(runs, options.parallel):
+            done[run.name][run.seed] = scores
+            log.info("%s: %s, seed %d done in %.0f s", spec.name, run.name, run.seed, scores["seconds"]["training"])
         found: list[dict[str, Any]] = []
         for row in rows:
-            checkpoint = _train(recipe, spec, row, train, held, folder / _slug(row.name), options)
-            found += _evaluate(recipe, spec, row, checkpoint, test, options)
+            ordered = dict(sorted(done[row.name].items()))
+            found += rows_of(row.name, row.published, ordered, spec.metrics)
         outcome["sets"].append(
             {
                 "name": spec.name,
                 "metrics": list(spec.metrics),
-                "items": len(test.items),
+                "train items": manifest,
+                "items": test,
+                "model": runs[0].config.to_dict(),
+                "training": _shared_training(runs[0]),
                 "rows": found,
                 "published": published_rows(recipe.table, spec.published or spec.name),
             }
         )
         write_whole(options.output / "outcome.json", json.dumps(outcome, indent=1) + "\n")
     return outcome
+
+
+def _runs(
+    recipe: Recipe,
+    spec: SetSpec,
+    rows: list[RowSpec],
+    data: Path,
+    folder: Path,
+    weights: Path | None,
+    options: RunOptions,
+) -> tuple[list[Run], int, int]:
+    """Every training of a set, with how many items it tests and how many it trains on."""
+    whole = _manifest(spec.train, data, folder / "train.jsonl", options)
+    test = _manifest(spec.test, data, folder / "test.jsonl", options)
+    if whole.classes != test.classes:
+        raise InputError(
+            f"{spec.name}: {whole.path} and {test.path} have different classes: give the data set's own lists"
+        )
+    train, held = split_by_video(whole, recipe.holdout, options.seed)
+    paths = {name: write_split(part, folder, name) for name, part in (("fit", train), ("held", held))}
+    runs = []
+    for row in rows:
+        for seed in seeds(recipe, row, options):
+            config, training = settings(recipe, spec, row, whole.classes, options, seed)
+            if weights is not None:
+                visual, audio = (str(weights / f"{part}.safetensors") for part in ("visual", "audio"))
+                training = replace(training, visual_weights=visual, audio_weights=audio)
+            runs.append(
+                Run(
+                    name=row.name,
+                    output=folder / (_slug(row.name) + (f"-seed{seed}" if seed != options.seed else "")),
+                    config=config,
+                    training=training,
+                    train=paths["fit"],
+                    held=paths["held"],
+                    test=test.path,
+                    protocols=tuple(dict.fromkeys((recipe.protocol, "frame-wise", "adaptive"))),
+                    bootstrap=options.bootstrap,
+                )
+            )
+    return runs, len(test.items), len(train.items)
+
+
+def _shared_training(run: Run) -> dict[str, Any]:
+    """The settings of training without what differs between runs or machines."""
+    facts = {name: value for name, value in vars(run.training).items() if name not in ("seed", "auxiliary")}
+    started = {name: str(facts[name]) for name in ("visual_weights", "audio_weights") if facts[name] is not None}
+    return facts | {name: Path(source).name for name, source in started.items()}
+
+
+def _pretrained(recipe: Recipe, spec: SetSpec, row: RowSpec, data: Path, options: RunOptions) -> Path | None:
+    """The folder of weights that every row's encoders start from, made once a run; None where they have their own."""
+    how = recipe.narrow.pretrain
+    if how is None or not options.is_narrow or "visual_weights" in options.training:
+        return None
+    folder = options.output / "pretrained"
+    if not (folder / "audio.safetensors").is_file():
+        folder.mkdir(exist_ok=True)
+        source = DataSpec(importer=how.importer, root=how.root, split=how.split)
+        manifest = _manifest(source, data, folder / "solos.jsonl", options)
+        config, _ = settings(recipe, spec, row, manifest.classes, options, options.seed)
+        pretrain(config, manifest, how, folder, options.seed)
+    return folder
 
 
 def split_by_video(manifest: Manifest, share: float, seed: int) -> tuple[Manifest, Manifest]:
@@ -131,16 +168,20 @@ def _chosen(specs: Any, names: tuple[str, ...], kind: str) -> list[Any]:
     return [known[name] for name in names] or list(specs)
 
 
-def _data_folder(sets: list[SetSpec], options: RunOptions) -> Path:
+def _data_folder(recipe: Recipe, sets: list[SetSpec], options: RunOptions) -> Path:
     roots = {part.root for spec in sets for part in (spec.train, spec.test)}
+    if options.is_narrow and recipe.narrow.pretrain is not None:
+        roots.add(recipe.narrow.pretrain.root)
     if options.dry_run or options.data == SYNTHETIC:
         folder = options.output / "data"
-        if not (folder / "complete").is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            write_layouts(
-                folder, roots, DRY_SIZES if options.dry_run else options.sizes, seed=options.seed, jobs=options.jobs
-            )
-            write_whole(folder / "complete", "")
+        narrow = recipe.narrow
+        sizes = options.sizes or Sizes(train=narrow.scenes, test=narrow.test_scenes, silent=narrow.silent)
+        for root in sorted(roots):
+            if not (folder / f"{root}.complete").is_file():
+                shutil.rmtree(folder / root, ignore_errors=True)
+                chosen = DRY_SIZES if options.dry_run else sizes
+                write_layouts(folder, {root}, chosen, seed=options.seed, jobs=options.jobs)
+                write_whole(folder / f"{root}.complete", "")
         return folder
     folder = Path(options.data)
     if not folder.is_dir():
@@ -179,79 +220,6 @@ def _manifest(spec: DataSpec, data: Path, path: Path, options: RunOptions) -> Ma
         write_manifest(composed, manifest.classes, manifest.items)
         manifest = read_manifest(composed)
     return manifest
-
-
-def _settings(
-    recipe: Recipe, spec: SetSpec, row: RowSpec, classes: tuple[str, ...], options: RunOptions
-) -> tuple[Config, TrainConfig]:
-    """What a row is trained with. Raises InputError for entries that a recipe or an option got wrong."""
-    from avgn.config import preset
-    from avgn.training import TrainConfig
-
-    model = recipe.model | row.model | options.model
-    settings = recipe.training | spec.training | options.training | {"seed": options.seed}
-    if options.dry_run:
-        model, settings = model | DRY_MODEL, settings | DRY_TRAINING
-    try:
-        return preset(options.preset or recipe.preset, classes=classes, **model), TrainConfig(**settings)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{recipe.table}, row {row.name}: {error}") from None
-
-
-def _train(
-    recipe: Recipe, spec: SetSpec, row: RowSpec, train: Manifest, held: Manifest, output: Path, options: RunOptions
-) -> Path:
-    from avgn.checkpoint import WEIGHTS
-    from avgn.training.fit import train as fit
-
-    if (output / WEIGHTS).is_file():
-        return output
-    config, training = _settings(recipe, spec, row, train.classes, options)
-    log.info("%s: training %s on %d items", spec.name, row.name, len(train.items))
-    return fit(
-        config, train, held, output, training, resume=(output / "checkpoints" / "last.ckpt").is_file(), progress=None
-    )
-
-
-def _evaluate(
-    recipe: Recipe, spec: SetSpec, row: RowSpec, checkpoint: Path, test: Manifest, options: RunOptions
-) -> list[dict[str, Any]]:
-    from avgn.checkpoint import load_model
-    from avgn.engine import TorchEngine
-    from avgn.evaluation import evaluate
-
-    kept = checkpoint / "scores.json"
-    if kept.is_file():
-        results = json.loads(kept.read_text(encoding="utf-8"))
-    else:
-        engine = TorchEngine(load_model(checkpoint))
-        modes = ("given", "predicted") if engine.info.has_presence else ("given",)
-        results = evaluate(
-            engine, test, [recipe.protocol, "adaptive"], modes, bootstrap=options.bootstrap, seed=options.seed
-        )
-        write_whole(kept, json.dumps(results) + "\n")
-    found = []
-    for result in results:
-        values = {bound: _pick(result.get(bound, {}), spec) for bound in ("metrics", "ci95", "floor", "ceiling")}
-        found.append(
-            {
-                "row": row.name,
-                "published": row.published,
-                "protocol": result["protocol"],
-                "classes": result["classes"],
-                "maps": result["maps"],
-                "items": result["items"],
-                "values": values["metrics"],
-                "ci95": values["ci95"],
-                "floor": values["floor"],
-                "ceiling": values["ceiling"],
-            }
-        )
-    return found
-
-
-def _pick(values: dict[str, Any], spec: SetSpec) -> dict[str, Any]:
-    return {shown: values.get(ours) for shown, ours in spec.metrics.items()}
 
 
 def _slug(name: str) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 from avgn.reproduce.published import SOURCE
 
+PER_CLASS = "per class"
+
 
 def format_outcome(outcome: dict[str, Any]) -> str:
     """One table a data set; each row says whose it is, under which protocol, and how classes were chosen."""
@@ -29,8 +31,10 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
     rows: list[list[str]] = []
     limits: dict[str, dict[str, Any]] = {}
     for row in found["rows"]:
-        how = f"{row['protocol']}, {row['classes']}" + (", shared-map" if row["maps"] == "shared-map" else "")
-        rows.append([f"ours: {row['row']}", how, *_cells(row["values"], row["ci95"])])
+        how = f"{row['protocol']}, {row['classes']}" + (f", {row['maps']}" if row["maps"] != PER_CLASS else "")
+        count = len(row.get("seeds", {}))
+        name = f"ours: {row['row']}" + (f" ({count} seeds)" if count > 1 else "")
+        rows.append([name, how, *_cells(row["values"], row["ci95"], row.get("std"))])
         limits.setdefault(row["protocol"], row)
     for protocol, row in limits.items():
         rows += [[bound, protocol, *_cells(row[bound])] for bound in ("floor", "ceiling")]
@@ -39,13 +43,19 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _cells(values: dict[str, Any], intervals: dict[str, Any] | None = None) -> list[str]:
+def _cells(
+    values: dict[str, Any], intervals: dict[str, Any] | None = None, deviations: dict[str, Any] | None = None
+) -> list[str]:
+    """Value, deviation between seeds and 95 % interval of each metric."""
     cells = []
     for metric, value in values.items():
-        interval = (intervals or {}).get(metric)
-        cells.append(
-            _cell(value) + (f" [{interval[0]:.1f} {interval[1]:.1f}]" if interval and value is not None else "")
-        )
+        interval, deviation = (intervals or {}).get(metric), (deviations or {}).get(metric)
+        text = _cell(value)
+        if deviation is not None:
+            text += f" +-{deviation:.1f}"
+        if interval and value is not None:
+            text += f" [{interval[0]:.1f} {interval[1]:.1f}]"
+        cells.append(text)
     return cells
 
 

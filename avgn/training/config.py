@@ -31,7 +31,8 @@ class TrainConfig:
     `avgn.data.augment.Augmentation`. `frequency_mask` and `time_mask` are the widest bands (rows, columns) that
     SpecAugment hides of a spectrogram. `balance` draws scenes so that classes come equally often. `audio_cache` is a
     folder for decoded sounds. `checkpoint_activations` computes activations again in the backward pass instead of
-    keeping them.
+    keeping them. `visual_weights` ("imagenet", "random" or a file) and `audio_weights` (a file) are what the encoders'
+    ResNets start from.
     """
 
     epochs: int = 100
@@ -70,6 +71,7 @@ class TrainConfig:
     validate_epochs: int = 1
     keep: Keep = "best"
     visual_weights: str = "imagenet"
+    audio_weights: str | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (("schedule", Schedule), ("precision", Precision), ("keep", Keep)):

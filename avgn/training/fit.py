@@ -23,7 +23,7 @@ from avgn.checkpoint import save_model
 from avgn.config import Config
 from avgn.data import AudioVisualDataset, Batch, build_loader, collate, ordered_batches
 from avgn.data.shards import Shards
-from avgn.encoders import LEAST_CHANNELS_LAST, load_visual_weights
+from avgn.encoders import LEAST_CHANNELS_LAST, load_audio_weights, load_visual_weights
 from avgn.engine import TorchEngine
 from avgn.evaluation.calibration import calibrate
 from avgn.model import build_model
@@ -119,6 +119,8 @@ def train(
     if not resume:
         try:
             used = load_visual_weights(model.visual_encoder, training.visual_weights)
+            if training.audio_weights is not None:
+                load_audio_weights(model.audio_encoder, training.audio_weights)
         except ValueError as error:
             raise InputError(str(error)) from None
         log.info("visual encoder starts from %s", used)

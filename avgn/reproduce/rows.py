@@ -1,0 +1,175 @@
+"""The runs that rows are made of: each is trained and scored by itself, in this process or in others beside it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avgn.runtime.files import write_whole
+from avgn.runtime.manifest import Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from avgn.config import Config
+    from avgn.training import TrainConfig
+
+log = logging.getLogger(__name__)
+
+SCORES = "scores.json"
+BOUNDS = ("metrics", "ci95", "floor", "ceiling")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training and its scores, kept in the folder `output`; train, held and test are paths of manifests."""
+
+    name: str
+    output: Path
+    config: Config
+    training: TrainConfig
+    train: Path
+    held: Path
+    test: Path
+    protocols: tuple[str, ...]
+    bootstrap: int
+
+    @property
+    def seed(self) -> int:
+        """The seed of weights, batches and bootstrap samples."""
+        return self.training.seed
+
+
+def run_all(runs: list[Run], parallel: int) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Every run with its scores {"seconds", "results"}, in the order in which they end; `parallel` at a time."""
+    if parallel == 1:
+        for run in runs:
+            yield run, run_one(run)
+        return
+    # PyTorch's threads don't survive a fork
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, (os.cpu_count() or 1) // parallel)
+    pool = ProcessPoolExecutor(parallel, mp_context=context, initializer=_begin, initargs=(threads,))
+    try:
+        pending = {pool.submit(run_one, run): run for run in runs}
+        for done in as_completed(pending):
+            yield pending[done], done.result()
+    except BaseException:
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+
+def run_one(run: Run) -> dict[str, Any]:
+    """Train and score what isn't yet."""
+    from avgn.checkpoint import WEIGHTS, load_model
+    from avgn.engine import TorchEngine
+    from avgn.evaluation import evaluate
+    from avgn.training.fit import train
+
+    kept = run.output / SCORES
+    if kept.is_file():
+        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        return found
+    begin = time.perf_counter()
+    if not (run.output / WEIGHTS).is_file():
+        log.info("training %s, seed %d", run.name, run.seed)
+        resume = (run.output / "checkpoints" / "last.ckpt").is_file()
+        train(
+            run.config,
+            read_manifest(run.train),
+            read_manifest(run.held),
+            run.output,
+            run.training,
+            resume=resume,
+            progress=False if run.bootstrap == 0 else None,
+        )
+    trained = time.perf_counter()
+    engine = TorchEngine(load_model(run.output))
+    modes = ("given", "predicted") if engine.info.has_presence else ("given",)
+    results = evaluate(
+        engine, read_manifest(run.test), run.protocols, modes, bootstrap=run.bootstrap, seed=run.seed, workers=1
+    )
+    found = {"seconds": {"training": trained - begin, "scoring": time.perf_counter() - trained}, "results": results}
+    write_whole(kept, json.dumps(found) + "\n")
+    return found
+
+
+def rows_of(
+    name: str, published: str | None, runs: dict[int, dict[str, Any]], metrics: dict[str, str]
+) -> list[dict[str, Any]]:
+    """The rows of one system, one a protocol and way to choose classes: the mean over its runs {seed: scores}.
+
+    metrics: {shown: ours}. "ci95" is the mean of the runs' intervals, "std" the deviation between seeds (None for one).
+    """
+    first = next(iter(runs.values()))["results"]
+    found = []
+    for place, result in enumerate(first):
+        per_seed = {
+            seed: {bound: _pick(run["results"][place].get(bound, {}), metrics) for bound in BOUNDS}
+            for seed, run in runs.items()
+        }
+        values = {shown: _mean([own["metrics"][shown] for own in per_seed.values()]) for shown in metrics}
+        found.append(
+            {
+                "row": name,
+                "published": published,
+                "protocol": result["protocol"],
+                "classes": result["classes"],
+                "maps": result["maps"],
+                "items": result["items"],
+                "values": values,
+                "ci95": {shown: _interval([own["ci95"][shown] for own in per_seed.values()]) for shown in metrics},
+                "std": {shown: _deviation([own["metrics"][shown] for own in per_seed.values()]) for shown in metrics},
+                "floor": per_seed[min(per_seed)]["floor"],
+                "ceiling": per_seed[min(per_seed)]["ceiling"],
+                "seeds": {str(seed): own["metrics"] for seed, own in per_seed.items()},
+                "seconds": {str(seed): run["seconds"] for seed, run in runs.items()},
+            }
+        )
+    return found
+
+
+def _pick(values: dict[str, Any], metrics: dict[str, str]) -> dict[str, Any]:
+    return {shown: values.get(ours) for shown, ours in metrics.items()}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _deviation(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.std(known, ddof=1)) if len(known) > 1 else None
+
+
+def _interval(intervals: list[list[float] | None]) -> list[float] | None:
+    known = [interval for interval in intervals if interval is not None]
+    return [float(end) for end in np.mean(known, axis=0)] if known else None
+
+
+def write_split(manifest: Manifest, folder: Path, name: str) -> Path:
+    """The manifest as a file of the folder, for other processes."""
+    from avgn.runtime.manifest import write_manifest
+
+    path = folder / f"{name}.jsonl"
+    write_manifest(path, manifest.classes, manifest.items)
+    return path
