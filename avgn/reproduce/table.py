@@ -29,7 +29,7 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
     rows: list[list[str]] = []
     limits: dict[str, dict[str, Any]] = {}
     for row in found["rows"]:
-        how = f"{row['protocol']}, {row['classes']}" + (", shared-map" if row["maps"] == "shared-map" else "")
+        how = f"{row['protocol']}, {row['classes']}" + (f", {row['maps']}" if row["maps"] != "per class" else "")
         rows.append([f"ours: {row['row']}", how, *_cells(row["values"], row["ci95"])])
         limits.setdefault(row["protocol"], row)
     for protocol, row in limits.items():
