@@ -18,7 +18,7 @@ from avgn.encoders import AudioEncoder, ResNet18, VisualEncoder
 from avgn.frontend import Spectrogram
 from avgn.grouping import build_audio_grouping, build_visual_grouping
 from avgn.kernels import cosine_maps
-from avgn.runtime.bundle_schema import Thresholds
+from avgn.runtime.bundle_schema import Thresholds, source_names
 from avgn.transformer import build_transformer
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class TwoHalves(nn.Module, ABC):
         if self.has_presence:
             return self.config.classes
         count = self.config.num_maps
-        return ("sound",) if count == 1 else tuple(f"source {index}" for index in range(1, count + 1))
+        return ("sound",) if count == 1 else source_names(count)
 
     def encode_audio(self, waveform: Tensor) -> AudioSources:
         """waveform [B,T] float32 at the configured rate -> AudioSources."""

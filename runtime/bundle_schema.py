@@ -90,6 +90,11 @@ class BundleInfo:
         return round(self.audio_hop_seconds * self.sample_rate)
 
 
+def source_names(count: int) -> tuple[str, ...]:
+    """The `classes` of a bundle whose maps are of sources without a name, from two maps on."""
+    return tuple(f"source {index}" for index in range(1, count + 1))
+
+
 def to_json(info: BundleInfo) -> str:
     """The text of bundle.json."""
     try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from avgn.evaluation.inference import has_shared_map
+from avgn.evaluation.map_kinds import why_no_classes
 from avgn.evaluation.protocols import (
     ALL,
     DUET,
@@ -111,8 +111,8 @@ def _reason(
     if protocol.single and several:
         return f"it is for one source an image and {several} of {len(manifest.items)} items have several"
     if protocol.silence == "softmax":
-        if info is not None and has_shared_map(info):
-            return "it compares the maps of classes and this model gives one map for the whole mixture"
+        if info is not None and (reason := why_no_classes(info)):
+            return f"it compares the maps of classes and {reason}"
         shares = _dsol_shares(manifest)
         if dsol_share is None and (len(shares) != 1 or None in shares):
             sets = ", ".join(sorted({repr(item.dataset) for item in manifest.items})) or "none"
@@ -126,8 +126,8 @@ def _reason(
 def _video_reason(manifest: Manifest, info: BundleInfo | None) -> str:
     if info is None:
         return "it needs a model"
-    if has_shared_map(info):
-        return "it needs classes and this model gives one map for the whole mixture"
+    if reason := why_no_classes(info):
+        return f"it needs classes and {reason}"
     return "" if any(item.video_file is not None for item in manifest.items) else "no item has a video_file"
 
 

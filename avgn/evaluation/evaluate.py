@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from avgn.evaluation.canvas import CANVAS
 from avgn.evaluation.choice import Choice, choose_protocols
 from avgn.evaluation.images import Images
-from avgn.evaluation.inference import CANVAS_INPUT, Predictions, Prior, Progress, has_shared_map, predict
+from avgn.evaluation.inference import CANVAS_INPUT, Predictions, Prior, Progress, predict
+from avgn.evaluation.map_kinds import why_no_classes
 from avgn.evaluation.protocols import CLASS_MODES, Protocol
 from avgn.evaluation.results import Results
 from avgn.evaluation.said import Said
@@ -118,14 +119,14 @@ def score_predictions(
 ) -> list[Result]:
     """The results of `evaluate` for what a model said already."""
     said = Said(engine, predictions, thresholds, needs_predicted="predicted" in classes)
-    images = Images(predictions.items, engine.info.classes, protocols, classes, said=said, skip_bad=skip_bad)
+    images = Images(predictions.items, said.classes, protocols, classes, said=said, skip_bad=skip_bad)
     kept, found, skipped = images.score(workers, progress)
     skipped.update(predictions.skipped)
     items = [predictions.items[n] for n in kept]
-    table = Results(items, engine.info.classes, found, said=said, kept=kept, skipped=skipped)
+    table = Results(items, said.classes, found, said=said, kept=kept, skipped=skipped)
     results = []
     for protocol in protocols:
-        notes = [*predictions.notes, *_notes(protocol, predictions.priors is not None)]
+        notes = [*predictions.notes, *said.notes, *_notes(protocol, predictions.priors is not None)]
         for mode in classes:
             if mode in protocol.modes:
                 results.append(table.result(protocol, mode, bootstrap, seed) | {"notes": notes})
@@ -212,5 +213,5 @@ def _check_modes(engine: Engine, classes: Sequence[str]) -> None:
     for mode in classes:
         if mode not in CLASS_MODES:
             raise InputError(f"classes {mode!r} is not known: choose from {', '.join(CLASS_MODES)}")
-    if "predicted" in classes and has_shared_map(engine.info):
-        raise InputError("this model gives one map for the whole mixture and predicts no classes: use classes given")
+    if "predicted" in classes and (reason := why_no_classes(engine.info)):
+        raise InputError(f"{reason} and predicts no classes: use classes given")

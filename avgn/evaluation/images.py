@@ -112,9 +112,8 @@ class Images:
 
     def _score_image(self, n: int) -> ImageResult | None:
         item = self.items[n]
-        names = self._classes if self.said is None else self.said.names(item)
         try:
-            truth = read_truth(item, names, self._views)
+            truth = read_truth(item, self._classes, self._views)
         except InputError as error:
             if not self._skip_bad:
                 raise InputError(f"item {item.id!r}: {error}") from None
@@ -159,7 +158,13 @@ class Images:
         }
         scorable = any(targets.labels for targets in truth.targets.values())
         needed = sorted({k for ks in chosen.values() for k in ks}) if scorable else []
-        scorer = ImageScorer(truth, {k: said.map_of(n, k) for k in needed}, pieces=said.pieces(n), prior=said.prior(n))
+        scorer = ImageScorer(
+            truth,
+            {k: said.map_of(n, k) for k in needed},
+            matched=said.kind == "matched",
+            pieces=said.pieces(n),
+            prior=said.prior(n),
+        )
         quiet: dict[object, float] = {}
         for protocol in self.protocols:
             limits = result.limits[protocol.name]
@@ -169,7 +174,7 @@ class Images:
                     result.scores[protocol.name, mode] = (
                         None if limits is None else scorer.scores(protocol, classes, limits[1].iou)
                     )
-            if protocol.silence is not None and not said.shared and "given" in self.modes:
+            if protocol.silence is not None and said.named and "given" in self.modes:
                 key = (protocol.upsample, protocol.silence, protocol.normalise)
                 if key not in quiet:
                     quiet[key] = self._quiet(n, truth, said, protocol)
@@ -190,17 +195,18 @@ class Images:
     def _detections(
         self, n: int, truth: Truth, said: Said, protocol: Protocol, result: ImageResult
     ) -> tuple[Array, Array] | None:
-        """The maps of the sources; on a negative the hottest map of the classes that it lists, of all if it lists none.
+        """The maps of the sources; on a negative the hottest map of the classes that it lists, of all if it lists none
+        or maps have no names.
 
         An image whose sources have no mask is not ranked: what is right there is not known.
         """
         scores = result.scores.get((protocol.name, "given"))
         if scores is not None:
-            maps = np.stack([said.map_of(n, k) for k in truth.targets[protocol.view].labels])
+            maps = np.stack([said.map_of(n, k) for k in scores.maps])
             return map_confidence(protocol, maps, pieces=said.pieces(n)), scores.iou
         if truth.present:
             return None
-        listed = sorted(truth.sounding | truth.visible)
+        listed = said.chosen(n, sorted(truth.sounding | truth.visible), "given")
         maps = np.stack([said.map_of(n, k) for k in listed]) if listed else said.maps(n)
         hottest = map_confidence(protocol, maps, pieces=said.pieces(n)).max()
         return np.array([hottest]), np.zeros(1)

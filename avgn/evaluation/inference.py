@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from avgn.evaluation.map_kinds import why_no_classes
 from avgn.reading import read_clip, read_frame
 from avgn.runtime.bundle import BundleInfo
 from avgn.runtime.engines.base import Engine
@@ -59,9 +60,12 @@ class Batch:
 
 
 def check_classes(info: BundleInfo, manifest: Manifest) -> None:
-    """Raise InputError that names the difference unless model and manifest have the same class list."""
+    """Raise InputError that names the difference unless model and manifest have the same class list.
+
+    A model whose maps say nothing about classes goes with any.
+    """
     model, data = list(info.classes), list(manifest.classes)
-    if model == data or has_shared_map(info):
+    if model == data or why_no_classes(info):
         return
     unknown, absent = sorted(set(data) - set(model)), sorted(set(model) - set(data))
     if not unknown and not absent:
@@ -73,11 +77,6 @@ def check_classes(info: BundleInfo, manifest: Manifest) -> None:
             if names
         )
     raise InputError(f"the classes of {manifest.path} are not the model's: {detail}: use data made for this model")
-
-
-def has_shared_map(info: BundleInfo) -> bool:
-    """Whether the model gives one map for the whole mixture."""
-    return not info.has_presence and len(info.classes) == 1
 
 
 def predict(

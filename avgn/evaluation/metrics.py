@@ -113,19 +113,28 @@ class Ranking:
         return float(gained @ (hits / self._above) / hits[-1])
 
 
-def permutation_invariant_ap(ap: Array) -> float:
-    """PIAP of one image: the best one-to-one assignment of maps to sources, divided by the number of sources.
-
-    ap: [M, S] AP of each map against each source. With fewer maps than sources the rest score 0, with more
-    the best S count.
+def best_assignment(ap: Array) -> Array:
+    """The one-to-one assignment of maps to sources with the largest sum of AP [M, S]: the map of each source [S],
+    -1 for those that are left without one. The same values always give the same assignment.
     """
     from scipy.optimize import linear_sum_assignment
 
+    rows, columns = linear_sum_assignment(ap, maximize=True)
+    owners = np.full(ap.shape[1], -1)
+    owners[columns] = rows
+    return owners
+
+
+def permutation_invariant_ap(ap: Array) -> float:
+    """PIAP of one image: the AP [M, S] of the best assignment of maps to sources, divided by the number of sources.
+
+    With fewer maps than sources the rest score 0, with more the best S count.
+    """
     ap = np.asarray(ap, dtype=np.float64)
     if ap.shape[1] == 0:
         raise ValueError("PIAP needs at least one source: leave images without sources out")
-    rows, columns = linear_sum_assignment(ap, maximize=True)
-    return float(ap[rows, columns].sum() / ap.shape[1])
+    owners = best_assignment(ap)
+    return float(sum(ap[row, source] for source, row in enumerate(owners) if row >= 0) / len(owners))
 
 
 def min_max(maps: Array) -> tuple[Array, Array]:

@@ -49,8 +49,8 @@ def _title(result: Result) -> str:
     title = f"protocol {result['protocol']}, classes {result['classes']}: {result['items']} items"
     if "images" in result:
         title += f" of {result['images']} images"
-    if result.get("maps") == "shared-map":
-        title += ", shared-map"
+    if result.get("maps") in ("shared-map", "matched"):
+        title += f", {result['maps']}"
     return title
 
 

@@ -30,6 +30,7 @@ from avgn.evaluation.tables import (
     per_class,
     source_f1_ratios,
     source_ratios,
+    surplus_ratios,
 )
 from avgn.evaluation.truth import Targets
 from avgn.runtime.manifest import Item
@@ -56,9 +57,8 @@ class Results:
         self._kept = list(kept)
         self._skipped = skipped
         self._videos = np.array([item.video for item in items])
-        labels = [k + 1 for image in images for t in image.truth.targets.values() for k in t.labels]
-        self._num_classes = max([len(classes), *labels])
-        self._classes = None if said is not None and said.shared else classes
+        self._num_classes = len(classes)
+        self._classes = classes
 
     def result(self, protocol: Protocol, mode: str, bootstrap: int, seed: int) -> Result:
         """The scores of the model with all that stands beside them."""
@@ -67,11 +67,14 @@ class Results:
         scores = [image.scores[protocol.name, mode] for image in self._images]
         table = build_table(scores, targets, self._num_classes)
         limits = self._limits(protocol, targets)
-        ratios = map_ratios(table) | self._presence_ratios(self._said, table, targets, mode)
+        if self._said.kind == "matched":
+            ratios = map_ratios(table) | surplus_ratios(scores)
+        else:
+            ratios = map_ratios(table) | self._presence_ratios(self._said, table, targets, mode)
         result: Result = {
             "protocol": protocol.name,
             "classes": mode,
-            "maps": "shared-map" if self._said.shared else "per class",
+            "maps": self._said.kind,
             "metrics": {},
             "ci95": {},
             **{name: self._bound(limits[name], protocol) for name in BOUNDS},
@@ -84,8 +87,7 @@ class Results:
         if protocol.ranked:
             self._rank(protocol, result, limits, bootstrap, seed)
         result["by_size"] = by_size(table, limits)
-        if self._classes is not None:
-            result["per_class"] = per_class(table, self._classes)
+        result["per_class"] = per_class(table, self._classes)
         result["per_video"] = per_video(ratios, self._videos)
         self._apart(result, table)
         result["counts"] = self._counts(scores)

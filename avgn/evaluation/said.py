@@ -12,19 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.evaluation.choice import map_limit, temperature
-from avgn.evaluation.inference import Predictions, has_shared_map
+from avgn.evaluation.inference import Predictions
+from avgn.evaluation.map_kinds import map_kind
 from avgn.runtime.bundle_schema import BundleInfo
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
-from avgn.runtime.manifest import Item
 
 Array = NDArray[Any]
 
+MATCHED_NOTE = (
+    "the model's maps have no names: in each image the truth says which map is whose (the assignment of PIAP), "
+    "which favours this model over those that must name their maps"
+)
+
 
 class Said:
-    """A model's predictions and decisions. A shared map is that of every class, and the classes are those of the item.
+    """A model's predictions and decisions.
 
-    heard, seen: [N, K] bool, all false where nothing was decided.
+    kind: whose the maps are (see `map_kind`). classes: the model's; where its maps say nothing about classes, those of
+    the items. heard, seen: [N, K] bool, all false where nothing was decided. notes: what a reader of the scores must
+    know.
     """
 
     def __init__(
@@ -36,27 +43,25 @@ class Said:
         needs_predicted: bool,
     ) -> None:
         self.info = engine.info
-        self.items = predictions.items
-        self.shared = has_shared_map(engine.info)
+        self.kind = map_kind(engine.info)
+        self.named = self.kind == "per class"
+        self.classes = engine.info.classes if self.named else _labels(predictions)
+        self.notes = (MATCHED_NOTE,) if self.kind == "matched" else ()
         self.softmax_scale = temperature(engine.info) * map_limit(engine.info)
         self._predictions = predictions
         shape = (len(predictions.items), len(engine.info.classes))
-        if not self.shared and (needs_predicted or engine.info.has_presence):
+        if self.named and (needs_predicted or engine.info.has_presence):
             self.heard, self.seen = decide(engine.info, predictions, thresholds)
         else:
             self.heard = self.seen = np.zeros(shape, dtype=bool)
-
-    def names(self, item: Item) -> Sequence[str]:
-        """The class list; for a shared map the labels of the item itself."""
-        return sorted({source.label for source in item.sources}) if self.shared else self.info.classes
 
     def maps(self, n: int) -> Array:
         """All maps of an item, [K, h, w]."""
         return self._predictions.maps[n]
 
     def map_of(self, n: int, k: int) -> Array:
-        """The map [h, w] of a class."""
-        return np.asarray(self._predictions.maps[n][0 if self.shared else k])
+        """The map [h, w] of a class; of maps without names the k-th."""
+        return np.asarray(self._predictions.maps[n][0 if self.kind == "shared-map" else k])
 
     def grid(self, n: int) -> tuple[int, int]:
         """(h, w)."""
@@ -72,10 +77,16 @@ class Said:
         return None if self._predictions.priors is None else self._predictions.priors[n]
 
     def chosen(self, n: int, labels: Sequence[int], mode: str) -> list[int]:
-        """The classes of item n whose maps are scored against sources of these labels."""
-        return (
-            sorted(set(labels)) if mode == "given" else [int(k) for k in np.flatnonzero(self.heard[n] & self.seen[n])]
-        )
+        """The classes of item n whose maps are scored against sources of these labels; of maps without names all."""
+        if self.kind == "matched":
+            return list(range(len(self.maps(n))))
+        if mode == "given":
+            return sorted(set(labels))
+        return [int(k) for k in np.flatnonzero(self.heard[n] & self.seen[n])]
+
+
+def _labels(predictions: Predictions) -> tuple[str, ...]:
+    return tuple(sorted({source.label for item in predictions.items for source in item.sources}))
 
 
 def decide(info: BundleInfo, predictions: Predictions, thresholds: tuple[Array, Array] | None) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ from avgn.evaluation.bounds import FixedMap, ceiling_scores
 from avgn.evaluation.canvas import lay_out, part_of
 from avgn.evaluation.metrics import (
     average_precision,
+    best_assignment,
     confidence,
     iou,
     min_max,
@@ -36,14 +37,16 @@ BLOCK = 4
 class ImageScores:
     """One image under one protocol and one way to choose classes.
 
-    ap, iou: [S], 0 where `found` [S] is false; piap: float; `surplus` maps beyond the number of sources; how many
-    scored maps were `flat`, and of how many the order of equal pixels decided the binarisation (`tied`).
+    ap, iou: [S], 0 where `found` [S] is false; piap: float; `maps`: the key of each source's map in the scorer, for
+    those found; `surplus` maps beyond the number of sources; how many scored maps were `flat`, and of how many the
+    order of equal pixels decided the binarisation (`tied`).
     """
 
     ap: Array
     iou: Array
     found: Array
     piap: float
+    maps: tuple[int, ...] = ()
     surplus: int = 0
     flat: int = 0
     tied: int = 0
@@ -53,11 +56,21 @@ class ImageScorer:
     """Scores one image's maps under several protocols; upsampling and AP are done once and shared.
 
     maps: {class: map [h, w]} of every class that may be asked for; pieces as in `lay_out`; prior: a map [h, w] of
-    where objects are, for the protocols that mix one in.
+    where objects are, for the protocols that mix one in. matched: the keys of `maps` are no classes, and a source's
+    map is the one that the assignment of PIAP gives it.
     """
 
-    def __init__(self, truth: Truth, maps: dict[int, Array], *, pieces: int = 1, prior: Array | None = None) -> None:
+    def __init__(
+        self,
+        truth: Truth,
+        maps: dict[int, Array],
+        *,
+        matched: bool = False,
+        pieces: int = 1,
+        prior: Array | None = None,
+    ) -> None:
         self.truth = truth
+        self._matched = matched
         self._row = {k: row for row, k in enumerate(maps)}
         self._grids = np.stack(list(maps.values())) if maps else np.zeros((0, 1, pieces), dtype=np.float32)
         self._pieces = pieces
@@ -67,23 +80,32 @@ class ImageScorer:
         self._overlap: dict[object, tuple[Array, Array, Array]] = {}
 
     def scores(self, protocol: Protocol, chosen: Sequence[int], chance: Array) -> ImageScores:
-        """Scores with the maps of the `chosen` classes only; chance [S]: the IoU that a flat map is given."""
+        """Scores with the maps of the `chosen` keys only; chance [S]: the IoU that a flat map is given."""
         targets = self.truth.targets[protocol.view]
         precision = self._precisions(protocol, targets)
-        overlap, tied, flat = self._overlaps(protocol, targets, chance)
-        found = np.array([k in chosen for k in targets.labels], dtype=bool)
-        own = np.array([precision[self._row[k], s] if k in self._row else 0 for s, k in enumerate(targets.labels)])
+        owners = self._owners(targets, precision)
+        overlap, tied, flat = self._overlaps(protocol, targets, owners, chance)
+        found = np.array([k in chosen for k in owners], dtype=bool)
+        own = np.array([0 if k is None else precision[self._row[k], s] for s, k in enumerate(owners)])
         # the pictures of a pair that show one class share its map
-        rows = [self._row[k] for k in chosen for _ in range(max(1, targets.labels.count(k)))]
+        rows = [self._row[k] for k in chosen for _ in range(max(1, owners.count(k)))]
         return ImageScores(
             ap=np.where(found, own, 0),
             iou=np.where(found, overlap, 0),
             found=found,
             piap=permutation_invariant_ap(precision[rows]),
+            maps=tuple(k for k in owners if k is not None and k in chosen),
             surplus=max(0, len(rows) - len(targets.labels)),
             flat=int((flat & found).sum()),
             tied=int((tied & found).sum()),
         )
+
+    def _owners(self, targets: Targets, precision: Array) -> list[int | None]:
+        """The key of each source's map, None where there is none."""
+        if self._matched:
+            keys = list(self._row)
+            return [keys[row] if row >= 0 else None for row in best_assignment(precision)]
+        return [k if k in self._row else None for k in targets.labels]
 
     def _maps(self, protocol: Protocol) -> tuple[object, Array]:
         """(what they are kept under, maps [M, H, n * W] before the normalisation)."""
@@ -109,16 +131,18 @@ class ImageScorer:
             self._precision[key] = precision
         return self._precision[key]
 
-    def _overlaps(self, protocol: Protocol, targets: Targets, chance: Array) -> tuple[Array, Array, Array]:
-        """(IoU, tied, flat), each [S], of each source's own class; 0 where its map was not given."""
+    def _overlaps(
+        self, protocol: Protocol, targets: Targets, owners: Sequence[int | None], chance: Array
+    ) -> tuple[Array, Array, Array]:
+        """(IoU, tied, flat), each [S], of each source's own map; 0 where it has none."""
         kept_under, maps = self._maps(protocol)
         key = (kept_under, self.truth.view(protocol.view), protocol.binarise)
         if key not in self._overlap:
             overlap = np.zeros(len(targets.labels))
             tied = np.zeros(len(targets.labels), dtype=bool)
             flat = np.zeros(len(targets.labels), dtype=bool)
-            for s, (k, mask, part) in enumerate(zip(targets.labels, targets.masks, targets.parts, strict=True)):
-                if k not in self._row:
+            for s, (k, mask, part) in enumerate(zip(owners, targets.masks, targets.parts, strict=True)):
+                if k is None:
                     continue
                 score = part_of(maps[self._row[k]], part)
                 flat[s] = score.max() == score.min()

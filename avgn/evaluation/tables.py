@@ -141,6 +141,13 @@ def source_f1_ratios(table: ScoreTable, num_said: Array) -> dict[str, Ratio]:
     return ratios
 
 
+def surplus_ratios(scores: Sequence[ImageScores | None]) -> dict[str, Ratio]:
+    """The maps that no source was left for, as a mean over the images with scorable sources."""
+    surplus = np.array([0 if score is None else score.surplus for score in scores], dtype=np.float64)
+    known = np.array([score is not None for score in scores], dtype=np.float64)
+    return {"surplus maps per image": Ratio(numerator=surplus, denominator=known, scale=1)}
+
+
 def class_f1_ratios(name: str, said: Array, truth: Array) -> dict[str, Ratio]:
     """Macro and micro F1 of a head's decisions said [N, K] against truth [N, K], both bool."""
     twice_hits = 2.0 * (said & truth)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.evaluation.inference import Progress, check_classes, has_shared_map
+from avgn.evaluation.inference import Progress, check_classes
+from avgn.evaluation.map_kinds import why_no_classes
 from avgn.evaluation.statistics import Ratio, bootstrap_intervals, ratio_value
 from avgn.evaluation.video_truth import VideoTruth
 from avgn.runtime.engines.base import Engine
@@ -68,8 +69,8 @@ def evaluate_video(
     other classes than the model's.
     """
     check_classes(engine.info, manifest)
-    if has_shared_map(engine.info):
-        raise InputError("this model gives one map for the whole mixture: protocol video needs classes")
+    if reason := why_no_classes(engine.info):
+        raise InputError(f"{reason}: protocol video needs classes")
     run = stream or _localizer(engine)
     classes = engine.info.classes
     skipped: Counter[str] = Counter()

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.evaluation.canvas import source_mask
-from avgn.evaluation.inference import check_classes, has_shared_map
+from avgn.evaluation.inference import check_classes
+from avgn.evaluation.map_kinds import MapKind, map_kind
+from avgn.evaluation.metrics import average_precision, best_assignment
 from avgn.figures.page import STYLE, check_output, class_color, class_name, import_matplotlib, new_page, save
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
@@ -69,8 +71,9 @@ def draw_qualitative(
 ) -> list[str]:
     """Draw the items with the ids `items`, or `count` drawn at random; returns the ids shown.
 
-    `engines`: the methods by their names, in order. Maps are those of the classes that truly sound and are seen. Raises
-    InputError for ids that are not listed or have nothing to show, other classes than the models' and unreadable files.
+    `engines`: the methods by their names, in order. Maps are those of the classes that truly sound and are seen; maps
+    without names are matched to their masks, and a source that is left without one has an empty map. Raises InputError
+    for ids that are not listed or have nothing to show, other classes than the models' and unreadable files.
     """
     path = check_output(output)
     import_matplotlib()
@@ -111,21 +114,20 @@ def _choose(manifest: Manifest, items: Sequence[str] | None, count: int, seed: i
 def _picture(item: Item, manifest: Manifest, engines: Mapping[str, Engine]) -> Picture:
     assert item.frame is not None
     size = _shown_size(item)
-    maps = {name: _maps(engine, item) for name, engine in engines.items()}
-    rows = []
-    for label in _sources(item):
-        index = manifest.classes.index(label)
-        rows.append(
-            Row(
-                label=label,
-                index=index,
-                mask=source_mask([s for s in item.sources if s.label == label and s.sounding and s.on_screen], size),
-                heat={
-                    name: _heat(found, 0 if has_shared_map(engines[name].info) else index, size)
-                    for name, found in maps.items()
-                },
-            )
-        )
+    labels = _sources(item)
+    indices = [manifest.classes.index(label) for label in labels]
+    masks = [
+        source_mask([s for s in item.sources if s.label == label and s.sounding and s.on_screen], size)
+        for label in labels
+    ]
+    heat = {
+        name: _heat(_maps(engine, item), map_kind(engine.info), indices, np.stack(masks))
+        for name, engine in engines.items()
+    }
+    rows = [
+        Row(label=label, index=index, mask=mask, heat={name: found[n] for name, found in heat.items()})
+        for n, (label, index, mask) in enumerate(zip(labels, indices, masks, strict=True))
+    ]
     return Picture(item=item, rgb=read_frame(item.frame, size), rows=tuple(rows))
 
 
@@ -147,8 +149,21 @@ def _maps(engine: Engine, item: Item) -> Array:
     return np.asarray(engine.run_image(read_frame(item.frame, info.image_size)[None], heard["sources"])["maps"][0])
 
 
-def _heat(maps: Array, index: int, size: tuple[int, int]) -> Array:
-    return np.asarray(min_max(upsample_map(maps[index], size)))
+def _heat(maps: Array, kind: MapKind, indices: Sequence[int], masks: Array) -> list[Array]:
+    """The map of each source [H, W] in 0..1, of maps [K, h, w]; indices: the sources' classes, masks [S, H, W]."""
+    height, width = masks.shape[1:]
+
+    def shown(k: int) -> Array:
+        return np.asarray(min_max(upsample_map(maps[k], (height, width))))
+
+    if kind == "per class":
+        return [shown(index) for index in indices]
+    if kind == "shared-map":
+        return [shown(0)] * len(indices)
+    heat = np.stack([shown(k) for k in range(len(maps))])
+    # an empty mask has no AP
+    owners = best_assignment(np.nan_to_num(average_precision(heat, masks)))
+    return [heat[k] if k >= 0 else np.zeros((height, width)) for k in owners]
 
 
 def _draw(pictures: list[Picture], names: list[str], path: Any) -> None:

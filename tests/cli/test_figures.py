@@ -15,6 +15,7 @@ import pytest
 from avgn.checkpoint import load_model, save_model
 from avgn.cli import main
 from avgn.config import preset
+from avgn.engine import TorchEngine
 from avgn.model import build_model
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import SceneConfig, synthesize
@@ -103,6 +104,23 @@ def test_heat_is_where_the_model_looks(manifest: Manifest) -> None:
         y, x = (np.array(np.unravel_index(heat.argmax(), heat.shape)) + 0.5) / heat.shape
         at, near = np.array(np.unravel_index(maps.argmax(), maps.shape)), np.array([y, x]) * maps.shape
         assert np.abs(near - at - 0.5).max() < 0.75
+
+
+def test_heat_of_maps_without_names_is_matched(manifest: Manifest) -> None:
+    from avgn.figures import qualitative
+
+    maps = np.zeros((2, 7, 7), np.float32)
+    maps[0, 5, 5] = maps[1, 1, 1] = 1
+    masks = np.zeros((3, 70, 70), dtype=bool)
+    masks[0, :30, :30] = masks[1, 40:, 40:] = masks[2, :10, 60:] = True
+    first, second, none = qualitative._heat(maps, "matched", [3, 5, 7], masks)
+    assert first[masks[0]].max() == second[masks[1]].max() == 1
+    assert first[masks[1]].max() == second[masks[0]].max() == none.max() == 0
+
+    engine = TorchEngine(build_model(preset("avgn-tiny", classes=manifest.classes, system="mix-and-localize")))
+    item = next(i for i in manifest.items if len({s.label for s in i.sources if s.sounding and s.on_screen}) == 2)
+    one, other = qualitative._picture(item, manifest, {"mix": engine}).rows
+    assert not np.array_equal(one.heat["mix"], other.heat["mix"])
 
 
 def test_embeddings_are_those_of_the_sources(manifest: Manifest) -> None:
