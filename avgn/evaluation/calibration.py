@@ -15,8 +15,10 @@ from avgn.runtime.manifest import Manifest
 def calibrate(engine: Engine, validation: Manifest, disjoint_from: Manifest | None = None) -> Thresholds:
     """The thresholds of p^a and p^v that maximise F1 per class on `validation`.
 
-    Raises InputError when an item of `validation` is in `disjoint_from` too.
+    Raises InputError when an item of `validation` is in `disjoint_from` too, and for a model without presence heads.
     """
+    if not engine.info.has_presence:
+        raise InputError("this model has no presence heads, so it has no thresholds to calibrate: leave them out")
     if disjoint_from is not None:
         shared = {item.id for item in validation.items} & {item.id for item in disjoint_from.items}
         if shared:

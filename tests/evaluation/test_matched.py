@@ -274,6 +274,8 @@ def test_mix_and_localize_is_evaluated_by_the_command(tmp_path: Path, capsys: py
     assert main(["evaluate", checkpoint, str(path)]) == 2
     assert "without a name and predicts no classes: use classes given" in capsys.readouterr().err
     written = tmp_path / "r.json"
+    assert main(["evaluate", checkpoint, str(path), "--classes", "given", "--thresholds", str(path)]) == 2
+    assert "no presence heads" in capsys.readouterr().err
     given = ["--classes", "given", "--bootstrap", "10"]
     assert main(["evaluate", checkpoint, str(path), *given, "--json", str(written)]) == 0
     assert "matched" in capsys.readouterr().out
