@@ -38,6 +38,7 @@ def reproduce(argv: Sequence[str]) -> None:
         "--silent", type=int | None, default=None, help="synthetic data: silent objects in each picture"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int | None, default=None, help="runs that each row is the mean of")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that import or render")
     parser.add_argument("--parallel", type=int, default=1, help="rows that are trained at a time")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples of the 95 %% intervals, 0: none")
@@ -73,6 +74,7 @@ def reproduce(argv: Sequence[str]) -> None:
                 silent=recipe.narrow.silent if args.silent is None else args.silent,
             ),
             seed=args.seed,
+            seeds=args.seeds,
             jobs=max(1, args.jobs),
             parallel=args.parallel,
             bootstrap=args.bootstrap,

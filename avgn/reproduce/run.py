@@ -34,8 +34,9 @@ def reproduce(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
     Each row holds {"row", "protocol", "classes", "values": {metric: percent}, "ci95", "std", "floor", "ceiling",
     "seeds", "seconds"}. Raises InputError for data or options that can't be used.
     """
-    if options.parallel < 1:
-        raise InputError(f"parallel must be at least 1, got {options.parallel}: rows are trained so many at a time")
+    for name, count in (("parallel", options.parallel), ("seeds", options.seeds)):
+        if count is not None and count < 1:
+            raise InputError(f"{name} must be at least 1, got {count}: give a larger number or leave it out")
     narrow = options.is_narrow
     names = options.sets or (recipe.narrow.sets if narrow else ())
     sets = _chosen(recipe.sets, names, "set")

@@ -36,7 +36,8 @@ class RunOptions:
     with. `sets` and `rows` choose by name. `model` and `training` override the recipe. `sizes` are those of synthetic
     data, None for the recipe's. A dry run trains for two steps on made-up scenes in the layouts of the data sets.
 
-    `narrow` takes the recipe's narrow models, as synthetic data does by default. `parallel` rows are trained at a
+    `narrow` takes the recipe's narrow models, as synthetic data does by default. `seeds` runs make each row, None for
+    as many as the recipe says. `parallel` rows are trained at a
     time, each on its share of the cores; results don't depend on it.
     """
 
@@ -51,6 +52,7 @@ class RunOptions:
     training: dict[str, Any] = field(default_factory=dict)
     sizes: Sizes | None = None
     seed: int = 0
+    seeds: int | None = None
     jobs: int = 1
     parallel: int = 1
     bootstrap: int = 1000
@@ -83,5 +85,5 @@ def settings(
 
 def seeds(recipe: Recipe, row: RowSpec, options: RunOptions) -> list[int]:
     """The seeds whose mean a row is."""
-    count = recipe.narrow.seeds.get(row.name, 1) if options.is_narrow else 1
+    count = options.seeds or (recipe.narrow.seeds.get(row.name, 1) if options.is_narrow else 1)
     return list(range(options.seed, options.seed + count))

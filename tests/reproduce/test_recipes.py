@@ -168,6 +168,8 @@ def test_recipes_of_ones_own_and_what_is_refused(tmp_path: Path) -> None:
     assert "no folder MUSIC" in refused("reproduce", "table1", *out, "--data", tmp_path)
     assert "set 'X' is not in this recipe" in refused("reproduce", "table1", *out, "--sets", "X")
     assert "row 'X' is not in this recipe" in refused("reproduce", "table1", *out, "--rows", "X")
+    assert "parallel must be at least 1, got 0" in refused("reproduce", "table1", *out, "--parallel", 0)
+    assert "seeds must be at least 1, got 0" in refused("reproduce", "table1", *out, "--seeds", 0)
     assert "batch_size must be at least 1" in refused("reproduce", "table1", *out, "--batch-size", 0)
     for text, message in (
         ("[]", "must be a mapping"),
