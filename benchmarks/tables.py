@@ -42,7 +42,7 @@ def speed() -> tuple[Row, list[Row]]:
     commands, training = read("startup")["commands"], read("training")
     localize = commands["avgn localize tiny"]
     helps = [values["wall s"]["p50"] for name, values in commands.items() if name.endswith(" --help")]
-    rows = [
+    rows: list[Row] = [
         (
             "`avgn localize tiny VIDEO`: process start to first result",
             _seconds(localize, "first result s"),

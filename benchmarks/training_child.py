@@ -75,7 +75,7 @@ class Turns(Throughput):
 
 def train(manifest: Manifest, output: Path, options: dict[str, Any]) -> None:
     """`avgn train` with its defaults, and these options."""
-    fit.Throughput = Turns  # type: ignore[misc]
+    fit.Throughput = Turns  # type: ignore[attr-defined, misc]
     settings = TrainConfig(batch_size=BATCH, steps=STEPS, visual_weights="random", **options)
     fit.train(preset("avgn-resnet18", classes=manifest.classes), manifest, None, output, settings, progress=False)
 

@@ -37,7 +37,7 @@ def small() -> Config:
 
 
 def test_the_halves_are_one_graph_with_the_same_gradients(caplog: pytest.LogCaptureFixture) -> None:
-    """All but what is generated from it, which takes minutes: front-end, encoders, transformers, grouping, extra heads."""
+    """All but the code made from it, which takes minutes: front-end, encoders, transformers, grouping, extra heads."""
     torch.manual_seed(0)
     config = small()
     module = AVGNModule(build_model(config).train(), TrainConfig(auxiliary=1.0), 1)
@@ -78,6 +78,11 @@ def test_a_missing_compiler_is_one_sentence(tmp_path: Path) -> None:
         "another one, or leave --compile out"
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_compile_and_checkpointing_are_refused_together() -> None:
+    with pytest.raises(ValueError, match="compile and checkpoint_activations can't be combined"):
+        TrainConfig(compile=True, checkpoint_activations=True)
 
 
 @pytest.mark.soak
