@@ -25,7 +25,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "avgn": {},
     "contiguous": {"channels_last": False},
     "bf16": {"precision": "bf16-mixed"},
-    "huge pages": {},
     # compiles for minutes before its first step
     "compile": {"compile": True},
 }
@@ -123,8 +122,6 @@ def _start(name: str, manifest: Path, folder: Path) -> subprocess.Popen[str]:
     output = folder / name
     # the plain loop's loss is the reference, which stores every similarity
     environment = {"AVGN_KERNELS": "reference" if name == "plain" else ""}
-    if name == "huge pages":
-        environment["THP_MEM_ALLOC_ENABLE"] = "1"
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.training_child", name, str(manifest), str(output)],
         stdin=subprocess.PIPE,
