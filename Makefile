@@ -35,7 +35,10 @@ bench: ## the numbers of the docs: accuracy and speed of the shipped bundle, cos
 	$(PYTHON) -m benchmarks.export --output benchmarks/results/export.json
 	$(PYTHON) -m benchmarks.streams --output benchmarks/results/streams.json
 	$(PYTHON) -m benchmarks.reaction --output benchmarks/results/reaction.json
+	$(PYTHON) -m benchmarks.training --output benchmarks/results/training.json
+	$(PYTHON) -m benchmarks.startup --output benchmarks/results/startup.json
 	$(PYTHON) -m benchmarks.card
+	$(PYTHON) -m benchmarks.tables
 
 tiny: ## train the shipped bundle again (about an hour on 2 cores)
 	$(PYTHON) -m benchmarks.tiny --output runs/tiny
