@@ -10,6 +10,8 @@ from avgn.figures.page import STYLE, check_output, import_matplotlib, new_page, 
 
 ROW_HEIGHT = 0.27
 LEAST_HEIGHT = 2.6
+# ten colours, then again with another shape
+MARKERS = "osD^"
 
 
 def plot_report(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -28,10 +30,11 @@ def plot_report(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None
         series.setdefault(_name(row, several), []).append(row)
     with matplotlib.rc_context(STYLE):
         colors = {name: f"C{at % 10}" for at, name in enumerate(series)}
+        markers = {name: MARKERS[at // 10 % len(MARKERS)] for at, name in enumerate(series)}
         page = new_page(8.2, max(LEAST_HEIGHT, 1.1 + ROW_HEIGHT * len(series)))
         left, right = page.subplots(1, 2, width_ratios=(1, 1.15))
         for name, line in series.items():
-            _draw_line(left, name, line, colors[name])
+            _draw_line(left, line, colors[name], markers[name])
         batches = sorted({row["batch"] for row in shown})
         left.set_xscale("log", base=2)
         left.set_xticks(batches, [str(batch) for batch in batches])
@@ -40,7 +43,7 @@ def plot_report(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None
         left.set_xlabel("batch")
         left.set_ylabel("items a second")
         if batches:
-            _draw_bars(right, {name: line for name, line in series.items()}, batches[0], colors)
+            _draw_bars(right, series, batches[0], colors)
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
         machine = report["machine"]
@@ -50,13 +53,13 @@ def plot_report(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None
         save(page, target)
 
 
-def _draw_line(axes: Any, name: str, line: list[Mapping[str, Any]], color: str) -> None:
+def _draw_line(axes: Any, line: list[Mapping[str, Any]], color: str, marker: str) -> None:
     line = sorted(line, key=lambda row: row["batch"])
     middle = [row["throughput"]["p50"] for row in line]
     below = [row["throughput"]["p50"] - row["throughput"]["p20"] for row in line]
     above = [row["throughput"]["p80"] - row["throughput"]["p50"] for row in line]
     batches = [row["batch"] for row in line]
-    axes.errorbar(batches, middle, (below, above), color=color, marker="o", ms=3, lw=1.2, capsize=2, label=name)
+    axes.errorbar(batches, middle, (below, above), color=color, marker=marker, ms=3, lw=1.2, capsize=2)
 
 
 def _draw_bars(axes: Any, series: Mapping[str, list[Mapping[str, Any]]], batch: int, colors: Mapping[str, str]) -> None:

@@ -131,8 +131,8 @@ def _notes(report: Report) -> list[str]:
         notes.append(f"accuracy not measured: {failure}")
     if (idle := _idle_share(report["rows"])) > BUSY:
         notes.append(
-            f"the machine was busy: rows of one thread waited {100 * idle:.0f} % of their time for a core, so trust CPU ms "
-            "and measure again when it is quiet"
+            f"the machine was busy: rows of one thread waited {100 * idle:.0f} % of their time for a core, so trust "
+            "CPU ms and measure again when it is quiet"
         )
     if any(row.get("gflops") for row in report["rows"]):
         notes.append(
