@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from avgn.benchmarking.plan import BenchmarkOptions, Row, System
+from avgn.benchmarking.peak import installed_libraries
+from avgn.benchmarking.plan import TORCH, BenchmarkOptions, Row, System
 from avgn.benchmarking.process import Job, one_sentence, run_job
 from avgn.runtime.errors import FailureError, InputError
 
@@ -28,15 +29,19 @@ class Measurements:
         self.rounds: dict[Row, list[dict[str, Any]]] = {row: [] for row in rows}
         self.failures: dict[Row, str] = {row: row.failure for row in rows if row.failure is not None}
         self.peaks: dict[int, list[dict[str, Any]]] = {}
+        self.peak_failures: dict[str, str] = {}
         self.accuracy: dict[System, dict[str, Any]] = {}
         self.operations: dict[str, dict[str, Any]] = {}
         self.stages: dict[Row, list[dict[str, Any]]] = {}
         self.stage_failures: dict[Row, str] = {}
         self._options = options
+        # torch takes seconds to load: it is asked where it is used
+        with_torch = any(row.backend in TORCH and row.failure is None for row in rows)
+        self._libraries = [name for name in installed_libraries() if with_torch or name != "torch"]
         self._progress = progress
         self._done = 0
         runnable = [row for row in rows if row.failure is None]
-        per_round = len(runnable) + len(self._thread_counts()) + len(self.pipelines())
+        per_round = len(runnable) + len(self._libraries) * len(self._thread_counts()) + len(self.pipelines())
         once = len({row.system for row in runnable}) + len({row.bundle for row in rows})
         self._total = options.rounds * per_round + once
 
@@ -46,7 +51,8 @@ class Measurements:
             video = self._render(Path(folder) / "scene.mp4")
             for at in range(self._options.rounds):
                 for threads in self._thread_counts():
-                    self._measure_peaks(threads)
+                    for library in self._libraries:
+                        self._measure_peak(library, threads)
                 for row in self.rows if at % 2 == 0 else reversed(self.rows):
                     if row not in self.failures:
                         self._measure_row(row)
@@ -71,10 +77,14 @@ class Measurements:
         else:
             self.rounds[row].append(found)
 
-    def _measure_peaks(self, threads: int) -> None:
-        torch = any(row.checkpoint is not None and row.failure is None for row in self.rows)
-        found = self._try({"kind": "peak", "threads": threads, "torch": torch})
-        self.peaks.setdefault(threads, []).extend(found.get("peaks", ()))
+    def _measure_peak(self, library: str, threads: int) -> None:
+        if library in self.peak_failures:
+            return
+        found = self._try({"kind": "peak", "library": library, "threads": threads})
+        if "failure" in found:
+            self.peak_failures[library] = found["failure"]
+        else:
+            self.peaks.setdefault(threads, []).extend(found["peaks"])
 
     def _measure_pipeline(self, row: Row, video: Path | None) -> None:
         found = self._try(row.job("stages", video=str(video)))

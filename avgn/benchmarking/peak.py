@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -18,25 +19,24 @@ LEAST = 3
 Call = Callable[[], object]
 
 
-def measure_peaks(threads: int, *, torch: bool = False, sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
-    """The best of every library and kind: {"kind", "by", "size", "gops"}, billions of operations a second.
+def measure_peaks(library: str, threads: int, *, sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
+    """The best of a library for every kind that it has: {"kind", "by", "size", "gops"}, 1e9 operations a second.
 
-    A multiplication and an addition are two operations. Libraries that are not installed are left out; torch takes
-    seconds to load and is asked on request.
+    A multiplication and an addition are two operations.
     """
-    makers: list[Callable[[int, int], Iterator[tuple[str, str, Call]]]] = [_numpy, _onnxruntime, _openvino]
-    makers += [_torch] if torch else []
-    best: dict[tuple[str, str], dict[str, Any]] = {}
-    for maker in makers:
-        for size in sizes:
-            try:
-                for kind, name, call in maker(size, threads):
-                    gops = 2 * size**3 / _fastest(call) / 1e9
-                    if gops > best.get((kind, name), {"gops": 0.0})["gops"]:
-                        best[kind, name] = {"kind": kind, "by": name, "size": size, "gops": gops}
-            except ImportError:
-                break
+    best: dict[str, dict[str, Any]] = {}
+    for size in sizes:
+        for kind, call in LIBRARIES[library](size, threads):
+            gops = 2 * size**3 / _fastest(call) / 1e9
+            if gops > best.get(kind, {"gops": 0.0})["gops"]:
+                best[kind] = {"kind": kind, "by": library, "size": size, "gops": gops}
     return list(best.values())
+
+
+def installed_libraries() -> list[str]:
+    """Those of LIBRARIES that can be asked here; the graphs of two of them are made by onnx."""
+    needed = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx")}
+    return [name for name in LIBRARIES if all(find_spec(module) for module in needed.get(name, (name,)))]
 
 
 def _fastest(call: Call) -> float:
@@ -49,35 +49,35 @@ def _fastest(call: Call) -> float:
     return min(times)
 
 
-def _numpy(size: int, threads: int) -> Iterator[tuple[str, str, Call]]:
+def _numpy(size: int, threads: int) -> Iterator[tuple[str, Call]]:
     # its threads come from the environment
     a, b = _matrices(size)
     out = np.empty_like(a)
-    yield "fp32", "numpy", lambda: np.matmul(a, b, out=out)
+    yield "fp32", lambda: np.matmul(a, b, out=out)
 
 
-def _torch(size: int, threads: int) -> Iterator[tuple[str, str, Call]]:
+def _torch(size: int, threads: int) -> Iterator[tuple[str, Call]]:
     import torch
 
     torch.set_num_threads(threads)
     a, b = (torch.from_numpy(x) for x in _matrices(size))
-    yield "fp32", "torch", lambda: torch.mm(a, b)
+    yield "fp32", lambda: torch.mm(a, b)
     c, d = ((100 * x).to(torch.int8) for x in (a, b))
     if hasattr(torch, "_int_mm"):
-        yield "int8", "torch", lambda: torch._int_mm(c, d)
+        yield "int8", lambda: torch._int_mm(c, d)
 
 
-def _onnxruntime(size: int, threads: int) -> Iterator[tuple[str, str, Call]]:
+def _onnxruntime(size: int, threads: int) -> Iterator[tuple[str, Call]]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     for kind, model, feed in (("fp32", _float_graph(size), _floats(size)), ("int8", _byte_graph(size), _bytes(size))):
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        yield kind, "onnxruntime", lambda session=session, feed=feed: session.run(None, {"a": feed})  # type: ignore[misc]
+        yield kind, lambda session=session, feed=feed: session.run(None, {"a": feed})  # type: ignore[misc]
 
 
-def _openvino(size: int, threads: int) -> Iterator[tuple[str, str, Call]]:
+def _openvino(size: int, threads: int) -> Iterator[tuple[str, Call]]:
     import openvino
 
     core = openvino.Core()
@@ -94,9 +94,16 @@ def _openvino(size: int, threads: int) -> Iterator[tuple[str, str, Call]]:
         feed = {"a": _floats(size)}
         yield (
             kind,
-            "openvino",
             lambda request=request, feed=feed: request.infer(feed, share_inputs=True, share_outputs=True),  # type: ignore[misc]
         )
+
+
+LIBRARIES: dict[str, Callable[[int, int], Iterator[tuple[str, Call]]]] = {
+    "numpy": _numpy,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "torch": _torch,
+}
 
 
 def _matrices(size: int) -> tuple[Any, Any]:

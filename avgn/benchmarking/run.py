@@ -66,6 +66,7 @@ def run_benchmark(
             "video_seconds": options.video_seconds,
         },
         "peaks": peaks,
+        "peak_failures": run.peak_failures,
         "bundles": [_describe(name, bundle, run.operations[name]) for name, bundle in loaded],
         **summarize_rows(run, sizes, peaks, options),
         "stages": summarize_stages(run),

@@ -124,6 +124,7 @@ def _notes(report: Report) -> list[str]:
     ]
     if report["baseline"] is not None:
         notes.append(f"speed: items/s beside {report['baseline']}, same batch and threads, same round")
+    notes += [f"matrix product by {name} not measured: {why}" for name, why in report["peak_failures"].items()]
     found = [row["accuracy"] for row in report["rows"] if row.get("accuracy")]
     for reference in dict.fromkeys(one["reference"] for one in found if "reference" in one):
         notes.append(f"cosine (mean) and largest difference of maps on rendered scenes: beside {reference}")

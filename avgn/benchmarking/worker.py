@@ -47,7 +47,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     if kind == "peak":
         from avgn.benchmarking.peak import measure_peaks
 
-        return {"peaks": measure_peaks(job["threads"], torch=job["torch"])}
+        return {"peaks": measure_peaks(job["library"], job["threads"])}
     if kind == "stages":
         from avgn.benchmarking.stages import measure_stages
 
