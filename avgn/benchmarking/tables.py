@@ -76,7 +76,7 @@ def _row(row: Mapping[str, Any], scored: bool) -> list[str]:
         *(f"{wall[half]['p50']:.2f}" for half in ("audio", "image")),
         f"{row['cpu_ms']['pair']['p50']:.2f}",
         f"{rate['p50']:.0f}",
-        f"{50 * (rate['p80'] - rate['p20']) / rate['p50']:.0f}",
+        f"{50 * (rate['p80'] - rate['p20']) / rate['p50']:.0f}" if row["rounds"] > 1 else "-",
     ]
     share = row["share_of_peak"]
     machine = [
