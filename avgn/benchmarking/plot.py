@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from avgn.figures.page import STYLE, check_output, import_matplotlib, new_page, save
@@ -39,7 +40,7 @@ def plot_report(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None
         left.set_xscale("log", base=2)
         left.set_xticks(batches, [str(batch) for batch in batches])
         left.minorticks_off()
-        left.set_ylim(bottom=0)
+        left.set_ylim(0, 1.08 * max((row["throughput"]["p80"] for row in shown), default=1.0))
         left.set_xlabel("batch")
         left.set_ylabel("items a second")
         if batches:
@@ -77,4 +78,4 @@ def _draw_bars(axes: Any, series: Mapping[str, list[Mapping[str, Any]]], batch: 
 
 def _name(row: Mapping[str, Any], several: bool) -> str:
     name = f"{row['backend']} {row['precision']}"
-    return f"{row['bundle']} {name}" if several else name
+    return f"{Path(row['bundle']).name} {name}" if several else name
