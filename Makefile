@@ -30,7 +30,7 @@ soak: ## long checks that `make test` leaves out
 
 bench: ## the numbers of the docs: accuracy and speed of the shipped bundle, cost of the kernels
 	$(PYTHON) -m benchmarks.quality --output benchmarks/results/quality.json
-	$(PYTHON) -m benchmarks.speed --output benchmarks/results/speed.json
+	$(PYTHON) -m avgn benchmark tiny --checkpoint benchmarks/checkpoints/tiny --json benchmarks/results/benchmark.json --plot docs/benchmark.png
 	$(PYTHON) -m benchmarks.kernels --output benchmarks/results/kernels.json --plot docs/kernels.png
 	$(PYTHON) -m benchmarks.export --output benchmarks/results/export.json
 	$(PYTHON) -m benchmarks.streams --output benchmarks/results/streams.json
@@ -48,3 +48,4 @@ gpu: ## the checks that need a GPU: kernels and engines against their references
 	$(PYTHON) -m avgn export benchmarks/checkpoints/tiny runs/gpu --overwrite --precision fp32,fp16 --format $(GPU_FORMATS)
 	AVGN_GPU_BUNDLE=runs/gpu $(PYTHON) -m pytest -q tests/runtime/test_engine_contract.py
 	$(PYTHON) -m benchmarks.kernels --output benchmarks/results/kernels-gpu.json
+	$(PYTHON) -m avgn benchmark runs/gpu --checkpoint benchmarks/checkpoints/tiny --backends torch,onnxruntime,onnxruntime-cuda,tensorrt,tensorrt-rtx --json benchmarks/results/benchmark-gpu.json

@@ -82,14 +82,17 @@ def _gates() -> str:
 
 
 def _speed() -> str:
-    record = read("speed")
+    record = read("benchmark")
+    single = [row for row in record["rows"] if (row["backend"], row["batch"]) == ("onnxruntime", 1)]
     rows = [
-        (f"{half} half, {threads}, ms (p50)", f"{times[f'{half} ms']['p50']:.2f}")
-        for threads, times in record["halves"].items()
+        (f"{half} half, {row['threads']} threads, ms (p50)", f"{row['wall_ms'][half]['p50']:.2f}")
+        for row in single
         for half in ("image", "audio")
     ]
-    rows.append(("640x360 file to overlay, frames/s", f"{record['file']['frames per second']:.0f}"))
-    return markdown((f"{record['machine']['cores']} cores, {record['machine']['processor']}", ""), rows)
+    file = next(one for one in record["stages"] if one["backend"] == "onnxruntime")
+    rows.append(("640x360 file to overlay, frames/s", f"{file['pipeline']['frames_per_second']['p50']:.0f}"))
+    machine = record["machine"]
+    return markdown((f"{machine['processor']}, {machine['usable_cores']} cores, ONNX Runtime", ""), rows)
 
 
 def _find(results: list[dict[str, Any]], protocol: str, classes: str) -> dict[str, Any]:

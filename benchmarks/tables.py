@@ -41,7 +41,6 @@ def speed() -> tuple[Row, list[Row]]:
     """Files and training."""
     training = read("training")
     rows: list[Row] = [
-        ("640x360 file to overlay, `tiny`", f"{read('speed')['file']['frames per second']:.0f} frames/s"),
     ]
     for threads, of in training["samples per second"].items():
         clock, cpu = (training["over plain"][threads + kind]["avgn"]["p50"] for kind in ("", ", cpu time"))
