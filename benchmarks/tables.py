@@ -1,8 +1,8 @@
-"""Writes the tables of README.md from benchmarks/results, between their markers.
+"""Writes the tables of README.md and docs/baselines.md from benchmarks/results, between their markers.
 
 python -m benchmarks.tables
 
-A table is a function of `TABLES` that makes its head and rows from JSON; it stands where README.md says
+A table is a function of `TABLES` that makes its head and rows from JSON; it stands where a page says
 `<!-- table: NAME -->`, up to `<!-- end -->`. A test compares them, so that no number drifts from its JSON.
 """
 
@@ -11,17 +11,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.comparison import Row, comparison
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
-Row = tuple[str, ...]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "baselines.md")
+COMPARISONS = ("table2-synthetic", "table2-realset", "table1-synthetic", "three-sources-synthetic")
 
 
 def main() -> None:
-    README.write_text(filled(README.read_text()))
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))
 
 
 def filled(text: str) -> str:
@@ -40,8 +44,7 @@ def filled(text: str) -> str:
 def speed() -> tuple[Row, list[Row]]:
     """Files and training."""
     training = read("training")
-    rows: list[Row] = [
-    ]
+    rows: list[Row] = []
     for threads, of in training["samples per second"].items():
         clock, cpu = (training["over plain"][threads + kind]["avgn"]["p50"] for kind in ("", ", cpu time"))
         what = f"`avgn train --preset {training['preset']}`, batch {training['batch']}, {_threads(threads)}"
@@ -65,8 +68,16 @@ def startup() -> tuple[Row, list[Row]]:
     return (f"{record['machine']['cores']} cores, no GPU", "median"), rows
 
 
-# a table for README: its name, and the function that makes head and rows
-TABLES: dict[str, Callable[[], tuple[Row, list[Row]]]] = {"speed": speed, "startup": startup}
+def _compared(name: str) -> tuple[Row, list[Row]]:
+    return comparison(read(name))
+
+
+# a table for a page: its name, and the function that makes head and rows
+TABLES: dict[str, Callable[[], tuple[Row, list[Row]]]] = {
+    "speed": speed,
+    "startup": startup,
+    **{name: partial(_compared, name) for name in COMPARISONS},
+}
 
 
 def read(name: str) -> Any:

@@ -1,16 +1,21 @@
-"""README's tables say what the JSON of the benchmarks says."""
+"""Tables of README and of the docs say what the JSON of the benchmarks says."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 
 from benchmarks import tables
 
 
-def test_the_tables_of_the_readme_are_those_of_the_json() -> None:
-    text = tables.README.read_text()
-    assert "<!-- table: speed -->" in text
-    assert tables.filled(text) == text
+def test_the_tables_of_the_pages_are_those_of_the_json() -> None:
+    named = set()
+    for page in tables.PAGES:
+        text = page.read_text()
+        named |= set(re.findall("<!-- table: (.*?) -->", text))
+        assert tables.filled(text) == text
+    assert {"speed", *tables.COMPARISONS} <= named
 
 
 def test_a_table_is_written_between_its_markers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
