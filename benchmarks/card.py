@@ -1,5 +1,7 @@
 """Writes the tables of docs/model-card-tiny.md from benchmarks/results, between its markers.
 
+The table of times stays as it is where `avgn benchmark` has not written benchmark.json.
+
 python -m benchmarks.card
 """
 
@@ -30,7 +32,7 @@ def main() -> None:
         ("videos", _videos),
         ("noise", _noise),
         ("gates", _gates),
-        ("speed", _speed),
+        *((("speed", _speed),) if (RESULTS / "benchmark.json").is_file() else ()),
     ):
         text = between(text, f"<!-- {name} -->\n", f"<!-- /{name} -->", table())
     CARD.write_text(text)

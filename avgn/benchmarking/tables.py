@@ -133,7 +133,7 @@ def _notes(report: Report) -> list[str]:
     if (idle := _idle_share(report["rows"])) > BUSY:
         notes.append(
             f"the machine was busy: rows of one thread waited {100 * idle:.0f} % of their time for a core, so trust "
-            "CPU ms and measure again when it is quiet"
+            "CPU ms, not the ratios, and measure again when it is quiet"
         )
     if any(row.get("gflops") for row in report["rows"]):
         notes.append(
