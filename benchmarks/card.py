@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.tables import ROOT, between, markdown, number, read
+from benchmarks.tables import RESULTS, ROOT, between, markdown, number, read
 
 CARD = ROOT / "docs" / "model-card-tiny.md"
 STILLS = (
