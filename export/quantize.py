@@ -47,10 +47,10 @@ def layers(graph: onnx.ModelProto) -> list[Layer]:
         if node.op_type not in LAYERS:
             continue
         weight = weights.get(node.input[1])
-        # the front-end's transform is the only convolution over one axis, or products whose weights come first
+        # the front-end's transform is the only convolution over one axis, or products that its tables begin
         if node.op_type == "Conv" and (weight is None or len(weight.dims) == 3):
             kind = "front-end"
-        elif weight is None and node.input[0] in weights:
+        elif node.input[0].startswith("frontend."):
             kind = "front-end"
         else:
             kind = "product" if weight is None else "layer"

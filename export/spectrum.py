@@ -17,14 +17,26 @@ from avgn.frontend import LOG_OFFSET, N_FFT, Spectrogram
 HALF, QUARTER = N_FFT // 2, N_FFT // 4
 
 
+class Table(nn.Module):
+    """table [k,n] times x [B,n,F], as two sums: a float32 accumulator loses less over short ones."""
+
+    first: Tensor
+    second: Tensor
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.half = table.shape[1] // 2
+        self.register_buffer("first", table[:, : self.half].clone(), persistent=False)
+        self.register_buffer("second", table[:, self.half :].clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.matmul(self.first, x[:, : self.half]) + torch.matmul(self.second, x[:, self.half :])
+
+
 class FoldedSpectrogram(nn.Module):
     """What `Spectrogram` of kind "paper" gives, to rounding: waveform [B,T] -> [B,1,257,F]."""
 
     window: Tensor
-    cos_even: Tensor
-    cos_odd: Tensor
-    sin_even: Tensor
-    sin_odd: Tensor
 
     def __init__(self, spectrogram: Spectrogram) -> None:
         super().__init__()
@@ -43,7 +55,7 @@ class FoldedSpectrogram(nn.Module):
             "sin_odd": np.sin(_angles(odd, np.append(inner, QUARTER))),
         }
         for name, table in tables.items():
-            self.register_buffer(name, torch.from_numpy(table).to(kind), persistent=False)
+            setattr(self, name, Table(torch.from_numpy(table).to(kind)))
 
     def forward(self, waveform: Tensor) -> Tensor:
         """waveform [B,T] -> [B,1,257,F]."""
@@ -54,10 +66,10 @@ class FoldedSpectrogram(nn.Module):
         even, odd = rising + falling, rising - falling
         # rows n = 1 .. q - 1 meet N / 2 - n; row q stands alone
         (low, centre, high), (low_odd, centre_odd, high_odd) = _around(even), _around(odd)
-        real_even = _product(self.cos_even, torch.cat([middle, low + high, centre], dim=1))
-        real_odd = _product(self.cos_odd, torch.cat([-middle, low - high], dim=1))
-        imaginary_even = _product(self.sin_even, low_odd - high_odd)
-        imaginary_odd = _product(self.sin_odd, torch.cat([low_odd + high_odd, centre_odd], dim=1))
+        real_even = self.cos_even(torch.cat([middle, low + high, centre], dim=1))
+        real_odd = self.cos_odd(torch.cat([-middle, low - high], dim=1))
+        imaginary_even = self.sin_even(low_odd - high_odd)
+        imaginary_odd = self.sin_odd(torch.cat([low_odd + high_odd, centre_odd], dim=1))
         of_even = real_even * real_even + imaginary_even * imaginary_even
         of_odd = real_odd * real_odd + imaginary_odd * imaginary_odd
         mixed = torch.stack([of_even[:, :QUARTER], of_odd], dim=2).flatten(1, 2)
@@ -83,9 +95,3 @@ def _angles(frequency: np.ndarray, time: np.ndarray) -> np.ndarray:
 def _around(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows 1 .. N / 2 - 1 as those before q, row q, and those after it in reverse."""
     return x[:, : QUARTER - 1], x[:, QUARTER - 1 : QUARTER], x[:, QUARTER:].flip(1)
-
-
-def _product(table: Tensor, x: Tensor) -> Tensor:
-    """table [k,n] times x [B,n,F], as two sums: a float32 accumulator loses less over short ones."""
-    half = table.shape[1] // 2
-    return torch.matmul(table[:, :half], x[:, :half]) + torch.matmul(table[:, half:], x[:, half:])
