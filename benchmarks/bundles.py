@@ -1,7 +1,7 @@
 """Bundles of random weights for timing: as an export makes them, without its searches and its checks.
 
-Times don't depend on the weights. Batch norms hold the statistics of rendered scenes, so that activations have the sizes
-that training gives them.
+Times don't depend on the weights. Batch norms hold the statistics of rendered scenes, so that activations have the
+sizes that training gives them.
 """
 
 from __future__ import annotations

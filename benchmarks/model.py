@@ -81,7 +81,10 @@ def measure(model: TwoHalves, bundle: Bundle, threads: int, seconds: float) -> d
     for side in SIDES:
         one, other = torch.randn(2, side, side)
         # the libraries' products differ: the better one is the peak
-        for library, call in (("torch", partial(torch.mm, one, other)), ("numpy", partial(np.matmul, *map(np.asarray, (one, other))))):
+        for library, call in (
+            ("torch", partial(torch.mm, one, other)),
+            ("numpy", partial(np.matmul, *map(np.asarray, (one, other)))),
+        ):
             products.append((f"product {side}, {library}", side))
             calls[products[-1][0]] = call
     pairs = [(variant, name) for variant in bundle.info.variants for name in ENGINES]

@@ -111,7 +111,9 @@ def plot(record: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for axis, (name, label) in zip(axes, (("classes", "classes"), ("picture side", "side of the picture, pixels"))):
+    for axis, (name, label) in zip(
+        axes, (("classes", "classes"), ("picture side", "side of the picture, pixels")), strict=True
+    ):
         for curve, times in record[name]["ms"].items():
             keys = [int(key) for key in times]
             style = "--" if "audio" in curve else "-"

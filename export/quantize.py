@@ -48,9 +48,8 @@ def layers(graph: onnx.ModelProto) -> list[Layer]:
             continue
         weight = weights.get(node.input[1])
         # the front-end's transform is the only convolution over one axis, or products that its tables begin
-        if node.op_type == "Conv" and (weight is None or len(weight.dims) == 3):
-            kind = "front-end"
-        elif node.input[0].startswith("frontend."):
+        over_time = node.op_type == "Conv" and (weight is None or len(weight.dims) == 3)
+        if over_time or node.input[0].startswith("frontend."):
             kind = "front-end"
         else:
             kind = "product" if weight is None else "layer"

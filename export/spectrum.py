@@ -1,7 +1,7 @@
 """The front-end with a quarter of its multiply-adds: the symmetries of the DFT, for inference alone.
 
-cos(2 pi k n / N) is even around n = N / 2 and, up to the sign (-1)^k, around N / 4; the sine is odd. So samples are added
-up in pairs, twice, before they meet matrices of a quarter of the size, one for the even and one for the odd k.
+cos(2 pi k n / N) is even around n = N / 2 and, up to the sign (-1)^k, around N / 4; the sine is odd. So samples are
+added up in pairs, twice, before they meet matrices of a quarter of the size, for the even and for the odd k.
 
 Legend: B batch, T samples, F frames, N = 512 samples of a frame, q = N / 4.
 """
