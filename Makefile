@@ -33,7 +33,9 @@ bench: ## the numbers of the docs: accuracy and speed of the shipped bundle, cos
 	$(PYTHON) -m avgn benchmark tiny --checkpoint benchmarks/checkpoints/tiny --json benchmarks/results/benchmark.json --plot docs/benchmark.png
 	$(PYTHON) -m benchmarks.kernels --output benchmarks/results/kernels.json --plot docs/kernels.png
 	$(PYTHON) -m benchmarks.export --output benchmarks/results/export.json
-	$(PYTHON) -m benchmarks.streams --output benchmarks/results/streams.json
+	$(PYTHON) -m benchmarks.model --output benchmarks/results/model.json
+	$(PYTHON) -m benchmarks.streaming --output benchmarks/results/streaming.json --plot docs/streaming.png
+	$(PYTHON) -m benchmarks.scaling --output benchmarks/results/scaling.json --plot docs/scaling.png
 	$(PYTHON) -m benchmarks.reaction --output benchmarks/results/reaction.json
 	$(PYTHON) -m benchmarks.training --output benchmarks/results/training.json
 	$(PYTHON) -m benchmarks.startup --output benchmarks/results/startup.json
