@@ -143,9 +143,6 @@ def test_the_shipped_graphs_have_fixed_shapes_once_sizes_are_fixed(size: tuple[i
         assert graph_hazards(graph, sizes) == ()
         # the folded graph, of which this was said, is the same function
         fixed = fix_sizes(graph, sizes)
-        assert not any(
-            node.op_type in ("Shape", "Gather", "Concat") and "int" in node.name for node in fixed.graph.node
-        )
         values = [
             onnxruntime.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feed)
             for each in (graph, fixed)
