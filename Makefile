@@ -1,7 +1,6 @@
 # One line each; CI calls the same targets. PYTHON is the interpreter of an environment with the `dev` extra.
 PYTHON ?= python3
 DEMO_VENV ?= .venv
-GPU_FORMATS ?= onnx,tensorrt,tensorrt-rtx
 
 .PHONY: demo install test lint format soak bench tiny gpu
 
@@ -39,15 +38,12 @@ bench: ## the numbers of the docs: accuracy and speed of the shipped bundle, cos
 	$(PYTHON) -m benchmarks.reaction --output benchmarks/results/reaction.json
 	$(PYTHON) -m benchmarks.training --output benchmarks/results/training.json
 	$(PYTHON) -m benchmarks.startup --output benchmarks/results/startup.json
+	$(PYTHON) -m benchmarks.budget --output benchmarks/results/gpu-budget.json --docs docs/gpu.md
 	$(PYTHON) -m benchmarks.card
 	$(PYTHON) -m benchmarks.tables
 
 tiny: ## train the shipped bundle again (about an hour on 2 cores)
 	$(PYTHON) -m benchmarks.tiny --output runs/tiny
 
-gpu: ## the checks that need a GPU: kernels and engines against their references, then their times, as JSON to commit
-	$(PYTHON) -m pytest -q tests/kernels/test_gpu.py
-	$(PYTHON) -m avgn export benchmarks/checkpoints/tiny runs/gpu --overwrite --precision fp32,fp16 --format $(GPU_FORMATS)
-	AVGN_GPU_BUNDLE=runs/gpu $(PYTHON) -m pytest -q tests/runtime/test_engine_contract.py
-	$(PYTHON) -m benchmarks.kernels --output benchmarks/results/kernels-gpu.json
-	$(PYTHON) -m avgn benchmark runs/gpu --checkpoint benchmarks/checkpoints/tiny --backends torch,onnxruntime,onnxruntime-cuda,tensorrt,tensorrt-rtx --json benchmarks/results/benchmark-gpu.json
+gpu: ## what needs a GPU: kernel tests, engines built, verified and timed, as one JSON to commit
+	$(PYTHON) -m benchmarks.gpu --output benchmarks/results/gpu.json

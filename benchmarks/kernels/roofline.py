@@ -5,13 +5,14 @@ Legend: B sounds and images, N sources of a sample, P cells, C classes, D width,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
+from benchmarks.chips import CHIPS, Chip
+
 BATCHES, CELLS, CLASSES = (128, 1024), (49, 196, 784), (11, 37, 221)
 WIDTH, SOURCES, ELEMENT = 512, 2, 2
-# memory bytes a second, dense fp16 operations a second (data sheets)
-CHIPS = {"A100 80GB": (2.04e12, 312e12), "H100 SXM": (3.35e12, 989e12), "RTX 4090": (1.01e12, 165e12)}
 
 
 def grouping_forms(b: int, p: int, c: int, d: int, e: int) -> dict[str, dict[str, float]]:
@@ -57,8 +58,46 @@ def roofline() -> list[dict[str, Any]]:
         for operation, found in forms.items():
             for form, cost in found.items():
                 predicted = {
-                    chip: 1e6 * max(cost["bytes"] / speed, cost["flops"] / rate)
-                    for chip, (speed, rate) in CHIPS.items()
+                    name: 1e6 * max(cost["bytes"] / chip.memory, cost["flops"] / chip.fp16)
+                    for name, chip in CHIPS.items()
                 }
                 rows.append({"operation": operation, "form": form, **shape, **cost, "predicted us": predicted})
     return rows
+
+
+def step_kernels(
+    chips: Mapping[str, Chip], b: int = 128, n: int = 2, p: int = 49, c: int = 37, d: int = WIDTH
+) -> list[dict[str, Any]]:
+    """One row a Triton kernel of a training step in fp16: operations, least bytes, predicted microseconds with launch.
+
+    Reads that the second-level cache serves again (sources and gates for every picture) are not counted.
+    """
+    e, pairs = ELEMENT, b * b * n
+    cells, classes, sources = b * p * d * e, b * c * d * e, b * n * d * e
+    saved = 4 * b * (p + c)
+    # what a backward of the cosine knows of every pair: its gradient, cosine, length (float32) and cell (int64)
+    known = (4 + 4 + 4 + 8) * pairs
+    grouping, cosine = grouping_forms(b, p, c, d, e)["fused"], cosine_forms(b, n, p, d, e)["fused"]
+    # backward: S again, V G^T, and the gradients of Q, K and V
+    rows: list[tuple[str, str, float, float]] = [
+        ("grouping_attention forward", "fp16", grouping["flops"], grouping["bytes"]),
+        ("grouping_attention backward", "fp16", b * (10 * p * c * d + 20 * p * c), 4 * cells + 4 * classes + saved),
+        ("max_pooled_cosine forward", "fp16", cosine["flops"], cosine["bytes"]),
+        # the winning cells are gathered, a row a pair: no matrix product
+        ("max_pooled_cosine backward of sounds", "fp32", 5 * pairs * d, cells + 3 * sources + known),
+        ("max_pooled_cosine backward of pictures", "fp16", 4 * pairs * p * d, 2 * cells + 2 * sources + known),
+        ("max_pooled_cosine backward of gates", "fp16", 4 * pairs * n * d, cells + 3 * sources + known),
+    ]
+    return [
+        {
+            "kernel": name,
+            "shape": {"B": b, "N": n, "P": p, "C": c, "D": d},
+            "operations": operations,
+            "bytes": moved,
+            "predicted us": {
+                chip: round(1e6 * (max(operations / facts.rate(precision), moved / facts.memory) + facts.gap), 1)
+                for chip, facts in chips.items()
+            },
+        }
+        for name, precision, operations, moved in rows
+    ]

@@ -108,7 +108,7 @@ class TensorRtProviderEngine(CudaEngine):
 
 
 class _Binding:
-    """Buffers of one combination of input shapes."""
+    """Buffers of one combination of input shapes; after the first run nothing is allocated on the device."""
 
     def __init__(self, session: Any, outputs: list[str], feed: dict[str, npt.NDArray[Any]], device: str) -> None:
         library = import_onnxruntime()
@@ -119,6 +119,8 @@ class _Binding:
             # a copy: the buffer is written anew by every run
             self._inputs[name] = library.OrtValue.ortvalue_from_numpy(np.array(value, order="C"), device, 0)
             self._binding.bind_ortvalue_input(name, self._inputs[name])
+        self._outputs = outputs
+        self._kept: list[Any] = []
         for name in outputs:
             self._binding.bind_output(name, device)
 
@@ -126,6 +128,11 @@ class _Binding:
         for name, value in feed.items():
             self._inputs[name].update_inplace(np.ascontiguousarray(value))
         self._session.run_with_iobinding(self._binding)
+        if not self._kept:
+            # what the first run allocated is written anew by those that follow
+            self._kept = list(self._binding.get_outputs())
+            for name, value in zip(self._outputs, self._kept, strict=True):
+                self._binding.bind_ortvalue_output(name, value)
         return [np.array(value, np.float32) for value in self._binding.copy_outputs_to_cpu()]
 
 

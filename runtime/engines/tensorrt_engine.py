@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT for RTX: serialized engines with a stream, pinned buffers and a CUDA graph per shape.
+"""TensorRT and TensorRT for RTX: serialized engines with two streams, and pinned buffers and CUDA graphs per shape.
 
 The two libraries share this file; they differ in their module and in how kernels for dynamic shapes come about.
 """
@@ -6,7 +6,6 @@ The two libraries share this file; they differ in their module and in how kernel
 from __future__ import annotations
 
 import importlib
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,18 +18,21 @@ from avgn.runtime.bundle import Bundle, TensorSpec, Variant
 from avgn.runtime.engines.base import INPUTS, OUTPUTS, GraphEngine, check_graph, complete
 from avgn.runtime.engines.cuda import Buffer, Stream, destroy_graph
 from avgn.runtime.engines.gpu import find_gpu
+from avgn.runtime.engines.slots import Slots
 from avgn.runtime.errors import InputError, MissingExtraError
 
 Floats = npt.NDArray[np.float32]
 
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8", "INT64": "int64", "INT32": "int32", "BOOL": "bool"}
 MODULES = {"tensorrt": ("tensorrt", "gpu"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}
-# shapes whose buffers and graphs are kept, per half
+# shapes whose buffers and graphs are kept, per slot
 SHAPES = 8
+# calls of a half that are under way at once: while one computes, the other copies
+SLOTS = 2
 
 
 class TensorRtEngine(GraphEngine):
-    """Runs engines that `avgn export --format tensorrt` wrote. Threads may share it: a half runs one call at a time."""
+    """Runs engines that `avgn export --format tensorrt` wrote. Threads may share it: a half runs two calls at once."""
 
     library = "tensorrt"
 
@@ -80,13 +82,9 @@ class TensorRtRtxEngine(TensorRtEngine):
 
 
 class _Half:
-    """One engine; each combination of input shapes has an execution context of its own."""
+    """One engine, and slots that run it."""
 
     def __init__(self, library: Any, file: Path, outputs: tuple[str, ...], cuda_graphs: bool) -> None:
-        self._file = file
-        self._library = library
-        self._cuda_graphs = cuda_graphs
-        self._lock = threading.Lock()
         self._runtime = library.Runtime(library.Logger(library.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
         if self._engine is None:
@@ -95,9 +93,8 @@ class _Half:
                 "export the bundle on this machine"
             )
         names = [self._engine.get_tensor_name(at) for at in range(self._engine.num_io_tensors)]
-        self._outputs = [name for name in outputs if name in names]
-        self._stream = Stream()
-        self._shapes: OrderedDict[tuple[tuple[int, ...], ...], _Shape] = OrderedDict()
+        made = tuple(name for name in outputs if name in names)
+        self._slots = Slots(lambda: _Slot(library, self._engine, file, made, cuda_graphs), SLOTS)
 
     def specs(self, inputs: tuple[str, ...]) -> dict[str, list[TensorSpec]]:
         """The tensors of both sides; axes that a profile leaves open are called by their place."""
@@ -114,21 +111,38 @@ class _Half:
         return sides
 
     def run(self, feed: Mapping[str, npt.NDArray[Any]]) -> dict[str, Floats]:
-        """numpy in, numpy out; one call at a time."""
-        with self._lock:
-            shape = self._shape(feed)
-            for name, value in feed.items():
-                np.copyto(shape.buffers[name].host, value, casting="no")
-            if shape.graph is not None:
-                self._stream.launch(shape.graph)
-            else:
-                self._queue(shape, feed)
-            self._stream.wait()
-            found = {name: np.array(shape.buffers[name].host, np.float32) for name in self._outputs}
-            # the first run of a shape may still allocate: it is recorded after it
-            if self._cuda_graphs and shape.graph is None:
-                shape.graph = self._stream.capture(lambda: self._queue(shape, feed))
-            return found
+        """numpy in, numpy out."""
+        with self._slots.take() as slot:
+            return slot.run(feed)
+
+
+class _Slot:
+    """A stream, and for each combination of input shapes an execution context with its buffers; one call at a time."""
+
+    def __init__(self, library: Any, engine: Any, file: Path, outputs: tuple[str, ...], cuda_graphs: bool) -> None:
+        self._library = library
+        self._engine = engine
+        self._file = file
+        self._outputs = outputs
+        self._cuda_graphs = cuda_graphs
+        self._stream = Stream()
+        self._shapes: OrderedDict[tuple[tuple[int, ...], ...], _Shape] = OrderedDict()
+
+    def run(self, feed: Mapping[str, npt.NDArray[Any]]) -> dict[str, Floats]:
+        """numpy in, numpy out."""
+        shape = self._shape(feed)
+        for name, value in feed.items():
+            np.copyto(shape.buffers[name].host, value, casting="no")
+        if shape.graph is not None:
+            self._stream.launch(shape.graph)
+        else:
+            self._queue(shape, feed)
+        self._stream.wait()
+        found = {name: np.array(shape.buffers[name].host, np.float32) for name in self._outputs}
+        # the first run of a shape may still allocate: it is recorded after it
+        if self._cuda_graphs and shape.graph is None:
+            shape.graph = self._stream.capture(lambda: self._queue(shape, feed))
+        return found
 
     def _queue(self, shape: _Shape, inputs: Mapping[str, Any]) -> None:
         for name in inputs:

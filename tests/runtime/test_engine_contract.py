@@ -18,10 +18,13 @@ from avgn.runtime.engines import ENGINES, Engine, check_unverified, choose_engin
 from avgn.runtime.engines.first_load import check_first_load, compare_engines, parent_of, probes
 from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.engines.onnxruntime_gpu import BoundEngine
+from avgn.runtime.engines.tensorrt_engine import TensorRtEngine
+from tests.runtime.simulated_gpu import simulated
 
 # a bundle with TensorRT engines for this machine, exported by `make gpu`
 GPU_BUNDLE = os.environ.get("AVGN_GPU_BUNDLE")
 BOUND = "onnxruntime, bound"
+SIMULATED = "tensorrt, simulated"
 
 
 @pytest.fixture(autouse=True)
@@ -39,11 +42,16 @@ def reference(bundle: Bundle) -> Engine:
     return choose_engine(bundle, "onnxruntime", "fp32")
 
 
-@pytest.fixture(scope="module", params=[*ENGINES, BOUND])
+@pytest.fixture(scope="module", params=[*ENGINES, BOUND, SIMULATED])
 def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
     if request.param == BOUND:
         # the code of the GPU engine with buffers of the CPU
         yield BoundEngine(bundle, parent_of(bundle, fp32(bundle)))
+        return
+    if request.param == SIMULATED:
+        # the code of the TensorRT engine with a device made of the CPU
+        with simulated():
+            yield TensorRtEngine(bundle, replace(parent_of(bundle, fp32(bundle)), engine="tensorrt"))
         return
     entry = ENGINES[request.param]
     if (obstacle := entry.obstacle()) is not None:
@@ -123,6 +131,18 @@ def test_other_sizes_come_and_go(engine: Engine) -> None:
         shape = (1, height, width + 32 * grow, 3)
         assert np.isfinite(engine.run_image(np.full(shape, 90, np.uint8), sources)["maps"]).all()
     assert np.array_equal(engine.run_image(image[:1], sources)["maps"], expected)
+
+
+def test_bound_outputs_stay_where_the_first_run_put_them(bundle: Bundle) -> None:
+    engine = BoundEngine(bundle, fp32(bundle))
+    waveform, _ = probes(engine.info)
+    kept = []
+    for at in range(3):
+        engine.run_audio(waveform[at : at + 1])
+        (binding,) = engine._local.audio.values()
+        # held, so that their memory can't be given out again by chance
+        kept.append(binding._binding.get_outputs())
+    assert len({tuple(value.data_ptr() for value in outputs) for outputs in kept}) == 1
 
 
 def test_what_does_not_fit_is_refused(engine: Engine) -> None:

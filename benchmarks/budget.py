@@ -1,0 +1,236 @@
+"""What a frame would cost on GPUs that nobody here has: predictions from data sheets, and the tables of docs/gpu.md.
+
+python -m benchmarks.budget --output benchmarks/results/gpu-budget.json [--docs docs/gpu.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from avgn.config import Config, preset
+from avgn.export.graph_safety import graph_hazards, trace
+from avgn.export.graphs import write_graphs
+from avgn.export.halves import AudioHalf, ImageHalf
+from avgn.export.mixed import to_mixed
+from avgn.export.optimize import optimize
+from avgn.export.quantize import calibrate, quantize
+from avgn.model import TwoHalves, build_model
+from avgn.runtime import Localizer
+from avgn.scenes import CLASSES
+from benchmarks import layers
+from benchmarks.chips import CHIPS, Chip
+from benchmarks.kernels.roofline import step_kernels
+
+MODELS: dict[str, dict[str, Any]] = {"avgn-tiny": {"classes": CLASSES}, "avgn-resnet18": {}}
+PRECISIONS = ("fp32", "fp16", "int8-gpu")
+BATCHES = (1, 16)
+FRAMES, HOP = 30.0, 0.2
+# frames of 640x360 that the CPU's stages are measured on, after the first few
+MEASURED, FIRST = 60, 5
+WARNING = "predicted from data sheets and assumptions; nothing of it was measured on a GPU"
+STAGES = ("copy in", "image half", "copy out", "audio half, its share", "resize (CPU)", "decide (CPU)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--docs", type=Path, help="page whose tables are written anew")
+    args = parser.parse_args()
+    record = predict()
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(record, indent=1) + "\n")
+    if args.docs:
+        args.docs.write_text(fill(args.docs.read_text(), record))
+
+
+def predict() -> dict[str, Any]:
+    """Kernels, times and the budget of a frame for both presets on every chip."""
+    cpu = measure_cpu()
+    record: dict[str, Any] = {
+        "label": WARNING,
+        "chips": {name: chip.record() for name, chip in CHIPS.items()},
+        "assumptions": {
+            "share of peak operations": layers.COMPUTE,
+            "share of memory bandwidth": layers.MEMORY,
+            "block of results": layers.TILE,
+            "frames a second": FRAMES,
+            "audio hop, seconds": HOP,
+        },
+        "measured on this CPU, ms": cpu | {"processor": platform.machine(), "cores": os.cpu_count()},
+        "models": {},
+        "kernels of a training step": step_kernels(CHIPS),
+    }
+    for name, options in MODELS.items():
+        print(name, flush=True)
+        torch.manual_seed(0)
+        record["models"][name] = _model(preset(name, **options), cpu)
+    return record
+
+
+def measure_cpu() -> dict[str, float]:
+    """Median milliseconds of what stays on the CPU: resizing a frame of 640x360, deciding."""
+    stream = Localizer.load("tiny", threads=1).open_stream(mode="file")
+    rate = stream.info.sample_rate
+    rng = np.random.default_rng(0)
+    stream.push_audio(0.1 * rng.standard_normal(int(rate * (MEASURED / FRAMES + 4))).astype(np.float32), rate, 0.0)
+    picture = rng.integers(0, 256, (360, 640, 3), dtype=np.uint8)
+    results = [result for at in range(MEASURED) for result in stream.push_frame(picture, at / FRAMES)] + stream.flush()
+    return {
+        stage: round(float(np.median([result.ms[stage] for result in results[FIRST:]])), 4)
+        for stage in ("resize", "decide")
+    }
+
+
+def _model(config: Config, cpu: dict[str, float]) -> dict[str, Any]:
+    model = optimize(build_model(config).eval())
+    found: dict[str, Any] = {"graph safety": _safety(model), "halves": {}, "frame": {}}
+    sizes = _sizes(config, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        files = _graphs(model, Path(folder))
+        for precision, halves in files.items():
+            for half, file in halves.items():
+                graph = onnx.load(file)
+                found["graph safety"][f"{half} {precision}"] = list(graph_hazards(graph, sizes[half]))
+                for batch in BATCHES:
+                    made = layers.count(graph, _sizes(config, batch)[half])
+                    found["halves"].setdefault(precision, {}).setdefault(half, {})[str(batch)] = half_record(made)
+    for precision, halves in found["halves"].items():
+        found["frame"][precision] = {name: _frame(config, chip, name, halves, cpu) for name, chip in CHIPS.items()}
+    return found
+
+
+def half_record(made: Sequence[layers.Kernel]) -> dict[str, Any]:
+    """Sums of a half's kernels, and its microseconds on every chip."""
+    record: dict[str, Any] = {
+        "kernels": len(made),
+        "operations": sum(kernel.operations for kernel in made),
+        "bytes": sum(kernel.bytes for kernel in made),
+        "predicted us": {},
+    }
+    for name, chip in CHIPS.items():
+        busy = [kernel.expected(chip) for kernel in made]
+        record["predicted us"][name] = {
+            "roofline": round(1e6 * sum(kernel.least(chip) for kernel in made), 1),
+            "expected, CUDA graph": round(1e6 * (chip.launch + sum(busy) + len(busy) * chip.gap), 1),
+            # a kernel that is shorter than its launch waits for the next
+            "expected, launched one by one": round(1e6 * sum(max(one + chip.gap, chip.launch) for one in busy), 1),
+        }
+    return record
+
+
+def _frame(config: Config, chip: Chip, name: str, halves: dict[str, Any], cpu: dict[str, float]) -> dict[str, float]:
+    """Milliseconds of the stages of one frame."""
+    height, width = config.image_size
+    rows, columns = config.grid
+    count = config.num_maps
+
+    def copies(*sizes: int) -> float:
+        return 1e3 * sum(chip.reply + size / chip.bus for size in sizes)
+
+    def graph(half: str) -> float:
+        return halves[half]["1"]["predicted us"][name]["expected, CUDA graph"] / 1e3
+
+    sound = copies(4 * config.window_samples, 4 * count * config.source_dim, 4 * count) + graph("audio")
+    values = (
+        copies(height * width * 3, 4 * count * config.source_dim),
+        graph("image"),
+        copies(4 * count * rows * columns, 4 * count),
+        sound / (HOP * FRAMES),
+        cpu["resize"],
+        cpu["decide"],
+    )
+    return {stage: round(value, 4) for stage, value in zip(STAGES, values, strict=True)} | {
+        "together": round(sum(values), 4)
+    }
+
+
+def _safety(model: TwoHalves) -> dict[str, Any]:
+    config = model.config
+    image = torch.zeros(1, *config.image_size, 3, dtype=torch.uint8)
+    sources = torch.zeros(1, config.num_maps, config.source_dim)
+    return {
+        "image, torch": list(trace(ImageHalf(model).eval(), (image, sources)).hazards),
+        "audio, torch": list(trace(AudioHalf(model).eval(), (torch.zeros(1, config.window_samples),)).hazards),
+    }
+
+
+def _sizes(config: Config, batch: int) -> dict[str, dict[str, tuple[int, ...]]]:
+    height, width = config.image_size
+    return {
+        "image": {"image": (batch, height, width, 3), "sources": (batch, config.num_maps, config.source_dim)},
+        "audio": {"waveform": (batch, config.window_samples)},
+    }
+
+
+def _graphs(model: TwoHalves, folder: Path) -> dict[str, dict[str, Path]]:
+    files = {
+        "fp32": write_graphs(model, folder, opset=18, facts={}),
+        "fp16": write_graphs(to_mixed(model), folder, opset=18, facts={}, suffix=".fp16"),
+        "int8-gpu": {},
+    }
+    rng = np.random.default_rng(0)
+    for half, sizes in _sizes(model.config, 1).items():
+        feed: dict[str, Any] = {name: rng.standard_normal(size).astype(np.float32) for name, size in sizes.items()}
+        if half == "image":
+            feed["image"] = rng.integers(0, 256, sizes["image"], dtype=np.uint8)
+        out = files["int8-gpu"][half] = folder / f"{half}.int8-gpu.onnx"
+        quantize(files["fp32"][half], out, "int8-gpu", calibrate(files["fp32"][half], [feed], "percentile"))
+    return files
+
+
+def fill(page: str, record: dict[str, Any]) -> str:
+    """The page with the tables of the record between their markers."""
+    for name, lines in tables(record).items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, rest = page.split(begin)
+        page = before + begin + "".join(line + "\n" for line in lines) + end + rest.split(end, 1)[1]
+    return page
+
+
+def tables(record: dict[str, Any]) -> dict[str, list[str]]:
+    """Lines of the tables of docs/gpu.md, by their markers."""
+    chips = list(record["chips"])
+    halves, frames = [], []
+    for model, found in record["models"].items():
+        for precision, made in found["halves"].items():
+            for half, batches in made.items():
+                one = batches["1"]
+                cells = [
+                    "{roofline:.0f} / {expected, CUDA graph:.0f} / {expected, launched one by one:.0f}".format_map(
+                        one["predicted us"][chip]
+                    )
+                    for chip in chips
+                ]
+                counts = f"{one['kernels']}", f"{one['operations'] / 1e9:.2f}", f"{one['bytes'] / 1e6:.1f}"
+                halves.append((f"{model} {half}, {precision}", *counts, *cells))
+        for chip, stages in found["frame"]["fp16"].items():
+            frames.append((f"{model}, {chip}", *(f"{stages[stage]:.2f}" for stage in (*STAGES, "together"))))
+    steps = [
+        (row["kernel"], f"{row['operations'] / 1e9:.2f}", f"{row['bytes'] / 1e6:.1f}")
+        + tuple(f"{row['predicted us'][chip]:.0f}" for chip in chips)
+        for row in record["kernels of a training step"]
+    ]
+    return {
+        "halves": _table(("half, **predicted** us", "kernels", "GFLOP", "MB", *chips), halves),
+        "frame": _table(("fp16, **predicted** ms", *STAGES, "together"), frames),
+        "kernels": _table(("kernel, fp16, **predicted** us", "GFLOP", "MB", *chips), steps),
+    }
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    return ["| " + " | ".join(line) + " |" for line in (head, tuple("---" for _ in head), *rows)]
+
+
+if __name__ == "__main__":
+    main()
