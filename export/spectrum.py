@@ -25,12 +25,12 @@ class Table(nn.Module):
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
-        self.half = table.shape[1] // 2
-        self.register_buffer("first", table[:, : self.half].clone(), persistent=False)
-        self.register_buffer("second", table[:, self.half :].clone(), persistent=False)
+        self.split = table.shape[1] // 2
+        self.register_buffer("first", table[:, : self.split].clone(), persistent=False)
+        self.register_buffer("second", table[:, self.split :].clone(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.matmul(self.first, x[:, : self.half]) + torch.matmul(self.second, x[:, self.half :])
+        return torch.matmul(self.first, x[:, : self.split]) + torch.matmul(self.second, x[:, self.split :])
 
 
 class FoldedSpectrogram(nn.Module):
@@ -48,14 +48,10 @@ class FoldedSpectrogram(nn.Module):
         self.register_buffer("window", torch.from_numpy(window).to(kind)[:, None], persistent=False)
         even, odd = 2 * np.arange(QUARTER + 1), 2 * np.arange(QUARTER) + 1
         inner = np.arange(1, QUARTER)
-        tables = {
-            "cos_even": np.cos(_angles(even, np.arange(QUARTER + 1))),
-            "cos_odd": np.cos(_angles(odd, np.arange(QUARTER))),
-            "sin_even": np.sin(_angles(even, inner)),
-            "sin_odd": np.sin(_angles(odd, np.append(inner, QUARTER))),
-        }
-        for name, table in tables.items():
-            setattr(self, name, Table(torch.from_numpy(table).to(kind)))
+        self.cos_even = _table(np.cos(_angles(even, np.arange(QUARTER + 1))), kind)
+        self.cos_odd = _table(np.cos(_angles(odd, np.arange(QUARTER))), kind)
+        self.sin_even = _table(np.sin(_angles(even, inner)), kind)
+        self.sin_odd = _table(np.sin(_angles(odd, np.append(inner, QUARTER))), kind)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """waveform [B,T] -> [B,1,257,F]."""
@@ -85,6 +81,10 @@ class FoldedSpectrogram(nn.Module):
         rows = signal[:, : self.hop * (count + whole)].unflatten(1, (count + whole, self.hop)).transpose(1, 2)
         parts = [rows[:, :, at : at + count] for at in range(whole)]
         return torch.cat([*parts, rows[:, :rest, whole:]], dim=1)
+
+
+def _table(values: np.ndarray, kind: torch.dtype) -> Table:
+    return Table(torch.from_numpy(values).to(kind))
 
 
 def _angles(frequency: np.ndarray, time: np.ndarray) -> np.ndarray:
