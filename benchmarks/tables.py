@@ -42,15 +42,24 @@ def filled(text: str) -> str:
 
 
 def speed() -> tuple[Row, list[Row]]:
-    """Files and training."""
-    training = read("training")
+    """What the package's promises are about: engines beside eager PyTorch, streams, training."""
+    model, training, streaming = read("model"), read("training"), read("streaming")
     rows: list[Row] = []
+    for threads, found in model["threads"].items():
+        for precision, name in (("fp32", "float32"), ("int8-cpu", "8 bits")):
+            engine = found["engines"][f"{precision}, openvino"]
+            halves = engine["both halves, times faster than eager"]
+            stream = engine["30 fps, 0.2 s hop, times less CPU than eager per frame"]
+            what = f"`{model['model']}` in {name}, OpenVINO, {_threads(f'{threads} threads')}"
+            rows.append((f"{what}: a picture with its sound", f"{halves['wall']:.2f} times eager PyTorch"))
+            rows.append((f"{what}: a frame of a stream at 30 frames/s", f"{stream:.1f} times less CPU time than eager"))
+    frames = streaming["capacity"][0]["frames per second"]
+    rows.append((f"one stream of `{streaming['bundle']}`, {streaming['engine']}, 1 thread", f"{frames:.0f} frames/s"))
     for threads, of in training["samples per second"].items():
-        clock, cpu = (training["over plain"][threads + kind]["avgn"]["p50"] for kind in ("", ", cpu time"))
+        clock = training["over plain"][threads]["avgn"]["p50"]
         what = f"`avgn train --preset {training['preset']}`, batch {training['batch']}, {_threads(threads)}"
-        ratios = f"{clock:.2f} times a plain PyTorch loop, {cpu:.2f} times by CPU time"
-        rows.append((what, f"{of['avgn']['p50']:.2f} samples/s, {ratios}"))
-    return (f"{training['machine']['cores']} cores shared with other work, no GPU", "median"), rows
+        rows.append((what, f"{of['avgn']['p50']:.2f} samples/s, {clock:.2f} times a plain PyTorch loop"))
+    return (f"{training['machine']['cores']} cores ({model['machine']['processor']}), no GPU", "median"), rows
 
 
 def startup() -> tuple[Row, list[Row]]:
