@@ -101,7 +101,7 @@ def _model(config: Config, cpu: dict[str, float]) -> dict[str, Any]:
         for precision, halves in files.items():
             for half, file in halves.items():
                 graph = onnx.load(file)
-                found["graph safety"][f"{half} {precision}"] = list(graph_hazards(graph, sizes[half]))
+                found["graph safety"][f"{half}, {precision} graph"] = list(graph_hazards(graph, sizes[half]))
                 for batch in BATCHES:
                     made = layers.count(graph, _sizes(config, batch)[half])
                     found["halves"].setdefault(precision, {}).setdefault(half, {})[str(batch)] = half_record(made)
