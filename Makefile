@@ -29,13 +29,18 @@ soak: ## long checks that `make test` leaves out
 
 bench: ## the numbers of the docs: accuracy and speed of the shipped bundle, cost of the kernels
 	$(PYTHON) -m benchmarks.quality --output benchmarks/results/quality.json
-	$(PYTHON) -m benchmarks.speed --output benchmarks/results/speed.json
+	$(PYTHON) -m avgn benchmark tiny --checkpoint benchmarks/checkpoints/tiny --json benchmarks/results/benchmark.json --plot docs/benchmark.png
 	$(PYTHON) -m benchmarks.kernels --output benchmarks/results/kernels.json --plot docs/kernels.png
 	$(PYTHON) -m benchmarks.export --output benchmarks/results/export.json
-	$(PYTHON) -m benchmarks.streams --output benchmarks/results/streams.json
+	$(PYTHON) -m benchmarks.model --output benchmarks/results/model.json
+	$(PYTHON) -m benchmarks.streaming --output benchmarks/results/streaming.json --plot docs/streaming.png
+	$(PYTHON) -m benchmarks.scaling --output benchmarks/results/scaling.json --plot docs/scaling.png
 	$(PYTHON) -m benchmarks.reaction --output benchmarks/results/reaction.json
+	$(PYTHON) -m benchmarks.training --output benchmarks/results/training.json
+	$(PYTHON) -m benchmarks.startup --output benchmarks/results/startup.json
 	$(PYTHON) -m benchmarks.budget --output benchmarks/results/gpu-budget.json --docs docs/gpu.md
 	$(PYTHON) -m benchmarks.card
+	$(PYTHON) -m benchmarks.tables
 
 tiny: ## train the shipped bundle again (about an hour on 2 cores)
 	$(PYTHON) -m benchmarks.tiny --output runs/tiny

@@ -1,17 +1,16 @@
 """Writes the tables of docs/model-card-tiny.md from benchmarks/results, between its markers.
 
+The table of times stays as it is where `avgn benchmark` has not written benchmark.json.
+
 python -m benchmarks.card
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+from benchmarks.tables import RESULTS, ROOT, between, markdown, number, read
+
 CARD = ROOT / "docs" / "model-card-tiny.md"
 STILLS = (
     "CAP",
@@ -33,16 +32,14 @@ def main() -> None:
         ("videos", _videos),
         ("noise", _noise),
         ("gates", _gates),
-        ("speed", _speed),
+        *((("speed", _speed),) if (RESULTS / "benchmark.json").is_file() else ()),
     ):
-        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        before, rest = text.split(begin)
-        text = before + begin + table() + end + rest.split(end, 1)[1]
+        text = between(text, f"<!-- {name} -->\n", f"<!-- /{name} -->", table())
     CARD.write_text(text)
 
 
 def _stills() -> str:
-    given, predicted = (_find(_read("quality")["stills"], "adaptive", classes) for classes in ("given", "predicted"))
+    given, predicted = (_find(read("quality")["stills"], "adaptive", classes) for classes in ("given", "predicted"))
     rows = [
         (
             name,
@@ -53,52 +50,51 @@ def _stills() -> str:
         )
         for name in STILLS
     ]
-    return _table(("adaptive, percent", "classes given", "classes predicted", "floor", "ceiling"), rows)
+    return markdown(("adaptive, percent", "classes given", "classes predicted", "floor", "ceiling"), rows)
 
 
 def _videos() -> str:
-    record = _find(_read("quality")["videos"], "video", "predicted")
+    record = _find(read("quality")["videos"], "video", "predicted")
     steady = record["steady"]
-    return _table(
+    return markdown(
         ("20 unseen videos", "all frames", "more than a window after a change", "floor"),
-        [(name, _value(record, name), _number(steady.get(name)), _value(record, name, "floor")) for name in VIDEOS],
+        [(name, _value(record, name), number(steady.get(name)), _value(record, name, "floor")) for name in VIDEOS],
     )
 
 
 def _noise() -> str:
-    quality = _read("quality")
+    quality = read("quality")
     rows = [("sound decides: the sounding object is hotter, percent", f"{quality['sound decides']['hotter']:.1f}")]
     rows.append(("swapping the sounds swaps the answer, percent", f"{quality['sound decides']['swapped']:.1f}"))
     rows.extend(
         (f"frames without a source under {name}, percent", f"{share:.1f}")
         for name, share in quality["frames without a source, percent"].items()
     )
-    return _table(("", ""), rows)
+    return markdown(("", ""), rows)
 
 
 def _gates() -> str:
-    record = _read("gates")
+    record = read("gates")
     rows = []
     for gate, found in record["gates"].items():
         given = _find(found["adaptive"], "adaptive", "given")
         hotter = found["own object hotter, percent"]["hotter"]
         rows.append((f"`{gate}`", _value(given, "CIoU@0.3"), _value(given, "CAP"), f"{hotter:.1f}"))
-    return _table((f"`visual_gate`, {record['steps']} steps", "CIoU@0.3", "CAP", "own object hotter, percent"), rows)
+    return markdown((f"`visual_gate`, {record['steps']} steps", "CIoU@0.3", "CAP", "own object hotter, percent"), rows)
 
 
 def _speed() -> str:
-    record = _read("speed")
+    record = read("benchmark")
+    single = [row for row in record["rows"] if (row["backend"], row["batch"]) == ("onnxruntime", 1)]
     rows = [
-        (f"{half} half, {threads}, ms (p50)", f"{times[f'{half} ms']['p50']:.2f}")
-        for threads, times in record["halves"].items()
+        (f"{half} half, {row['threads']} threads, ms (p50)", f"{row['wall_ms'][half]['p50']:.2f}")
+        for row in single
         for half in ("image", "audio")
     ]
-    rows.append(("640x360 file to overlay, frames/s", f"{record['file']['frames per second']:.0f}"))
-    return _table((f"{record['machine']['cores']} cores, {record['machine']['processor']}", ""), rows)
-
-
-def _read(name: str) -> Any:
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    file = next(one for one in record["stages"] if one["backend"] == "onnxruntime")
+    rows.append(("640x360 file to overlay, frames/s", f"{file['pipeline']['frames_per_second']['p50']:.0f}"))
+    machine = record["machine"]
+    return markdown((f"{machine['processor']}, {machine['usable_cores']} cores, ONNX Runtime", ""), rows)
 
 
 def _find(results: list[dict[str, Any]], protocol: str, classes: str) -> dict[str, Any]:
@@ -106,16 +102,7 @@ def _find(results: list[dict[str, Any]], protocol: str, classes: str) -> dict[st
 
 
 def _value(record: dict[str, Any], name: str, kind: str = "metrics") -> str:
-    return _number(record[kind].get(name))
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return number(record[kind].get(name))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Rewrites a trained localizer into one that computes the same with fewer operations (the source of every graph).
 
 What depends on the class tokens alone is computed once; batch norms go into convolutions, the scale of pixels into
-the first of them, and pairs of projections into one matrix.
+the first of them, and pairs of projections into one matrix; the front-end's transform is folded (`spectrum.py`).
 
 Legend: B batch, P cells, C classes, D width.
 """
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from avgn.encoders import ResNet18
+from avgn.export.spectrum import FoldedSpectrogram
 from avgn.grouping import AudioGrouping, Grouping
 from avgn.kernels import grouping_attention
 from avgn.model import AVGN, TwoHalves
@@ -29,6 +30,8 @@ def optimize(model: TwoHalves) -> TwoHalves:
     for backbone in model.picture_backbones():
         fold_batch_norms(backbone)
     _fold_pixel_scale(model)
+    if model.frontend.kind == "paper":
+        setattr(model, "frontend", FoldedSpectrogram(model.frontend))  # noqa: B010 - another type in its place
     if not isinstance(model, AVGN) or not model.has_presence:
         return model
     for name in ("audio", "visual"):

@@ -47,8 +47,9 @@ def layers(graph: onnx.ModelProto) -> list[Layer]:
         if node.op_type not in LAYERS:
             continue
         weight = weights.get(node.input[1])
-        # the front-end's transform is the only convolution over one axis
-        if node.op_type == "Conv" and (weight is None or len(weight.dims) == 3):
+        # the front-end's transform is the only convolution over one axis, or products that its tables begin
+        over_time = node.op_type == "Conv" and (weight is None or len(weight.dims) == 3)
+        if over_time or node.input[0].startswith("frontend."):
             kind = "front-end"
         else:
             kind = "product" if weight is None else "layer"

@@ -25,7 +25,7 @@ def recheck(
     InputError where there is no reference.
     """
     loaded = Bundle.load(bundle)
-    core = _reference(loaded, checkpoint)
+    core = reference_engine(loaded, checkpoint)
     scenes = rendered_batches(loaded.info)
     before = accuracy(core, manifest) if manifest else None
     rows: list[Row] = []
@@ -72,7 +72,11 @@ def recheck_table(rows: list[Row]) -> list[str]:
     return lines
 
 
-def _reference(bundle: Bundle, checkpoint: str | None) -> Engine:
+def reference_engine(bundle: Bundle, checkpoint: str | None) -> Engine:
+    """What a bundle's variants are compared with: the core model of `checkpoint`, or (None) its fp32 ONNX graphs.
+
+    Raises InputError for a checkpoint of another model and for a bundle without those graphs.
+    """
     if checkpoint is not None:
         from avgn.checkpoint import load_model
         from avgn.engine import TorchEngine

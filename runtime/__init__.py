@@ -3,16 +3,20 @@
 if __name__ != "avgn.runtime":
     raise ImportError(f"import this package as avgn.runtime, not as {__name__}")
 
-from avgn.runtime.bundle import Bundle, BundleInfo, write_bundle_info
-from avgn.runtime.decision import DecisionConfig
-from avgn.runtime.engines import Engine, choose_engine
-from avgn.runtime.errors import FailureError, InputError, MissingExtraError
-from avgn.runtime.localize import Summary, localize_file
-from avgn.runtime.localizer import Localizer
-from avgn.runtime.manifest import Manifest, read_manifest, write_manifest
-from avgn.runtime.media import MediaFile, open_media
-from avgn.runtime.result import Result
-from avgn.runtime.stream import StreamLocalizer
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from avgn.runtime.bundle import Bundle, BundleInfo, write_bundle_info
+    from avgn.runtime.decision import DecisionConfig
+    from avgn.runtime.engines import Engine, choose_engine
+    from avgn.runtime.errors import FailureError, InputError, MissingExtraError
+    from avgn.runtime.localize import Summary, localize_file
+    from avgn.runtime.localizer import Localizer
+    from avgn.runtime.manifest import Manifest, read_manifest, write_manifest
+    from avgn.runtime.media import MediaFile, open_media
+    from avgn.runtime.result import Result
+    from avgn.runtime.stream import StreamLocalizer
 
 __all__ = [
     "Bundle",
@@ -35,3 +39,32 @@ __all__ = [
     "write_bundle_info",
     "write_manifest",
 ]
+
+# where each name lives: `avgn --help` and whoever needs one part should not wait for all
+_HOMES = {
+    "Bundle": "bundle",
+    "BundleInfo": "bundle",
+    "DecisionConfig": "decision",
+    "Engine": "engines",
+    "FailureError": "errors",
+    "InputError": "errors",
+    "Localizer": "localizer",
+    "Manifest": "manifest",
+    "MediaFile": "media",
+    "MissingExtraError": "errors",
+    "Result": "result",
+    "StreamLocalizer": "stream",
+    "Summary": "localize",
+    "choose_engine": "engines",
+    "localize_file": "localize",
+    "open_media": "media",
+    "read_manifest": "manifest",
+    "write_bundle_info": "bundle",
+    "write_manifest": "manifest",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -61,6 +61,16 @@ def parse_integers(option: str, text: str, count: int) -> list[int]:
     return values
 
 
+def split_integers(option: str, text: str) -> tuple[int, ...]:
+    """Any number of whole numbers."""
+    try:
+        return tuple(int(part) for part in split_names(text))
+    except ValueError:
+        raise InputError(
+            f"{option} must be whole numbers with commas between them, got {text!r}: as in 1,2,4"
+        ) from None
+
+
 def to_underscores(argv: Sequence[str]) -> list[str]:
     """Options may be written with dashes or underscores; the configuration's own names have underscores."""
     return [

@@ -16,7 +16,7 @@ from avgn.data.augment import NONE, Augmentation
 from avgn.data.cache import SoundCache, to_float32, to_int16
 from avgn.data.mixed import MixedScenes, read_size
 from avgn.data.mixing import Mixing, Scene, mix
-from avgn.data.samples import Sample
+from avgn.data.sample import Sample
 from avgn.data.sampling import Key
 from avgn.reading import read_frame, read_wav
 from avgn.runtime.audio import fit_window, resample

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from torch.utils.data import DataLoader
 
+from avgn.data.batch import Collate
 from avgn.data.dataset import AudioVisualDataset
-from avgn.data.samples import Collate, Sample
+from avgn.data.sample import Sample
 from avgn.data.sampling import Key
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from avgn.config import Config
 from avgn.data.augment import Augmentation, augment_image, cut_sound
 from avgn.data.mixing import Mixing, Scene, mix, to_level
-from avgn.data.samples import Sample
+from avgn.data.sample import Sample
 
 Handle = TypeVar("Handle")
 # draws of a scene to mix with before one that shares a class is taken

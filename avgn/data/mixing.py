@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.data.samples import Sample
+from avgn.data.sample import Sample
 
 Level = Literal["plain", "rms"]
 

@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from avgn.config import Config
 from avgn.data.augment import Augmentation
+from avgn.data.batch import Batch, collate
 from avgn.data.cache import to_float32
 from avgn.data.mixed import MixedScenes, read_size
 from avgn.data.mixing import Mixing
-from avgn.data.samples import Batch, Sample, collate
+from avgn.data.sample import Sample
 from avgn.data.sampling import picture_counts
 from avgn.data.shards import Packed, Shards, read_samples
 from avgn.runtime.audio import resample

@@ -32,7 +32,9 @@ class TrainConfig:
     SpecAugment hides of a spectrogram. `balance` draws scenes so that classes come equally often. `audio_cache` is a
     folder for decoded sounds. `checkpoint_activations` computes activations again in the backward pass instead of
     keeping them. `visual_weights` ("imagenet", "random" or a file) and `audio_weights` (a file) are what the encoders'
-    ResNets start from.
+    ResNets start from. `channels_last` lays pictures out as convolutions on the CPU and tensor cores like them.
+    `compile` makes one graph of both halves by torch.compile, from the spectrogram to the presence logits; losses and
+    validation stay eager. It needs a C++ compiler and minutes to begin, and is off because it was slower on the CPU.
     """
 
     epochs: int = 100
@@ -91,6 +93,10 @@ class TrainConfig:
         object.__setattr__(self, "mixture", tuple(self.mixture))
         # both check their values
         _ = self.augmentation, self.mixing
+        if self.compile and self.checkpoint_activations:
+            raise ValueError(
+                "compile and checkpoint_activations can't be combined, both rebuild the backward pass: leave one out"
+            )
         if self.auxiliary < 0:
             raise ValueError(f"auxiliary must not be negative, got {self.auxiliary}: 0 switches it off")
         if not self.learning_rate > 0:

@@ -30,6 +30,8 @@ from avgn.model import build_model
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest
+from avgn.training.allocator import keep_freed_memory
+from avgn.training.compiling import check_compiler
 from avgn.training.config import TrainConfig
 from avgn.training.module import AVGNModule
 from avgn.training.processes import Processes
@@ -97,6 +99,8 @@ def train(
     processes = Processes.of_environment()
     if training.precision == "16-mixed" and not torch.cuda.is_available():
         raise InputError("precision 16-mixed needs a GPU: use bf16-mixed or 32-true on this machine")
+    if training.compile:
+        check_compiler()
     if processes.first:
         # the others would find what the first one writes
         _check_output(output, resume)
@@ -139,6 +143,8 @@ def train(
         output, training, validation is not None, progress, processes, throughput, staged=bool(model.stage_shares)
     )
     on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        keep_freed_memory()
     module = AVGNModule(model, training, _total_steps(training, len(source)), source.survey)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -140,7 +140,9 @@ class AVGNModule(LightningModule):
             {"params": [p for p in trained if p.dim() > 1], "weight_decay": self.settings.weight_decay},
             {"params": [p for p in trained if p.dim() <= 1]},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, weight_decay=0.0)
+        # in mixed precision, Lightning doesn't clip gradients that a fused optimizer might unscale
+        fused = self.settings.precision == "32-true"
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, weight_decay=0.0, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

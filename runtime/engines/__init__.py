@@ -97,16 +97,17 @@ ENGINES: dict[str, EngineEntry] = {
         provider="TensorrtExecutionProvider",
         automatic=False,
     ),
-    "onnxruntime": EngineEntry(
-        factory="avgn.runtime.engines.onnxruntime_engine:OnnxRuntimeEngine",
-        requires="onnxruntime",
-        extra="cpu",
-        reads=("onnxruntime",),
-    ),
+    # faster than onnxruntime in every precision (benchmarks/NOTES.md)
     "openvino": EngineEntry(
         factory="avgn.runtime.engines.openvino_engine:OpenVinoEngine",
         requires="openvino",
         extra="openvino",
+        reads=("onnxruntime",),
+    ),
+    "onnxruntime": EngineEntry(
+        factory="avgn.runtime.engines.onnxruntime_engine:OnnxRuntimeEngine",
+        requires="onnxruntime",
+        extra="cpu",
         reads=("onnxruntime",),
     ),
 }
@@ -138,7 +139,7 @@ def choose_engine(bundle: Bundle, backend: str = "auto", precision: str | None =
         if backend != "auto" and not ENGINES[backend].missing():
             raise InputError(f"backend {backend} can't be used: {obstacles[backend]}")
         # what anybody can install comes last in line
-        entry = ENGINES[next((name for name in obstacles if not ENGINES[name].gpu), next(iter(obstacles)))]
+        entry = ENGINES[next((name for name in reversed(obstacles) if not ENGINES[name].gpu), next(iter(obstacles)))]
         raise MissingExtraError(entry.requires, entry.extra)
     check_installation()
     name, variant = usable[0]

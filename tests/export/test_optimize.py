@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from avgn.config import preset
 from avgn.engine import TorchEngine
 from avgn.export.halves import HalvesEngine
 from avgn.export.optimize import optimize
+from avgn.export.spectrum import FoldedSpectrogram
 from avgn.export.variants import operations
 from avgn.export.verify import compare, rendered_batches
+from avgn.frontend import Spectrogram
 from avgn.model import AVGN
 from tests.export.models import small_model
 
@@ -70,3 +74,25 @@ def test_fewer_operations_are_left() -> None:
         before, after = (float(word) for word in line.replace(",", "").split() if word.replace(".", "").isdigit())
         assert after < before, line
     assert not any(isinstance(module, nn.BatchNorm2d) for module in optimize(model).modules())
+
+
+@pytest.mark.parametrize("samples", [22_050, 66_150, 5_003])
+def test_the_folded_front_end_is_a_short_time_fourier_transform(samples: int) -> None:
+    config = preset("avgn-tiny", window_seconds=samples / 22_050)
+    sound = torch.randn(2, samples, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    folded = FoldedSpectrogram(Spectrogram(config).double())
+    window = torch.hann_window(512, dtype=torch.float64)
+    bins = torch.stft(sound, 512, 220, window=window, pad_mode="reflect", return_complex=True).abs().square()
+    expected = (torch.log(bins[:, :, : samples // 220] + 1e-7) + 5.0) / 5.0
+    assert torch.allclose(folded(sound), expected[:, None], atol=1e-9)
+
+
+def test_the_folded_front_end_takes_a_quarter_of_the_operations() -> None:
+    spectrogram = Spectrogram(preset("avgn-tiny"))
+    sound = torch.zeros(1, 22_050)
+    counts = []
+    for module in (spectrogram, FoldedSpectrogram(spectrogram)):
+        with FlopCounterMode(display=False) as counter:
+            module(sound)
+        counts.append(counter.get_total_flops())
+    assert counts[1] < 0.26 * counts[0]

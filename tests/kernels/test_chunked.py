@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from avgn.kernels import max_pooled_cosine
 from benchmarks.kernels.measure import measure_all
@@ -79,3 +80,38 @@ def test_memory_and_time_at_a_large_batch() -> None:
     assert found["naive over chunked"]["peak bytes"] >= 8
     assert found["einsum over chunked"]["peak bytes"] >= 5
     assert min(found[f"{form} over chunked"]["p50"] for form in ("naive", "einsum")) >= 1
+
+
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that any operation gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for one in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(one, Tensor):
+                self.elements = max(self.elements, one.numel())
+        return out
+
+
+@pytest.mark.parametrize("gates", [-1, 0, 4])
+def test_nothing_grows_with_pairs_times_cells(gates: int) -> None:
+    """Forward and backward make no tensor larger than the inputs, the similarities [B,M,N] and a chunk."""
+    batch, sources, cells, width = 64, 2, 196, 8
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(batch, sources, width), (batch, cells, width), (batch, gates or sources, width)]
+    inputs = [torch.randn(*shape, generator=generator).requires_grad_() for shape in shapes[: 2 + (gates >= 0)]]
+    index = {"gate_index": torch.randint(gates, (batch, sources), generator=generator)} if gates > 0 else {}
+    found = {}
+    for form in (chunked, reference):
+        with Largest() as largest:
+            similarity, _ = form.max_pooled_cosine(*inputs, **index)
+            logits = similarity.transpose(1, 2).reshape(-1, batch)
+            target = torch.arange(batch).repeat_interleave(sources)
+            torch.autograd.grad(torch.nn.functional.cross_entropy(logits, target), inputs)
+        found[form] = largest.elements
+    bound = max(batch * cells * width, batch * sources * batch, chunked.CHUNK_ELEMENTS)
+    assert found[chunked] <= bound < found[reference]

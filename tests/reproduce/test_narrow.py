@@ -104,8 +104,8 @@ def test_a_row_of_several_seeds_is_their_mean() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("seeds: {neither: 3,", "seeds: {none: 3,", "narrow names the row 'none'"),
-        ("seeds: {neither: 3,", "seeds: {neither: 0,", "seeds of neither must be at least 1, got 0"),
+        ("neither: 3,", "none: 3,", "narrow names the row 'none'"),
+        ("neither: 3,", "neither: 0,", "seeds of neither must be at least 1, got 0"),
         ("sets: [MUSIC-Duet]", "sets: [MUSIC]", "narrow names the set 'MUSIC'"),
         ("pretrain: {importer", "pretrain: {imported", "entry 'imported' is not known"),
         ("  scenes: 4000", "  scene: 4000", "entry 'scene' is not known"),

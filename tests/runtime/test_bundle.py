@@ -198,7 +198,7 @@ def test_the_choice_of_engine_is_one_log_line(folder: Path, caplog: pytest.LogCa
     (record,) = caplog.records
     said = record.message
     if isinstance(missing := find_gpu(), str):
-        assert said.startswith(f"engine onnxruntime with fp32 graphs of {folder} (the first that can run here; ")
+        assert said.startswith(f"engine openvino with fp32 graphs of {folder} (the first that can run here; ")
         assert f"onnxruntime-cuda: {missing}" in said
     else:
         assert "fp32 graphs of" in said

@@ -87,9 +87,9 @@ def test_names_shapes_and_dtypes(engine: Engine, bundle: Bundle) -> None:
 
 def test_a_batch_is_its_items(engine: Engine) -> None:
     waveform, image = probes(engine.info)
-    heard = engine.run_audio(waveform[:4])
-    seen = engine.run_image(image[:4], heard["sources"])
-    for at in range(4):
+    heard = engine.run_audio(waveform[:6])
+    seen = engine.run_image(image[:6], heard["sources"])
+    for at in range(6):
         one = engine.run_audio(waveform[at : at + 1])
         found = engine.run_image(image[at : at + 1], heard["sources"][at : at + 1])
         np.testing.assert_allclose(one["sources"][0], heard["sources"][at], atol=2e-4)

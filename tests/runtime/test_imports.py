@@ -14,6 +14,7 @@ import sys
 for name in {names}:
     sys.modules[name] = None
 import avgn.runtime as runtime
+from avgn.runtime import *
 """
 
 
@@ -24,7 +25,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 def test_import_needs_numpy_only() -> None:
     done = python(BLOCK.format(names=OPTIONAL))
     assert done.returncode == 0, done.stderr
-    done = python(f"import avgn.runtime, sys; print([n for n in {OPTIONAL} if n in sys.modules])")
+    done = python(f"from avgn.runtime import *; import sys; print([n for n in {OPTIONAL} if n in sys.modules])")
     assert done.stdout.strip() == "[]"
 
 
@@ -46,3 +47,11 @@ def test_missing_engine_is_named(bundle_path: Path) -> None:
     assert done.stdout.strip() == "openvino"
     done = python(BLOCK.format(names=("onnxruntime", "openvino")) + load)
     assert "MissingExtraError: onnxruntime is not installed: pip install 'avgn[cpu]'" in done.stderr
+
+
+def test_every_name_is_at_hand_and_none_is_imported_early() -> None:
+    code = "import sys, avgn.runtime as r; print('numpy' in sys.modules, [getattr(r, n).__name__ for n in r.__all__])"
+    done = python(code + "; r.nothing")
+    early, found = done.stdout.split(maxsplit=1)
+    assert early == "False" and "'Localizer'" in found and "'write_manifest'" in found
+    assert done.stderr.rstrip().endswith("module avgn.runtime has no attribute 'nothing'")

@@ -179,7 +179,11 @@ def load_small(config: Config) -> Any:
     return build_model(config)
 
 
-@pytest.mark.parametrize("extra", [{"dropout": 0.2}, {"momentum": 0.9}, {"accumulate": 2}, {"auxiliary": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "extra",
+    [{"dropout": 0.2}, {"momentum": 0.9}, {"accumulate": 2}, {"auxiliary": 1.0}, {"precision": "bf16-mixed"}],
+    ids=str,
+)
 def test_training_options_run(extra: dict[str, Any], squares: dict[str, Path], tmp_path: Path) -> None:
     settings = TrainConfig(steps=4, **(QUICK | extra))
     output = train(small_config(), read_manifest(squares["train"]), None, tmp_path / "o", settings, progress=False)

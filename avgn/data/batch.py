@@ -1,4 +1,4 @@
-"""Training samples, and how they become a batch.
+"""How samples become a batch.
 
 Legend: B batch, T samples, H x W pixels, N sources of a sample (padded), C classes.
 """
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from avgn.data.sample import Sample
 from avgn.losses import Labels
 
 
@@ -33,17 +33,6 @@ class Batch:
         return Batch(
             image=self.image.pin_memory(), waveform=self.waveform.pin_memory(), labels=self.labels.pin_memory()
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """image [H,W,3] uint8, waveform [T] float32; indices of the classes that sound, that are visible, and both."""
-
-    image: NDArray[np.uint8]
-    waveform: NDArray[np.float32]
-    sounding: tuple[int, ...]
-    visible: tuple[int, ...]
-    order: tuple[int, ...]
 
 
 def collate(samples: Sequence[Sample], num_classes: int) -> Batch:

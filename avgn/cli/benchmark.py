@@ -1,0 +1,85 @@
+"""avgn benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from avgn.cli.options import make_parser, split_integers, split_names, write_json
+from avgn.runtime.errors import FailureError, InputError
+
+
+def benchmark(argv: Sequence[str]) -> None:
+    parser = make_parser(
+        "benchmark",
+        "Size, accuracy, latency, throughput, memory and pipeline of bundles in every engine, side by side.",
+    )
+    parser.add_argument("bundle", type=str, nargs="+", help="bundle folders or the name tiny")
+    parser.add_argument("--batch", type=str, default="1,4,16", help="comma-separated batch sizes")
+    parser.add_argument(
+        "--threads", type=str | None, default=None, help="comma-separated; default: 1 and all physical cores"
+    )
+    parser.add_argument(
+        "--backends",
+        type=str | None,
+        default=None,
+        help="comma-separated: torch, torch-compile and those of avgn localize --backend",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=str,
+        action="append",
+        help="what the bundle was exported from: run by torch, the reference of accuracy; repeat for each bundle",
+    )
+    parser.add_argument("--manifest", type=str | None, default=None, help="annotated items to measure CIoU and CAP on")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of every row; all rows take turns")
+    parser.add_argument("--seconds", type=float | None, default=None, help="of measuring in each process; default 1")
+    parser.add_argument("--repeats", type=int | None, default=None, help="runs in each process, in place of --seconds")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds after which a process is a failure")
+    parser.add_argument(
+        "--baseline", type=str | None, default=None, help="BACKEND or BACKEND/PRECISION; default: torch, else the first"
+    )
+    parser.add_argument("--video-seconds", type=float, default=10.0, help="of the pipeline's video; 0: no pipeline")
+    parser.add_argument("--json", type=str | None, default=None, help="write the report to this file")
+    parser.add_argument("--plot", type=str | None, default=None, help="draw it: a .png, .pdf or .svg file")
+    args = parser.parse_args(argv)
+    if args.seconds is not None and args.repeats is not None:
+        raise InputError("--seconds and --repeats both say how long to measure: give one of them")
+    from avgn.benchmarking import BenchmarkOptions, format_report, run_benchmark
+    from avgn.benchmarking.plan import USUAL
+    from avgn.progress import Progress
+    from avgn.runtime.sinks.partial import prepare_output
+
+    options = BenchmarkOptions(
+        batches=split_integers("--batch", args.batch),
+        threads=None if args.threads is None else split_integers("--threads", args.threads),
+        backends=USUAL if args.backends is None else tuple(split_names(args.backends)),
+        rounds=args.rounds,
+        seconds=1.0 if args.seconds is None else args.seconds,
+        repeats=args.repeats,
+        baseline=args.baseline,
+        timeout=args.timeout,
+        video_seconds=args.video_seconds,
+    )
+    if args.json is not None:
+        prepare_output(args.json).unlink()
+    if args.plot is not None:
+        from avgn.figures.page import check_output, import_matplotlib
+
+        check_output(args.plot)
+        prepare_output(args.plot).unlink()
+        import_matplotlib()
+    with Progress("measurements") as progress:
+        report = run_benchmark(
+            args.bundle, options, checkpoints=args.checkpoint or (), manifest=args.manifest, progress=progress
+        )
+    if args.json is not None:
+        write_json(args.json, report)
+    print("\n".join(format_report(report)))
+    failures = [row["failure"] for row in report["rows"]]
+    if None not in failures:
+        raise FailureError(f"no row could be measured: {failures[0]}")
+    if args.plot is not None:
+        from avgn.benchmarking.plot import plot_report
+
+        plot_report(report, args.plot)
+        print(args.plot)

@@ -1,0 +1,153 @@
+"""Samples a second of `avgn train` on the CPU beside a plain loop of the same model, and the memory of the loss.
+
+python -m benchmarks.training --output benchmarks/results/training.json [--variants plain avgn contiguous bf16 compile]
+
+The plain loop is what code of a research paper does: contiguous tensors, nothing compiled, the whole similarity tensor
+[B,M,N,P], AdamW as it comes. Every variant is a process of its own that reads the same scenes from the same start; they
+take turns, step by step, so that a busy machine slows all of them. The first losses of all must agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "avgn": {},
+    "contiguous": {"channels_last": False},
+    "bf16": {"precision": "bf16-mixed"},
+    # compiles for minutes before its first step
+    "compile": {"compile": True},
+}
+BATCH = 16
+SCENES = 64
+COMPARED = 4
+LOSSES = [(16, 49), (16, 196), (64, 49), (64, 196)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["plain", "avgn", "contiguous"])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=4, help="steps of each variant at each number of threads")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        record = {
+            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+            "preset": "avgn-resnet18",
+            "batch": BATCH,
+            **_rates(Path(folder), args.variants, args.threads, args.rounds),
+            "memory of the loss": _memory(),
+        }
+    print(json.dumps(record, indent=1))
+    if args.output:
+        args.output.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _rates(folder: Path, names: list[str], threads: list[int], rounds: int) -> dict[str, Any]:
+    from avgn.scenes import SceneConfig, synthesize
+
+    rendered = SceneConfig(split="train", size=(256, 192), seconds=4.0)
+    manifest = synthesize(folder / "set", scenes=SCENES, config=rendered, seed=0, jobs=1)
+    steps: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    children = {name: _start(name, manifest, folder) for name in names}
+    try:
+        # the first step starts everything
+        for count in [threads[0], *(count for count in threads for _ in range(rounds))]:
+            for name, child in children.items():
+                assert child.stdin and child.stdout
+                child.stdin.write(f"{count}\n")
+                child.stdin.flush()
+                answer = child.stdout.readline()
+                if not answer:
+                    raise SystemExit(f"the process of {name} ended: see its message above")
+                steps[name].append({"threads": count, **json.loads(answer)})
+    finally:
+        for child in children.values():
+            child.kill()
+            child.wait()
+    return _summary(steps, threads)
+
+
+def _summary(steps: dict[str, list[dict[str, Any]]], threads: list[int]) -> dict[str, Any]:
+    found: dict[str, Any] = {"samples per second": {}, "over plain": {}, "cpu seconds of a step": {}}
+    measured = {name: rows[1:] for name, rows in steps.items()}
+    for count in threads:
+        key = f"{count} threads"
+        of = {name: [row for row in rows if row["threads"] == count] for name, rows in measured.items()}
+        found["samples per second"][key] = {
+            name: _spread([BATCH / row["seconds"] for row in rows]) for name, rows in of.items()
+        }
+        found["cpu seconds of a step"][key] = {name: _spread([row["cpu"] for row in rows]) for name, rows in of.items()}
+        if "plain" in of:
+            for kind, value in (("", "seconds"), (", cpu time", "cpu")):
+                # each turn is compared with the plain loop's of the same round
+                found["over plain"][key + kind] = {
+                    name: _spread([one[value] / two[value] for one, two in zip(of["plain"], rows, strict=True)])
+                    for name, rows in of.items()
+                    if name != "plain"
+                }
+    first = next(iter(steps))
+    # Adam's first steps go by the signs of the gradients: roundings grow from step to step
+    found["relative difference of the first losses"] = {
+        name: [float(f"{abs(a['loss'] / b['loss'] - 1):.2g}") for a, b in zip(rows, steps[first], strict=True)][
+            :COMPARED
+        ]
+        for name, rows in steps.items()
+        if name != first
+    }
+    found["peak MB"] = {name: rows[-1]["peak MB"] for name, rows in steps.items()}
+    found["loader's share of a step"] = {
+        name: max(row["loading"] / row["seconds"] for row in rows) for name, rows in measured.items() if name == "plain"
+    }
+    return found
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    cuts = quantiles(values, n=10, method="inclusive")
+    return {"p20": round(cuts[1], 4), "p50": round(cuts[4], 4), "p80": round(cuts[7], 4)}
+
+
+def _start(name: str, manifest: Path, folder: Path) -> subprocess.Popen[str]:
+    output = folder / name
+    # the plain loop's loss is the reference, which stores every similarity
+    environment = {"AVGN_KERNELS": "reference" if name == "plain" else ""}
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.training_child", name, str(manifest), str(output)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def _memory() -> list[dict[str, Any]]:
+    """Peak bytes of the loss, forward and backward, above its inputs; and without the inputs' own gradients."""
+    found = []
+    for batch, cells in LOSSES:
+        row: dict[str, Any] = {"B": batch, "N": 2, "P": cells, "D": 512}
+        for form in ("einsum", "chunked"):
+            command = [sys.executable, "-m", "benchmarks.kernels.measure", form, *map(str, row.values())][:8]
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=True, env={**os.environ, "AVGN_KERNELS": ""}
+            )
+            row[f"{form}, peak MB"] = round(json.loads(done.stdout.splitlines()[-1])["peak bytes"] / 1e6, 2)
+        gradients = 4 * 512 * (batch * cells + 2 * batch * 2) / 1e6
+        row["gradients of the inputs, MB"] = round(gradients, 2)
+        row["[B,N,B,P] floats, MB"] = round(4 * batch * 2 * batch * cells / 1e6, 2)
+        found.append(row)
+    return found
+
+
+if __name__ == "__main__":
+    main()

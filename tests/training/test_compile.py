@@ -1,0 +1,119 @@
+"""`avgn train --compile`: the halves are one graph, the losses are those of eager steps, a missing compiler is said."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from avgn.config import Config, preset
+from avgn.model import build_model
+from avgn.training import TrainConfig
+from avgn.training.module import AVGNModule
+from tests.squares import CLASSES, write_squares
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES: dict[str, Any] = {
+    "image_size": (64, 64),
+    "width_visual": 4,
+    "width_audio": 4,
+    "dim": 16,
+    "depth": 1,
+    "heads": 2,
+    "window_seconds": 0.3,
+    "drop_path": 0.0,
+}
+
+
+def small() -> Config:
+    return preset("avgn-tiny", classes=CLASSES, **SIZES)
+
+
+def test_the_halves_are_one_graph_with_the_same_gradients(caplog: pytest.LogCaptureFixture) -> None:
+    """All but the code made from it, which takes minutes: front-end, encoders, transformers, grouping, extra heads."""
+    torch.manual_seed(0)
+    config = small()
+    module = AVGNModule(build_model(config).train(), TrainConfig(auxiliary=1.0), 1)
+    waveform, image = 0.1 * torch.randn(3, config.window_samples), torch.randint(0, 256, (3, 64, 64, 3)).byte()
+    weights = [p for p in module.model.parameters() if p.requires_grad]
+    found = []
+    with caplog.at_level(logging.ERROR):
+        for encode in (module._encode, torch.compile(module._encode, backend="eager", fullgraph=True)):
+            audio, cells = encode(waveform, image)
+            assert audio.logit is not None and cells.logit is not None and cells.gate is not None
+            assert module.auxiliary is not None
+            features = dict(module.auxiliary.features)
+            loss = module.model.localize(audio, cells).sum() + audio.logit.sum() + cells.logit.square().sum()
+            loss = loss + features["audio"].square().sum() + features["visual"].sum()
+            found.append((loss, torch.autograd.grad(loss, weights, allow_unused=True)))
+    assert sum(grad is not None for grad in found[0][1]) > 0.9 * len(weights)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+
+
+def command(manifest: Path, output: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    sizes = [f"--model.{name}={list(value) if isinstance(value, tuple) else value}" for name, value in SIZES.items()]
+    given = ["--preset", "avgn-tiny", "--visual-weights", "random", "--batch-size", "8", "--learning-rate", "1e-5"]
+    return subprocess.run(
+        [sys.executable, "-m", "avgn", "train", str(manifest), "--output", str(output), *given, *sizes, *options],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=800,
+    )
+
+
+def test_a_missing_compiler_is_one_sentence(tmp_path: Path) -> None:
+    manifest = write_squares(tmp_path / "train", 8)
+    done = command(manifest, tmp_path / "out", "--compile", "true", "--steps", "1", CXX="no-such-compiler")
+    assert done.returncode == 2 and done.stderr.splitlines()[-1] == (
+        "avgn: compile needs a C++ compiler and 'no-such-compiler' is not on the PATH: install g++, let CXX name "
+        "another one, or leave --compile out"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_compile_and_checkpointing_are_refused_together() -> None:
+    with pytest.raises(ValueError, match="compile and checkpoint_activations can't be combined"):
+        TrainConfig(compile=True, checkpoint_activations=True)
+
+
+@pytest.mark.soak
+def test_compiled_training_gives_the_losses_of_eager_training(tmp_path: Path) -> None:
+    manifest = write_squares(tmp_path / "train", 32)
+    losses = []
+    for name, options in (("eager", []), ("compiled", ["--compile", "true"])):
+        done = command(manifest, tmp_path / name, "--steps", "4", "--threads", "1", *options)
+        assert done.returncode == 0, done.stderr
+        lines = (tmp_path / name / "losses.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="page faults are counted on Linux")
+def test_freed_memory_is_kept() -> None:
+    """Tensors above malloc's largest threshold: without it each of them is mapped, and its pages cleared, anew."""
+    code = (
+        "import resource, sys, torch\n"
+        "from avgn.training.allocator import keep_freed_memory\n"
+        "print(keep_freed_memory() if sys.argv[1] == 'keep' else True)\n"
+        "torch.ones(16 << 20)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(10): torch.ones(16 << 20)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    faults = {}
+    for name in ("keep", "default"):
+        done = subprocess.run([sys.executable, "-c", code, name], cwd=ROOT, capture_output=True, text=True, check=True)
+        kept, count = done.stdout.split()
+        if kept == "False":
+            pytest.skip("malloc is not glibc's")
+        faults[name] = int(count)
+    assert faults["keep"] < 0.1 * faults["default"]
