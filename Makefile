@@ -38,7 +38,7 @@ bench: ## the numbers of the docs: accuracy and speed of the shipped bundle, cos
 	$(PYTHON) -m benchmarks.reaction --output benchmarks/results/reaction.json
 	$(PYTHON) -m benchmarks.training --output benchmarks/results/training.json
 	$(PYTHON) -m benchmarks.startup --output benchmarks/results/startup.json
-	$(PYTHON) -m benchmarks.budget --output benchmarks/results/gpu-budget.json --docs docs/gpu.md
+	$(PYTHON) -m benchmarks.budget --output benchmarks/results/gpu-budget.json
 	$(PYTHON) -m benchmarks.card
 	$(PYTHON) -m benchmarks.tables
 

@@ -1,6 +1,6 @@
-"""What a frame would cost on GPUs that nobody here has: predictions from data sheets, and the tables of docs/gpu.md.
+"""What a frame would cost on GPUs that nobody here has: predictions from data sheets.
 
-python -m benchmarks.budget --output benchmarks/results/gpu-budget.json [--docs docs/gpu.md]
+python -m benchmarks.budget --output benchmarks/results/gpu-budget.json && python -m benchmarks.tables
 """
 
 from __future__ import annotations
@@ -45,13 +45,10 @@ STAGES = ("copy in", "image half", "copy out", "audio half, its share", "resize 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--docs", type=Path, help="page whose tables are written anew")
     args = parser.parse_args()
     record = predict()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(record, indent=1) + "\n")
-    if args.docs:
-        args.docs.write_text(fill(args.docs.read_text(), record))
 
 
 def predict() -> dict[str, Any]:
@@ -101,7 +98,7 @@ def _model(config: Config, cpu: dict[str, float]) -> dict[str, Any]:
         for precision, halves in files.items():
             for half, file in halves.items():
                 graph = onnx.load(file)
-                found["graph safety"][f"{half} {precision}"] = list(graph_hazards(graph, sizes[half]))
+                found["graph safety"][f"{half}, {precision} graph"] = list(graph_hazards(graph, sizes[half]))
                 for batch in BATCHES:
                     made = layers.count(graph, _sizes(config, batch)[half])
                     found["halves"].setdefault(precision, {}).setdefault(half, {})[str(batch)] = half_record(made)
@@ -187,49 +184,6 @@ def _graphs(model: TwoHalves, folder: Path) -> dict[str, dict[str, Path]]:
         out = files["int8-gpu"][half] = folder / f"{half}.int8-gpu.onnx"
         quantize(files["fp32"][half], out, "int8-gpu", calibrate(files["fp32"][half], [feed], "percentile"))
     return files
-
-
-def fill(page: str, record: dict[str, Any]) -> str:
-    """The page with the tables of the record between their markers."""
-    for name, lines in tables(record).items():
-        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        before, rest = page.split(begin)
-        page = before + begin + "".join(line + "\n" for line in lines) + end + rest.split(end, 1)[1]
-    return page
-
-
-def tables(record: dict[str, Any]) -> dict[str, list[str]]:
-    """Lines of the tables of docs/gpu.md, by their markers."""
-    chips = list(record["chips"])
-    halves, frames = [], []
-    for model, found in record["models"].items():
-        for precision, made in found["halves"].items():
-            for half, batches in made.items():
-                one = batches["1"]
-                cells = [
-                    "{roofline:.0f} / {expected, CUDA graph:.0f} / {expected, launched one by one:.0f}".format_map(
-                        one["predicted us"][chip]
-                    )
-                    for chip in chips
-                ]
-                counts = f"{one['kernels']}", f"{one['operations'] / 1e9:.2f}", f"{one['bytes'] / 1e6:.1f}"
-                halves.append((f"{model} {half}, {precision}", *counts, *cells))
-        for chip, stages in found["frame"]["fp16"].items():
-            frames.append((f"{model}, {chip}", *(f"{stages[stage]:.2f}" for stage in (*STAGES, "together"))))
-    steps = [
-        (row["kernel"], f"{row['operations'] / 1e9:.2f}", f"{row['bytes'] / 1e6:.1f}")
-        + tuple(f"{row['predicted us'][chip]:.0f}" for chip in chips)
-        for row in record["kernels of a training step"]
-    ]
-    return {
-        "halves": _table(("half, **predicted** us", "kernels", "GFLOP", "MB", *chips), halves),
-        "frame": _table(("fp16, **predicted** ms", *STAGES, "together"), frames),
-        "kernels": _table(("kernel, fp16, **predicted** us", "GFLOP", "MB", *chips), steps),
-    }
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    return ["| " + " | ".join(line) + " |" for line in (head, tuple("---" for _ in head), *rows)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/baselines.md from benchmarks/results, between their markers.
+"""Writes the tables of README.md, docs/baselines.md and docs/gpu.md from benchmarks/results, between their markers.
 
 python -m benchmarks.tables
 
@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import gpu_tables
 from benchmarks.comparison import Row, comparison
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "baselines.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "baselines.md", ROOT / "docs" / "gpu.md")
 COMPARISONS = ("table2-synthetic", "table2-realset", "table1-synthetic", "three-sources-synthetic")
 
 
@@ -81,11 +82,16 @@ def _compared(name: str) -> tuple[Row, list[Row]]:
     return comparison(read(name))
 
 
+def _predicted(make: Callable[[Any], tuple[Row, list[Row]]]) -> tuple[Row, list[Row]]:
+    return make(read("gpu-budget"))
+
+
 # a table for a page: its name, and the function that makes head and rows
 TABLES: dict[str, Callable[[], tuple[Row, list[Row]]]] = {
     "speed": speed,
     "startup": startup,
     **{name: partial(_compared, name) for name in COMPARISONS},
+    **{name: partial(_predicted, make) for name, make in gpu_tables.TABLES.items()},
 }
 
 

@@ -125,7 +125,11 @@ class Cuda:
         for address in (to, source):
             if address not in self._memory or len(self._memory[address]) < size:
                 return (Status.cudaErrorInvalidValue,)
-        self.streams[handle].add(lambda: ctypes.memmove(to, source, size) and None)
+
+        def copy() -> None:
+            ctypes.memmove(to, source, size)
+
+        self.streams[handle].add(copy)
         return (Status.cudaSuccess,)
 
 
