@@ -23,14 +23,17 @@ from avgn.model import AVGN, TwoHalves
 from avgn.transformer import Block, SelfAttention, TokenTransformer
 
 
-def optimize(model: TwoHalves) -> TwoHalves:
-    """A copy in evaluation mode that gives the same maps and probabilities (to rounding), for inference alone."""
+def optimize(model: TwoHalves, *, fold_front_end: bool = True) -> TwoHalves:
+    """A copy in evaluation mode that gives the same maps and probabilities (to rounding), for inference alone.
+
+    `fold_front_end` False keeps the spectrogram's transform as the model computes it.
+    """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     fold_batch_norms(model.audio_encoder.backbone)
     for backbone in model.picture_backbones():
         fold_batch_norms(backbone)
     _fold_pixel_scale(model)
-    if model.frontend.kind == "paper":
+    if fold_front_end and model.frontend.kind == "paper":
         setattr(model, "frontend", FoldedSpectrogram(model.frontend))  # noqa: B010 - another type in its place
     if not isinstance(model, AVGN) or not model.has_presence:
         return model

@@ -100,6 +100,15 @@ def rendered_batches(info: BundleInfo, counts: Sequence[int] = BATCHES) -> list[
     return found
 
 
+def audio_difference(core: Engine, engine: Engine) -> float:
+    """The largest difference of sources between two engines on rendered scenes, in the measure of `compare`."""
+    found = [0.0]
+    for batch in rendered_batches(core.info):
+        expected, other = (one.run_audio(batch.waveform)["sources"] for one in (core, engine))
+        found.append(float((np.abs(other - expected) / _size(expected)).max()))
+    return float(np.max(found))
+
+
 def render_batch(info: BundleInfo, count: int, start: int = 0, growth: tuple[int, int] = (0, 0)) -> Batch:
     """`count` rendered scenes, from the `start`-th on, for the model's sizes (pictures larger by `growth` pixels)."""
     config = SceneConfig(split="val", sources=(0, 3))
