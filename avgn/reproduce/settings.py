@@ -38,7 +38,7 @@ class RunOptions:
 
     `narrow` takes the recipe's narrow models, as synthetic data does by default. `seeds` runs make each row, None for
     as many as the recipe says. `parallel` rows are trained at a
-    time, each on its share of the cores; results don't depend on it.
+    time, each on its share of the cores; results are the same but for rounding.
     """
 
     output: Path
