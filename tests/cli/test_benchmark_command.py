@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from avgn.checkpoint import save_model
-from tests.benchmarking.processes import children, is_running
 from tests.cli.test_cli import ENVIRONMENT, avgn, refused
+from tests.export.benchmarking.processes import children, is_running
 from tests.export.models import small_model
 
 FAST = ("--batch", 1, "--threads", 1, "--rounds", 1, "--repeats", 3, "--video-seconds", 0)

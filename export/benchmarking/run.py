@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from avgn.benchmarking.machine import describe_machine, describe_versions
-from avgn.benchmarking.measurements import Measurements, Progress
-from avgn.benchmarking.plan import BenchmarkOptions, plan_rows
-from avgn.benchmarking.summary import check_baseline, summarize_peaks, summarize_rows, summarize_stages
+from avgn.export.benchmarking.machine import describe_machine, describe_versions
+from avgn.export.benchmarking.measurements import Measurements, Progress
+from avgn.export.benchmarking.plan import BenchmarkOptions, plan_rows
+from avgn.export.benchmarking.summary import check_baseline, summarize_peaks, summarize_rows, summarize_stages
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.engines import check_installation
 from avgn.runtime.errors import InputError

@@ -3,8 +3,8 @@
 Every measurement runs in a process of its own; numpy suffices to import this package.
 """
 
-from avgn.benchmarking.plan import BACKENDS, BenchmarkOptions
-from avgn.benchmarking.run import run_benchmark
-from avgn.benchmarking.tables import format_report
+from avgn.export.benchmarking.plan import BACKENDS, BenchmarkOptions
+from avgn.export.benchmarking.run import run_benchmark
+from avgn.export.benchmarking.tables import format_report
 
 __all__ = ["BACKENDS", "BenchmarkOptions", "format_report", "run_benchmark"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from avgn.benchmarking.timing import make_inputs
+from avgn.export.benchmarking.timing import make_inputs
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import InputError
 

@@ -22,14 +22,14 @@ LONGEST_REASON = 240
 
 
 def run_job(job: Job, *, timeout: float) -> dict[str, Any]:
-    """What `avgn.benchmarking.worker` measured for `job`; its "threads" (None: as the libraries like) bind libraries.
+    """What the worker (`worker.py`) measured for `job`; its "threads" (None: as the libraries like) bind libraries.
 
     Raises FailureError, in one sentence, when the process failed, died or took longer than `timeout` seconds. Whatever
     ends the call, the process and those it started end with it.
     """
     with tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            [sys.executable, "-m", "avgn.benchmarking.worker"],
+            [sys.executable, "-m", "avgn.export.benchmarking.worker"],
             stdin=subprocess.PIPE,
             stdout=answers,
             stderr=complaints,

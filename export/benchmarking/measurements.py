@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from avgn.benchmarking.peak import installed_libraries
-from avgn.benchmarking.plan import TORCH, BenchmarkOptions, Row, System
-from avgn.benchmarking.process import Job, one_sentence, run_job
+from avgn.export.benchmarking.peak import installed_libraries
+from avgn.export.benchmarking.plan import TORCH, BenchmarkOptions, Row, System
+from avgn.export.benchmarking.process import Job, one_sentence, run_job
 from avgn.runtime.errors import FailureError, InputError
 
 VIDEO_SEED = 1

@@ -13,17 +13,17 @@ from typing import Any
 import cv2
 import pytest
 
-from avgn.benchmarking import BenchmarkOptions, format_report, run_benchmark
-from avgn.benchmarking.plan import plan_rows
-from avgn.benchmarking.plot import plot_report
-from avgn.benchmarking.process import run_job
-from avgn.benchmarking.stages import STAGES
+from avgn.export.benchmarking import BenchmarkOptions, format_report, run_benchmark
+from avgn.export.benchmarking.plan import plan_rows
+from avgn.export.benchmarking.plot import plot_report
+from avgn.export.benchmarking.process import run_job
+from avgn.export.benchmarking.stages import STAGES
 from avgn.runtime import Bundle, FailureError, InputError
 from avgn.runtime.bundle import resolve_bundle_path
 from avgn.scenes import SceneConfig, synthesize
-from tests.benchmarking.processes import children
+from tests.export.benchmarking.processes import children
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CHECKPOINT = str(ROOT / "benchmarks" / "checkpoints" / "tiny")
 SPREAD = {"p20", "p50", "p80"}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from avgn.benchmarking.measurements import Measurements
-from avgn.benchmarking.plan import BenchmarkOptions, Row
+from avgn.export.benchmarking.measurements import Measurements
+from avgn.export.benchmarking.plan import BenchmarkOptions, Row
 from avgn.runtime.errors import InputError
 
 HALVES = ("audio", "image", "pair")

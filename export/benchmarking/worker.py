@@ -1,4 +1,4 @@
-"""The process of one measurement: `python -m avgn.benchmarking.worker` reads a job and answers in one JSON line.
+"""The process of one measurement: `python -m avgn.export.benchmarking.worker` reads a job and answers in one JSON line.
 
 Imports as little as it can before the job is known: what a job loads is part of what it measures.
 """
@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Any
 
-from avgn.benchmarking.process import one_sentence
+from avgn.export.benchmarking.process import one_sentence
 
 
 def main() -> None:
@@ -33,23 +33,23 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """What one job asks for, by its "kind"."""
     kind = job["kind"]
     if kind == "row":
-        from avgn.benchmarking.timing import measure_row
+        from avgn.export.benchmarking.timing import measure_row
 
         return measure_row(job)
     if kind == "accuracy":
-        from avgn.benchmarking.accuracy import measure_accuracy
+        from avgn.export.benchmarking.accuracy import measure_accuracy
 
         return measure_accuracy(job)
     if kind == "operations":
-        from avgn.benchmarking.operations import count_operations
+        from avgn.export.benchmarking.operations import count_operations
 
         return count_operations(job)
     if kind == "peak":
-        from avgn.benchmarking.peak import measure_peaks
+        from avgn.export.benchmarking.peak import measure_peaks
 
         return {"peaks": measure_peaks(job["library"], job["threads"])}
     if kind == "stages":
-        from avgn.benchmarking.stages import measure_stages
+        from avgn.export.benchmarking.stages import measure_stages
 
         return measure_stages(job)
     raise ValueError(f"job {kind!r} is not known")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from avgn.benchmarking.loading import load
+from avgn.export.benchmarking.loading import load
 from avgn.runtime import Localizer, StreamLocalizer, localize_file, open_media
 from avgn.runtime.engines.base import Engine, Floats, Pixels
 from avgn.runtime.media import AudioBlock, MediaFile, VideoFrame

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.benchmarking.loading import load
+from avgn.export.benchmarking.loading import load
 from avgn.runtime.bundle import BundleInfo
 
 WARM_UP_RUNS = 3

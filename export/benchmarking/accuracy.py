@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from avgn.benchmarking.loading import load
+from avgn.export.benchmarking.loading import load
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.engines.base import Engine
 
