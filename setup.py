@@ -20,6 +20,7 @@ TRAIN = [
     "safetensors>=0.4",
     "scipy>=1.11",
     "scikit-learn>=1.4",
+    "filelock>=3.12",
     *RUNTIME,
 ]
 SERVE = ["starlette>=0.37", "uvicorn[standard]>=0.30", "prometheus-client>=0.20", *RUNTIME]

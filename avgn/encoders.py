@@ -15,7 +15,8 @@ from torchvision.models.resnet import BasicBlock
 
 log = logging.getLogger(__name__)
 
-# PyTorch 2.15 crashes on several threads in the backward of narrower strided 1x1 convolutions in channels-last layout
+# with fewer channels, the backward of strided 1x1 convolutions in channels-last layout crashes PyTorch 2.14 and 2.15 on
+# several threads
 LEAST_CHANNELS_LAST = 16
 
 
@@ -131,16 +132,16 @@ def _read_state(path: Path, kind: str) -> dict[str, Tensor]:
     if not path.is_file():
         other = ", imagenet or random" if kind == "visual" else ""
         raise ValueError(f"{kind} weights {path} don't exist: give a ResNet-18 state dict{other}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return dict(load_file(path))
     try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
             f"{kind} weights {path} can't be read ({error.__class__.__name__}): give a state dict"
         ) from None
     if not isinstance(state, dict):
-        raise ValueError(f"visual weights {path} hold a {type(state).__name__}: give a state dict")
+        raise ValueError(f"{kind} weights {path} hold a {type(state).__name__}: give a state dict")
     return state

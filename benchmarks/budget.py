@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +29,7 @@ from avgn.scenes import CLASSES
 from benchmarks import layers
 from benchmarks.chips import CHIPS, Chip
 from benchmarks.kernels.roofline import step_kernels
+from benchmarks.measuring import machine
 
 MODELS: dict[str, dict[str, Any]] = {"avgn-tiny": {"classes": CLASSES}, "avgn-resnet18": {}}
 PRECISIONS = ("fp32", "fp16", "int8-gpu")
@@ -64,7 +63,7 @@ def predict() -> dict[str, Any]:
             "frames a second": FRAMES,
             "audio hop, seconds": HOP,
         },
-        "measured on this CPU, ms": cpu | {"processor": platform.machine(), "cores": os.cpu_count()},
+        "measured on this CPU, ms": cpu | {"machine": machine()},
         "models": {},
         "kernels of a training step": step_kernels(CHIPS),
     }

@@ -30,12 +30,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("benchmark", help="a module of benchmarks/ that takes --output")
     parser.add_argument("--base", required=True, metavar="REV", help="what to compare the working tree with")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each")
-    parser.add_argument("options", nargs="*", help="after --: handed to the benchmark")
-    args = parser.parse_args(argv)
+    parser.epilog = "what follows -- is handed to the benchmark"
+    given = sys.argv[1:] if argv is None else argv
+    cut = given.index("--") if "--" in given else len(given)
+    args, options = parser.parse_args(given[:cut]), given[cut + 1 :]
     # a plain kill, too, must leave no worktree
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return _compare(args.benchmark, args.base, args.rounds, args.options)
+        return _compare(args.benchmark, args.base, args.rounds, options)
     except Refused as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
@@ -48,7 +50,9 @@ def _compare(benchmark: str, base: str, rounds: int, options: list[str]) -> int:
     commit = _resolve(base)
     for folder, place in ((ROOT, "the working tree"), (None, base)):
         if not _has(benchmark, folder, commit):
-            raise Refused(f"benchmark {benchmark!r} is not in {place}: give the name of a module of benchmarks/")
+            raise Refused(
+                f"benchmark {benchmark!r} is not in {place}: give the name of a module of benchmarks/ with an --output"
+            )
     if rounds < 1:
         raise Refused(f"--rounds must be at least 1, got {rounds}: 2 is the default")
     with worktree(commit) as other, tempfile.TemporaryDirectory() as scratch:
@@ -76,8 +80,10 @@ def _has(benchmark: str, folder: Path | None, commit: str) -> bool:
         return False
     paths = (f"benchmarks/{benchmark}.py", f"benchmarks/{benchmark}/__main__.py")
     if folder is not None:
-        return any((folder / path).is_file() for path in paths)
-    return any(_git("cat-file", "-e", f"{commit}:{path}").returncode == 0 for path in paths)
+        sources = [(folder / path).read_text() for path in paths if (folder / path).is_file()]
+    else:
+        sources = [_git("show", f"{commit}:{path}").stdout for path in paths]
+    return any('add_argument("--output"' in source for source in sources)
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -117,7 +123,7 @@ def _run(benchmark: str, folder: Path, output: Path, options: list[str]) -> None
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         raise
-    if child.returncode:
+    if child.returncode or not output.is_file():
         last = (said.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
         raise Refused(f"benchmark {benchmark} failed in {folder}: {last}")
 

@@ -57,11 +57,17 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    # every step runs in the repository's root
+    args.work, args.output = args.work.resolve(), args.output.resolve()
+    # hours of measuring must not end in a folder that can't be written
+    for folder in (args.work, args.output.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            print(f"error: folder {folder} can't be written: give another one", file=sys.stderr)
+            return 2
     # scenes are rendered into a new folder alone
     shutil.rmtree(args.work / "scenes", ignore_errors=True)
-    args.work.mkdir(parents=True, exist_ok=True)
     record = merge({"gpu": gpu.name, "target": gpu.target, "driver": _driver()}, run_steps(plan(args.work)))
-    args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(record, indent=1) + "\n")
     if record["failed"]:
         print(f"error: {', '.join(record['failed'])} failed: {args.output} says how", file=sys.stderr)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from avgn.runtime.bundle import Bundle, write_bundle_info
+from avgn.runtime.bundle import BUNDLE_FILE, Bundle, write_bundle_info
 from avgn.runtime.engines import choose_engine
 from benchmarks.bundles import bundle_folder, quick_bundle, random_model
 from benchmarks.measuring import Turns, machine
@@ -46,7 +46,8 @@ def main() -> None:
     bundles = {}
     for count in sorted({*counts, AT_SIZES}):
         kept = folder / f"{MODEL}-{count}"
-        bundles[count] = Bundle.load(kept) if kept.is_dir() else quick_bundle(random_model(MODEL, count), kept)
+        whole = (kept / BUNDLE_FILE).is_file()
+        bundles[count] = Bundle.load(kept) if whole else quick_bundle(random_model(MODEL, count), kept)
     record = {
         "machine": machine(),
         "model": MODEL,

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from avgn.cli import COMMANDS
+from benchmarks.measuring import machine
 
 SECONDS = 6.0
 # says when the first result is handed to the writer of JSON lines
@@ -77,7 +78,7 @@ def measure(folder: Path, bundle: str, runs: int) -> dict[str, Any]:
             if turn:
                 rows[name].append(found)
     return {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "machine": machine() | {"python": platform.python_version()},
         "video": f"640x360, {SECONDS:.0f} s",
         "runs": runs,
         "commands": {

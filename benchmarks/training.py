@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
+
+from benchmarks.measuring import machine
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -43,7 +44,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         record = {
-            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+            "machine": machine(),
             "preset": "avgn-resnet18",
             "batch": BATCH,
             **_rates(Path(folder), args.variants, args.threads, args.rounds),

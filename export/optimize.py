@@ -22,6 +22,9 @@ from avgn.kernels import grouping_attention
 from avgn.model import AVGN, TwoHalves
 from avgn.transformer import Block, SelfAttention, TokenTransformer
 
+# the front-end whose transform can be folded
+FOLDED = "paper"
+
 
 def optimize(model: TwoHalves, *, fold_front_end: bool = True) -> TwoHalves:
     """A copy in evaluation mode that gives the same maps and probabilities (to rounding), for inference alone.
@@ -33,7 +36,7 @@ def optimize(model: TwoHalves, *, fold_front_end: bool = True) -> TwoHalves:
     for backbone in model.picture_backbones():
         fold_batch_norms(backbone)
     _fold_pixel_scale(model)
-    if fold_front_end and model.frontend.kind == "paper":
+    if fold_front_end and model.frontend.kind == FOLDED:
         setattr(model, "frontend", FoldedSpectrogram(model.frontend))  # noqa: B010 - another type in its place
     if not isinstance(model, AVGN) or not model.has_presence:
         return model

@@ -1,8 +1,9 @@
 """8-bit graphs with QuantizeLinear/DequantizeLinear pairs, in two flavours, since engines want opposite things.
 
-"int8-cpu" (ONNX Runtime, OpenVINO): uint8 activations with zero points, int32 biases. "int8-gpu" (TensorRT): symmetric
-int8 activations on the inputs of layers alone, float biases, nothing on additions and pools. Weights are int8 with a
-scale per output channel in both. Products of two activations and the front-end stay float.
+"int8-cpu" (ONNX Runtime, OpenVINO): uint8 activations with zero points, int32 biases; ReLUs go into the quantization
+of convolutions, which have 8-bit outputs (ONNX Runtime needs them), matrix products have float ones. "int8-gpu"
+(TensorRT): symmetric int8 activations on the inputs of layers alone, float biases, nothing on additions and pools.
+Weights are int8 with a scale per output channel in both. Products of two activations and the front-end stay float.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ FLAVOURS = ("int8-cpu", "int8-gpu")
 METHODS = ("percentile", "entropy")
 PERCENTILE = 99.999
 LAYERS = ("Conv", "MatMul", "Gemm")
+PRODUCTS = ("MatMul", "Gemm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ def calibrate(file: Path, feeds: Sequence[Feed], method: str) -> Any:
     with tempfile.TemporaryDirectory() as folder, _quietly():
         calibrator = create_calibrator(
             file,
-            list(LAYERS),
+            [*LAYERS, "Relu"],
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=kind,
             extra_options=options,
@@ -93,14 +95,12 @@ def quantize(file: Path, out: Path, flavour: str, ranges: Any, float_nodes: Coll
         high = np.array(255 * (1 - min(IMAGENET_MEAN)), np.float32)
         ranges[pixels] = TensorData(lowest=low, highest=high)
     on_gpu = flavour == "int8-gpu"
-    options: dict[str, Any] = {"QDQOpTypePerChannelSupportToAxis": {"MatMul": 1}}
+    options: dict[str, Any] = {
+        "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
+        "OpTypesToExcludeOutputQuantization": list(LAYERS if on_gpu else PRODUCTS),
+    }
     if on_gpu:
-        options |= {
-            "ActivationSymmetric": True,
-            "QuantizeBias": False,
-            "DedicatedQDQPair": True,
-            "OpTypesToExcludeOutputQuantization": list(LAYERS),
-        }
+        options |= {"ActivationSymmetric": True, "QuantizeBias": False, "DedicatedQDQPair": True}
     with _quietly():
         quantizer = QDQQuantizer(
             graph,
@@ -111,7 +111,8 @@ def quantize(file: Path, out: Path, flavour: str, ranges: Any, float_nodes: Coll
             ranges,
             [],
             kept,
-            list(LAYERS),
+            # 8 bits from zero up need no ReLU of their own
+            list(LAYERS) if on_gpu else [*LAYERS, "Relu"],
             options,
         )
         quantizer.quantize_model()

@@ -55,7 +55,8 @@ def examine(
     room = share * total - sum(costs[layer.node] for layer in found if layer.kind == "product")
     whole = sum(value**2 for value in damage.values())
     kept = set()
-    for layer in sorted(candidates, key=lambda layer: -damage[layer.node]):
+    # what spares the most damage for its multiply-adds comes first
+    for layer in sorted(candidates, key=lambda layer: -(damage[layer.node] ** 2) / costs[layer.node]):
         if costs[layer.node] <= room and damage[layer.node] ** 2 >= LEAST_PART * whole:
             kept.add(layer.node)
             room -= costs[layer.node]

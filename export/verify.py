@@ -16,7 +16,7 @@ from avgn.export.samples import Batch
 from avgn.runtime.audio import fit_window, resample
 from avgn.runtime.bundle_schema import BundleInfo
 from avgn.runtime.engines import Engine
-from avgn.runtime.errors import FailureError
+from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.image import resize
 from avgn.runtime.manifest import Manifest
 from avgn.scenes import SceneConfig, render_scene
@@ -86,9 +86,22 @@ def check_tolerance(metrics: dict[str, float], precision: str) -> None:
 
 
 def accuracy(engine: Engine, manifest: Manifest) -> dict[str, float]:
-    """CIoU@0.3 and CAP in percent, with the classes given, under the adaptive protocol."""
+    """CIoU@0.3 and CAP in percent, with the classes given, under the adaptive protocol.
+
+    Raises InputError for a manifest with nothing to score.
+    """
+    check_scorable(manifest)
     metrics: dict[str, Any] = evaluate(engine, manifest, ["adaptive"], ["given"], bootstrap=0)[0]["metrics"]
     return {"CIoU@0.3": float(metrics["CIoU@0.3"]), "CAP": float(metrics["CAP"])}
+
+
+def check_scorable(manifest: Manifest) -> None:
+    """Raise InputError for a manifest whose sources can't be scored, any of them."""
+    sources = (source for item in manifest.items for source in item.sources)
+    if not any(each.sounding and each.on_screen and (each.boxes or each.mask is not None) for each in sources):
+        raise InputError(
+            f"{manifest.path} has no source that sounds, is seen and has a box or a mask: accuracy needs some"
+        )
 
 
 def rendered_batches(info: BundleInfo, counts: Sequence[int] = BATCHES) -> list[Batch]:

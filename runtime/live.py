@@ -80,7 +80,7 @@ class LivePipeline:
         self._on_state = on_state
         self._on_audio = on_audio
         self._owned = not isinstance(engine, MultiStream)
-        self._multi = engine if isinstance(engine, MultiStream) else MultiStream(engine, decision=decision)
+        self._multi = engine if isinstance(engine, MultiStream) else MultiStream(engine, max_batch=1, decision=decision)
         self._handle = self._multi.open(self._take, name=source.name, max_wait=max_wait)
         self._out: deque[tuple[Result, Pixels]] = deque()
         self._wake = threading.Condition()

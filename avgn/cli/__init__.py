@@ -48,6 +48,7 @@ MODULE_EXTRAS = {
     "sklearn": "train",
     "scipy": "train",
     "tensorboard": "train",
+    "filelock": "train",
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "cpu",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from avgn.cli.options import make_parser, split_integers, split_names, write_json
+from avgn.cli.options import end_on_sigterm, make_parser, split_integers, split_names, write_json
 from avgn.runtime.errors import FailureError, InputError
 
 
@@ -44,9 +45,12 @@ def benchmark(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     if args.seconds is not None and args.repeats is not None:
         raise InputError("--seconds and --repeats both say how long to measure: give one of them")
+    if args.json is not None and args.plot is not None and Path(args.json).resolve() == Path(args.plot).resolve():
+        raise InputError(f"--json and --plot both name {args.json}: give two files")
     from avgn.export.benchmarking import BenchmarkOptions, format_report, run_benchmark
     from avgn.export.benchmarking.plan import USUAL
     from avgn.progress import Progress
+    from avgn.runtime.bundle import Bundle
     from avgn.runtime.sinks.partial import prepare_output
 
     options = BenchmarkOptions(
@@ -60,14 +64,17 @@ def benchmark(argv: Sequence[str]) -> None:
         timeout=args.timeout,
         video_seconds=args.video_seconds,
     )
+    folders = [*(Bundle.load(name).path for name in args.bundle), *map(Path, args.checkpoint or ())]
+    read = [path for folder in folders for path in folder.glob("*")] + ([Path(args.manifest)] if args.manifest else [])
     if args.json is not None:
-        prepare_output(args.json).unlink()
+        prepare_output(args.json, *read).unlink()
     if args.plot is not None:
         from avgn.figures.page import check_output, import_matplotlib
 
         check_output(args.plot)
-        prepare_output(args.plot).unlink()
+        prepare_output(args.plot, *read).unlink()
         import_matplotlib()
+    end_on_sigterm()
     with Progress("measurements") as progress:
         report = run_benchmark(
             args.bundle, options, checkpoints=args.checkpoint or (), manifest=args.manifest, progress=progress

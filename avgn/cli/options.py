@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -28,6 +29,15 @@ def write_json(path: str, value: Any) -> None:
     from avgn.runtime.files import write_whole
 
     write_whole(path, json.dumps(value, indent=1) + "\n")
+
+
+def end_on_sigterm() -> None:
+    """Let a plain kill end the command as Ctrl-C does: with the processes that it started, and nothing left behind."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def split_names(text: str) -> list[str]:

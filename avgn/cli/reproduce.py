@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from avgn.cli.options import make_parser, split_names, write_json
+from avgn.cli.options import end_on_sigterm, make_parser, split_names, write_json
 from avgn.runtime.errors import InputError
 
 
@@ -47,7 +47,11 @@ def reproduce(argv: Sequence[str]) -> None:
     from avgn.reproduce import RunOptions, format_outcome, read_recipe
     from avgn.reproduce import reproduce as run
     from avgn.reproduce.layouts import Sizes
+    from avgn.runtime.sinks.partial import prepare_output
 
+    end_on_sigterm()
+    if args.json is not None:
+        prepare_output(args.json).unlink()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("reproduce runs in one process: train the rows with torchrun -m avgn.train to use several")
     recipe = read_recipe(args.recipe)

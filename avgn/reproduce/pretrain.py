@@ -38,6 +38,11 @@ class PretrainSpec:
     batch_size: int = 32
     learning_rate: float = 2e-3
 
+    def __post_init__(self) -> None:
+        for name in ("visual_steps", "audio_steps", "batch_size", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} of pretraining must be above 0, got {getattr(self, name)}")
+
 
 def pretrain(config: Config, manifest: Manifest, spec: PretrainSpec, folder: Path, seed: int) -> None:
     """Write FOLDER/visual.safetensors and FOLDER/audio.safetensors, the weights of both encoders' ResNets.
@@ -49,6 +54,7 @@ def pretrain(config: Config, manifest: Manifest, spec: PretrainSpec, folder: Pat
     from safetensors.torch import save
     from torch import nn
 
+    from avgn.encoders import LEAST_CHANNELS_LAST
     from avgn.model import build_model
     from avgn.training import TrainConfig
     from avgn.training.processes import Processes
@@ -61,7 +67,10 @@ def pretrain(config: Config, manifest: Manifest, spec: PretrainSpec, folder: Pat
             "import more of the data set"
         )
     torch.manual_seed(seed)
-    model = build_model(config).to(memory_format=torch.channels_last).train()
+    model = build_model(config).train()
+    for encoder, width in ((model.visual_encoder, config.width_visual), (model.audio_encoder, config.width_audio)):
+        if width >= LEAST_CHANNELS_LAST:
+            encoder.to(memory_format=torch.channels_last)
     training = TrainConfig(batch_size=spec.batch_size, seed=seed, cache=True, color=0.3)
     source = TrainingSource(solos, config, training, Processes.of_environment())
     for kind, steps in (("visual", spec.visual_steps), ("audio", spec.audio_steps)):

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields, replace
+import re
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import avgn
 from avgn.reproduce.pretrain import PretrainSpec
 from avgn.runtime.errors import InputError
 
 FOLDER = Path(avgn.__file__).parent / "recipes"
+# folders of a run that are no set's
+RESERVED = ("data", "pretrained")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """What is imported: an importer's name and split below `root`; `compose` > 1 sets so many of its test items side by
-    side, with the sum of their sounds; `items` limits how many are made so.
+    """What is imported: an importer's name and split of `root`, the name of a folder below --data; `compose` > 1 sets
+    so many of its test items side by side, with the sum of their sounds; `items` limits how many are made so.
     """
 
     importer: str
@@ -59,7 +64,7 @@ class NarrowSpec:
 
     `seeds` says how many runs a row is the mean of, where that isn't one; `sets` are those that are run unless others
     are asked for; `scenes`, `test_scenes` and `silent` (objects that are seen, not heard) are those of synthetic data.
-    `pretrain` makes the weights that the visual encoder of every row starts from.
+    `pretrain` makes the weights that both encoders of every row start from.
     """
 
     preset: str = "avgn-tiny"
@@ -125,7 +130,35 @@ def read_recipe(name: str) -> Recipe:
     recipe = Recipe(**{**found, "sets": sets, "rows": rows, "narrow": narrow})
     if not 0 < recipe.holdout < 1:
         raise InputError(f"recipe {path}: holdout must lie in 0..1, got {recipe.holdout}: 0.05 is usual")
+    for root in roots_of(recipe.sets, narrow.pretrain):
+        # folders of made-up data are removed and written under this name
+        if not root or root == ".." or Path(root).name != root:
+            raise InputError(f"recipe {path}: root must be a folder's name below --data, got {root!r}: as in MUSIC")
+    _check_names("set", [spec.name for spec in sets], path)
+    _check_names("row", [row.name for row in rows], path)
     return recipe
+
+
+def roots_of(sets: Iterable[SetSpec], pretrain: PretrainSpec | None) -> list[str]:
+    """The data sets' folders that a run reads."""
+    roots = {part.root for spec in sets for part in (spec.train, spec.test)}
+    return sorted(roots | ({pretrain.root} if pretrain is not None else set()))
+
+
+def slug(name: str) -> str:
+    """A row's or set's name as a folder's."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name.lower())
+
+
+def _check_names(kind: str, names: list[str], path: Path) -> None:
+    taken: dict[str, str] = {}
+    for name in names:
+        folder = slug(name)
+        if not folder or folder in RESERVED or re.search(r"-seed\d+$", folder):
+            raise InputError(f"recipe {path}: a {kind} called {name!r} would use another's folder: rename it")
+        if folder in taken:
+            raise InputError(f"recipe {path}: the {kind}s {taken[folder]!r} and {name!r} share a folder: rename one")
+        taken[folder] = name
 
 
 def _narrow(values: Any, sets: list[str], rows: list[str], path: Path) -> NarrowSpec:
@@ -135,7 +168,7 @@ def _narrow(values: Any, sets: list[str], rows: list[str], path: Path) -> Narrow
             if name not in known:
                 raise InputError(f"recipe {path}: narrow names the {kind} {name!r}: use some of {', '.join(known)}")
     for name, count in found.seeds.items():
-        if not isinstance(count, int) or count < 1:
+        if count < 1:
             raise InputError(f"recipe {path}: seeds of {name} must be at least 1, got {count!r}: give a whole number")
     pretrain = None if found.pretrain is None else _fill(PretrainSpec, found.pretrain, path)
     return replace(found, sets=tuple(found.sets), pretrain=pretrain)
@@ -159,4 +192,36 @@ def _fill(kind: Any, values: Any, path: object) -> Any:
     for name, entry in known.items():
         if name not in values and entry.default is MISSING and entry.default_factory is MISSING:
             raise InputError(f"recipe {path}: entry {name!r} is missing from a {kind.__name__}")
-    return values if kind is Recipe else kind(**values)
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            raise InputError(f"recipe {path}: {name} must be {_said(hints[name])}, got {value!r}")
+    try:
+        return values if kind is Recipe else kind(**values)
+    except ValueError as error:
+        raise InputError(f"recipe {path}: {error}") from None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from YAML is of a field's type; what becomes a dataclass is checked by itself."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if hint is Any or is_dataclass(hint):
+        return True
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(_fits(each, inner[0]) for each in value)
+    if isinstance(value, bool) or value is None:
+        return hint is bool or (hint is type(None) and value is None)
+    return isinstance(value, int | float if hint is float else hint)
+
+
+def _said(hint: Any) -> str:
+    """A field's type for people."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(_said(each) for each in get_args(hint))
+    kinds = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "nothing"}
+    return kinds.get(hint, "a list" if origin is tuple else "a mapping of names to values")

@@ -6,15 +6,19 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest, read_manifest
 
@@ -49,7 +53,10 @@ class Run:
 
 
 def run_all(runs: list[Run], parallel: int) -> Iterator[tuple[Run, dict[str, Any]]]:
-    """Every run with its scores {"seconds", "results"}, in the order in which they end; `parallel` at a time."""
+    """Every run with its scores {"seconds", "results"}, in the order in which they end; `parallel` at a time.
+
+    "seconds" of a training that was stopped and went on is None.
+    """
     if parallel == 1:
         for run in runs:
             yield run, run_one(run)
@@ -62,6 +69,11 @@ def run_all(runs: list[Run], parallel: int) -> Iterator[tuple[Run, dict[str, Any
         pending = {pool.submit(run_one, run): run for run in runs}
         for done in as_completed(pending):
             yield pending[done], done.result()
+    except BrokenProcessPool:
+        raise FailureError(
+            "a process that trained a row was killed, perhaps for want of memory: choose a smaller --parallel and "
+            "start the same command again, which goes on"
+        ) from None
     except BaseException:
         for process in list(pool._processes.values()):
             process.terminate()
@@ -73,13 +85,22 @@ def run_all(runs: list[Run], parallel: int) -> Iterator[tuple[Run, dict[str, Any
 def _begin(threads: int) -> None:
     import torch
 
+    # whoever kills the command must not leave trainings behind
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 
+def _end_with(process: Any) -> None:
+    process.join()
+    os._exit(1)
+
+
 def run_one(run: Run) -> dict[str, Any]:
     """Train and score what isn't yet."""
-    from avgn.checkpoint import WEIGHTS, load_model
+    from avgn.checkpoint import FACTS, load_model
     from avgn.engine import TorchEngine
     from avgn.evaluation import evaluate
     from avgn.training.fit import train
@@ -89,9 +110,14 @@ def run_one(run: Run) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
         return found
     begin = time.perf_counter()
-    if not (run.output / WEIGHTS).is_file():
+    seconds: dict[str, float | None] = {"training": None}
+    # a checkpoint's last file
+    if not (run.output / FACTS).is_file():
         log.info("training %s, seed %d", run.name, run.seed)
         resume = (run.output / "checkpoints" / "last.ckpt").is_file()
+        if not resume:
+            # of a run that was stopped before its first checkpoint
+            shutil.rmtree(run.output, ignore_errors=True)
         train(
             run.config,
             read_manifest(run.train),
@@ -99,15 +125,17 @@ def run_one(run: Run) -> dict[str, Any]:
             run.output,
             run.training,
             resume=resume,
-            progress=False if run.bootstrap == 0 else None,
+            progress=False if multiprocessing.parent_process() is not None else None,
         )
-    trained = time.perf_counter()
+        if not resume:
+            seconds["training"] = time.perf_counter() - begin
+    begin = time.perf_counter()
     engine = TorchEngine(load_model(run.output))
     modes = ("given", "predicted") if engine.info.has_presence else ("given",)
     results = evaluate(
         engine, read_manifest(run.test), run.protocols, modes, bootstrap=run.bootstrap, seed=run.seed, workers=1
     )
-    found = {"seconds": {"training": trained - begin, "scoring": time.perf_counter() - trained}, "results": results}
+    found = {"seconds": seconds | {"scoring": time.perf_counter() - begin}, "results": results}
     write_whole(kept, json.dumps(found) + "\n")
     return found
 
@@ -118,8 +146,13 @@ def rows_of(
     """The rows of one system, one a protocol and way to choose classes: the mean over its runs {seed: scores}.
 
     metrics: {shown: ours}. "ci95" is the mean of the runs' intervals, "std" the deviation between seeds (None for one).
+    Raises InputError for a metric that no result holds.
     """
     first = next(iter(runs.values()))["results"]
+    known = dict.fromkeys(metric for result in first for metric in result["metrics"])
+    for ours in metrics.values():
+        if ours not in known:
+            raise InputError(f"metric {ours!r} is in no result of row {name}: use some of {', '.join(known)}")
     found = []
     for place, result in enumerate(first):
         per_seed = {

@@ -7,17 +7,19 @@ import logging
 import os
 import platform
 import shutil
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from avgn.reproduce.compose import compose
-from avgn.reproduce.layouts import Sizes, write_layouts
+from avgn.reproduce.layouts import LAYOUTS, Sizes, write_layouts
+from avgn.reproduce.output import check_settings, held_output
 from avgn.reproduce.pretrain import pretrain
 from avgn.reproduce.published import published_rows
-from avgn.reproduce.recipe import DataSpec, Recipe, RowSpec, SetSpec
+from avgn.reproduce.recipe import DataSpec, Recipe, RowSpec, SetSpec, roots_of, slug
 from avgn.reproduce.rows import Run, rows_of, run_all, write_split
 from avgn.reproduce.settings import DRY_SIZES, SYNTHETIC, RunOptions, seeds, settings
 from avgn.runtime.errors import InputError
@@ -28,15 +30,14 @@ log = logging.getLogger(__name__)
 
 
 def reproduce(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
-    """Run a recipe; {"title", "table", "protocol", "data", "settings", "machine", "sets": [{"name", "items", "rows",
-    "published", "metrics"}]}.
+    """Run a recipe; {"title", "table", "protocol", "data", "narrow", "seed", "machine", "sets": [{"name", "metrics",
+    "train items", "items", "model", "training", "rows", "published"}]}.
 
-    Each row holds {"row", "protocol", "classes", "values": {metric: percent}, "ci95", "std", "floor", "ceiling",
-    "seeds", "seconds"}. Raises InputError for data or options that can't be used.
+    "model" and "training" are the settings that all runs of a set share. Each row holds {"row", "published",
+    "protocol", "classes", "maps", "items", "values": {metric: percent}, "ci95", "std", "floor", "ceiling", "seeds",
+    "seconds", "model", "training"}, the last two with what is its own. Raises InputError for data or options that
+    can't be used, FailureError where a training fails.
     """
-    for name, count in (("parallel", options.parallel), ("seeds", options.seeds)):
-        if count is not None and count < 1:
-            raise InputError(f"{name} must be at least 1, got {count}: give a larger number or leave it out")
     narrow = options.is_narrow
     names = options.sets or (recipe.narrow.sets if narrow else ())
     sets = _chosen(recipe.sets, names, "set")
@@ -44,8 +45,15 @@ def reproduce(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
     for spec in sets:
         for row in rows:
             settings(recipe, spec, row, ("a", "b"), options, options.seed)
+    _check_registered(recipe, sets)
+    with held_output(options.output):
+        check_settings(options.output, _identity(recipe, options))
+        return _reproduce(recipe, sets, rows, options)
+
+
+def _reproduce(recipe: Recipe, sets: list[SetSpec], rows: list[RowSpec], options: RunOptions) -> dict[str, Any]:
+    narrow = options.is_narrow
     data = _data_folder(recipe, sets, options)
-    options.output.mkdir(parents=True, exist_ok=True)
     outcome: dict[str, Any] = {
         "title": recipe.title,
         "table": recipe.table,
@@ -58,25 +66,32 @@ def reproduce(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
     }
     weights = _pretrained(recipe, sets[0], rows[0], data, options)
     for spec in sets:
-        folder = options.output / _slug(spec.name)
+        folder = options.output / slug(spec.name)
         folder.mkdir(exist_ok=True)
         runs, test, manifest = _runs(recipe, spec, rows, data, folder, weights, options)
         done: dict[str, dict[int, dict[str, Any]]] = {row.name: {} for row in rows}
         for run, scores in run_all(runs, options.parallel):
             done[run.name][run.seed] = scores
-            log.info("%s: %s, seed %d done in %.0f s", spec.name, run.name, run.seed, scores["seconds"]["training"])
+            taken = scores["seconds"]["training"]
+            how = "done" if taken is None else f"trained in {taken:.0f} s"
+            log.info("%s: %s, seed %d %s", spec.name, run.name, run.seed, how)
+        shared = {kind: _shared([_facts(run)[kind] for run in runs]) for kind in ("model", "training")}
         found: list[dict[str, Any]] = []
         for row in rows:
             ordered = dict(sorted(done[row.name].items()))
-            found += rows_of(row.name, row.published, ordered, spec.metrics)
+            facts = _facts(next(run for run in runs if run.name == row.name))
+            own = {
+                kind: {name: value for name, value in facts[kind].items() if name not in shared[kind]}
+                for kind in shared
+            }
+            found += [scored | own for scored in rows_of(row.name, row.published, ordered, spec.metrics)]
         outcome["sets"].append(
             {
                 "name": spec.name,
                 "metrics": list(spec.metrics),
                 "train items": manifest,
                 "items": test,
-                "model": runs[0].config.to_dict(),
-                "training": _shared_training(runs[0]),
+                **shared,
                 "rows": found,
                 "published": published_rows(recipe.table, spec.published or spec.name),
             }
@@ -113,7 +128,7 @@ def _runs(
             runs.append(
                 Run(
                     name=row.name,
-                    output=folder / (_slug(row.name) + (f"-seed{seed}" if seed != options.seed else "")),
+                    output=folder / (slug(row.name) + (f"-seed{seed}" if seed != options.seed else "")),
                     config=config,
                     training=training,
                     train=paths["fit"],
@@ -126,11 +141,45 @@ def _runs(
     return runs, len(test.items), len(train.items)
 
 
-def _shared_training(run: Run) -> dict[str, Any]:
-    """The settings of training without what differs between runs or machines."""
-    facts = {name: value for name, value in vars(run.training).items() if name not in ("seed", "auxiliary")}
+def _facts(run: Run) -> dict[str, dict[str, Any]]:
+    """The settings of a run, without its seed and places of this machine."""
+    facts = {name: value for name, value in vars(run.training).items() if name != "seed"}
     started = {name: str(facts[name]) for name in ("visual_weights", "audio_weights") if facts[name] is not None}
-    return facts | {name: Path(source).name for name, source in started.items()}
+    training = facts | {name: Path(source).name for name, source in started.items()}
+    return {"model": run.config.to_dict(), "training": training}
+
+
+def _shared(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The entries that are equal everywhere."""
+    first = facts[0]
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in facts)}
+
+
+def _check_registered(recipe: Recipe, sets: list[SetSpec]) -> None:
+    """Find out before hours of training what only scoring would."""
+    from avgn.datasets import IMPORTERS
+    from avgn.evaluation.protocols import find_protocol
+
+    find_protocol(recipe.protocol)
+    narrow = recipe.narrow.pretrain
+    names = {part.importer for spec in sets for part in (spec.train, spec.test)} | (
+        {narrow.importer} if narrow is not None else set()
+    )
+    for name in sorted(names):
+        if name not in IMPORTERS:
+            raise InputError(f"{recipe.table}: importer {name!r} is not known: use one of {', '.join(IMPORTERS)}")
+
+
+def _identity(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
+    """All that results depend on but the choice of sets, rows and seeds, which may grow."""
+    facts = vars(options) | {"narrow": options.is_narrow, "recipe": asdict(recipe)}
+    facts["sizes"] = None if options.sizes is None else asdict(options.sizes)
+    if options.data != SYNTHETIC:
+        facts["data"] = str(Path(options.data).resolve())
+    for name in ("output", "sets", "rows", "seeds", "jobs", "parallel"):
+        del facts[name]
+    found: dict[str, Any] = json.loads(json.dumps(facts))
+    return found
 
 
 def _pretrained(recipe: Recipe, spec: SetSpec, row: RowSpec, data: Path, options: RunOptions) -> Path | None:
@@ -144,6 +193,9 @@ def _pretrained(recipe: Recipe, spec: SetSpec, row: RowSpec, data: Path, options
         source = DataSpec(importer=how.importer, root=how.root, split=how.split)
         manifest = _manifest(source, data, folder / "solos.jsonl", options)
         config, _ = settings(recipe, spec, row, manifest.classes, options, options.seed)
+        if any(source == replace(each.train, extended=False, compose=1) for each in recipe.sets):
+            # thresholds must not be chosen on what the encoders have seen
+            manifest, _ = split_by_video(manifest, recipe.holdout, options.seed)
         pretrain(config, manifest, how, folder, options.seed)
     return folder
 
@@ -170,14 +222,18 @@ def _chosen(specs: Any, names: tuple[str, ...], kind: str) -> list[Any]:
 
 
 def _data_folder(recipe: Recipe, sets: list[SetSpec], options: RunOptions) -> Path:
-    roots = {part.root for spec in sets for part in (spec.train, spec.test)}
-    if options.is_narrow and recipe.narrow.pretrain is not None:
-        roots.add(recipe.narrow.pretrain.root)
+    roots = roots_of(sets, recipe.narrow.pretrain if options.is_narrow else None)
     if options.dry_run or options.data == SYNTHETIC:
+        unknown = [root for root in roots if root not in LAYOUTS]
+        if unknown:
+            raise InputError(
+                f"{recipe.table}: nothing can be made up for root {unknown[0]!r}: use {', '.join(LAYOUTS)}, or give "
+                "--data FOLDER"
+            )
         folder = options.output / "data"
         narrow = recipe.narrow
         sizes = options.sizes or Sizes(train=narrow.scenes, test=narrow.test_scenes, silent=narrow.silent)
-        for root in sorted(roots):
+        for root in roots:
             if not (folder / f"{root}.complete").is_file():
                 shutil.rmtree(folder / root, ignore_errors=True)
                 chosen = DRY_SIZES if options.dry_run else sizes
@@ -186,8 +242,8 @@ def _data_folder(recipe: Recipe, sets: list[SetSpec], options: RunOptions) -> Pa
         return folder
     folder = Path(options.data)
     if not folder.is_dir():
-        raise InputError(f"--data {folder} is no folder: give the one that holds {', '.join(sorted(roots))}")
-    missing = sorted(root for root in roots if not (folder / root).is_dir())
+        raise InputError(f"--data {folder} is no folder: give the one that holds {', '.join(roots)}")
+    missing = [root for root in roots if not (folder / root).is_dir()]
     if missing:
         raise InputError(
             f"{folder} has no folder {' and no '.join(missing)}: "
@@ -221,7 +277,3 @@ def _manifest(spec: DataSpec, data: Path, path: Path, options: RunOptions) -> Ma
         write_manifest(composed, manifest.classes, manifest.items)
         manifest = read_manifest(composed)
     return manifest
-
-
-def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name.lower())

@@ -57,6 +57,12 @@ class RunOptions:
     parallel: int = 1
     bootstrap: int = 1000
 
+    def __post_init__(self) -> None:
+        for name, least in (("parallel", 1), ("seeds", 1), ("bootstrap", 0)):
+            count = getattr(self, name)
+            if count is not None and count < least:
+                raise InputError(f"{name} must be at least {least}, got {count}: give a larger number or leave it out")
+
     @property
     def is_narrow(self) -> bool:
         """Whether the recipe's narrow settings hold; a dry run has its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ def plot_report(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None
     rows = [row for row in report["rows"] if row["failure"] is None]
     most = max((row["threads"] or 0 for row in rows), default=0)
     shown = [row for row in rows if row["threads"] in (None, most)]
-    several = len({row["bundle"] for row in rows}) > 1
+    bundles = short_names({row["bundle"] for row in rows})
     series: dict[str, list[Mapping[str, Any]]] = {}
     for row in shown:
-        series.setdefault(_name(row, several), []).append(row)
+        series.setdefault(_name(row, bundles), []).append(row)
     with matplotlib.rc_context(STYLE):
         colors = {name: f"C{at % 10}" for at, name in enumerate(series)}
         markers = {name: MARKERS[at // 10 % len(MARKERS)] for at, name in enumerate(series)}
@@ -76,6 +76,14 @@ def _draw_bars(axes: Any, series: Mapping[str, list[Mapping[str, Any]]], batch: 
     axes.set_xlabel(f"ms of a batch of {batch}: audio half (light), image half; | p95")
 
 
-def _name(row: Mapping[str, Any], several: bool) -> str:
-    name = f"{row['backend']} {row['precision']}"
-    return f"{Path(row['bundle']).name} {name}" if several else name
+def short_names(bundles: Collection[str]) -> dict[str, str]:
+    """What bundles are called in a picture: nothing if there is one, their folders if those differ, else all of it."""
+    if len(bundles) == 1:
+        return dict.fromkeys(bundles, "")
+    last = {Path(bundle).name for bundle in bundles}
+    return {bundle: Path(bundle).name if len(last) == len(bundles) else bundle for bundle in bundles}
+
+
+def _name(row: Mapping[str, Any], bundles: Mapping[str, str]) -> str:
+    target = "" if row["target"] in (None, "any") else str(row["target"])
+    return " ".join(filter(None, (bundles[row["bundle"]], row["backend"], row["precision"], target)))

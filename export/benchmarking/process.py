@@ -19,6 +19,8 @@ Job = dict[str, Any]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LONGEST_REASON = 240
+# not -m, which looks into the current folder first
+WORKER = "import sys; sys.path[:] = filter(None, sys.path); from avgn.export.benchmarking.worker import main; main()"
 
 
 def run_job(job: Job, *, timeout: float) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def run_job(job: Job, *, timeout: float) -> dict[str, Any]:
     """
     with tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            [sys.executable, "-m", "avgn.export.benchmarking.worker"],
+            [sys.executable, "-c", WORKER],
             stdin=subprocess.PIPE,
             stdout=answers,
             stderr=complaints,
@@ -66,6 +68,8 @@ def _environment(threads: int | None) -> dict[str, str]:
     found = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     # a compiler that forks helpers would be measured with them
     found["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    # and what an earlier round compiled must not be found
+    found["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     if threads is not None:
         found |= dict.fromkeys(THREAD_VARIABLES, str(threads))
     return found

@@ -60,6 +60,9 @@ def run_benchmark(
         "machine": describe_machine(),
         "versions": describe_versions(),
         "settings": {
+            "batches": list(options.batches),
+            "threads": None if options.threads is None else list(options.threads),
+            "backends": list(options.backends),
             "rounds": options.rounds,
             "seconds": options.seconds,
             "repeats": options.repeats,
@@ -91,8 +94,10 @@ def _pair(bundles: Sequence[tuple[str, Bundle]], checkpoints: Sequence[str]) -> 
 
 def _check_manifest(bundles: Sequence[tuple[str, Bundle]], manifest: str | os.PathLike[str]) -> None:
     from avgn.evaluation.inference import check_classes
+    from avgn.export.verify import check_scorable
 
     read = read_manifest(manifest)
+    check_scorable(read)
     for _, bundle in bundles:
         check_classes(bundle.info, read)
 

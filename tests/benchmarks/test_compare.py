@@ -14,12 +14,21 @@ import pytest
 
 from benchmarks import compare
 
-FAST = """
-import json, pathlib, sys
-out = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
-out.write_text(json.dumps({"times": [VALUE, 4.0], "machine": "m", "ok": True, "only": {"NAME": 1}}))
+OPTIONS = """
+import argparse, json, pathlib, time
+parser = argparse.ArgumentParser()
+parser.add_argument("--output")
+parser.add_argument("--scale", type=float, default=1.0)
+args = parser.parse_args()
 """
-SLOW = "import time; open('started', 'w').close(); time.sleep(120)"
+FAST = (
+    OPTIONS
+    + """
+times = [VALUE * args.scale, 4.0]
+pathlib.Path(args.output).write_text(json.dumps({"times": times, "machine": "m", "ok": True, "only": {"NAME": 1}}))
+"""
+)
+SLOW = OPTIONS + "open('started', 'w').close(); time.sleep(120)"
 
 
 @pytest.fixture
@@ -31,6 +40,7 @@ def repository(tmp_path: Path) -> Path:
     (folder / "benchmarks" / "__init__.py").touch()
     (folder / "benchmarks" / "fast.py").write_text(FAST.replace("VALUE", "2.0").replace("NAME", "before"))
     (folder / "benchmarks" / "slow.py").write_text(SLOW)
+    (folder / "benchmarks" / "shared.py").write_text("SIDES = (1024, 2048)")
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "one"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
     (folder / "benchmarks" / "fast.py").write_text(FAST.replace("VALUE", "3.0").replace("NAME", "now"))
@@ -63,12 +73,20 @@ def test_shared_numbers_are_printed_with_their_ratios(repository: Path) -> None:
     assert_nothing_left(repository)
 
 
+def test_options_of_the_benchmark_follow_two_dashes(repository: Path) -> None:
+    child = command(repository, "fast", "--base", "HEAD", "--rounds", "1", "--", "--scale", "10")
+    out, said = child.communicate(timeout=60)
+    assert child.returncode == 0, said
+    assert out.splitlines()[1].split()[-3:] == ["20", "30", "1.500"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("fast", "--base", "nowhere"), "compare: revision 'nowhere' is not known: give a commit"),
         (("fast", "--base=--all"), "compare: revision '--all' is not known: give a commit"),
         (("none", "--base", "HEAD"), "compare: benchmark 'none' is not in the working tree: give the name"),
+        (("shared", "--base", "HEAD"), "compare: benchmark 'shared' is not in the working tree: give the name"),
         (("../x", "--base", "HEAD"), "compare: benchmark '../x' is not in the working tree: give the name"),
         (("fast", "--base", "HEAD", "--rounds", "0"), "compare: --rounds must be at least 1, got 0"),
     ],

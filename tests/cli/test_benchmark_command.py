@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from avgn.checkpoint import save_model
+from avgn.runtime.bundle import Bundle, resolve_bundle_path
 from tests.cli.test_cli import ENVIRONMENT, avgn, refused
-from tests.export.benchmarking.processes import children, is_running
 from tests.export.models import small_model
+from tests.processes import children, is_running
 
 FAST = ("--batch", 1, "--threads", 1, "--rounds", 1, "--repeats", 3, "--video-seconds", 0)
 
@@ -67,6 +69,7 @@ def test_no_row_that_works_is_a_failure(tmp_path: Path) -> None:
         (("tiny", "--manifest", "none"), "manifest none does not exist"),
         (("tiny", "--json", "none/report.json"), "none/report.json can't be written"),
         (("tiny", "--plot", "report.gif"), "must end with"),
+        (("tiny", "--json", "report.png", "--plot", "report.png"), "--json and --plot both name report.png"),
     ],
     ids=lambda value: " ".join(value[1:]) or "bundle" if isinstance(value, tuple) else "",
 )
@@ -74,12 +77,33 @@ def test_bad_input(arguments: tuple[str, ...], words: str) -> None:
     assert words in refused("benchmark", *arguments)
 
 
+def test_what_is_read_is_not_written(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(resolve_bundle_path("tiny"), bundle)
+    silent = {"id": "a", "frame": "a.jpg", "audio": "a.wav", "split": "test", "sources": []}
+    manifest = tmp_path / "m.jsonl"
+    classes = list(Bundle.load(bundle).classes)
+    head = {"format": "avgn-manifest", "version": 1, "classes": classes}
+    manifest.write_text(f"{json.dumps(head)}\n{json.dumps(silent)}\n")
+    for name in ("a.jpg", "a.wav"):
+        (tmp_path / name).touch()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for option, path in (("--json", bundle / "bundle.json"), ("--json", manifest), ("--json", bundle / "audio.onnx")):
+        words = refused("benchmark", bundle, "--manifest", manifest, option, path)
+        assert f"output {path} is also an input" in words
+    words = refused("benchmark", bundle, *FAST, "--manifest", manifest)
+    assert f"{manifest} has no source that sounds, is seen and has a box or a mask" in words
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
 def test_another_models_checkpoint(tmp_path: Path) -> None:
     other = save_model(small_model(), tmp_path / "c")
     assert "is not the model of bundle" in refused("benchmark", "tiny", "--checkpoint", other)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
 def test_an_interrupt_leaves_no_process(tmp_path: Path, number: signal.Signals, status: int) -> None:
     command = [sys.executable, "-m", "avgn", "benchmark", "tiny", "--threads", "1", "--seconds", "600"]
     process = subprocess.Popen(
@@ -98,7 +122,7 @@ def test_an_interrupt_leaves_no_process(tmp_path: Path, number: signal.Signals, 
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status, errors
-    if number == signal.SIGINT:
+    if number != signal.SIGKILL:
         assert errors.strip().splitlines()[-1] == "avgn: interrupted"
     for _ in range(200):
         if not any(is_running(worker) for worker in workers):

@@ -12,14 +12,19 @@ import onnxruntime
 import pytest
 import torch
 
-from avgn.checkpoint import save_model
+from avgn.checkpoint import load_model, save_model
 from avgn.engine import TorchEngine
 from avgn.evaluation import evaluate
 from avgn.export.bundle import ExportOptions, export_bundle
+from avgn.export.cost import multiply_adds
+from avgn.export.graphs import MIN_OPSET, write_graphs
+from avgn.export.optimize import optimize
 from avgn.export.verify import check_tolerance, compare, rendered_batches
 from avgn.runtime import Bundle, FailureError, InputError, Localizer, read_manifest
 from tests.export.models import small_model
 from tests.squares import CLASSES, write_squares
+
+SHIPPED = Path(__file__).parents[2] / "benchmarks" / "checkpoints" / "tiny"
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +151,20 @@ def test_bad_input_is_refused(checkpoint: Path, bundle: Bundle, tmp_path: Path) 
     with pytest.raises(InputError, match="can't be written"):
         export_bundle(checkpoint, tmp_path / "file" / "b")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_the_shipped_bundle_is_what_an_export_gives(tmp_path: Path) -> None:
+    """Its graphs do the operations of today's optimized model, not those of an older exporter."""
+    shipped = Bundle.load("tiny")
+    fresh = write_graphs(optimize(load_model(SHIPPED)), tmp_path, opset=MIN_OPSET, facts={})
+    feeds: dict[str, dict[str, Any]] = {
+        "audio": {"waveform": np.zeros((1, shipped.info.window_samples), np.float32)},
+        "image": {
+            "image": np.zeros((1, *shipped.image_size, 3), np.uint8),
+            "sources": np.zeros((1, len(shipped.classes), 128), np.float32),
+        },
+    }
+    for half, file in fresh.items():
+        held = onnx.load(shipped.graph(shipped.variants[0], half))
+        made = onnx.load(file)
+        assert sorted(multiply_adds(held, feeds[half]).values()) == sorted(multiply_adds(made, feeds[half]).values())

@@ -123,6 +123,11 @@ def test_int8_flavours_hold_what_their_engines_take(bundle: Bundle, half: str) -
             for node in model.graph.node:
                 if node.op_type == "DequantizeLinear":
                     assert not consumers[node.output[0]] & {"Add", "MaxPool", "Relu"}
+        else:
+            made = {node.output[0]: node.op_type for node in model.graph.node}
+            # half of the codes would go to what a ReLU takes away
+            halved = [n for n in model.graph.node if n.op_type == "Relu" and made[n.input[0]] == "DequantizeLinear"]
+            assert not halved
         per_channel = [
             node
             for node in model.graph.node

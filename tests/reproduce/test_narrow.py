@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def scores(value: float | None, low: float, high: float) -> dict[str, Any]:
         "classes": "given",
         "maps": "per class",
         "items": 3,
-        "metrics": {"CAP": value},
+        "metrics": {"CAP": value, "PIAP": None},
         "ci95": {"CAP": [low, high]},
         "floor": {"CAP": 1.0},
         "ceiling": {"CAP": 9.0},
@@ -98,6 +99,8 @@ def test_a_row_of_several_seeds_is_their_mean() -> None:
     assert row["std"]["AP"] == pytest.approx(np.std([2, 4, 6], ddof=1)) and row["std"]["gone"] is None
     assert {seed: values["AP"] for seed, values in row["seeds"].items()} == {"0": 2.0, "1": 4.0, "2": 6.0}
     assert rows_of("A", None, {0: runs[0]}, {"AP": "CAP"})[0]["std"]["AP"] is None
+    with pytest.raises(InputError, match="metric 'CAPP' is in no result of row A: use some of CAP, PIAP"):
+        rows_of("A", None, runs, {"CAP": "CAPP"})
 
 
 @pytest.mark.parametrize(
@@ -115,6 +118,31 @@ def test_narrow_settings_are_checked(old: str, new: str, message: str, tmp_path:
     assert old in text
     (tmp_path / "own.yaml").write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(InputError, match=message):
+        read_recipe(str(tmp_path / "own.yaml"))
+
+
+WRONG: list[tuple[str, str, str]] = [
+    ("holdout: 0.05", "holdout: x", "holdout must be a number, got 'x'"),
+    ("holdout: 0.05", "holdout: yes", "holdout must be a number, got True"),
+    ('title: "Table 2: localization from mixtures"', "title:", "title must be text, got None"),
+    ("  sets: [MUSIC-Duet]", "  sets: MUSIC-Duet", "sets must be a list, got 'MUSIC-Duet'"),
+    ("AVGN: 3}", "AVGN: x}", "seeds must be a mapping of names to values"),
+    ("root: MUSIC}", "root: MUSIC, visual_steps: 0}", "visual_steps of pretraining must be above 0, got 0"),
+    ("root: MUSIC}", "root: MUSIC, visual_steps: x}", "visual_steps must be a whole number, got 'x'"),
+    ("root: MUSIC}", "root: /somewhere/MUSIC}", "root must be a folder's name below --data, got '/somewhere/MUSIC'"),
+    ("root: MUSIC, split: train}", "root: .., split: train}", "root must be a folder's name below --data, got '..'"),
+    ("name: HardPos", "name: mix and-localize", "'Mix-and-Localize' and 'mix and-localize' share a folder"),
+    ("name: HardPos", "name: AVGN-seed1", "a row called 'AVGN-seed1' would use another's folder"),
+    ("name: VGGSound-Duet", "name: pretrained", "a set called 'pretrained' would use another's folder"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), WRONG)
+def test_types_and_names_are_checked(old: str, new: str, message: str, tmp_path: Path) -> None:
+    text = (FOLDER / "table2.yaml").read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "own.yaml").write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(InputError, match=re.escape(message)):
         read_recipe(str(tmp_path / "own.yaml"))
 
 
@@ -141,7 +169,11 @@ def test_narrow_rows_of_several_seeds_run_two_at_a_time_from_the_same_weights(tm
     assert done.returncode == 0, done.stderr
     assert "neither (2 seeds)" in done.stdout
     (found,) = json.loads((out / "outcome.json").read_text())["sets"]
-    assert found["training"]["audio_weights"] == "audio.safetensors"
+    assert found["training"]["audio_weights"] == "audio.safetensors" and found["training"]["steps"] == 2
+    assert "system" not in found["model"] and {row["row"]: row["model"]["system"] for row in found["rows"]} == {
+        "neither": "avgn",
+        "LVS": "lvs",
+    }
     assert {row["row"]: list(row["seeds"]) for row in found["rows"]} == {"neither": ["0", "1"], "LVS": ["0"]}
     kept = {path.parent.name for path in out.glob("music-duet/*/scores.json")}
     assert kept == {"neither", "neither-seed1", "lvs"} and (out / "pretrained" / "visual.safetensors").is_file()

@@ -33,6 +33,21 @@ def engine(bundle_path: Any) -> Any:
     return Localizer.load(Bundle.load(bundle_path), threads=1).engine
 
 
+def test_full_batches_are_run_before_streams_come(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that compiles for a size of batch must not do so amid the streams."""
+    batches = []
+    for half in ("audio", "image"):
+        real = getattr(engine, f"run_{half}")
+
+        def watched(*given: Any, half: str = half, real: Any = real) -> Any:
+            batches.append((half, len(given[0])))
+            return real(*given)
+
+        monkeypatch.setattr(engine, f"run_{half}", watched)
+    with MultiStream(engine, max_batch=3):
+        assert batches == [("audio", 3), ("image", 3)]
+
+
 @pytest.mark.parametrize("streams", [1, 3])
 def test_lossless_streams_give_what_each_gives_alone(engine: Any, streams: int) -> None:
     fps, count = 25, 60

@@ -15,13 +15,13 @@ import pytest
 
 from avgn.export.benchmarking import BenchmarkOptions, format_report, run_benchmark
 from avgn.export.benchmarking.plan import plan_rows
-from avgn.export.benchmarking.plot import plot_report
+from avgn.export.benchmarking.plot import plot_report, short_names
 from avgn.export.benchmarking.process import run_job
 from avgn.export.benchmarking.stages import STAGES
 from avgn.runtime import Bundle, FailureError, InputError
 from avgn.runtime.bundle import resolve_bundle_path
 from avgn.scenes import SceneConfig, synthesize
-from tests.export.benchmarking.processes import children
+from tests.processes import children
 
 ROOT = Path(__file__).resolve().parents[3]
 CHECKPOINT = str(ROOT / "benchmarks" / "checkpoints" / "tiny")
@@ -182,6 +182,20 @@ def test_a_process_that_dies_is_a_sentence() -> None:
     with pytest.raises(FailureError, match="the process died of SIGSEGV"):
         run_job(job | {"batch": 1, "seconds": 100.0, "repeats": None}, timeout=60)
     killer.join()
+
+
+def test_what_lies_in_the_current_folder_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "numpy.py").write_text("raise ImportError('not this one')")
+    (tmp_path / "avgn").mkdir()
+    (tmp_path / "avgn" / "__init__.py").write_text("raise ImportError('nor this one')")
+    monkeypatch.chdir(tmp_path)
+    assert run_job({"kind": "operations", "bundle": "tiny"}, timeout=60)["audio"] > 0
+
+
+def test_bundles_of_one_name_are_told_apart_in_a_plot() -> None:
+    assert short_names({"a/bundle"}) == {"a/bundle": ""}
+    assert short_names({"a/one", "b/two"}) == {"a/one": "one", "b/two": "two"}
+    assert short_names({"a/bundle", "b/bundle"}) == {"a/bundle": "a/bundle", "b/bundle": "b/bundle"}
 
 
 def test_a_job_that_fails_says_why() -> None:
