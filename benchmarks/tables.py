@@ -21,7 +21,13 @@ from benchmarks.comparison import Row, comparison
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "baselines.md", ROOT / "docs" / "gpu.md")
-COMPARISONS = ("table2-synthetic", "table2-realset", "table1-synthetic", "three-sources-synthetic")
+COMPARISONS = (
+    "table2-synthetic",
+    "table2-ladder-synthetic",
+    "table2-realset",
+    "table1-synthetic",
+    "three-sources-synthetic",
+)
 
 
 def main() -> None:

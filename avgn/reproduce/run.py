@@ -6,25 +6,19 @@ import json
 import logging
 import os
 import platform
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from avgn.reproduce.compose import compose
-from avgn.reproduce.layouts import LAYOUTS, Sizes, write_layouts
+from avgn.reproduce.data import check_data, data_folder, import_split, pretrained_weights, split_by_video
 from avgn.reproduce.output import check_settings, held_output
-from avgn.reproduce.pretrain import pretrain
 from avgn.reproduce.published import published_rows
-from avgn.reproduce.recipe import DataSpec, Recipe, RowSpec, SetSpec, roots_of, slug
+from avgn.reproduce.recipe import Recipe, RowSpec, SetSpec, roots_of, slug
 from avgn.reproduce.rows import Run, rows_of, run_all, write_split
-from avgn.reproduce.settings import DRY_SIZES, SYNTHETIC, RunOptions, seeds, settings
+from avgn.reproduce.settings import SYNTHETIC, RunOptions, seeds, settings
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
-from avgn.runtime.manifest import Manifest, read_manifest, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -46,25 +40,27 @@ def reproduce(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
         for row in rows:
             settings(recipe, spec, row, ("a", "b"), options, options.seed)
     _check_registered(recipe, sets)
+    roots = roots_of(sets, recipe.narrow.pretrain if narrow else None)
+    check_data(recipe, roots, options)
     with held_output(options.output):
         check_settings(options.output, _identity(recipe, options))
-        return _reproduce(recipe, sets, rows, options)
+        return _reproduce(recipe, sets, rows, data_folder(recipe, roots, options), options)
 
 
-def _reproduce(recipe: Recipe, sets: list[SetSpec], rows: list[RowSpec], options: RunOptions) -> dict[str, Any]:
-    narrow = options.is_narrow
-    data = _data_folder(recipe, sets, options)
+def _reproduce(
+    recipe: Recipe, sets: list[SetSpec], rows: list[RowSpec], data: Path, options: RunOptions
+) -> dict[str, Any]:
     outcome: dict[str, Any] = {
         "title": recipe.title,
         "table": recipe.table,
         "protocol": recipe.protocol,
         "data": "dry run" if options.dry_run else SYNTHETIC if options.data == SYNTHETIC else "real",
-        "narrow": narrow,
+        "narrow": options.is_narrow,
         "seed": options.seed,
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "parallel": options.parallel},
         "sets": [],
     }
-    weights = _pretrained(recipe, sets[0], rows[0], data, options)
+    weights = pretrained_weights(recipe, sets[0], rows[0], data, options)
     for spec in sets:
         folder = options.output / slug(spec.name)
         folder.mkdir(exist_ok=True)
@@ -110,8 +106,8 @@ def _runs(
     options: RunOptions,
 ) -> tuple[list[Run], int, int]:
     """Every training of a set, with how many items it tests and how many it trains on."""
-    whole = _manifest(spec.train, data, folder / "train.jsonl", options)
-    test = _manifest(spec.test, data, folder / "test.jsonl", options)
+    whole = import_split(spec.train, data, folder / "train.jsonl", options)
+    test = import_split(spec.test, data, folder / "test.jsonl", options)
     if whole.classes != test.classes:
         raise InputError(
             f"{spec.name}: {whole.path} and {test.path} have different classes: give the data set's own lists"
@@ -182,98 +178,9 @@ def _identity(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
     return found
 
 
-def _pretrained(recipe: Recipe, spec: SetSpec, row: RowSpec, data: Path, options: RunOptions) -> Path | None:
-    """The folder of weights that every row's encoders start from, made once a run; None where they have their own."""
-    how = recipe.narrow.pretrain
-    if how is None or not options.is_narrow or "visual_weights" in options.training:
-        return None
-    folder = options.output / "pretrained"
-    if not (folder / "audio.safetensors").is_file():
-        folder.mkdir(exist_ok=True)
-        source = DataSpec(importer=how.importer, root=how.root, split=how.split)
-        manifest = _manifest(source, data, folder / "solos.jsonl", options)
-        config, _ = settings(recipe, spec, row, manifest.classes, options, options.seed)
-        if any(source == replace(each.train, extended=False, compose=1) for each in recipe.sets):
-            # thresholds must not be chosen on what the encoders have seen
-            manifest, _ = split_by_video(manifest, recipe.holdout, options.seed)
-        pretrain(config, manifest, how, folder, options.seed)
-    return folder
-
-
-def split_by_video(manifest: Manifest, share: float, seed: int) -> tuple[Manifest, Manifest]:
-    """(training, held-out) items, whole videos at a time. Raises InputError when there is one video only."""
-    videos = sorted({item.video for item in manifest.items})
-    if len(videos) < 2:
-        raise InputError(
-            f"{manifest.path} has {len(videos)} video: thresholds need held-out videos, so give two or more"
-        )
-    count = min(len(videos) - 1, max(1, round(share * len(videos))))
-    held = {videos[k] for k in np.random.default_rng(seed).permutation(len(videos))[:count]}
-    parts = [tuple(item for item in manifest.items if (item.video in held) is which) for which in (False, True)]
-    return replace(manifest, items=parts[0]), replace(manifest, items=parts[1])
-
-
 def _chosen(specs: Any, names: tuple[str, ...], kind: str) -> list[Any]:
     known = {spec.name: spec for spec in specs}
     for name in names:
         if name not in known:
             raise InputError(f"{kind} {name!r} is not in this recipe: choose from {', '.join(known)}")
     return [known[name] for name in names] or list(specs)
-
-
-def _data_folder(recipe: Recipe, sets: list[SetSpec], options: RunOptions) -> Path:
-    roots = roots_of(sets, recipe.narrow.pretrain if options.is_narrow else None)
-    if options.dry_run or options.data == SYNTHETIC:
-        unknown = [root for root in roots if root not in LAYOUTS]
-        if unknown:
-            raise InputError(
-                f"{recipe.table}: nothing can be made up for root {unknown[0]!r}: use {', '.join(LAYOUTS)}, or give "
-                "--data FOLDER"
-            )
-        folder = options.output / "data"
-        narrow = recipe.narrow
-        sizes = options.sizes or Sizes(train=narrow.scenes, test=narrow.test_scenes, silent=narrow.silent)
-        for root in roots:
-            if not (folder / f"{root}.complete").is_file():
-                shutil.rmtree(folder / root, ignore_errors=True)
-                chosen = DRY_SIZES if options.dry_run else sizes
-                write_layouts(folder, {root}, chosen, seed=options.seed, jobs=options.jobs)
-                write_whole(folder / f"{root}.complete", "")
-        return folder
-    folder = Path(options.data)
-    if not folder.is_dir():
-        raise InputError(f"--data {folder} is no folder: give the one that holds {', '.join(roots)}")
-    missing = [root for root in roots if not (folder / root).is_dir()]
-    if missing:
-        raise InputError(
-            f"{folder} has no folder {' and no '.join(missing)}: "
-            "lay each data set there with frames/, audio/ and metadata/"
-        )
-    return folder
-
-
-def _manifest(spec: DataSpec, data: Path, path: Path, options: RunOptions) -> Manifest:
-    from avgn.datasets import Options, import_dataset
-
-    if not path.is_file():
-        root = data / spec.root
-        found = import_dataset(
-            spec.importer,
-            Options(
-                root=root,
-                metadata=root / "metadata",
-                output=path,
-                split=spec.split,
-                extended=spec.extended,
-                jobs=options.jobs,
-            ),
-        )
-        for line in found.report.lines(found.items):
-            log.info("%s: %s", path.name, line)
-    manifest = read_manifest(path)
-    if spec.compose > 1:
-        manifest = compose(manifest, spec.compose, min(spec.items, 10 if options.dry_run else spec.items), options.seed)
-        composed = path.with_name(f"{path.stem}-{spec.compose}.jsonl")
-        write_manifest(composed, manifest.classes, manifest.items)
-        manifest = read_manifest(composed)
-    return manifest

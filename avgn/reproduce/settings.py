@@ -64,6 +64,11 @@ class RunOptions:
                 raise InputError(f"{name} must be at least {least}, got {count}: give a larger number or leave it out")
 
     @property
+    def is_made_up(self) -> bool:
+        """Whether scenes are rendered for the run."""
+        return self.dry_run or self.data == SYNTHETIC
+
+    @property
     def is_narrow(self) -> bool:
         """Whether the recipe's narrow settings hold; a dry run has its own."""
         return not self.dry_run and (self.data == SYNTHETIC if self.narrow is None else self.narrow)

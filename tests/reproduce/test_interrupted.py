@@ -127,4 +127,7 @@ def test_what_only_scoring_would_find_is_found_first(tmp_path: Path) -> None:
             reproduce(read_recipe(str(own)), options(tmp_path / "o"))
     with pytest.raises(InputError, match="bootstrap must be at least 0, got -1"):
         options(tmp_path / "o", bootstrap=-1)
+    with pytest.raises(InputError, match="is no folder: give the one that holds MUSIC"):
+        reproduce(read_recipe("table2"), options(tmp_path / "o", dry_run=False, data=str(tmp_path / "none")))
+    assert not (tmp_path / "o").exists()
     assert "is a folder" in refused(*RUN, "--output", tmp_path / "o", "--json", tmp_path)

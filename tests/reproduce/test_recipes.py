@@ -12,9 +12,9 @@ import pytest
 from avgn.datasets import Options, import_dataset
 from avgn.reproduce import format_outcome, read_recipe, recipe_names
 from avgn.reproduce.compose import compose
+from avgn.reproduce.data import split_by_video
 from avgn.reproduce.layouts import Sizes, write_layouts
 from avgn.reproduce.published import published_rows
-from avgn.reproduce.run import split_by_video
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest, Source, read_manifest
 from tests.cli.test_cli import avgn, refused
