@@ -1,7 +1,7 @@
 # One line each; CI calls the same targets. PYTHON is the interpreter of an environment with the `dev` extra.
 PYTHON ?= python3
 DEMO_VENV ?= .venv
-SHORT_BENCHMARK = --batch 1,4 --rounds 2 --seconds 0.5 --video-seconds 6
+SHORT_BENCHMARK = --backends torch,onnxruntime,openvino --batch 1,4 --rounds 2 --seconds 0.5 --video-seconds 6
 
 .PHONY: demo install test lint format soak bench bench-all tiny gpu
 

@@ -38,7 +38,7 @@ def test_a_library_that_crashes_or_is_missing_is_a_row(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "report.json").read_text())
     rows = {row["backend"]: row for row in report["rows"]}
     assert "died of SIGABRT" in rows["openvino"]["failure"] and "SIGABRT" in report["peak_failures"]["openvino"]
-    assert rows["onnxruntime"]["failure"] is None and rows["onnxruntime"]["accuracy"]["max_abs_maps"] == 0
+    assert rows["onnxruntime"]["failure"] is None and rows["onnxruntime"]["accuracy"]["max_abs_maps"] < 1e-6
     assert "failed: the process died of SIGABRT" in done.stdout and "--checkpoint" in rows["torch"]["failure"]
     assert (tmp_path / "plot.png").stat().st_size > 1000
 

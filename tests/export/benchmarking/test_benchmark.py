@@ -106,7 +106,8 @@ def test_without_a_checkpoint_the_fp32_graphs_are_the_reference(report: dict[str
     for row in working(report):
         accuracy = row["accuracy"]
         assert accuracy["reference"] == "fp32 graphs in ONNX Runtime"
-        assert accuracy["max_abs_maps"] == 0 if row["backend"] == "onnxruntime" else accuracy["max_abs_maps"] < 1e-4
+        # other numbers of threads add in another order
+        assert accuracy["max_abs_maps"] < (1e-6 if row["backend"] == "onnxruntime" else 1e-4)
         assert accuracy["cosine_maps"] == pytest.approx(1.0, abs=1e-5)
 
 
