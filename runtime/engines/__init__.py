@@ -97,7 +97,7 @@ ENGINES: dict[str, EngineEntry] = {
         provider="TensorrtExecutionProvider",
         automatic=False,
     ),
-    # faster than onnxruntime: full-size models always, tiny ones on one thread and in batches (benchmarks/NOTES.md)
+    # faster than onnxruntime (benchmarks/NOTES.md)
     "openvino": EngineEntry(
         factory="avgn.runtime.engines.openvino_engine:OpenVinoEngine",
         requires="openvino",
