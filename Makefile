@@ -35,6 +35,7 @@ bench: ## the numbers of README: ten minutes of measuring on a quiet machine
 	$(PYTHON) -m benchmarks.scaling --output benchmarks/results/scaling.json --plot docs/scaling.png --seconds 12
 	$(PYTHON) -m benchmarks.training --output benchmarks/results/training.json --rounds 3
 	$(PYTHON) -m benchmarks.startup --output benchmarks/results/startup.json --runs 5
+	$(PYTHON) -m benchmarks.card
 	$(PYTHON) -m benchmarks.tables
 
 bench-all: bench ## the numbers of all pages: accuracy, kernels, export, reaction, the GPU's predicted budget; half an hour

@@ -88,6 +88,7 @@ def test_an_output_belongs_to_one_run_with_one_set_of_options(tmp_path: Path, ca
     out, recipe = tmp_path / "out", read_recipe("table2")
     reproduce(recipe, options(out))
     kept = (out / "outcome.json").read_bytes()
+    (tmp_path / "MUSIC").mkdir()
     for changed, name in (
         ({"seed": 7}, "seed"),
         ({"training": {"learning_rate": 0.5}}, "training"),
