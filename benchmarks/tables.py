@@ -25,6 +25,7 @@ COMPARISONS = (
     "table2-synthetic",
     "table2-ladder-synthetic",
     "table2-realset",
+    "table2-realset-long",
     "table1-synthetic",
     "three-sources-synthetic",
 )
