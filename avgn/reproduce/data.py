@@ -99,6 +99,12 @@ def split_by_video(manifest: Manifest, share: float, seed: int) -> tuple[Manifes
     return replace(manifest, items=parts[0]), replace(manifest, items=parts[1])
 
 
+def count_shared(train: Manifest, test: Manifest) -> int:
+    """How many test items are of videos that are trained on."""
+    videos = {item.video for item in train.items}
+    return sum(item.video in videos for item in test.items)
+
+
 def pretrained_weights(recipe: Recipe, spec: SetSpec, row: RowSpec, data: Path, options: RunOptions) -> Path | None:
     """The folder of weights that every row's encoders start from, made once a run; None where they have their own."""
     how = recipe.narrow.pretrain

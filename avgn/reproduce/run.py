@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from avgn.reproduce.data import check_data, data_folder, import_split, pretrained_weights, split_by_video
+from avgn.reproduce.data import check_data, count_shared, data_folder, import_split, pretrained_weights, split_by_video
 from avgn.reproduce.output import check_settings, held_output
 from avgn.reproduce.published import published_rows
 from avgn.reproduce.recipe import Recipe, RowSpec, SetSpec, roots_of, slug
@@ -111,6 +111,13 @@ def _runs(
     if whole.classes != test.classes:
         raise InputError(
             f"{spec.name}: {whole.path} and {test.path} have different classes: give the data set's own lists"
+        )
+    if shared := count_shared(whole, test):
+        log.warning(
+            "%s: %d of %d test items are of videos that are trained on: their scores say nothing about new videos",
+            spec.name,
+            shared,
+            len(test.items),
         )
     train, held = split_by_video(whole, recipe.holdout, options.seed)
     paths = {name: write_split(part, folder, name) for name, part in (("fit", train), ("held", held))}

@@ -12,7 +12,7 @@ import pytest
 from avgn.datasets import Options, import_dataset
 from avgn.reproduce import format_outcome, read_recipe, recipe_names
 from avgn.reproduce.compose import compose
-from avgn.reproduce.data import split_by_video
+from avgn.reproduce.data import count_shared, split_by_video
 from avgn.reproduce.layouts import Sizes, write_layouts
 from avgn.reproduce.published import published_rows
 from avgn.runtime.errors import InputError
@@ -68,7 +68,7 @@ def test_a_dry_run_of_every_recipe_gives_its_rows(recipe: str, tmp_path: Path) -
     out = tmp_path / "out"
     run = ("reproduce", recipe, "--dry-run", "--output", out, "--rows", SOME_ROWS[recipe], "--bootstrap", 20)
     done = avgn(*run, "--json", tmp_path / "o.json")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "trained on" not in done.stderr, done.stderr
     outcome = json.loads((tmp_path / "o.json").read_text())
     expected = read_recipe(recipe)
     assert [found["name"] for found in outcome["sets"]] == [spec.name for spec in expected.sets]
@@ -159,6 +159,11 @@ def test_held_out_items_are_of_videos_of_their_own() -> None:
     assert len(videos) == 2 and not set(videos) & {item.video for item in train.items}
     with pytest.raises(InputError, match="has 1 video"):
         split_by_video(items(5, 1), 0.2, seed=0)
+
+
+def test_test_items_that_are_trained_on_are_counted() -> None:
+    assert count_shared(items(60, 12), items(12, 6)) == 12
+    assert count_shared(items(60, 6), items(12, 12)) == 6
 
 
 def test_recipes_of_ones_own_and_what_is_refused(tmp_path: Path) -> None:

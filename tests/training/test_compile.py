@@ -101,7 +101,7 @@ def test_compiled_training_gives_the_losses_of_eager_training(tmp_path: Path) ->
 def test_freed_memory_is_kept() -> None:
     """Tensors above malloc's largest threshold: without it each of them is mapped, and its pages cleared, anew.
 
-    The first few may still make the heap grow; one more growth of a tensor's size is no failure.
+    The first few may still make the heap grow; one more growth by one of ten tensors is no failure.
     """
     code = (
         "import resource, sys, torch\n"
@@ -119,4 +119,4 @@ def test_freed_memory_is_kept() -> None:
         if kept == "False":
             pytest.skip("malloc is not glibc's")
         faults[name] = int(count)
-    assert faults["keep"] < 0.25 * faults["default"]
+    assert faults["keep"] < 0.15 * faults["default"]
