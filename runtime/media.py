@@ -11,14 +11,15 @@ import time as clock
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.audio import to_float
-from avgn.runtime.errors import InputError, MissingExtraError
+from avgn.runtime.av_features import disposition, open_input
+from avgn.runtime.av_features import import_av as import_av
+from avgn.runtime.errors import InputError
 from avgn.runtime.trace import record
 
 Floats = npt.NDArray[np.float32]
@@ -74,19 +75,6 @@ class AudioEnd:
 
 
 Event = VideoFrame | AudioBlock | AudioEnd
-
-
-def import_av() -> ModuleType:
-    """PyAV; raises MissingExtraError when it is not installed.
-
-    Never set PyAV's log level: with a Python log callback, FFmpeg's decoding threads deadlock on the interpreter lock.
-    """
-    try:
-        import av
-    except ImportError:
-        raise MissingExtraError("av", "runtime") from None
-    module: ModuleType = av
-    return module
 
 
 def open_media(path: str | os.PathLike[str], audio: str | os.PathLike[str] | None = None) -> MediaFile:
@@ -241,7 +229,7 @@ def open_container(path: Path) -> Any:
             raise InputError(f"{path} is not a file: give the path of a video file")
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes): give a complete video file")
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        container = open_input(f"file:{path}", options={"protocol_whitelist": "file"})
     except InputError:
         raise
     except EOFError:
@@ -274,7 +262,7 @@ def container_zero(container: Any) -> float:
 
 def _video_stream(container: Any) -> Any | None:
     for stream in container.streams.video:
-        if not int(stream.disposition) & ATTACHED_PICTURE:
+        if not disposition(stream) & ATTACHED_PICTURE:
             return stream
     return None
 

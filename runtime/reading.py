@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.audio import fit_window, resample, to_mono
+from avgn.runtime.av_features import import_av, open_input
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import import_cv2, resize
-from avgn.runtime.media import audio_stream, import_av
+from avgn.runtime.media import audio_stream
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -99,7 +100,7 @@ def _decode(path: Path) -> tuple[npt.NDArray[Any], int]:
     av = import_av()
     blocks: list[npt.NDArray[Any]] = []
     try:
-        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
+        with open_input(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
             stream = audio_stream(container)
             if stream is None:
                 raise ValueError("no sound in it")

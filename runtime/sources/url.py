@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from avgn.runtime.audio import to_float
+from avgn.runtime.av_features import import_av, open_input
 from avgn.runtime.errors import InputError
-from avgn.runtime.media import AudioBlock, VideoFrame, audio_stream, import_av
+from avgn.runtime.media import AudioBlock, VideoFrame, audio_stream
 from avgn.runtime.memory import give_back
 from avgn.runtime.nvtx import stage
 from avgn.runtime.sources import LiveEvent, StateChange
@@ -110,7 +111,7 @@ class UrlSource:
         """One connection: pictures and sound as they come."""
         av = import_av()
         timeout = (OPEN_TIMEOUT.get(self._scheme, 10.0), READ_TIMEOUT.get(self._scheme, 10.0))
-        with av.open(self.url, timeout=timeout, options=self._settings(), metadata_errors="replace") as container:
+        with open_input(self.url, timeout=timeout, options=self._settings()) as container:
             video = next(iter(container.streams.video), None)
             sound = audio_stream(container)
             if video is None and sound is None:

@@ -19,7 +19,7 @@ import pytest
 import avgn as package
 from avgn.scenes import SceneConfig, synthesize
 from avgn.scenes.video import write_scene_video
-from tests.cli.test_cli import ENVIRONMENT, avgn, refused
+from tests.commands import ENVIRONMENT, avgn, refused
 
 RATE = 44_100
 SMALL = (

@@ -15,7 +15,7 @@ import pytest
 
 from avgn.checkpoint import save_model
 from avgn.runtime.bundle import Bundle, resolve_bundle_path
-from tests.cli.test_cli import ENVIRONMENT, avgn, refused
+from tests.commands import ENVIRONMENT, avgn, refused
 from tests.export.models import small_model
 from tests.processes import children, is_running
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,29 +17,7 @@ from avgn.model import build_model
 from avgn.runtime.manifest import read_manifest
 from avgn.scenes import CLASSES, SceneConfig, synthesize
 from avgn.scenes.video import write_scene_video
-
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def avgn(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "avgn", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        cwd=cwd,
-        timeout=300,
-    )
-
-
-def refused(*arguments: object, status: int = 2) -> str:
-    """Run a command that must fail; returns its one line on stderr."""
-    done = avgn(*arguments)
-    assert done.returncode == status, done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("avgn: "), done.stderr
-    return lines[0]
+from tests.commands import ENVIRONMENT, avgn, refused
 
 
 @pytest.fixture(scope="module")

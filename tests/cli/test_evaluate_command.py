@@ -12,7 +12,7 @@ import pytest
 from avgn.cli import main
 from avgn.runtime.manifest import Item, Source, read_manifest, write_manifest
 from avgn.scenes import SceneConfig, synthesize
-from tests.cli.test_cli import avgn
+from tests.commands import avgn
 
 Refused = Callable[..., str]
 ONE = SceneConfig(split="test", sources=(1, 1), silent=(0, 0), off_screen=0.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from avgn.checkpoint import save_model
-from tests.cli.test_cli import ENVIRONMENT, avgn, refused
+from tests.commands import ENVIRONMENT, avgn, refused
 from tests.export.models import small_model
 
 

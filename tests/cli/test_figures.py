@@ -19,7 +19,7 @@ from avgn.engine import TorchEngine
 from avgn.model import build_model
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import SceneConfig, synthesize
-from tests.cli.test_cli import ENVIRONMENT, ROOT, avgn
+from tests.commands import ENVIRONMENT, ROOT, avgn
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: avgn[figures]")
 

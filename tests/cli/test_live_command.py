@@ -18,7 +18,7 @@ import pytest
 from avgn.runtime import Localizer, localize_file, open_media
 from avgn.runtime.sinks.window import has_windows
 from avgn.scenes import SceneConfig, synthesize
-from tests.cli.test_cli import ENVIRONMENT, avgn, refused
+from tests.commands import ENVIRONMENT, avgn, refused
 
 SENDER = Path(__file__).parents[1] / "runtime" / "sender.py"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.cli.test_cli import avgn, refused
+from tests.commands import avgn, refused
 
 SMALL = (
     *("--preset", "avgn-tiny", "--visual-weights", "random", "--batch-size", "4", "--steps", "3", "--threads", "1"),

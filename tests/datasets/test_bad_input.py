@@ -19,7 +19,7 @@ from avgn.datasets.report import Report
 from avgn.datasets.wav import read_header
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import read_manifest
-from tests.cli.test_cli import avgn, refused
+from tests.commands import avgn, refused
 from tests.datasets import sets
 from tests.datasets.layouts import write_annotation, write_list, write_wav
 from tests.datasets.sets import DUET, SOLO, VGG

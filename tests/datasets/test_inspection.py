@@ -23,7 +23,7 @@ from avgn.inspection.spectrogram import draw_spectrogram, log_spectrogram
 from avgn.runtime.manifest import Box, Item, Manifest, Part, Source, read_manifest, write_manifest
 from avgn.runtime.sinks.drawing import color_of
 from avgn.scenes import SceneConfig, synthesize
-from tests.cli.test_cli import avgn, refused
+from tests.commands import avgn, refused
 from tests.datasets import sets
 from tests.datasets.layouts import options, write_jpg, write_wav
 

@@ -19,7 +19,7 @@ from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import read_manifest
 from avgn.scenes import SceneConfig
 from avgn.scenes.video import write_scene_video
-from tests.cli.test_cli import ENVIRONMENT, avgn, refused
+from tests.commands import ENVIRONMENT, avgn, refused
 from tests.datasets.layouts import options
 
 CONFIG = SceneConfig(split="test", sources=(1, 1), silent=(0, 0))

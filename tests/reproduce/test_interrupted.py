@@ -20,7 +20,7 @@ from avgn.reproduce import RunOptions, read_recipe, reproduce
 from avgn.reproduce.output import LOCK
 from avgn.reproduce.recipe import FOLDER
 from avgn.runtime.errors import InputError
-from tests.cli.test_cli import refused
+from tests.commands import refused
 from tests.processes import children, is_running
 
 RUN = ("reproduce", "table2", "--dry-run", "--sets", "MUSIC-Duet", "--rows", "LVS", "--bootstrap", "0")

@@ -24,7 +24,7 @@ from avgn.reproduce.rows import rows_of
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import read_manifest
 from avgn.scenes import SceneConfig, synthesize
-from tests.cli.test_cli import avgn
+from tests.commands import avgn
 
 SMALL = "image_size: [64, 64], width_visual: 4, width_audio: 4, dim: 16, depth: 1"
 SIZES: dict[str, Any] = {

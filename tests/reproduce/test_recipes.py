@@ -17,7 +17,7 @@ from avgn.reproduce.layouts import Sizes, write_layouts
 from avgn.reproduce.published import published_rows
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest, Source, read_manifest
-from tests.cli.test_cli import avgn, refused
+from tests.commands import avgn, refused
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 

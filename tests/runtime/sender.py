@@ -21,7 +21,11 @@ def main() -> None:
         options = {"mpegts_flags": "resend_headers", "pat_period": "0.2"}
     with av.open(video) as source:
         first = source.streams.video[0]
-        size, fps, rate = (first.width, first.height), int(first.average_rate or 25), source.streams.audio[0].rate
+        size, fps, rate = (
+            (first.width, first.height),
+            round(float(first.average_rate or 25)),
+            source.streams.audio[0].rate,
+        )
     with av.open(url, "w", format=kind, options=options) as out:
         picture: Any = out.add_stream("h264", rate=fps)
         picture.width, picture.height, picture.pix_fmt = *size, "yuv420p"

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.signal
-import torch
 
 from avgn.runtime.audio import (
     Resampler,
@@ -137,6 +136,7 @@ def test_clock_ignores_timestamp_jitter_and_cuts_what_is_before_zero() -> None:
 
 @pytest.mark.parametrize("size", [(224, 224), (360, 640), (3, 5), (7, 9), (13, 4)])
 def test_upsampling_is_torchs_bilinear(size: tuple[int, int]) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed: avgn[train]")
     maps = np.random.default_rng(0).standard_normal((5, 7, 9)).astype(np.float32)
     theirs = torch.nn.functional.interpolate(torch.tensor(maps)[None], size=size, mode="bilinear", align_corners=False)
     assert np.abs(upsample_map(maps, size) - theirs[0].numpy()).max() < 1e-5
@@ -144,6 +144,7 @@ def test_upsampling_is_torchs_bilinear(size: tuple[int, int]) -> None:
 
 
 def test_resize_averages_when_shrinking_and_interpolates_when_growing() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed: avgn[train]")
     rgb = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     means = rgb.reshape(10, 4, 15, 4, 3).mean(axis=(1, 3))
     assert np.abs(resize(rgb, (10, 15)) - means).max() <= 0.51

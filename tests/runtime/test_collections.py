@@ -22,7 +22,7 @@ from avgn.runtime.collections import localize_collection
 from avgn.runtime.decision import STATES
 from avgn.runtime.manifest import Item, Part
 from avgn.runtime.reading import read_clip, read_frame, read_wav
-from tests.cli.test_cli import ENVIRONMENT, avgn, refused
+from tests.commands import ENVIRONMENT, avgn, refused
 from tests.runtime.clips import Scene, still_clip
 from tests.runtime.graphs import CLASSES
 
