@@ -1,28 +1,40 @@
-# One line each; CI calls the same targets. PYTHON is the interpreter of an environment with the `dev` extra.
+# One line each; CI calls the same targets. Every target makes the environment that it needs, .venv or .venv-dev, the first
+# time and after setup.py changed. PYTHON=... names the Python to make it with, or one that holds the `dev` extra already.
+ASKED := $(if $(filter file default undefined,$(origin PYTHON)),,$(PYTHON))
 PYTHON ?= python3
-DEMO_VENV ?= .venv
+MODULES = hypothesis lightning mypy onnxscript openvino playwright pytest pytest_timeout ruff torch torchvision xdist
+DEV = dev=$$(bash .ci/environment .venv-dev dev "$(ASKED)" "$(MODULES)")
 SHORT_BENCHMARK = --backends torch,onnxruntime,openvino --batch 1,4 --rounds 2 --seconds 0.5 --video-seconds 6
 
-.PHONY: demo install test lint format soak bench bench-all tiny gpu
+# tests whose clocks must not wait for other tests' work run alone, after the others
+ALONE = alone
+WORKERS ?= 2
+
+.PHONY: help demo install test quick lint format matrix soak bench bench-all tiny gpu
+
+help: ## what there is
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: ## localize the sources of a rendered video, from a fresh clone with only Python and make
-	test -x $(DEMO_VENV)/bin/avgn || { $(PYTHON) -m venv $(DEMO_VENV) && $(DEMO_VENV)/bin/pip install --quiet -e '.[runtime,cpu]'; }
-	$(DEMO_VENV)/bin/avgn demo --output demo-out
+	@demo=$$(bash .ci/environment .venv runtime,cpu "$(ASKED)") && $$demo -m avgn demo --output demo-out
 
-install: ## everything that development needs, into the current environment
+install: ## everything that development needs, into PYTHON's own environment
 	$(PYTHON) -m pip install -e '.[dev]'
 
 test: ## the whole suite but the long checks
-	$(PYTHON) -m pytest -q -m "not soak" tests
+	@$(DEV) && bash .ci/suite $$dev -m "not soak" tests
+
+quick: ## the inner loop: what runs in under two minutes
+	@$(DEV) && bash .ci/suite $$dev -m "not soak and not alone and not slow" $(QUICK)
 
 lint: ## style, types and the import rules
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m mypy
+	@$(DEV) && set -x && $$dev -m ruff check . && $$dev -m ruff format --check . && $$dev -m mypy
 
-format:
-	$(PYTHON) -m ruff check --fix .
-	$(PYTHON) -m ruff format .
+format: ## what ruff can mend by itself
+	@$(DEV) && set -x && $$dev -m ruff check --fix . && $$dev -m ruff format .
+
+matrix: ## demo, doctor and the runtime's tests with the lowest and the newest dependencies on every Python >= 3.10 here
+	$(PYTHON) -m tests.matrix --output benchmarks/results/matrix.json
 
 soak: ## long checks that `make test` leaves out
 	$(PYTHON) -m pytest -q -m soak tests

@@ -33,7 +33,7 @@ commands:
   serve BUNDLE              a web page that localizes camera and microphone of whoever opens it
   devices                   list cameras and microphones
   demo                      localize the sources of a short rendered video
-  doctor                    what is installed, and one test inference
+  doctor                    what works here, tried on a small video, and what does not and why
 
 avgn COMMAND --help describes a command. BUNDLE may be the name tiny: the model inside the package.
 """

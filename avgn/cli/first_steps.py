@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from avgn.cli.options import make_parser
+from avgn.runtime.errors import FailureError
 
 
 def demo(argv: Sequence[str]) -> None:
@@ -21,10 +22,13 @@ def demo(argv: Sequence[str]) -> None:
 
 
 def doctor(argv: Sequence[str]) -> None:
-    parser = make_parser("doctor", "What is installed, and one test inference.")
+    parser = make_parser("doctor", "Try all that localizing a video needs here: what works, and what does not and why.")
     parser.add_argument("--bundle", type=str, default="tiny")
     args = parser.parse_args(argv)
-    from avgn.doctor import examine
+    from avgn.doctor import about, examine
 
-    for line in examine(args.bundle):
+    found = examine(args.bundle)
+    for line in (*found.lines(), *about(args.bundle)):
         print(line)
+    if found.broken:
+        raise FailureError(f"{len(found.broken)} of what localizing needs does not work here: see BROKEN above")
