@@ -52,6 +52,7 @@ EXTRAS = {
         "playwright>=1.45",
         "pytest>=8",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
         "ruff>=0.6",
         "setuptools>=77",
         "sounddevice>=0.4.6",

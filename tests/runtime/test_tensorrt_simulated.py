@@ -83,6 +83,7 @@ def test_a_batch_outside_of_the_profile_is_refused_and_the_slot_lives_on(engine:
 # the slots alone
 
 
+@pytest.mark.timeout(20)
 def test_one_caller_uses_one_slot_and_a_third_waits() -> None:
     made = iter(range(9))
     slots = Slots(lambda: next(made), 2)
@@ -105,6 +106,8 @@ def test_one_caller_uses_one_slot_and_a_third_waits() -> None:
     assert third and next(made) == 2
 
 
+# a slot that is lost would be waited for
+@pytest.mark.timeout(20)
 def test_a_slot_outlives_errors() -> None:
     calls: list[int] = []
 

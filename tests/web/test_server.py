@@ -137,6 +137,14 @@ def get(address: str, **headers: str) -> tuple[int, bytes, Any]:
         return error.code, error.read(), error.headers
 
 
+def await_sessions(url: str, count: int, seconds: float = 10.0) -> None:
+    """Wait until the server counts `count` visitors: a session ends a moment after its visitor has left."""
+    deadline = time.monotonic() + seconds
+    while (held := json.loads(get(url + "healthz")[1])["sessions"]) != count:
+        assert time.monotonic() < deadline, f"{held} sessions, not {count}, after {seconds} s"
+        time.sleep(0.02)
+
+
 def test_the_page_and_its_headers(url: str) -> None:
     status, body, headers = get(url)
     assert status == 200 and b"Use camera and microphone" in body
@@ -154,6 +162,7 @@ def test_the_page_and_its_headers(url: str) -> None:
 
 
 def test_results_come_with_maps_and_are_counted(url: str, tiny: Localizer) -> None:
+    await_sessions(url, 0)
     with Visitor(url) as visitor:
         visitor.wait(30)
         health = json.loads(get(url + "healthz")[1])
@@ -198,14 +207,17 @@ def test_who_may_come_in(guarded: str) -> None:
 
 def test_full_idle_and_fast(guarded: str) -> None:
     hello = json.dumps({"type": "hello", "version": 1, "token": TOKEN})
-    with Visitor(guarded, TOKEN), talk(guarded) as silent:
+    await_sessions(guarded, 0)
+    with Visitor(guarded, TOKEN) as visitor, talk(guarded) as silent:
         silent.send(hello)
         assert json.loads(silent.recv(timeout=5))["type"] == "hello"
+        visitor.wait(1)
         with talk(guarded) as third:
             third.send(hello)
             assert closed(third) == wire.FULL
         assert closed(silent) == wire.IDLE
         # its place is free again
+        await_sessions(guarded, 1)
         with talk(guarded) as greedy:
             greedy.send(hello)
             assert json.loads(greedy.recv(timeout=5))["type"] == "hello"
@@ -273,11 +285,8 @@ def test_two_hundred_hostile_visitors_hurt_nobody(url: str) -> None:
     times = [at for at, _ in visitor.results if begin <= at <= begin + took]
     assert len(times) >= 10 * took, (len(times), took)
     assert max(np.diff(times)) < 1.0
-    # the last session ends a moment after its visitor left
-    deadline = time.monotonic() + 5
-    while (health := json.loads(get(url + "healthz")[1]))["sessions"] and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert health["status"] == "ok" and health["sessions"] == 0
+    await_sessions(url, 0)
+    assert json.loads(get(url + "healthz")[1])["status"] == "ok"
 
 
 def test_a_picture_that_lies_about_its_size_is_decoded_or_refused() -> None:
