@@ -16,7 +16,6 @@ TRAIN = [
     "lightning>=2.5",
     "tensorboard>=2.14",
     "pyyaml>=6",
-    "webdataset>=0.2.100",
     "safetensors>=0.4",
     "scipy>=1.11",
     "scikit-learn>=1.4",
@@ -56,6 +55,7 @@ EXTRAS = {
         "ruff>=0.6",
         "setuptools>=77",
         "sounddevice>=0.4.6",
+        "webdataset>=0.2.100",
         "websockets>=13",
     ],
 }

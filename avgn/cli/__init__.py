@@ -42,7 +42,6 @@ MODULE_EXTRAS = {
     "torch": "train",
     "torchvision": "train",
     "lightning": "train",
-    "webdataset": "train",
     "yaml": "train",
     "safetensors": "train",
     "sklearn": "train",

@@ -1,5 +1,7 @@
 """Large collections as WebDataset shards: tar files that are streamed, each sample a picture, a sound and its labels.
 
+A folder of shards may come from a stranger: nothing in it is believed before it was checked.
+
 Legend: T samples, H x W pixels.
 """
 
@@ -7,10 +9,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import secrets
 import shutil
 import tarfile
 import wave
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from numpy.typing import NDArray
 
 from avgn.data.cache import to_int16
 from avgn.data.dataset import classes_of, read_sound
+from avgn.data.tar_samples import BLOCK, TarWriter, read_tar
 from avgn.reading import read_frame
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
@@ -31,6 +36,10 @@ RATE = 22_050
 # the longer side of a picture in a shard: enough for crops of the largest model
 LONGEST = 512
 JPEG_QUALITY = 92
+# what a shard may be called, in an index that may come from a stranger
+PLAIN_NAME = re.compile(r"\w[\w.-]*")
+# bytes of an index that are read: ten thousands of shards and classes
+LARGEST_INDEX = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +72,6 @@ def write_shards(
     Pictures are JPEG of at most 512 pixels, sounds 16-bit mono wav at 22 050 Hz. Raises InputError for a folder that is
     not empty and for items without a frame or sound.
     """
-    import webdataset
-
     if megabytes < 1:
         raise InputError(f"megabytes of a shard must be at least 1, got {megabytes}: 256 is usual")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -75,31 +82,24 @@ def write_shards(
     if not manifest.items:
         raise InputError(f"{manifest.path} lists no items: nothing to write")
     index_of = {name: index for index, name in enumerate(manifest.classes)}
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = out.with_name(f"{out.name}.{secrets.token_hex(4)}.partial")
     partial.mkdir(parents=True)
-    counts: dict[str, int] = {}
     try:
-        with webdataset.ShardWriter(
-            str(partial / "%06d.tar"), maxsize=megabytes * 1e6, maxcount=10**9, verbose=0
-        ) as writer:
+        with TarWriter(partial, megabytes * 1e6) as writer:
             for done, item in enumerate(manifest.items, start=1):
                 assert item.frame is not None
                 sounding, visible = classes_of(item, index_of)
                 labels = {"id": item.id, "sounding": sorted(sounding), "visible": sorted(visible)}
-                writer.write(
-                    {
-                        "__key__": f"{done - 1:09d}",
-                        "frame.jpg": _picture(item.frame),
-                        "audio.wav": _sound(read_sound(item, RATE)),
-                        "labels.json": json.dumps(labels).encode(),
-                    }
-                )
-                name = Path(writer.fname).name
-                counts[name] = counts.get(name, 0) + 1
+                members = {
+                    "frame.jpg": _picture(item.frame),
+                    "audio.wav": _sound(read_sound(item, RATE)),
+                    "labels.json": json.dumps(labels).encode(),
+                }
+                writer.write(f"{done - 1:09d}", members)
                 if progress:
                     progress(done, len(manifest.items))
-        facts = {"format": FORMAT, "version": VERSION, "classes": manifest.classes, "files": sorted(counts.items())}
+        files = sorted(writer.counts.items())
+        facts = {"format": FORMAT, "version": VERSION, "classes": manifest.classes, "files": files}
         (partial / INDEX).write_text(json.dumps(facts) + "\n", encoding="utf-8")
         if out.exists():
             out.rmdir()
@@ -111,43 +111,102 @@ def write_shards(
 
 
 def read_shards(folder: Path) -> Shards:
-    """The facts of a folder of shards. Raises InputError for what is none, or lacks a file."""
-    try:
-        facts = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} holds no readable {INDEX} ({error}): write it with avgn shard") from None
+    """The facts of a folder of shards.
+
+    Raises InputError for what is none, lacks a file, or names one that is not plainly a file of the folder.
+    """
+    facts = _read_index(folder / INDEX)
     if not isinstance(facts, dict) or (facts.get("format"), facts.get("version")) != (FORMAT, VERSION):
         raise InputError(f"{folder / INDEX} is not of {FORMAT} version {VERSION}: write it with avgn shard again")
-    files = tuple((str(name), int(count)) for name, count in facts["files"])
-    for name, _ in files:
-        if Path(name).name != name or not (folder / name).is_file():
-            raise InputError(f"shard {name} of {folder} does not exist: copy it there or write the shards again")
-    return Shards(folder=folder, classes=tuple(facts["classes"]), files=files)
+    classes, files = facts.get("classes"), facts.get("files")
+    if not isinstance(classes, list) or not classes or not all(_is_label(name) for name in classes):
+        raise InputError(f"{folder / INDEX}: classes must be a list of names: write it with avgn shard again")
+    if len(set(classes)) != len(classes):
+        raise InputError(f"{folder / INDEX}: classes must be unique: write it with avgn shard again")
+    if not isinstance(files, list) or not files:
+        raise InputError(f"{folder / INDEX}: files must be a list of shards: write it with avgn shard again")
+    checked = tuple(_check_file(folder, entry) for entry in files)
+    if len(set(checked)) != len(checked):
+        raise InputError(f"{folder / INDEX} names a shard twice: write it with avgn shard again")
+    return Shards(folder=folder, classes=tuple(classes), files=checked)
 
 
-def _all_of_them(urls: Iterable[Any]) -> Iterable[Any]:
-    return urls
-
-
-def read_samples(path: Path) -> Iterator[Packed]:
-    """The samples of a shard in order. Raises InputError for a file that is none."""
-    import webdataset
-
+def read_samples(path: Path, num_classes: int) -> Iterator[Packed]:
+    """The samples of a shard in order; labels are below `num_classes`. Raises InputError for a file that is none."""
     try:
-        # shards were divided among processes and workers already
-        samples: Iterable[dict[str, bytes]] = webdataset.WebDataset(
-            str(path), shardshuffle=False, nodesplitter=_all_of_them, workersplitter=_all_of_them
-        )
-        for raw in samples:
+        for raw in read_tar(path):
             labels = json.loads(raw["labels.json"])
             yield Packed(
                 frame=raw["frame.jpg"],
                 audio=raw["audio.wav"],
-                sounding=frozenset(labels["sounding"]),
-                visible=frozenset(labels["visible"]),
+                sounding=_indices(labels["sounding"], num_classes),
+                visible=_indices(labels["visible"], num_classes),
             )
-    except (OSError, ValueError, KeyError, tarfile.TarError) as error:
-        raise InputError(f"shard {path} can't be read ({error}): write it again") from None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, tarfile.TarError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"shard {path} can't be read ({reason}): write it again") from None
+
+
+def decode(scene: Packed) -> tuple[NDArray[np.uint8], NDArray[np.int16], int]:
+    """A scene's picture [H, W, 3] RGB, its sound [T] and the sound's rate; raises InputError for what is damaged."""
+    import cv2
+
+    data = np.frombuffer(scene.frame, dtype=np.uint8)
+    try:
+        image: Any = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        with wave.open(io.BytesIO(scene.audio)) as file:
+            rate, width, channels = file.getframerate(), file.getsampwidth(), file.getnchannels()
+            samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+    except (cv2.error, wave.Error, EOFError, ValueError) as error:
+        raise InputError(f"a scene of a shard can't be decoded ({error}): write the shards again") from None
+    if image is None or (width, channels) != (2, 1) or not samples.size or rate < 1:
+        raise InputError("a scene of a shard has a damaged picture or sound: write the shards again")
+    return np.ascontiguousarray(image[..., ::-1]), samples.astype(np.int16), rate
+
+
+def _read_index(path: Path) -> Any:
+    try:
+        if not path.is_file():
+            raise FileNotFoundError("no such file")
+        if path.stat().st_size > LARGEST_INDEX:
+            raise ValueError(f"more than {LARGEST_INDEX} bytes")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path.parent} holds no readable {INDEX} ({error}): write it with avgn shard") from None
+
+
+def _check_file(folder: Path, entry: Any) -> tuple[str, int]:
+    """A shard's name and number of samples as the index gives them, checked against what lies there."""
+    name, count = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
+    if not isinstance(name, str) or type(count) is not int or count < 1:
+        shown = repr(entry)[:60]
+        raise InputError(
+            f"{folder / INDEX}: a shard must be a name and a number of samples, got {shown}: write it again"
+        )
+    if not PLAIN_NAME.fullmatch(name) or len(name) > 200:
+        raise InputError(
+            f"{folder / INDEX} names the shard {name[:80]!r}, which is no plain file name (letters, digits, '.', '_', "
+            "'-'): a shard lies in the folder itself"
+        )
+    file = folder / name
+    if not file.is_file():
+        raise InputError(f"shard {name} of {folder} does not exist: copy it there or write the shards again")
+    if file.resolve().parent != folder.resolve():
+        raise InputError(f"shard {name} of {folder} is a link out of the folder: copy the file there")
+    # the number decides how much is allocated: a sample has at least three members
+    if count > file.stat().st_size // (3 * BLOCK):
+        raise InputError(f"shard {name} of {folder} is too small for {count} samples: copy it again")
+    return name, count
+
+
+def _is_label(name: Any) -> bool:
+    return isinstance(name, str) and bool(name.strip()) and name.isprintable()
+
+
+def _indices(raw: Any, count: int) -> frozenset[int]:
+    if not isinstance(raw, list) or not all(type(index) is int and 0 <= index < count for index in raw):
+        raise ValueError(f"labels must be class indices below {count}, got {repr(raw)[:40]}")
+    return frozenset(raw)
 
 
 def _picture(path: Path) -> bytes:

@@ -5,12 +5,9 @@ Legend: T samples, H x W pixels.
 
 from __future__ import annotations
 
-import io
 import itertools
-import wave
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +21,7 @@ from avgn.data.mixed import MixedScenes, read_size
 from avgn.data.mixing import Mixing
 from avgn.data.sample import Sample
 from avgn.data.sampling import picture_counts
-from avgn.data.shards import Packed, Shards, read_samples
+from avgn.data.shards import Packed, Shards, decode, read_samples
 from avgn.runtime.audio import resample
 from avgn.runtime.errors import InputError
 
@@ -106,30 +103,34 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
 
     def read(self, handle: Packed) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """A scene's picture and sound, decoded."""
-        import cv2
-
         from avgn.runtime.image import resize
 
-        image: Any = cv2.imdecode(np.frombuffer(handle.frame, dtype=np.uint8), cv2.IMREAD_COLOR)
-        with wave.open(io.BytesIO(handle.audio)) as file:
-            rate, samples = file.getframerate(), np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
-        sound = to_float32(samples.astype(np.int16))
+        image, samples, rate = decode(handle)
+        sound = to_float32(samples)
         if rate != self.config.sample_rate:
             sound = resample(sound, rate, self.config.sample_rate)
-        return resize(np.ascontiguousarray(image[..., ::-1]), self.read_size), sound
+        return resize(image, self.read_size), sound
 
     def _scenes(self, epoch: int, number: int, workers: int, rng: np.random.Generator) -> Iterator[Packed]:
         """This process's and worker's scenes in random order, each once a pass; endless, for others may have more."""
         share = self._share(epoch, number, workers)
         while True:
             waiting: list[Packed] = []
-            for scene in itertools.chain.from_iterable(read_samples(self.shards.folder / name) for name in share):
+            found = 0
+            for scene in self._read_all(share):
+                found += 1
                 self._read_last.append(scene)
                 waiting.append(scene)
                 if len(waiting) > BUFFER:
                     yield _take(waiting, rng)
             while waiting:
                 yield _take(waiting, rng)
+            if not found:
+                raise InputError(f"shards {', '.join(share)[:80]} hold no samples: write them again")
+
+    def _read_all(self, names: list[str]) -> Iterator[Packed]:
+        for name in names:
+            yield from read_samples(self.shards.folder / name, len(self.shards.classes))
 
     def _share(self, epoch: int, number: int, workers: int) -> list[str]:
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.shards.files))

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import tarfile
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from avgn.config import Config, preset
 from avgn.data import AudioVisualDataset, Key, Mixing
 from avgn.data.augment import NONE
-from avgn.data.shards import Shards, read_shards, write_shards
+from avgn.data.shards import Shards, decode, read_samples, read_shards, write_shards
 from avgn.data.streaming import ShardedDataset, build_shard_loader
 from avgn.runtime.errors import InputError
-from avgn.runtime.manifest import Manifest, read_manifest
+from avgn.runtime.manifest import Item, Manifest, read_manifest, write_manifest
+from avgn.scenes import write_wav
 from tests.squares import CLASSES, write_squares
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,19 +120,30 @@ def test_training_from_shards_through_the_commands(manifest: Manifest, tmp_path:
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "avgn", *(str(part) for part in arguments)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, env=environment, capture_output=True, text=True)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
 
-    packed, output = tmp_path / "packed", tmp_path / "run"
+    # a relative path that WebDataset's own opener would run, and fill in as a pattern
+    packed, output = Path("pipe:touch ran::pipe:touch ran; cat {a..b} %s"), tmp_path / "run"
     assert run("shard", manifest.path, packed).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == [packed.name]
     small = ("--model.width-visual=4", "--model.width-audio=4", "--model.dim=16", "--model.heads=4", "--model.depth=1")
     sizes = ("--model.image-size=[64,64]", "--model.window-seconds=0.3", "--visual-weights", "random", "--threads", 1)
     options = ("--preset", "avgn-tiny", *small, *sizes, "--batch-size", 6, "--workers", 1, "--mixture", "[1,2]")
     done = run("train", packed, "--output", output, *options, "--steps", 7)
     assert done.returncode == 0, done.stderr
     assert len((output / "losses.jsonl").read_text().splitlines()) == 7
+    assert not (tmp_path / "ran").exists()
     again = run("shard", manifest.path, packed)
     assert again.returncode == 2 and "not an empty folder" in again.stderr
-    (packed / "000000.tar").unlink()
+    index = tmp_path / packed / "index.json"
+    facts = json.loads(index.read_text())
+    index.write_text(json.dumps(facts | {"files": [["000000.tar::pipe:touch ran", COUNT]]}))
+    (tmp_path / packed / "000000.tar::pipe:touch ran").write_bytes(b"")
+    hostile = run("train", packed, "--output", tmp_path / "other", *options, "--steps", 1)
+    assert hostile.returncode == 2 and "no plain file name" in hostile.stderr
+    assert not (tmp_path / "other").exists() and not (tmp_path / "ran").exists()
+    index.write_text(json.dumps(facts))
+    (tmp_path / packed / "000000.tar").unlink()
     lost = run("train", packed, "--output", tmp_path / "other", *options, "--steps", 1)
     assert lost.returncode == 2 and "shard 000000.tar" in lost.stderr and not (tmp_path / "other").exists()
 
@@ -141,7 +156,7 @@ def test_what_are_no_shards_is_refused(manifest: Manifest, several: Shards, conf
         read_shards(tmp_path)
     facts = {"format": "avgn-shards", "version": 1, "classes": ["a"], "files": [["../000000.tar", 1]]}
     (tmp_path / "index.json").write_text(json.dumps(facts))
-    with pytest.raises(InputError, match=r"shard \.\./000000.tar"):
+    with pytest.raises(InputError, match=r"the shard '\.\./000000.tar', which is no plain"):
         read_shards(tmp_path)
     with pytest.raises(InputError, match="has 5 shards for 9 processes"):
         ShardedDataset(several, config, 1, world=9)
@@ -154,3 +169,193 @@ def test_what_are_no_shards_is_refused(manifest: Manifest, several: Shards, conf
     (several.folder / "000003.tar").write_bytes(b"torn" * 300)
     with pytest.raises(InputError, match="000003.tar can't be read"):
         list(ShardedDataset(several, config, 5))
+
+
+def test_other_readers_of_webdataset_read_our_shards(shards: Shards) -> None:
+    import webdataset
+
+    found = list(webdataset.WebDataset(str(shards.folder / "000000.tar"), shardshuffle=False))
+    ours = list(read_samples(shards.folder / "000000.tar", len(CLASSES)))
+    assert [sample["__key__"] for sample in found] == [f"{n:09d}" for n in range(COUNT)]
+    assert [(sample["frame.jpg"], sample["audio.wav"]) for sample in found] == [(s.frame, s.audio) for s in ours]
+    assert [sorted(s.sounding) for s in ours] == [json.loads(sample["labels.json"])["sounding"] for sample in found]
+
+
+NAMES = (
+    "a.tar::pipe:touch ran",
+    "pipe:touch ran",
+    "pipe:touch ran; cat a.tar",
+    "file:a.tar",
+    "http:example.com",
+    "http://localhost:9/a.tar",
+    "gs:bucket",
+    "s3:bucket",
+    "hf:set",
+    "ais:bucket",
+    "{a..b}.tar",
+    "{a,b}.tar",
+    "|touch ran",
+    "`touch ran`.tar",
+    "$(touch ran).tar",
+    "-.tar",
+    "sub/a.tar",
+    "/a.tar",
+    "sub\\a.tar",
+    "..",
+    ".",
+    ".hidden.tar",
+    "a.tar\n",
+    "a\0.tar",
+    "",
+    "a" * 201,
+)
+
+
+@pytest.mark.parametrize("name", NAMES, ids=[repr(name)[:30] for name in NAMES])
+def test_an_index_names_nothing_but_files_of_its_folder(
+    name: str, shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("set")
+    (folder / "sub").mkdir(parents=True)
+    tar = (shards.folder / "000000.tar").read_bytes()
+    for place in (folder / "a.tar", folder / "b.tar", folder / "sub" / "a.tar"):
+        place.write_bytes(tar)
+    if name and "/" not in name and "\0" not in name and len(name) < 200 and name.strip("."):
+        # such a file may well be there
+        (folder / name).write_bytes(tar)
+    facts = {"format": "avgn-shards", "version": 1, "classes": list(CLASSES), "files": [[name, COUNT]]}
+    (folder / "index.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="no plain file name") as refusal:
+        read_shards(folder)
+    assert "\n" not in str(refusal.value) and "\0" not in str(refusal.value)
+    assert not (tmp_path / "ran").exists() and not (folder / "ran").exists()
+
+
+FOLDERS = ("pipe:touch ran", "a::pipe:touch ran", "set{a..b}", "http:x", "gs:x", "x|touch ran", "file:x", "%06d", "-")
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_is_a_folder_whatever_it_is_called(
+    name: str, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = Manifest(path=manifest.path, classes=manifest.classes, items=manifest.items[:2])
+    write_shards(few, Path(name))
+    found = read_shards(Path(name))
+    assert found.files == (("000000.tar", 2),)
+    assert len(list(read_samples(found.folder / "000000.tar", len(CLASSES)))) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_shards_of_about_the_size_asked_for(manifest: Manifest, tmp_path: Path) -> None:
+    from avgn.data.tar_samples import TarWriter, read_tar
+
+    with TarWriter(tmp_path, 2500) as writer:
+        for n in range(7):
+            writer.write(f"{n:09d}", {"b": bytes([n]) * 900, "a.x": b""})
+    assert writer.counts == {"000000.tar": 3, "000001.tar": 3, "000002.tar": 1}
+    read = [sample for name in sorted(writer.counts) for sample in read_tar(tmp_path / name)]
+    assert read == [{"a.x": b"", "b": bytes([n]) * 900} for n in range(7)]
+
+
+def test_an_index_is_not_believed(shards: Shards, tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes((shards.folder / "000000.tar").read_bytes())
+    outside = tmp_path / "set"
+    outside.mkdir()
+    (outside / "link.tar").symlink_to(tmp_path / "a.tar")
+    (outside / "empty.tar").write_bytes(bytes(10240))
+    (outside / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes())
+    os.mkfifo(outside / "fifo.tar")
+    good = {"format": "avgn-shards", "version": 1, "classes": ["a", "b"], "files": [["a.tar", 3]]}
+    for change, reason in (
+        ({"files": [["link.tar", COUNT]]}, "is a link out of the folder"),
+        ({"files": [["fifo.tar", COUNT]]}, "does not exist"),
+        # batches are counted, and their sizes drawn, before anything is read
+        ({"files": [["a.tar", 10**15]]}, "too small for"),
+        ({"files": [["a.tar", -1]]}, "a name and a number"),
+        ({"files": [["a.tar", 1e400]]}, "a name and a number"),
+        ({"files": [["a.tar", True]]}, "a name and a number"),
+        ({"files": [["a.tar", 3], ["a.tar", 3]]}, "twice"),
+        ({"files": [["a.tar"]]}, "a name and a number"),
+        ({"files": {}}, "files must be a list"),
+        ({"files": None}, "files must be a list"),
+        ({"classes": "ab"}, "classes must be a list"),
+        ({"classes": ["a", 2]}, "classes must be a list"),
+        ({"classes": ["a", "b\x1b[2J"]}, "classes must be a list"),
+        ({"classes": ["a", "a"]}, "unique"),
+    ):
+        (outside / "index.json").write_text(json.dumps(good | change))
+        with pytest.raises(InputError, match=reason):
+            read_shards(outside)
+    (outside / "index.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="no readable index.json"):
+        read_shards(outside)
+    (outside / "index.json").unlink()
+    os.mkfifo(outside / "index.json")
+    with pytest.raises(InputError, match="no readable index.json"):
+        read_shards(outside)
+
+
+def test_what_lies_in_a_shard_is_not_believed(config: Config, tmp_path: Path) -> None:
+    def scenes(members: dict[str, bytes], change: Any = None) -> list[Any]:
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            for name, content in members.items():
+                member = tarfile.TarInfo(f"x.{name}")
+                member.size = len(content)
+                if change is not None:
+                    change(member)
+                archive.addfile(member, io.BytesIO(content))
+        return [decode(scene) for scene in read_samples(tmp_path / "a.tar", 4)]
+
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(200))
+    picture = bytes(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1])
+    labels = {"sounding": [0], "visible": []}
+    good = {"frame.jpg": picture, "audio.wav": sound.getvalue(), "labels.json": json.dumps(labels).encode()}
+    assert scenes(good)[0][0].shape == (8, 8, 3)
+    wrong: dict[str, Any]
+    for wrong in ({"sounding": [4]}, {"sounding": [-1]}, {"sounding": [[]]}, {"visible": 3}, {"visible": ["0"]}):
+        with pytest.raises(InputError, match="can't be read"):
+            scenes(good | {"labels.json": json.dumps(labels | wrong).encode()})
+    for name in good:
+        for content in (b"", b"torn", b"[" * 100_000):
+            with pytest.raises(InputError):
+                scenes(good | {name: content})
+
+    def link(member: tarfile.TarInfo) -> None:
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+
+    assert scenes(good, link) == []
+
+    def huge(member: tarfile.TarInfo) -> None:
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 40)}
+
+    with pytest.raises(InputError, match="can't be read"):
+        scenes(good, huge)
+    (tmp_path / "empty.tar").write_bytes(bytes(20480))
+    empty = Shards(folder=tmp_path, classes=config.classes, files=(("empty.tar", 6),))
+    with pytest.raises(InputError, match="hold no samples"):
+        list(ShardedDataset(empty, config, 2))
+
+
+def test_large_pictures_are_made_smaller(tmp_path: Path) -> None:
+    for suffix in (".jpg", ".png"):
+        manifest = read_manifest(_large(tmp_path / suffix[1:], suffix))
+        out = write_shards(manifest, tmp_path / f"out{suffix}")
+        (scene,) = read_samples(out / "000000.tar", 1)
+        assert decode(scene)[0].shape == (512, 288, 3)
+
+
+def _large(folder: Path, suffix: str) -> Path:
+    """A manifest of one portrait picture of 1600 x 900 pixels."""
+    folder.mkdir()
+    assert cv2.imwrite(str(folder / f"a{suffix}"), np.full((1600, 900, 3), 90, np.uint8))
+    write_wav(folder / "a.wav", np.full(2000, 0.1, np.float32))
+    item = Item(
+        id="a", frame=folder / f"a{suffix}", audio=folder / "a.wav", sources=(), split="train", dataset="x", video="a"
+    )
+    write_manifest(folder / "m.jsonl", ("a",), [item])
+    return folder / "m.jsonl"

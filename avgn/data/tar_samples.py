@@ -1,0 +1,90 @@
+"""Samples in tar files of WebDataset's layout, with files that we open ourselves.
+
+WebDataset's own reader and writer take a name for an address: `pipe:`, `::`, `http:` and braces in a file's or folder's
+name would run commands or fetch what they name. Here a name is never more than a path.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+
+# bytes of one member: far above a JPEG of 512 pixels and minutes of sound, far below what hurts
+LARGEST = 1 << 28
+# bytes of a member's header, and to a multiple of which members are filled up
+BLOCK = 512
+
+
+class TarWriter:
+    """Writes samples as FOLDER/000000.tar, 000001.tar ...: a new file once one holds `size` bytes of members."""
+
+    def __init__(self, folder: Path, size: float) -> None:
+        self.counts: dict[str, int] = {}
+        self._folder = folder
+        self._size = size
+        self._written = 0
+        self._archive: tarfile.TarFile | None = None
+        self._name = ""
+
+    def __enter__(self) -> TarWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def write(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Add a sample: the bytes of each member by suffix; `key` has no dot."""
+        if self._archive is None or self._written >= self._size:
+            self._close()
+            self._name = f"{len(self.counts):06d}.tar"
+            self._archive = tarfile.open(self._folder / self._name, "x", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+            self._written = 0
+        for suffix, content in sorted(members.items()):
+            member = tarfile.TarInfo(f"{key}.{suffix}")
+            member.size, member.mode = len(content), 0o444
+            self._archive.addfile(member, io.BytesIO(content))
+            _forget_members(self._archive)
+            self._written += len(content)
+        self.counts[self._name] = self.counts.get(self._name, 0) + 1
+
+    def _close(self) -> None:
+        if self._archive is not None:
+            self._archive.close()
+            self._archive = None
+
+
+def read_tar(path: Path) -> Iterator[dict[str, bytes]]:
+    """The samples of a tar file in order: the bytes of each member by suffix.
+
+    Raises tarfile.TarError or OSError for a file that is none or is cut off, ValueError for a member that is too large.
+    """
+    key: str | None = None
+    sample: dict[str, bytes] = {}
+    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        for member in archive:
+            # a sparse file's size is a claim that no bytes stand behind
+            if not member.isreg() or member.issparse():
+                continue
+            if member.size > LARGEST:
+                raise ValueError(f"{member.name[:60]} has {member.size} bytes, at most {LARGEST} are read")
+            content = archive.extractfile(member)
+            assert content is not None
+            stem, _, suffix = member.name.rpartition("/")[2].partition(".")
+            if stem != key:
+                if sample:
+                    yield sample
+                key, sample = stem, {}
+            sample[suffix] = content.read()
+            _forget_members(archive)
+    if sample:
+        yield sample
+
+
+def _forget_members(archive: tarfile.TarFile) -> None:
+    """Let go of the list of what was read or written so far, which grows with the archive."""
+    archive.members = []  # type: ignore[attr-defined]
