@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import tarfile
 import wave
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +22,7 @@ from avgn.data.dataset import classes_of, read_sound
 from avgn.reading import read_frame
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
+from avgn.runtime.outputs import new_folder
 
 INDEX = "index.json"
 FORMAT = "avgn-shards"
@@ -67,22 +67,17 @@ def write_shards(
 
     if megabytes < 1:
         raise InputError(f"megabytes of a shard must be at least 1, got {megabytes}: 256 is usual")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not an empty folder: choose a new one")
     for item in manifest.items:
         if item.frame is None or item.audio is None:
             raise InputError(f"item {item.id!r} of {manifest.path} has no frame or no audio: shards need both")
     if not manifest.items:
         raise InputError(f"{manifest.path} lists no items: nothing to write")
     index_of = {name: index for index, name in enumerate(manifest.classes)}
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     counts: dict[str, int] = {}
-    try:
-        with webdataset.ShardWriter(
-            str(partial / "%06d.tar"), maxsize=megabytes * 1e6, maxcount=10**9, verbose=0
-        ) as writer:
+    with new_folder(out) as partial:
+        # the folder's own name may hold what means something in a pattern
+        pattern = str(partial).replace("%", "%%") + "/%06d.tar"
+        with webdataset.ShardWriter(pattern, maxsize=megabytes * 1e6, maxcount=10**9, verbose=0) as writer:
             for done, item in enumerate(manifest.items, start=1):
                 assert item.frame is not None
                 sounding, visible = classes_of(item, index_of)
@@ -101,12 +96,6 @@ def write_shards(
                     progress(done, len(manifest.items))
         facts = {"format": FORMAT, "version": VERSION, "classes": manifest.classes, "files": sorted(counts.items())}
         (partial / INDEX).write_text(json.dumps(facts) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        partial.replace(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return out
 
 
