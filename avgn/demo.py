@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.runtime import InputError, Localizer, Result, localize_file
+from avgn.runtime.outputs import write_error, write_whole
 from avgn.scenes import SceneConfig
 from avgn.scenes.video import MAX_SECONDS, VideoTruth, write_scene_video
 
@@ -46,8 +47,9 @@ class Sheet:
         blank = np.zeros((*TILE, 3), np.uint8)
         tiles = self.tiles + [blank] * (SHEET_COLUMNS * SHEET_ROWS - len(self.tiles))
         rows = [np.hstack(tiles[i : i + SHEET_COLUMNS]) for i in range(0, len(tiles), SHEET_COLUMNS)]
-        if not cv2.imwrite(str(path), np.vstack(rows)[:, :, ::-1]):
-            raise InputError(f"{path} can't be written: choose another --output folder")
+        done, data = cv2.imencode(".png", np.vstack(rows)[:, :, ::-1])
+        assert done
+        write_whole(path, data.tobytes(), "sheet")
 
 
 def run_demo(output: str | os.PathLike[str], *, bundle: str, seconds: float, seed: int) -> list[str]:
@@ -62,7 +64,7 @@ def run_demo(output: str | os.PathLike[str], *, bundle: str, seconds: float, see
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"folder {folder} can't be written ({error.strerror}): choose another --output") from None
+        raise write_error(folder, error, "folder") from None
     video = folder / "scene.mp4"
     config = SceneConfig(split="test", sources=(2, 2), silent=(1, 1), off_screen=0.0)
     truth = write_scene_video(video, seed=seed, seconds=seconds, split="test", config=config)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from avgn.runtime.bundle import BUNDLE_FILE, Bundle, BundleInfo, Variant, file_s
 from avgn.runtime.engines import choose_engine
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import Manifest
+from avgn.runtime.outputs import new_folder
 
 Report = Callable[[str], None]
 SAMPLES = 64
@@ -110,9 +109,10 @@ def export_bundle(
     """
     options = options or ExportOptions()
     target = Path(os.path.abspath(bundle))
-    if target.exists() and not overwrite:
+    is_empty = target.is_dir() and not any(target.iterdir())
+    if target.exists() and not is_empty and not overwrite:
         raise InputError(f"bundle {target} exists already: choose another folder or pass --overwrite")
-    if target.exists() and not (target / BUNDLE_FILE).is_file():
+    if target.exists() and not is_empty and not (target / BUNDLE_FILE).is_file():
         raise InputError(f"{target} is no bundle and is not overwritten: choose another folder")
     for name in options.engines:
         _check_engine(name, options)
@@ -121,7 +121,7 @@ def export_bundle(
     calibration, guard = _manifests(options)
     opset = options.opset or MIN_OPSET
     info = replace(core.info, provenance=_provenance(Path(checkpoint), opset, options))
-    with _partial(target) as folder, tempfile.TemporaryDirectory() as scratch:
+    with new_folder(target, "bundle", overwrite=overwrite) as folder, tempfile.TemporaryDirectory() as scratch:
         scenes = rendered_batches(info)
         maker = Maker(
             model=model,
@@ -149,27 +149,7 @@ def export_bundle(
             variants.append(replace(variant, verified=metrics))
             variants += _build_engines(info, model, graphs, options, folder, report)
         write_bundle_info(folder, replace(info, variants=tuple(variants)))
-        if target.exists():
-            shutil.rmtree(target)
-        folder.replace(target)
     return Bundle.load(target)
-
-
-@contextmanager
-def _partial(target: Path) -> Iterator[Path]:
-    """A folder beside the bundle that becomes it, or is gone."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        try:
-            partial.mkdir(parents=True)
-        except OSError as error:
-            raise InputError(f"bundle {target} can't be written ({error.strerror}): choose another folder") from None
-        yield partial
-    except OSError as error:
-        raise InputError(f"bundle {target} can't be written ({error.strerror}): free some space") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _check_engine(name: str, options: ExportOptions) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from avgn.runtime.bundle import BUNDLE_FILE, Bundle, Variant
 from avgn.runtime.bundle_schema import TensorSpec
 from avgn.runtime.errors import InputError
+from avgn.runtime.outputs import write_error
+from avgn.runtime.outputs.names import new_name
 
 # a variant's engine -> the server's backend and the name of its file
 BACKENDS = {"onnxruntime": ("onnxruntime", "model.onnx"), "tensorrt": ("tensorrt", "model.plan")}
@@ -54,7 +56,7 @@ def write_repository(
             raise InputError(f"model {folder} exists already: choose another repository or remove it")
     with _all_or_none(folders) as partials:
         for half, folder, partial in zip(HALVES, folders, partials, strict=True):
-            (partial / "1").mkdir(parents=True)
+            (partial / "1").mkdir()
             shutil.copyfile(loaded.graph(found[0], half), partial / "1" / BACKENDS[engine][1])
             (partial / LABELS).write_text("".join(f"{name}\n" for name in loaded.classes))
             shutil.copyfile(loaded.path / BUNDLE_FILE, partial / BUNDLE_FILE)
@@ -95,17 +97,15 @@ def _tensors(side: str, specs: tuple[TensorSpec, ...]) -> Iterator[str]:
 @contextmanager
 def _all_or_none(folders: list[Path]) -> Iterator[list[Path]]:
     """Folders beside `folders` that become them together."""
-    partials = [folder.with_name(f".{folder.name}.partial") for folder in folders]
+    partials = [new_name(folder) for folder in folders]
     try:
         for partial in partials:
-            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
         yield partials
         for partial, folder in zip(partials, folders, strict=True):
             partial.replace(folder)
     except OSError as error:
-        raise InputError(
-            f"repository {folders[0].parent} can't be written ({error.strerror}): choose another"
-        ) from None
+        raise write_error(folders[0].parent, error, "repository") from None
     finally:
         for partial in partials:
             shutil.rmtree(partial, ignore_errors=True)

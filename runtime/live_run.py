@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time as clock
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.interrupts import shield
 from avgn.runtime.live import LivePipeline, LiveStats, ResultSink
+from avgn.runtime.localize import finish_early
 from avgn.runtime.localizer import Localizer
-from avgn.runtime.result import Result
+from avgn.runtime.outputs import check_distinct
+from avgn.runtime.outputs.reasons import shown
 from avgn.runtime.sinks import Sink
 from avgn.runtime.sinks.events import EventsWriter
 from avgn.runtime.sinks.jsonl import JsonLinesWriter
@@ -23,7 +23,6 @@ from avgn.runtime.sinks.window import Window
 from avgn.runtime.sources import Source, StateChange
 from avgn.runtime.sources.url import UrlSource
 
-STDOUT = "-"
 ATTEMPTS = 5
 # seconds between two looks at whether the run has ended, and between two updates of a window
 POLL = 0.5
@@ -46,9 +45,10 @@ def localize_live(
 ) -> LiveStats:
     """Localize a live source until it ends, `seconds` have passed or the user interrupts; outputs are finished then.
 
-    `output`: overlay MP4 with the sound; `show`: a window, whose closing ends the run; `json_path` "-" writes result
-    lines to standard output as they come. Raises InputError for anything given that can't be used, FailureError when an
-    address was never reached.
+    `output`: overlay video with the sound, whose suffix says the container; `show`: a window, whose closing ends the
+    run; "-" is standard output, which gets result lines as they come. When the reader of an output has gone, the others
+    are finished and BrokenPipeError goes on. Raises InputError for anything given that can't be used, FailureError when
+    an address was never reached.
     """
     if seconds is not None and not seconds > 0:
         raise InputError(f"--seconds must be above 0, got {seconds}: leave it out to go on until interrupted")
@@ -66,19 +66,20 @@ def localize_live(
         report(f"{live.name}: {change.state}{f' ({change.reason})' if change.reason else ''}")
 
     try:
-        if json_path is not None and os.fspath(json_path) != STDOUT:
+        check_distinct((output, json_path, csv_path))
+        if json_path is not None:
             writers.append(JsonLinesWriter(json_path))
         if csv_path is not None:
             writers.append(EventsWriter(csv_path))
         if output is not None:
             overlay = LiveOverlay(output)
             writers.append(overlay)
+            if overlay.partial is not None:
+                report(f"recording to {shown(overlay.partial)}, which becomes {shown(output)} in the end")
         sinks: list[ResultSink] = [*writers]
         if show:
             window = Window(f"avgn: {live.name}")
             sinks.append(window)
-        if json_path is not None and os.fspath(json_path) == STDOUT:
-            sinks.append(_print)
         hear = None if overlay is None else overlay.hear
         with LivePipeline(live, localizer.engine, sinks, on_state=follow, on_audio=hear) as pipeline:
             deadline = None if seconds is None else clock.monotonic() + seconds
@@ -89,13 +90,19 @@ def localize_live(
                         left = min(left, max(0.01, deadline - clock.monotonic()))
                     if pipeline.wait(left) or (window is not None and not window.update()):
                         break
+            for writer in writers:
+                writer.hurry()
         if window is not None:
             window.close()
         if not pipeline.stats.frames and last.reason:
             raise FailureError(f"{live.name} gave nothing ({last.reason}): check the address and that it is sending")
-        for writer in writers:
-            writer.close()
+        with shield():
+            for writer in writers:
+                writer.close()
         return pipeline.stats
+    except (KeyboardInterrupt, BrokenPipeError):
+        finish_early(writers, lambda: None)
+        raise
     except BaseException:
         for writer in writers:
             with suppress(Exception):
@@ -112,8 +119,3 @@ def stats_lines(stats: LiveStats) -> list[str]:
     if stats.sink_dropped:
         lines.append(f"{stats.sink_dropped} results were not written: the outputs were too slow")
     return lines
-
-
-def _print(result: Result, rgb: Any) -> None:
-    sys.stdout.write(json.dumps(result.to_json(), allow_nan=False) + "\n")
-    sys.stdout.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time as clock
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.bundle import Bundle
-from avgn.runtime.errors import InputError
+from avgn.runtime.interrupts import shield
 from avgn.runtime.localizer import Localizer, run_media
 from avgn.runtime.media import MediaFile, open_media
+from avgn.runtime.outputs import check_distinct
 from avgn.runtime.result import Result
 from avgn.runtime.sinks import Sink
 from avgn.runtime.sinks.events import EventsWriter
@@ -122,19 +123,17 @@ def localize_file(
 ) -> Summary:
     """Localize the sources of a video file, write what was asked for, and sum up.
 
-    `output`: overlay MP4; `json_path`: JSON lines; `csv_path`: events; `audio`: another file that has the sound;
-    `sinks`: further callables (result, rgb), called in frame order from one thread. On KeyboardInterrupt the outputs
-    are finished (the overlay is playable) and the interrupt goes on; on an error nothing is left behind.
+    `output`: overlay video, whose suffix says the container; `json_path`: JSON lines; `csv_path`: events; "-" is
+    standard output; `audio`: another file that has the sound; `sinks`: further callables (result, rgb), called in frame
+    order from one thread. On KeyboardInterrupt, and when the reader of an output has gone, the outputs are finished
+    (the overlay is playable) and the exception goes on; on another error nothing is left behind.
     Raises InputError for anything given that can't be used.
     """
     options = {} if threads is None else {"threads": threads}
     localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
     media = open_media(video, audio)
     inputs = (media.path, media.audio_path)
-    outputs = [os.path.abspath(path) for path in (output, json_path, csv_path) if path is not None]
-    for path in outputs:
-        if outputs.count(path) > 1:
-            raise InputError(f"two outputs are to be written to {path}: choose a path for each")
+    check_distinct((output, json_path, csv_path))
     writers: list[Sink] = []
     try:
         if json_path is not None:
@@ -183,13 +182,12 @@ def _run(
             if progress:
                 progress.show(result)
         worker.finish()
-        for writer in writers:
-            writer.close()
-    except KeyboardInterrupt:
+        with shield():
+            for writer in writers:
+                writer.close()
+    except (KeyboardInterrupt, BrokenPipeError):
         results.close()  # type: ignore[attr-defined]
-        worker.finish()
-        for writer in writers:
-            writer.close(interrupted=True)
+        finish_early(writers, worker.finish)
         raise
     finally:
         results.close()  # type: ignore[attr-defined]
@@ -217,6 +215,18 @@ def _run(
         table=table.rows(),
         warnings=tuple(warnings),
     )
+
+
+def finish_early(writers: Sequence[Sink], drain: Callable[[], object]) -> None:
+    """Finish what is written so far: `drain` hands over what is in line; a reader that left loses its output alone."""
+    for writer in writers:
+        writer.hurry()
+    with suppress(BrokenPipeError):
+        drain()
+    with shield():
+        for writer in writers:
+            with suppress(BrokenPipeError):
+                writer.close(interrupted=True)
 
 
 class _Progress:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from avgn.runtime.sinks.partial import TextOutput
+from avgn.runtime.outputs import TextOutput
 
 _active: Trace | None = None
 
@@ -31,7 +31,7 @@ class Trace(TextOutput):
         number = thread.native_id or 0
         common = {"pid": os.getpid(), "tid": number}
         with self._lock:
-            if self._file.closed:
+            if self.closed:
                 return
             if number not in self._threads:
                 self._threads.add(number)
@@ -42,7 +42,7 @@ class Trace(TextOutput):
     def close(self, *, interrupted: bool = False) -> None:
         """Finish the file."""
         with self._lock:
-            if not self._file.closed:
+            if not self.closed:
                 self.write("\n]}\n")
             super().close(interrupted=interrupted)
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from avgn.runtime.errors import FailureError, InputError, MissingExtraError
+from avgn.runtime.interrupts import exit_status, listen
+from avgn.runtime.outputs.place import STDOUT
+from avgn.runtime.outputs.whole import abandon
 
 HELP = """usage: avgn COMMAND [OPTIONS]
 
@@ -88,7 +93,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 (failure), 2 (bad input) or 130 (interrupted)."""
+    """Run one command; returns the exit status: 0, 1 (failure), 2 (bad input) or 130, 143, 129 (interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -102,6 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = arguments[0]
     if name not in COMMANDS:
         return _fail(f"unknown command {name!r}: use one of {', '.join(COMMANDS)}", 2)
+    listen()
+    for stream in (sys.stdout, sys.stderr):
+        # names that are no text are printed all the same
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         module_name, _, function = COMMANDS[name].partition(":")
         getattr(importlib.import_module(module_name), function)(arguments[1:])
@@ -115,14 +125,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail(str(MissingExtraError(module, MODULE_EXTRAS[module])), 2)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
-    except BrokenPipeError:
-        # whoever read our output has gone: nothing is left to say
+        return _fail("interrupted", exit_status())
+    except BrokenPipeError as error:
+        return _end_without_reader(error)
+    finally:
+        abandon()
+    return 0
+
+
+def _end_without_reader(error: BrokenPipeError) -> int:
+    """Whoever read our output has gone: what else was written is finished, and nothing is left to do."""
+    if error.filename not in (None, STDOUT):
+        _fail(f"the reader of {error.filename} has gone: ended there", 0)
+    # what standard output still holds must not fail once more
+    with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return 0
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"avgn: {' '.join(message.split())}", file=sys.stderr)
+    # a terminal that was closed takes no more
+    with suppress(OSError):
+        print(f"avgn: {' '.join(message.split())}", file=sys.stderr)
     return status

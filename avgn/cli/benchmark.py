@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from avgn.cli.options import end_on_sigterm, make_parser, split_integers, split_names, write_json
+from avgn.cli.options import Report, make_parser, split_integers, split_names
 from avgn.runtime.errors import FailureError, InputError
 
 
@@ -45,13 +45,11 @@ def benchmark(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     if args.seconds is not None and args.repeats is not None:
         raise InputError("--seconds and --repeats both say how long to measure: give one of them")
-    if args.json is not None and args.plot is not None and Path(args.json).resolve() == Path(args.plot).resolve():
-        raise InputError(f"--json and --plot both name {args.json}: give two files")
     from avgn.export.benchmarking import BenchmarkOptions, format_report, run_benchmark
     from avgn.export.benchmarking.plan import USUAL
     from avgn.progress import Progress
     from avgn.runtime.bundle import Bundle
-    from avgn.runtime.sinks.partial import prepare_output
+    from avgn.runtime.outputs import check_distinct, check_output
 
     options = BenchmarkOptions(
         batches=split_integers("--batch", args.batch),
@@ -66,22 +64,20 @@ def benchmark(argv: Sequence[str]) -> None:
     )
     folders = [*(Bundle.load(name).path for name in args.bundle), *map(Path, args.checkpoint or ())]
     read = [path for folder in folders for path in folder.glob("*")] + ([Path(args.manifest)] if args.manifest else [])
-    if args.json is not None:
-        prepare_output(args.json, *read).unlink()
+    check_distinct((args.json, args.plot))
     if args.plot is not None:
-        from avgn.figures.page import check_output, import_matplotlib
+        from avgn.figures import page
 
-        check_output(args.plot)
-        prepare_output(args.plot, *read).unlink()
-        import_matplotlib()
-    end_on_sigterm()
+        page.check_output(args.plot)
+        check_output(args.plot, *read)
+        page.import_matplotlib()
+    written = Report(args.json, *read)
     with Progress("measurements") as progress:
         report = run_benchmark(
             args.bundle, options, checkpoints=args.checkpoint or (), manifest=args.manifest, progress=progress
         )
-    if args.json is not None:
-        write_json(args.json, report)
-    print("\n".join(format_report(report)))
+    written.write(report)
+    written.say("\n".join(format_report(report)))
     failures = [row["failure"] for row in report["rows"]]
     if None not in failures:
         raise FailureError(f"no row could be measured: {failures[0]}")
@@ -89,4 +85,4 @@ def benchmark(argv: Sequence[str]) -> None:
         from avgn.export.benchmarking.plot import plot_report
 
         plot_report(report, args.plot)
-        print(args.plot)
+        written.say(args.plot)

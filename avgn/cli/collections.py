@@ -46,7 +46,9 @@ def localize_manifest(args: Any) -> None:
     _refuse(args, FOR_VIDEOS, "is for a video: leave it out with --manifest")
     from avgn.progress import Progress
     from avgn.runtime.collections import localize_collection
+    from avgn.runtime.outputs import find_place, takes_stdout
 
+    is_direct = args.json is not None and find_place(args.json).is_direct
     try:
         with Progress("items") as progress:
             summary = localize_collection(
@@ -64,9 +66,11 @@ def localize_manifest(args: Any) -> None:
                 progress=progress,
             )
     except KeyboardInterrupt:
-        print(f"what is done stays beside {args.json or args.parquet}: run the same command to go on", file=sys.stderr)
+        if not is_direct:
+            where = args.json or args.parquet
+            print(f"what is done stays beside {where}: run the same command to go on", file=sys.stderr)
         raise
-    print("\n".join(summary.lines()))
+    print("\n".join(summary.lines()), file=sys.stderr if takes_stdout(args.json) else sys.stdout)
     warning = summary.warning()
     if warning is not None:
         if args.strict:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from avgn.cli.options import make_parser, write_json
+from avgn.cli.options import Report, make_parser
 
 
 def import_data(argv: Sequence[str]) -> None:
@@ -56,11 +56,11 @@ def import_data(argv: Sequence[str]) -> None:
         check=args.check,
         show_progress=sys.stderr.isatty(),
     )
+    report = Report(args.json)
     found = import_dataset(args.kind, options, strict=args.strict)
-    if args.json is not None:
-        write_json(args.json, found.report.to_json(found.items))
-    print("\n".join(found.report.lines(found.items)))
-    print(args.output)
+    report.write(found.report.to_json(found.items))
+    report.say("\n".join(found.report.lines(found.items)))
+    report.say(args.output)
 
 
 def inspect_data(argv: Sequence[str]) -> None:
@@ -75,23 +75,23 @@ def inspect_data(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     from avgn.inspection import draw_cards, lines_of, pick, summarize, write_page, write_sheet
     from avgn.progress import Progress
-    from avgn.runtime.errors import InputError
     from avgn.runtime.manifest import read_manifest
+    from avgn.runtime.outputs import write_error
 
+    report = Report(args.json, Path(args.manifest))
     manifest = read_manifest(args.manifest)
     items = pick(manifest.items, args.count, args.seed)
     summary = summarize(manifest)
-    if args.json is not None:
-        write_json(args.json, summary)
-    print("\n".join(lines_of(summary)))
+    report.write(summary)
+    report.say("\n".join(lines_of(summary)))
     if args.output is None:
         return
     folder = Path(args.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"folder {folder} can't be made ({error.strerror}): choose another --output") from None
+        raise write_error(folder, error, "folder") from None
     with Progress("items", len(items)) as progress:
         cards = draw_cards(manifest, items, progress)
-    print(write_sheet(folder / "sheet.png", cards))
-    print(write_page(folder / "index.html", summary, cards))
+    report.say(write_sheet(folder / "sheet.png", cards))
+    report.say(write_page(folder / "index.html", summary, cards))

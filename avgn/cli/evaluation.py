@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avgn.cli.options import make_parser, parse_integers, split_names, write_json
+from avgn.cli.options import Report, make_parser, parse_integers, split_names
 from avgn.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ def evaluate(argv: Sequence[str]) -> None:
             raise InputError(f"{option} must be at least {least}, got {value}: leave it out for the default")
     if args.grid is not None and args.model != NO_MODEL:
         raise InputError(f"--grid goes with the model {NO_MODEL}, got {args.model}: a model has a grid of its own")
+    report = Report(args.json, Path(args.manifest))
     results = _bounds(args) if args.model == NO_MODEL else _scores(args)
     from avgn.evaluation import format_table
 
-    if args.json is not None:
-        write_json(args.json, results)
-    print(format_table(results))
+    report.write(results)
+    report.say(format_table(results))
 
 
 def _bounds(args: Any) -> list[dict[str, Any]]:

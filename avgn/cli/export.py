@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from avgn.cli.options import make_parser, parse_integers, split_names, write_json
+from avgn.cli.options import Report, make_parser, parse_integers, split_names
 from avgn.runtime.errors import FailureError, InputError
 
 
@@ -78,11 +78,11 @@ def verify(argv: Sequence[str]) -> None:
     from avgn.export.recheck import recheck, recheck_table
     from avgn.runtime.manifest import read_manifest
 
+    report = Report(args.json)
     manifest = None if args.manifest is None else read_manifest(args.manifest)
     rows = recheck(args.bundle, checkpoint=args.checkpoint, manifest=manifest)
-    if args.json is not None:
-        write_json(args.json, rows)
-    print("\n".join(recheck_table(rows)))
+    report.write(rows)
+    report.say("\n".join(recheck_table(rows)))
     bad = [row for row in rows if row["failure"]]
     if bad:
         raise FailureError("; ".join(str(row["failure"]) for row in bad))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from avgn.cli.evaluation import load_engine
-from avgn.cli.options import make_parser, split_names, write_json
+from avgn.cli.options import Report, make_parser, split_names
 from avgn.runtime.errors import InputError
 
 HELP = """usage: avgn figure KIND ...
@@ -79,19 +79,19 @@ def embeddings(argv: Sequence[str]) -> None:
     from avgn.progress import Progress
     from avgn.runtime.manifest import read_manifest
 
+    report = Report(args.json, Path(args.manifest))
     model = load_model(args.checkpoint)
     manifest = read_manifest(args.manifest, check_files=not args.skip_bad)
     with Progress("items") as progress:
         found = collect_embeddings(model, manifest, seed=args.seed, skip_bad=args.skip_bad, progress=progress)
     scores = draw_embeddings(found, manifest.classes, args.output, seed=args.seed)
-    if args.json is not None:
-        counts = {"sources": len(found.labels), "classes": len(set(found.labels.tolist()))}
-        write_json(args.json, {"silhouette": scores, **counts, "seed": args.seed})
-    print(f"{len(found.labels)} sources; silhouette (cosine) of their classes, and of the same classes elsewhere:")
+    counts = {"sources": len(found.labels), "classes": len(set(found.labels.tolist()))}
+    report.write({"silhouette": scores, **counts, "seed": args.seed})
+    report.say(f"{len(found.labels)} sources; silhouette (cosine) of their classes, and of the same classes elsewhere:")
     for kind in ("audio", "visual"):
         values = (scores[kind], scores[f"control_{kind}"])
-        print(f"  {kind:7}" + "  ".join("n/a" if value is None else f"{value:.3f}" for value in values))
-    print(args.output)
+        report.say(f"  {kind:7}" + "  ".join("n/a" if value is None else f"{value:.3f}" for value in values))
+    report.say(args.output)
 
 
 def _split_models(given: Sequence[str]) -> dict[str, str]:

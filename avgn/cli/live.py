@@ -23,14 +23,14 @@ def localize(argv: Sequence[str]) -> None:
         help="file; an address: rtsp, udp, http ...; camera:0, camera:/dev/video0",
     )
     collections.add_options(parser)
-    parser.add_argument("--output", type=str | None, default=None, help="overlay video (MP4)")
+    parser.add_argument("--output", type=str | None, default=None, help="overlay: .mp4, .mkv, .webm, .mov, .avi, .gif")
     parser.add_argument(
         "--json",
         type=str | None,
         default=None,
-        help="results, one JSON line a frame, or an item of a manifest; - for standard output (streams)",
+        help="results, one JSON line a frame, or an item of a manifest; - for standard output",
     )
-    parser.add_argument("--csv", type=str | None, default=None, help="events: class, start, end, mean position")
+    parser.add_argument("--csv", type=str | None, default=None, help="events: class, start, end, mean position; or -")
     parser.add_argument("--seconds", type=float | None, default=None, help="end a live source after so long")
     parser.add_argument(
         "--microphone",
@@ -52,6 +52,7 @@ def localize(argv: Sequence[str]) -> None:
         return
     collections.refuse_options(args)
     from avgn.runtime.localize import localize_file
+    from avgn.runtime.outputs import takes_stdout
     from avgn.runtime.sources.devices import is_camera
     from avgn.runtime.sources.url import is_url
     from avgn.runtime.trace import tracing
@@ -82,7 +83,8 @@ def localize(argv: Sequence[str]) -> None:
         )
     for warning in summary.warnings:
         print(f"avgn: {warning}", file=sys.stderr)
-    print("\n".join(summary.lines()))
+    taken = takes_stdout(args.output, args.json, args.csv)
+    print("\n".join(summary.lines()), file=sys.stderr if taken else sys.stdout)
 
 
 def _localize_live(args: Any) -> None:

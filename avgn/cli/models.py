@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from avgn.cli.options import make_parser, write_json
+from avgn.cli.options import Report, make_parser
 
 
 def models(argv: Sequence[str]) -> None:
@@ -14,7 +14,6 @@ def models(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     from avgn.baselines.registry import SYSTEMS, systems_table
 
-    print("\n".join(systems_table()))
-    if args.json is not None:
-        rows = [asdict(system) | {"class_aware": system.class_aware} for system in SYSTEMS.values()]
-        write_json(args.json, rows)
+    report = Report(args.json)
+    report.write([asdict(system) | {"class_aware": system.class_aware} for system in SYSTEMS.values()])
+    report.say("\n".join(systems_table()))

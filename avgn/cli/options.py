@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from avgn.runtime.errors import InputError
@@ -24,20 +25,37 @@ def make_parser(name: str, description: str) -> Any:
     return Parser(prog=f"avgn {name}", description=description, formatter_class=Formatter)
 
 
-def write_json(path: str, value: Any) -> None:
-    """Write a JSON file that appears whole or not at all."""
-    from avgn.runtime.files import write_whole
+class Report:
+    """Where a command's JSON goes, and what it says to people: on standard error where the JSON has standard output.
 
-    write_whole(path, json.dumps(value, indent=1) + "\n")
+    The file is this run's from the start; a command that ends without writing it leaves none.
+    """
 
+    def __init__(self, path: str | None, *inputs: Path) -> None:
+        """`inputs`: files that must not be replaced. Raises InputError now for a file that can't be written later."""
+        from avgn.runtime.outputs import open_output, takes_stdout
 
-def end_on_sigterm() -> None:
-    """Let a plain kill end the command as Ctrl-C does: with the processes that it started, and nothing left behind."""
+        self._file = None if path is None else open_output(path, *inputs)
+        self._is_on_stdout = takes_stdout(path)
 
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
+    def write(self, value: Any) -> None:
+        """Write the file, which appears whole or not at all."""
+        from avgn.runtime.outputs import write_error
 
-    signal.signal(signal.SIGTERM, interrupt)
+        if self._file is None:
+            return
+        try:
+            self._file.write((json.dumps(value, indent=1) + "\n").encode())
+            self._file.commit()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self._file.abort()
+            raise write_error(self._file.name, error) from None
+
+    def say(self, text: object) -> None:
+        """Print for people."""
+        print(text, file=sys.stderr if self._is_on_stdout else sys.stdout)
 
 
 def split_names(text: str) -> list[str]:

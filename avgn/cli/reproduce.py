@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from avgn.cli.options import end_on_sigterm, make_parser, split_names, write_json
+from avgn.cli.options import Report, make_parser, split_names
 from avgn.runtime.errors import InputError
 
 
@@ -47,11 +47,8 @@ def reproduce(argv: Sequence[str]) -> None:
     from avgn.reproduce import RunOptions, format_outcome, read_recipe
     from avgn.reproduce import reproduce as run
     from avgn.reproduce.layouts import Sizes
-    from avgn.runtime.sinks.partial import prepare_output
 
-    end_on_sigterm()
-    if args.json is not None:
-        prepare_output(args.json).unlink()
+    report = Report(args.json)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("reproduce runs in one process: train the rows with torchrun -m avgn.train to use several")
     recipe = read_recipe(args.recipe)
@@ -84,6 +81,5 @@ def reproduce(argv: Sequence[str]) -> None:
             bootstrap=args.bootstrap,
         ),
     )
-    if args.json is not None:
-        write_json(args.json, outcome)
-    print(format_outcome(outcome))
+    report.write(outcome)
+    report.say(format_outcome(outcome))

@@ -10,8 +10,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import secrets
-import shutil
 import tarfile
 import wave
 from collections.abc import Callable, Iterator
@@ -28,6 +26,7 @@ from avgn.data.tar_samples import BLOCK, TarWriter, read_tar
 from avgn.reading import read_frame
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
+from avgn.runtime.outputs import new_folder
 
 INDEX = "index.json"
 FORMAT = "avgn-shards"
@@ -74,17 +73,13 @@ def write_shards(
     """
     if megabytes < 1:
         raise InputError(f"megabytes of a shard must be at least 1, got {megabytes}: 256 is usual")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not an empty folder: choose a new one")
     for item in manifest.items:
         if item.frame is None or item.audio is None:
             raise InputError(f"item {item.id!r} of {manifest.path} has no frame or no audio: shards need both")
     if not manifest.items:
         raise InputError(f"{manifest.path} lists no items: nothing to write")
     index_of = {name: index for index, name in enumerate(manifest.classes)}
-    partial = out.with_name(f"{out.name}.{secrets.token_hex(4)}.partial")
-    partial.mkdir(parents=True)
-    try:
+    with new_folder(out) as partial:
         with TarWriter(partial, megabytes * 1e6) as writer:
             for done, item in enumerate(manifest.items, start=1):
                 assert item.frame is not None
@@ -101,12 +96,6 @@ def write_shards(
         files = sorted(writer.counts.items())
         facts = {"format": FORMAT, "version": VERSION, "classes": manifest.classes, "files": files}
         (partial / INDEX).write_text(json.dumps(facts) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        partial.replace(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return out
 
 

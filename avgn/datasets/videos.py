@@ -6,7 +6,6 @@ import io
 import math
 import multiprocessing
 import os
-import signal
 import threading
 import wave
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from avgn.datasets.report import Report
 from avgn.progress import Progress
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.files import write_whole
+from avgn.runtime.interrupts import leave_to_parent
 from avgn.runtime.manifest import Item, Source
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv")
@@ -161,15 +161,15 @@ def _outcomes(work: list[Work], jobs: int) -> Iterator[tuple[int, list[str], str
         # a long video would be cut to its end first; pieces are whole or not there
         for process in multiprocessing.active_children():
             if process not in others:
-                process.terminate()
+                process.kill()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and end with it: orphans of a killed one would wait for work for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave signals to the parent, and end with it: orphans of a killed one would wait for work for ever."""
+    leave_to_parent()
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from avgn.runtime import outputs
 from avgn.runtime.errors import InputError, MissingExtraError
-from avgn.runtime.files import write_whole
 from avgn.runtime.sinks.drawing import color_of
 
 SUFFIXES = (".png", ".pdf", ".svg")
@@ -26,13 +26,19 @@ STYLE = {
 
 
 def check_output(path: str | os.PathLike[str]) -> Path:
-    """The path of a figure's file; raises InputError for a suffix that is not known or a missing folder."""
+    """The path of a figure's file; raises InputError for a suffix that is not known or what can't be written."""
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"figure {path} must end with one of {', '.join(SUFFIXES)}: its suffix chooses the format")
-    if not path.parent.is_dir():
-        raise InputError(f"figure {path} can't be written: its folder does not exist, so make it or choose another")
+    _format(path)
+    outputs.check_output(path, kind="figure")
     return path
+
+
+def _format(path: Path) -> str:
+    """The format that the suffix names; devices and standard output have none and get PNG."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES and not (suffix == "" and outputs.find_place(path, kind="figure").is_direct):
+        raise InputError(f"figure {path} must end with one of {', '.join(SUFFIXES)}: its suffix chooses the format")
+    return suffix[1:] or "png"
 
 
 def import_matplotlib() -> Any:
@@ -55,11 +61,11 @@ def new_page(width: float, height: float) -> Any:
 
 def save(page: Any, path: Path) -> None:
     """Write a figure in the format that the suffix names; the same figure gives the same bytes."""
-    kind = path.suffix.lower()[1:]
+    kind = _format(path)
     data = io.BytesIO()
     stamp = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
     page.savefig(data, format=kind, bbox_inches="tight", pad_inches=0.04, metadata=stamp)
-    write_whole(path, data.getvalue(), "figure")
+    outputs.write_whole(path, data.getvalue(), "figure")
 
 
 def class_color(index: int) -> tuple[float, float, float]:

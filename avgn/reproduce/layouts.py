@@ -15,6 +15,7 @@ import numpy as np
 
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Source, read_manifest
+from avgn.runtime.outputs import new_folder
 from avgn.scenes import SceneConfig, synthesize
 
 
@@ -40,15 +41,10 @@ def write_layout(folder: Path, name: str, sizes: Sizes, *, seed: int = 0, jobs: 
     """Write one data set's layout into a new or empty folder. Raises InputError for unknown names and used folders."""
     if name not in LAYOUTS:
         raise InputError(f"layout {name!r} is not known: choose from {', '.join(LAYOUTS)}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not an empty folder: choose a new one")
     if sizes.train < 2 or sizes.test < 1:
         raise InputError(f"{sizes.train} training and {sizes.test} test scenes are too few: give at least 2 and 1")
-    try:
-        LAYOUTS[name](folder, sizes, seed, jobs)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with new_folder(folder) as partial:
+        LAYOUTS[name](partial, sizes, seed, jobs)
 
 
 def _music(root: Path, sizes: Sizes, seed: int, jobs: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.runtime.errors import InputError, MissingExtraError
+from avgn.runtime.errors import MissingExtraError
+from avgn.runtime.outputs import WholeFile, find_place, write_error
 from avgn.scenes.synth import RATE, Wave
 
 FPS = 25
@@ -29,9 +29,10 @@ def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], audio: Wave, s
         import av
     except ImportError:
         raise MissingExtraError("av", "runtime") from None
-    partial = path.with_name(path.name + ".partial")
+    file = WholeFile(find_place(path))
     try:
-        with av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        # FFmpeg opens it once more to put the index first; names may hold what means something to it
+        with av.open(f"file:{file.partial}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
             picture = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "20"})
             picture.width, picture.height, picture.pix_fmt = *size, "yuv420p"
             picture.codec_context.thread_count = 1
@@ -40,12 +41,11 @@ def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], audio: Wave, s
             sound.codec_context.thread_count = 1
             sound.bit_rate = 160_000
             _interleave(container, picture, sound, frames, double_rate(audio))
-        partial.replace(path)
+        file.commit()
     except OSError as error:
-        raise InputError(f"{path} can't be written ({error.strerror or error}): choose another place") from None
+        raise write_error(path, error, "video") from None
     finally:
-        with suppress(OSError):
-            partial.unlink()
+        file.abort()
 
 
 def double_rate(audio: Wave) -> Wave:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import wave
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.interrupts import leave_to_parent
 from avgn.runtime.manifest import Item, Source, write_manifest
+from avgn.runtime.outputs import new_folder
 from avgn.scenes.scene import CLASSES, Scene, SceneConfig, render_scene
 from avgn.scenes.synth import RATE
 from avgn.scenes.video import MAX_SECONDS, write_video_item
@@ -55,7 +55,7 @@ def synthesize(
     out = Path(os.path.abspath(out))
     names: tuple[str, ...]
     work: Callable[[int], Item]
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         if video_seconds is None:
             names = ("frames", "audio", "masks")
             work = partial(write_scene, folder, config, seed)
@@ -123,6 +123,12 @@ def _write_image(path: Path, image: NDArray[np.uint8], options: list[int]) -> No
     path.write_bytes(data.tobytes())
 
 
+def _start() -> None:
+    """In a worker: its parent says when to end."""
+    leave_to_parent()
+    cv2.setNumThreads(1)
+
+
 def _run(work: Callable[[int], Item], scenes: int, jobs: int) -> Iterable[Item]:
     """The items of all scenes in order, from this process or a pool of new ones."""
     if jobs == 1 or scenes == 1:
@@ -130,36 +136,9 @@ def _run(work: Callable[[int], Item], scenes: int, jobs: int) -> Iterable[Item]:
         return
     # Spawned, not forked: the caller may have threads (OpenCV, torch) that a fork would break.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(jobs, scenes), mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
+    with ProcessPoolExecutor(min(jobs, scenes), mp_context=context, initializer=_start) as pool:
         try:
             yield from pool.map(work, range(scenes), chunksize=max(1, min(32, scenes // (4 * jobs))))
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill that becomes `out` (or moves into it) on success and vanishes on failure."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not an empty folder: choose a new one")
-    partial_folder = out.with_name(out.name + ".partial")
-    if partial_folder.exists():
-        raise InputError(f"{partial_folder} is left over or in use by another run: remove it or choose another folder")
-    try:
-        partial_folder.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{partial_folder} can't be made ({error.strerror}): choose another folder") from None
-    try:
-        yield partial_folder
-        if out.exists():
-            for child in sorted(partial_folder.iterdir(), key=lambda child: child.suffix == ".jsonl"):
-                child.replace(out / child.name)
-        else:
-            partial_folder.replace(out)
-    except OSError as error:
-        raise InputError(f"{out} can't be written ({error.strerror or error}): choose another folder") from None
-    finally:
-        shutil.rmtree(partial_folder, ignore_errors=True)

@@ -9,6 +9,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from avgn.model import build_model
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest
+from avgn.runtime.outputs import held_folder
 from avgn.training.allocator import keep_freed_memory
 from avgn.training.compiling import check_compiler
 from avgn.training.config import TrainConfig
@@ -91,8 +93,20 @@ def train(
     and presence thresholds are calibrated on it. `resume` goes on from OUT/checkpoints/last.ckpt.
     Raises InputError for manifests, folders or settings that can't be used, FailureError when training diverges.
     """
-    training = training or TrainConfig()
-    output = Path(output)
+    # one run at a time; the processes of one run share the folder
+    with held_folder(output) if Processes.of_environment().first else nullcontext():
+        return _train(config, manifest, validation, Path(output), training or TrainConfig(), resume, progress)
+
+
+def _train(
+    config: Config,
+    manifest: Manifest | Shards,
+    validation: Manifest | None,
+    output: Path,
+    training: TrainConfig,
+    resume: bool,
+    progress: bool | None,
+) -> Path:
     last = output / CHECKPOINTS / "last.ckpt"
     if resume and not last.is_file():
         raise InputError(f"{last} does not exist: train without --resume first")
@@ -131,11 +145,8 @@ def train(
     model.begin_training(used)
     if training.channels_last and min(config.width_visual, config.width_audio) >= LEAST_CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
-    fresh = not output.exists()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output folder {output} can't be written ({error.strerror}): choose another one") from None
+    output.mkdir(parents=True, exist_ok=True)
+    fresh = not any(output.iterdir())
     if processes.first:
         write_whole(output / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
     throughput = Throughput()
@@ -170,7 +181,7 @@ def train(
                 raise
         except BaseException as error:
             if fresh and processes.first and not last.is_file():
-                shutil.rmtree(output, ignore_errors=True)
+                _empty(output)
             said = of_worker(error)
             if said is None:
                 raise
@@ -197,10 +208,17 @@ def train(
     return save_model(model, output, training=facts)
 
 
+def _empty(folder: Path) -> None:
+    """Remove what a run put into its folder; the folder may be somebody else's."""
+    for child in folder.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child, ignore_errors=True)
+        else:
+            child.unlink(missing_ok=True)
+
+
 def _check_output(output: Path, resume: bool) -> None:
-    if output.exists() and not output.is_dir():
-        raise InputError(f"output {output} is a file: give a new folder")
-    if not resume and output.exists() and any(output.iterdir()):
+    if not resume and any(output.iterdir()):
         raise InputError(f"output folder {output} is not empty: choose another one, or pass --resume to go on")
 
 

@@ -13,6 +13,7 @@ from avgn.export.benchmarking.loading import load
 from avgn.runtime import Localizer, StreamLocalizer, localize_file, open_media
 from avgn.runtime.engines.base import Engine, Floats, Pixels
 from avgn.runtime.media import AudioBlock, MediaFile, VideoFrame
+from avgn.runtime.outputs import open_output
 from avgn.runtime.result import Result
 from avgn.runtime.sinks.drawing import draw_result
 from avgn.runtime.sinks.sound import SoundTrack
@@ -68,7 +69,9 @@ def run_stages(engine: Engine, media: MediaFile, output: Path) -> tuple[dict[str
         drawn = [draw_result(rgb, result) for rgb, result in zip(frames, results, strict=True)]
     with clock.measure("encode"):
         size = (media.info.height, media.info.width)
-        file = VideoFile(output, size, media.info.fps, lambda container: SoundTrack(media, container))
+        file = VideoFile(
+            open_output(output), size, media.info.fps, lambda container, form: SoundTrack(media, container, form)
+        )
         for picture, result in zip(drawn, results, strict=True):
             file.write(picture, result.time)
         file.close()

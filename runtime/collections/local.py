@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,6 +14,7 @@ from typing import Any
 from avgn.runtime.collections.job import Entry, Job, Outcome
 from avgn.runtime.collections.runner import Runner
 from avgn.runtime.errors import FailureError
+from avgn.runtime.interrupts import leave_to_parent
 from avgn.runtime.workers import prefetch
 
 AHEAD = 2
@@ -66,8 +66,8 @@ def run_in_processes(job: Job, chunks: Iterable[list[Entry]], workers: int) -> I
 
 def _start(job: Job, stop: Any) -> None:
     global _runner
-    # Ctrl-C goes to the whole group of processes: the first one says when to end
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # signals go to the whole group of processes: the first one says when to end
+    leave_to_parent()
     threading.Thread(target=_watch, args=(stop,), daemon=True).start()
     _runner = Runner(job)
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from avgn.runtime.collections.job import Outcome
 from avgn.runtime.errors import InputError, MissingExtraError
-from avgn.runtime.files import write_whole
-from avgn.runtime.sinks.partial import write_error
+from avgn.runtime.outputs import DirectFile, Place, WholeFile, find_place, write_error, write_whole
+from avgn.runtime.outputs.locks import lock
 
 ROWS_PER_FILE = 10_000
 Facts = dict[str, Any]
+Name = str | os.PathLike[str]
 
 
 class Output:
@@ -48,10 +50,10 @@ class Output:
         self._make_folder()
         write_whole(self.run, json.dumps(facts, indent=1) + "\n", "output")
         try:
-            self._file = self.journal.open("a+b")
+            self._file = _open_journal(self.journal)
         except OSError as error:
             raise write_error(self.journal, error) from None
-        if not _lock(self._file):
+        if not lock(self._file.fileno()):
             raise InputError(f"output {self.path} is being written by another run: wait for it or choose another path")
         self._places = _scan(self.journal, self._file)
         self._before = self._finished()
@@ -127,7 +129,8 @@ class Output:
 class JsonLinesOutput(Output):
     """One JSON line an item: results.jsonl, with results.run.json and results.failures.jsonl beside it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, place: Place) -> None:
+        path = place.path
         beside = path.with_suffix("")
         super().__init__(
             path,
@@ -135,16 +138,14 @@ class JsonLinesOutput(Output):
             run=beside.with_name(beside.name + ".run.json"),
             failures=beside.with_name(beside.name + ".failures.jsonl"),
         )
+        self._place = place
         self._old: dict[str, tuple[int, int]] = {}
 
     def _exists(self) -> bool:
-        if self.path.is_dir():
-            raise InputError(f"output {self.path} is a folder: give the name of a file")
-        return self.path.exists() or self.journal.exists()
+        return self.path.exists() or os.path.lexists(self.journal)
 
     def _make_folder(self) -> None:
-        if not self.path.parent.is_dir():
-            raise InputError(f"output {self.path} can't be written: its folder does not exist, so make it")
+        """The place was found in a folder that is there."""
 
     def _finished(self) -> set[str]:
         if self.path.is_file():
@@ -153,18 +154,53 @@ class JsonLinesOutput(Output):
         return set(self._old)
 
     def _write(self, order: Sequence[str]) -> None:
-        whole = self.path.with_name(self.path.name + ".whole")
-        if not self.path.exists():
-            self.path.touch()
-        with self.path.open("rb") as old, whole.open("wb") as new:
-            for name in order:
-                if name in self._old:
-                    start, length = self._old[name]
-                    old.seek(start)
-                    new.write(old.read(length))
-                elif name in self._places:
-                    new.write(self._row(name))
-        whole.replace(self.path)
+        new = WholeFile(self._place, alone=False)
+        try:
+            with self.path.open("rb") if self._old else nullcontext() as old:
+                for name in order:
+                    if old is not None and name in self._old:
+                        start, length = self._old[name]
+                        old.seek(start)
+                        new.write(old.read(length))
+                    elif name in self._places:
+                        new.write(self._row(name))
+            new.commit()
+        finally:
+            new.abort()
+
+
+class DirectOutput(Output):
+    """Rows to a device, a FIFO or standard output, as they are done; nothing is kept, and a run begins anew."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place.path, place.path, place.path, place.path)
+        self._place = place
+        self._out: DirectFile | None = None
+
+    def open(self, facts: Facts, ids: set[str]) -> set[str]:
+        """Open it: nothing was run before."""
+        self._out = DirectFile(self._place)
+        return set()
+
+    def add(self, outcomes: Iterable[Outcome]) -> None:
+        """Write the rows of a chunk."""
+        assert self._out is not None
+        try:
+            for outcome in outcomes:
+                if outcome.row is not None:
+                    self._out.write(json.dumps(outcome.row, allow_nan=False).encode() + b"\n")
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise write_error(self._place.name, error) from None
+
+    def finish(self, order: Sequence[str], left_out: Sequence[Outcome]) -> None:
+        """All rows are out."""
+
+    def close(self) -> None:
+        """Close it."""
+        if self._out is not None:
+            self._out.abort()
 
 
 class ParquetOutput(Output):
@@ -289,14 +325,20 @@ def _show(fact: Any) -> str:
     return "none" if fact is None else str(fact)
 
 
-def _lock(file: IO[bytes]) -> bool:
-    """Whether this process alone writes the file; where files have no locks, it is taken on trust."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def _open_journal(path: Path) -> IO[bytes]:
+    """Open a journal to go on with; a link, which somebody else may have laid, is none."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise InputError(f"{path} is no file, and the run's journal is to lie there: remove it")
+    return os.fdopen(handle, "a+b")
+
+
+def open_collection_output(json_path: Name | None, parquet: Name | None) -> Output:
+    """The output that was asked for. Raises InputError for two or none, and for what can't be written."""
+    if json_path is not None and parquet is None:
+        place = find_place(json_path)
+        return DirectOutput(place) if place.is_direct else JsonLinesOutput(place)
+    if parquet is not None and json_path is None:
+        return ParquetOutput(Path(parquet))
+    raise InputError("a collection needs one output: give --json FILE or --parquet FOLDER")

@@ -13,7 +13,7 @@ from typing import Any
 from avgn.runtime.bundle import BUNDLE_FILE, SHIPPED, Bundle, file_sha256
 from avgn.runtime.collections.job import Entry, Job, Outcome, cut, list_entries
 from avgn.runtime.collections.local import run_here, run_in_processes
-from avgn.runtime.collections.output import JsonLinesOutput, Output, ParquetOutput
+from avgn.runtime.collections.output import open_collection_output
 from avgn.runtime.collections.ray_cluster import run_on_ray
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest, read_manifest
@@ -86,7 +86,7 @@ def localize_collection(
         raise InputError(f"address {address} is a cluster's: say --cluster ray, too")
     listed = read_manifest(manifest, check_files=False)
     loaded = Bundle.load(bundle)
-    output = _open_output(json_path, parquet)
+    output = open_collection_output(json_path, parquet)
     many = workers > 1 or cluster is not None
     job = Job(
         # the shipped one may lie elsewhere on another machine
@@ -134,14 +134,6 @@ def _execute(
     if cluster is not None:
         return run_on_ray(job, chunks, workers, address)
     return run_here(job, chunks) if workers == 1 else run_in_processes(job, chunks, workers)
-
-
-def _open_output(json_path: str | os.PathLike[str] | None, parquet: str | os.PathLike[str] | None) -> Output:
-    if json_path is not None and parquet is None:
-        return JsonLinesOutput(Path(json_path))
-    if parquet is not None and json_path is None:
-        return ParquetOutput(Path(parquet))
-    raise InputError("a collection needs one output: give --json FILE or --parquet FOLDER")
 
 
 def _facts(manifest: Manifest, bundle: Bundle, job: Job) -> dict[str, Any]:

@@ -19,6 +19,10 @@ class Sink(Protocol):
         """Finish the output; after an interrupt it ends at the last frame that came."""
         ...
 
+    def hurry(self) -> None:
+        """The run is to end: wait no longer for whoever reads the output."""
+        ...
+
     def abort(self) -> None:
         """Leave nothing behind."""
         ...

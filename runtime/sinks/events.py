@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.outputs import TextOutput
 from avgn.runtime.result import Result
-from avgn.runtime.sinks.partial import TextOutput
 
 COLUMNS = ("class", "start", "end", "on_screen", "mean_x", "mean_y", "frames")
 
@@ -84,6 +84,8 @@ class EventsWriter(TextOutput):
 
     def close(self, *, interrupted: bool = False) -> None:
         """Finish the file with the events that still go on."""
+        if self.closed:
+            return
         self._write(self._follower.finish())
         super().close(interrupted=interrupted)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.media import AudioBlock, MediaFile
 from avgn.runtime.nvtx import stage
+from avgn.runtime.outputs import WholeFile, find_place, open_output
 from avgn.runtime.result import Result
+from avgn.runtime.sinks.containers import container_of
 from avgn.runtime.sinks.drawing import draw_result
-from avgn.runtime.sinks.partial import prepare_output
 from avgn.runtime.sinks.sound import LiveSound, SoundTrack
 from avgn.runtime.sinks.video_file import VideoFile
 
@@ -33,12 +33,13 @@ class OverlayWriter:
     ) -> None:
         self.draw_ms = 0.0
         self.encode_ms = 0.0
+        inputs = (media.path, media.audio_path)
+        container_of(find_place(path, *inputs))
         self._file = VideoFile(
-            path,
+            open_output(path, *inputs),
             (media.info.height, media.info.width),
             media.info.fps,
-            lambda container: SoundTrack(media, container),
-            inputs=(media.path, media.audio_path),
+            lambda container, form: SoundTrack(media, container, form),
             crf=crf,
             preset=preset,
         )
@@ -55,6 +56,10 @@ class OverlayWriter:
         """Finish the file; after an interrupt the sound ends with the last frame."""
         self._file.close(interrupted=interrupted)
 
+    def hurry(self) -> None:
+        """The run is to end: wait no longer for whoever reads the output."""
+        self._file.hurry()
+
     def abort(self) -> None:
         """Leave nothing behind."""
         self._file.abort()
@@ -63,12 +68,14 @@ class OverlayWriter:
 class LiveOverlay:
     """The same for a live source, whose size and sound are known when they come: `hear` takes the sound.
 
-    Raises InputError when the file can't be written.
+    `partial` is where the recording lies until it is finished, None for what is written to as it is. Raises InputError
+    when the file can't be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
-        self._partial = prepare_output(path)
+        container_of(find_place(path))
+        self._output = open_output(path)
+        self.partial = self._output.partial if isinstance(self._output, WholeFile) else None
         self._sound = LiveSound()
         self._file: VideoFile | None = None
 
@@ -79,7 +86,7 @@ class LiveOverlay:
     def __call__(self, result: Result, rgb: Pixels) -> None:
         if self._file is None:
             height, width = rgb.shape[:2]
-            self._file = VideoFile(self._path, (height, width), LIVE_FPS, self._sound.attach)
+            self._file = VideoFile(self._output, (height, width), LIVE_FPS, self._sound.attach)
         with stage("draw"):
             picture = draw_result(rgb, result)
         with stage("encode"):
@@ -93,8 +100,12 @@ class LiveOverlay:
             # a live sound ends with its pictures
             self._file.close(interrupted=True)
 
+    def hurry(self) -> None:
+        """The run is to end: wait no longer for whoever reads the output."""
+        self._output.hurry()
+
     def abort(self) -> None:
         """Leave nothing behind."""
         if self._file is not None:
             self._file.abort()
-        self._partial.unlink(missing_ok=True)
+        self._output.abort()

@@ -1,6 +1,6 @@
 """The original sound of a video, written beside the new pictures.
 
-Packets are copied where the codec fits MP4; anything else is encoded to AAC with gaps filled by silence.
+Packets are copied where the codec fits the container; anything else is encoded, with gaps filled by silence.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import numpy as np
 
 from avgn.runtime.clock import AudioClock
 from avgn.runtime.media import AudioBlock, MediaFile, audio_stream, container_zero, import_av, open_container
+from avgn.runtime.sinks.containers import SoundFormat
 
-FITS_MP4 = {"aac", "mp3", "mp3float", "opus", "libopus", "ac3", "eac3", "alac"}
-AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 LAYOUTS = {1: "mono", 2: "stereo"}
 TOLERANCE = 0.01
 LIVE_RATE = 48_000
@@ -26,9 +25,10 @@ LIVE_PIECE = 1024
 class SoundTrack:
     """Adds the sound of `media` to an output container, piece by piece up to a given time."""
 
-    def __init__(self, media: MediaFile, output: Any) -> None:
+    def __init__(self, media: MediaFile, output: Any, form: SoundFormat) -> None:
         self._output = output
-        self.copied = media.info.audio_codec in FITS_MP4
+        self._form = form
+        self.copied = media.info.audio_codec in form.fits
         self._time = 0.0
         self._pieces = self._copy(media) if self.copied else self._encode(media)
         # the stream must be there before the container's header is written
@@ -68,9 +68,9 @@ class SoundTrack:
                 return
 
     def _encode(self, media: MediaFile) -> Iterator[float]:
-        rate = min(AAC_RATES, key=lambda known: abs(known - media.info.audio_rate))
+        rate = self._form.rate(media.info.audio_rate)
         channels = min(2, media.info.audio_channels)
-        target = self._output.add_stream("aac", rate=rate, layout=LAYOUTS[channels])
+        target = self._output.add_stream(self._form.codec, rate=rate, layout=LAYOUTS[channels])
         yield 0.0
         position, block_rate = 0, 0
         for block in media.audio(counted=False):
@@ -103,12 +103,12 @@ class LiveSound:
                 # pictures may never come
                 self._clock.forget(self._clock.end - LIVE_RATE)
 
-    def attach(self, output: Any) -> LiveSound:
+    def attach(self, output: Any, form: SoundFormat) -> LiveSound:
         """Add the stream to an output container; without any sound so far there is none."""
         with self._lock:
             self._output = output
             if self._clock.end:
-                self._target = output.add_stream("aac", rate=LIVE_RATE, layout="mono")
+                self._target = output.add_stream(form.codec, rate=form.rate(LIVE_RATE), layout="mono")
         return self
 
     def write_until(self, time: float | None) -> None:

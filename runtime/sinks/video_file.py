@@ -1,12 +1,10 @@
-"""A video that is written picture by picture: H.264 in MP4, with a sound beside it."""
+"""A video that is written picture by picture, with a sound beside it, in the container that its name asks for."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,13 +13,15 @@ import numpy.typing as npt
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import import_cv2
 from avgn.runtime.media import import_av
-from avgn.runtime.sinks.partial import prepare_output, write_error
+from avgn.runtime.outputs import OutputFile, find_place, write_error
+from avgn.runtime.outputs.reasons import shown
+from avgn.runtime.sinks.containers import Container, SoundFormat, container_of
+from avgn.runtime.sinks.palette import Palette
 
 Pixels = npt.NDArray[np.uint8]
 
-TICKS = 90000
 BT601 = 6
-LARGE = 1280 * 720
+MOST_FPS = 1000
 
 
 class Sound(Protocol):
@@ -33,60 +33,58 @@ class Sound(Protocol):
 
 
 class VideoFile:
-    """Takes pictures with their times. The file is written beside its place and renamed by `close`."""
+    """Takes pictures with their times. What is written so far survives the process: `file.partial` can be played."""
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        file: OutputFile,
         size: tuple[int, int],
         fps: float,
-        sound: Callable[[Any], Sound],
+        sound: Callable[[Any, SoundFormat], Sound],
         *,
-        inputs: Sequence[Path] = (),
         crf: int = 21,
         preset: str | None = None,
     ) -> None:
         """`size` (height, width) of the pictures; `fps` their usual rate; `sound` adds its stream to the container.
 
-        `preset` is x264's, by default a faster one for pictures above 1280x720. `inputs` are files that must not be
-        replaced. Raises InputError when the file can't be written.
+        `preset` is x264's, by default a faster one for pictures above 1280x720. `file` is finished by `close` and gone
+        after `abort` and every error. Raises InputError when it can't be written.
         """
         av = import_av()
-        self.path = Path(path)
-        self._partial = prepare_output(path, *inputs)
+        self.file = file
+        self._container: Any = None
+        self._sound: Sound | None = None
         self._height, self._width = (side + side % 2 for side in size)
-        preset = preset or ("veryfast" if self._width * self._height <= LARGE else "ultrafast")
-        self._last = -1
-        self._interval = max(1, round(TICKS / fps))
+        rate = Fraction(min(max(fps, 0.001), MOST_FPS)).limit_denominator(1001)
         try:
-            self._container: Any = av.open(str(self._partial), "w", format="mp4")
-            self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-            self._stream.width, self._stream.height = self._width, self._height
-            self._stream.pix_fmt = "yuv420p"
-            self._stream.codec_context.time_base = Fraction(1, TICKS)
-            self._stream.codec_context.colorspace = BT601
-            self._stream.options = {"crf": str(crf), "preset": preset}
-            self._sound = sound(self._container)
-        except (av.FFmpegError, OSError) as error:
+            kind = container_of(find_place(file.name))
+            self._base = kind.time_base(rate)
+            self._interval = max(1, round(1 / (rate * self._base)))
+            self._last = -1
+            self._palette = Palette() if kind.pix_fmt == "pal8" else None
+            # a file of ours: FFmpeg never reads the name, in which a colon or % would mean something
+            self._container = av.open(file, "w", format=kind.format, options=kind.mux_options(file.seekable()))
+            self._stream = self._add_stream(kind, rate, crf, preset)
+            if kind.sound is not None:
+                self._sound = sound(self._container, kind.sound)
+        except (av.FFmpegError, OSError, ValueError) as error:
             self.abort()
-            raise write_error(self.path, error) from None
-        except InputError:
-            self.abort()
-            raise
+            raise self._error(error) from None
 
     def write(self, picture: Pixels, time: float) -> None:
         """Add a picture [H, W, 3] uint8 shown at `time` seconds, and the sound up to there."""
         av = import_av()
         # a frame before zero or with a repeated time moves to the next free tick
-        ticks = max(self._last + 1, round(time * TICKS))
-        frame = av.VideoFrame.from_ndarray(self._fit(picture), format="rgb24")
-        frame.pts, frame.time_base = ticks, Fraction(1, TICKS)
+        ticks = max(self._last + 1, round(time / self._base))
         try:
-            self._mux(self._stream.encode(frame))
-            self._sound.write_until(ticks / TICKS)
-        except (av.FFmpegError, OSError) as error:
+            for frame in self._frames(self._fit(picture), ticks):
+                self._mux(self._stream.encode(frame))
+            if self._sound is not None:
+                self._sound.write_until(float(ticks * self._base))
+            self._check()
+        except (av.FFmpegError, OSError, ValueError) as error:
             self.abort()
-            raise write_error(self.path, error) from None
+            raise self._error(error) from None
         self._last = ticks
 
     def close(self, *, interrupted: bool = False) -> None:
@@ -98,24 +96,68 @@ class VideoFile:
             self.abort()
             return
         try:
+            for frame in self._frames(None, 0):
+                self._mux(self._stream.encode(frame))
             self._mux(self._stream.encode(None))
-            self._sound.write_until((self._last + self._interval) / TICKS if interrupted else None)
-            self._container.close()
-            self._container = None
-            if not _has_trailer(self._partial):
-                raise OSError(28, os.strerror(28))
-            self._partial.replace(self.path)
-        except (av.FFmpegError, OSError) as error:
+            if self._sound is not None:
+                self._sound.write_until(float((self._last + self._interval) * self._base) if interrupted else None)
+            container, self._container = self._container, None
+            container.close()
+            self._check()
+            self.file.commit()
+        except (av.FFmpegError, OSError, ValueError) as error:
             self.abort()
-            raise write_error(self.path, error) from None
+            raise self._error(error) from None
+
+    def hurry(self) -> None:
+        """The run is to end: a reader that does not read is not waited for."""
+        self.file.hurry()
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        container, self._container = getattr(self, "_container", None), None
+        container, self._container = self._container, None
         if container is not None:
+            self.file.hurry()
             with suppress(Exception):
                 container.close()
-        self._partial.unlink(missing_ok=True)
+        self.file.abort()
+
+    def _add_stream(self, kind: Container, rate: Fraction, crf: int, preset: str | None) -> Any:
+        stream = self._container.add_stream(kind.codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = self._width, self._height, kind.pix_fmt
+        stream.codec_context.time_base = self._base
+        if kind.pix_fmt == "yuv420p":
+            stream.codec_context.colorspace = BT601
+        stream.options = kind.codec_options(self._width * self._height, crf, preset)
+        return stream
+
+    def _frames(self, picture: Pixels | None, ticks: int) -> list[Any]:
+        """The picture as frames for the encoder; None: those that are still on their way."""
+        if self._palette is not None:
+            return self._palette.take(picture, ticks, self._base)
+        if picture is None:
+            return []
+        frame = import_av().VideoFrame.from_ndarray(picture, format="rgb24")
+        frame.pts, frame.time_base = ticks, self._base
+        return [frame]
+
+    def _check(self) -> None:
+        """Raise what went wrong when the file was written: FFmpeg does not always tell."""
+        if self.file.error is not None:
+            raise self.file.error
+
+    def _error(self, error: Exception) -> Exception:
+        """What is raised for an error: the file's own, or that the encoder can't do what is asked."""
+        error = self.file.error or error
+        if isinstance(error, (InputError, BrokenPipeError)):
+            return error
+        if self.file.error is None:
+            reason = " ".join((getattr(error, "strerror", None) or str(error)).split())
+            size = f"{self._width}x{self._height}"
+            return InputError(
+                f"output {shown(self.file.name)} can't be encoded (pictures of {size}: {reason}): choose another suffix"
+            )
+        return write_error(self.file.name, error)
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
@@ -136,20 +178,3 @@ class VideoFile:
             return padded
         resized: Pixels = cv2.resize(picture, (self._width, self._height), interpolation=cv2.INTER_AREA)
         return resized
-
-
-def _has_trailer(path: Path) -> bool:
-    """True when the boxes of an MP4 fill the file exactly and its index (moov) is among them."""
-    size, at, found = path.stat().st_size, 0, False
-    with path.open("rb") as file:
-        while at + 8 <= size:
-            file.seek(at)
-            head = file.read(16)
-            length = int.from_bytes(head[:4], "big")
-            if length == 1:
-                length = int.from_bytes(head[8:16], "big")
-            if length < 8:
-                return False
-            found = found or head[4:8] == b"moov"
-            at += length
-    return found and at == size
