@@ -1,0 +1,41 @@
+"""What differs between PyAV's releases, asked of the release at hand and never of its version number."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from avgn.runtime.errors import MissingExtraError
+
+
+def import_av() -> ModuleType:
+    """PyAV; raises MissingExtraError when it is not installed.
+
+    Never set PyAV's log level: with a Python log callback, FFmpeg's decoding threads deadlock on the interpreter lock.
+    """
+    try:
+        import av
+    except ImportError:
+        raise MissingExtraError("av", "runtime") from None
+    module: ModuleType = av
+    return module
+
+
+def open_input(address: str, **options: Any) -> Any:
+    """Open media for reading, as `av.open` does; names and comments in it that are no UTF-8 stop nothing.
+
+    Releases that take no `metadata_errors` never stop at them.
+    """
+    av = import_av()
+    try:
+        return av.open(address, metadata_errors="replace", **options)
+    except TypeError as error:
+        if "metadata_errors" not in str(error):
+            raise
+        return av.open(address, **options)
+
+
+def disposition(stream: Any) -> int:
+    """FFmpeg's AV_DISPOSITION bits of a stream: a plain number in some releases, an enumeration of flags in others."""
+    bits = stream.disposition
+    return int(getattr(bits, "value", bits))
