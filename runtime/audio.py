@@ -6,6 +6,7 @@ T samples, C channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -18,8 +19,18 @@ ZERO_CROSSINGS = 32
 KAISER_BETA = 8.0
 ROLLOFF = 0.92
 BLOCK = 4096
+# filters of more phases than this are interpolated between so many; every usual pair of rates has fewer
+MAX_PHASES = 1024
+# samples of a filter bank, or of the windows gathered for it, that are worked on at once
+PIECE = 2**20
 SILENCE_DB = -200.0
 FULL_SCALE = 0.9999
+DOWNMIX_BLOCK = 4096
+DOWNMIX_FADE = 512
+DOWNMIX_MEMORY = 0.8
+# correlations from which on a channel counts as another's inverse, and down to which it goes on to do so
+DOWNMIX_INVERSE = 0.9
+DOWNMIX_STAYS = 0.5
 
 
 def to_float(samples: npt.NDArray[Any]) -> Floats:
@@ -36,11 +47,127 @@ def to_float(samples: npt.NDArray[Any]) -> Floats:
 
 
 def to_mono(samples: npt.NDArray[Any]) -> Floats:
-    """The mean over the channels: [T] or [T, C] -> [T] float32."""
-    if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[1] == 0):
-        raise ValueError(f"audio must be [T] or [T, C], got shape {samples.shape}")
-    floats = to_float(samples)
-    return floats if floats.ndim == 1 else floats.mean(axis=1, dtype=np.float32)
+    """A whole sound [T] or [T, C] as [T] float32: equals push + flush of a Downmix."""
+    downmix = Downmix()
+    head = downmix.push(samples)
+    return np.concatenate([head, downmix.flush()]) if downmix.held else head
+
+
+class Downmix:
+    """Mixes the channels of a stream to mono so that what a person hears does not vanish.
+
+    The mix is the mean over the channels, exactly, unless a channel is the inverse of an earlier one (a correlation
+    below -0.9: one of two cables was wired wrongly, or a widening effect): it is turned over then. Correlations are
+    measured over blocks of 4096 samples, with a memory of about five of them, and decide about the blocks after; only
+    the first block waits for its own. The output does not depend on how the input is cut into pieces.
+    """
+
+    def __init__(self) -> None:
+        self.held = 0
+        self._channels = 0
+        self._position = 0
+        self._block: list[Floats] = []
+        self._decided = False
+        self._signs: Floats = np.ones(0, np.float32)
+        self._before: Floats = self._signs
+        self._covariance: npt.NDArray[np.float64] = np.zeros((0, 0))
+
+    def push(self, samples: npt.NDArray[Any]) -> Floats:
+        """Take [T] or [T, C] PCM and return the mono samples that are decided, [<= held + T] float32."""
+        if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[1] == 0):
+            raise ValueError(f"audio must be [T] or [T, C], got shape {samples.shape}")
+        channels = 1 if samples.ndim == 1 else samples.shape[1]
+        parts = [] if channels == self._channels else [self._restart(channels)]
+        floats = to_float(samples)
+        if channels == 1:
+            parts.append(floats if floats.ndim == 1 else floats[:, 0])
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        at = 0
+        while at < len(floats):
+            piece = floats[at : at + DOWNMIX_BLOCK - self._position]
+            parts.append(self._take(piece))
+            at += len(piece)
+        return np.concatenate([np.zeros(0, np.float32), *parts])
+
+    def flush(self) -> Floats:
+        """The samples that are still held; the stream may go on."""
+        if not self.held:
+            return np.zeros(0, np.float32)
+        waiting = np.concatenate(self._block)
+        self._learn()
+        self._before = self._signs
+        self.held = 0
+        return self._mix(waiting, self._position - len(waiting))
+
+    def _restart(self, channels: int) -> Floats:
+        """Begin with another number of channels; returns what was held."""
+        rest = self.flush()
+        self._channels, self._position, self._block, self._decided = channels, 0, [], False
+        self._signs = self._before = np.ones(channels, np.float32)
+        self._covariance = np.zeros((channels, channels))
+        return rest
+
+    def _take(self, piece: Floats) -> Floats:
+        """Mix a piece that ends within the block, or hold it until the first block is whole."""
+        first, self._position = self._position, self._position + len(piece)
+        self._block.append(piece)
+        whole = self._position == DOWNMIX_BLOCK
+        if self._decided:
+            mixed = self._mix(piece, first)
+        else:
+            self.held += len(piece)
+            mixed = self.flush() if whole else np.zeros(0, np.float32)
+        if whole:
+            self._before = self._signs
+            if self._block:
+                self._learn()
+            self._position = 0
+        return mixed
+
+    def _learn(self) -> None:
+        """Take the block into the correlations and choose the signs that hold after it."""
+        block = np.concatenate(self._block).astype(np.float64)
+        block = np.where(np.isfinite(block), block, 0.0)
+        # a constant offset is not heard
+        block -= block.mean(axis=0)
+        self._block = []
+        self._covariance = DOWNMIX_MEMORY * self._covariance + block.T @ block
+        # silence says nothing: the first sound is waited for
+        self._decided = self._decided or bool(self._covariance.any())
+        self._signs = _signs(self._covariance, self._signs)
+
+    def _mix(self, piece: Floats, first: int) -> Floats:
+        """The mean over the channels with their signs; a change of signs is faded over the first samples of a block."""
+        if bool(np.all(self._signs == 1) and np.all(self._before == 1)):
+            plain: Floats = piece.mean(axis=1, dtype=np.float32)
+            return plain
+        mixed: Floats = (piece * self._signs).mean(axis=1, dtype=np.float32)
+        if np.array_equal(self._signs, self._before) or first >= DOWNMIX_FADE:
+            return mixed
+        old = (piece * self._before).mean(axis=1, dtype=np.float32)
+        share = np.minimum(1, (np.arange(first, first + len(piece), dtype=np.float32) + 1) / DOWNMIX_FADE)
+        return (share * mixed + (1 - share) * old).astype(np.float32)
+
+
+def _signs(covariance: npt.NDArray[np.float64], before: Floats) -> Floats:
+    """The sign [C] of each channel: that of the earlier channel it follows most closely, turned over for an inverse.
+
+    A channel that was turned over stays so until it no longer follows that channel's inverse at all.
+    """
+    scale = np.sqrt(np.diag(covariance))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        correlation = np.nan_to_num(covariance / np.outer(scale, scale))
+    signs = np.ones(len(scale), np.float32)
+    for channel in range(1, len(scale)):
+        earlier = correlation[channel, :channel]
+        closest = int(np.abs(earlier).argmax())
+        if not scale[channel]:
+            signs[channel] = before[channel]
+        elif earlier[closest] > DOWNMIX_INVERSE:
+            signs[channel] = signs[closest]
+        elif earlier[closest] < -(DOWNMIX_INVERSE if before[channel] > 0 else DOWNMIX_STAYS):
+            signs[channel] = -signs[closest]
+    return signs
 
 
 def replace_non_finite(samples: Floats) -> tuple[Floats, int]:
@@ -74,7 +201,26 @@ def fit_window(samples: Floats, length: int) -> Floats:
 def resample(samples: Floats, rate_in: int, rate_out: int) -> Floats:
     """Resample a whole signal [T] -> [ceil(T * rate_out / rate_in)]; equals push + flush of a Resampler."""
     resampler = Resampler(rate_in, rate_out)
-    return np.concatenate([resampler.push(samples), resampler.flush()])
+    pieces = [resampler.push(samples[at : at + PIECE]) for at in range(0, len(samples), PIECE)]
+    return np.concatenate([*pieces, resampler.flush()])
+
+
+def resample_span(
+    read: Callable[[int, int], Floats], total: int, rate_in: int, rate_out: int, start: int, length: int
+) -> Floats:
+    """The samples [start, start + length) of `resample` of a sound of `total` samples, reading only what they need.
+
+    `read(first, end)` gives the sound's samples [first, end), which lie within 0..total.
+    """
+    resampler = Resampler(rate_in, rate_out)
+    first, end = resampler.needed(start, length)
+    first, end = max(0, first), min(total, end)
+    return resampler.span(read(first, max(first, end)), first, start, length)
+
+
+def resampled_length(total: int, rate_in: int, rate_out: int) -> int:
+    """How many samples `resample` makes of `total`."""
+    return -(-total * rate_out // rate_in)
 
 
 class Resampler:
@@ -140,6 +286,28 @@ class Resampler:
         self.reset()
         return rest
 
+    def needed(self, start: int, length: int) -> tuple[int, int]:
+        """The span [first, end) of the input that the output samples [start, start + length) are made of."""
+        if self._bank is None:
+            return start, start + length
+        last = (start + length - 1) * self._down // self._up
+        return start * self._down // self._up - self._half + 1, last + self._half + 1
+
+    def span(self, samples: Floats, first: int, start: int, length: int) -> Floats:
+        """The output samples [start, start + length) of a stream that has `samples` [T] at `first`, zeros elsewhere.
+
+        Begins a new stream.
+        """
+        low, high = self.needed(start, length)
+        kept = np.zeros(high - low, np.float32)
+        kept[max(0, first - low) : max(0, first + len(samples) - low)] = samples[max(0, low - first) : high - first]
+        if self._bank is None:
+            return kept
+        self._buffer, self._buffer_start, self.produced = kept, low, start
+        found = self._produce(start + length)
+        self.reset()
+        return found
+
     def _complete(self, received: int) -> int:
         """How many outputs n have their last tap, floor(n * down / up) + half, inside the input."""
         last = received - 1 - self._half
@@ -148,13 +316,14 @@ class Resampler:
     def _produce(self, end: int) -> Floats:
         assert self._bank is not None
         taps = self._bank.shape[1]
+        rows = max(1, min(BLOCK, PIECE // taps))
         parts: list[Floats] = [np.zeros(0, np.float32)]
-        for first in range(self.produced, end, BLOCK):
-            position = np.arange(first, min(first + BLOCK, end), dtype=np.int64) * self._down
+        for first in range(self.produced, end, rows):
+            position = np.arange(first, min(first + rows, end), dtype=np.int64) * self._down
             start = position // self._up - self._half + 1 - self._buffer_start
             windows = np.lib.stride_tricks.sliding_window_view(self._buffer, taps)[start]
             # einsum, not a matrix product: each row is summed in the same order whatever the number of rows
-            parts.append(np.einsum("nk,nk->n", windows, self._bank[position % self._up], dtype=np.float64))
+            parts.append(np.einsum("nk,nk->n", windows, self._weights(position % self._up), dtype=np.float64))
         self.produced = max(self.produced, end)
         keep = self.produced * self._down // self._up - self._half + 1 - self._buffer_start
         if keep > 0:
@@ -162,14 +331,35 @@ class Resampler:
             self._buffer_start += keep
         return np.concatenate(parts).astype(np.float32)
 
+    def _weights(self, phase: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """The filter [n, taps] of each phase in 0..up-1, interpolated where the bank does not hold all of them."""
+        assert self._bank is not None
+        if self._up <= MAX_PHASES:
+            exact: npt.NDArray[np.float64] = self._bank[phase]
+            return exact
+        place = phase * (MAX_PHASES / self._up)
+        below = place.astype(np.int64)
+        share = (place - below)[:, None]
+        between: npt.NDArray[np.float64] = (1 - share) * self._bank[below] + share * self._bank[below + 1]
+        return between
 
-@lru_cache(maxsize=16)
+
+@lru_cache(maxsize=8)
 def _filter_bank(up: int, down: int) -> npt.NDArray[np.float64]:
-    """The filter of each phase [up, taps]: tap k of phase p weighs the input at offset k - half + 1 - p / up."""
+    """The filter of each phase [up, taps]: tap k of phase p weighs the input at offset k - half + 1 - p / up.
+
+    Of more than MAX_PHASES phases, that many evenly spaced ones and the one after the last: memory and time are bounded
+    whatever the rates.
+    """
     cutoff = ROLLOFF * min(1.0, up / down)
     half = math.ceil(ZERO_CROSSINGS / cutoff)
-    offset = np.arange(1 - half, half + 1)[None, :] - np.arange(up)[:, None] / up
-    window = np.i0(KAISER_BETA * np.sqrt(np.maximum(0, 1 - (offset / half) ** 2))) / np.i0(KAISER_BETA)
-    bank = cutoff * np.sinc(cutoff * offset) * window
-    normalised: npt.NDArray[np.float64] = bank / bank.sum(axis=1, keepdims=True)
-    return normalised
+    phases = np.arange(up) / up if up <= MAX_PHASES else np.arange(MAX_PHASES + 1) / MAX_PHASES
+    rows = max(1, PIECE // (2 * half))
+    parts = []
+    for first in range(0, len(phases), rows):
+        offset = np.arange(1 - half, half + 1)[None, :] - phases[first : first + rows, None]
+        window = np.i0(KAISER_BETA * np.sqrt(np.maximum(0, 1 - (offset / half) ** 2))) / np.i0(KAISER_BETA)
+        bank = cutoff * np.sinc(cutoff * offset) * window
+        parts.append(bank / bank.sum(axis=1, keepdims=True))
+    whole: npt.NDArray[np.float64] = np.concatenate(parts)
+    return whole

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avgn.runtime.audio import Resampler, count_clipped, replace_non_finite, to_mono
+from avgn.runtime.audio import Downmix, Resampler, count_clipped, replace_non_finite
+from avgn.runtime.limits import check_sound
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,34 +32,33 @@ class AudioClock:
         self.samples_in = 0
         self.non_finite = 0
         self.clipped = 0
+        self.peak = 0.0
         self._segments: deque[tuple[int, Floats]] = deque()
+        self._downmix = Downmix()
         self._resampler: Resampler | None = None
         self._rate = 0
         self._origin = 0.0
 
     def push(self, samples: npt.NDArray[Any], rate: int, time: float) -> None:
-        """Add [T] or [T, C] samples whose first one sounds at `time` seconds.
+        """Add [T] or [T, C] samples whose first one sounds at `time` seconds; what is counted is the mono mix.
 
-        A jump of more than 10 ms forward becomes silence, one backward drops the samples that are already there.
+        A jump of more than 10 ms forward becomes silence, one backward drops the samples that are already there. Raises
+        InputError for rates and numbers of channels that no recording has.
         """
-        if rate < 1:
-            raise ValueError(f"the sample rate must be at least 1 Hz, got {rate}")
-        mono, bad = replace_non_finite(to_mono(samples))
-        self.samples_in += mono.size
-        self.non_finite += bad
-        self.clipped += count_clipped(mono)
+        check_sound("the sound", rate, 1 if samples.ndim == 1 else samples.shape[-1])
         if self._resampler is None or rate != self._rate:
             self._finish_resampler()
             self._resampler, self._rate = Resampler(rate, self.sample_rate), rate
             self._origin = self.end / self.sample_rate
-        jump = time - (self._origin + self._resampler.received / rate)
+        jump = time - (self._origin + (self._resampler.received + self._downmix.held) / rate)
         if jump > TOLERANCE:
+            self._add(self._downmix.flush())
             head, zeros = self._resampler.push_silence(round(jump * rate))
             self._append(head)
             self.end += zeros
         elif jump < -TOLERANCE:
-            mono = mono[min(mono.size, round(-jump * rate)) :]
-        self._append(self._resampler.push(mono))
+            samples = samples[min(len(samples), round(-jump * rate)) :]
+        self._add(self._downmix.push(samples))
 
     def close(self) -> None:
         """Say that no more sound comes."""
@@ -81,8 +81,20 @@ class AudioClock:
 
     def _finish_resampler(self) -> None:
         if self._resampler is not None:
+            self._add(self._downmix.flush())
             self._append(self._resampler.flush())
             self._resampler = None
+
+    def _add(self, mono: Floats) -> None:
+        """Count what is in mono sound [T] at the stream's rate and resample it."""
+        if self._resampler is None or not mono.size:
+            return
+        mono, bad = replace_non_finite(mono)
+        self.samples_in += mono.size
+        self.non_finite += bad
+        self.clipped += count_clipped(mono)
+        self.peak = max(self.peak, float(np.abs(mono).max()))
+        self._append(self._resampler.push(mono))
 
     def _append(self, samples: Floats) -> None:
         if not samples.size:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.interrupts import shield
+from avgn.runtime.limits import waiting_pictures
 from avgn.runtime.localizer import Localizer, run_media
 from avgn.runtime.media import MediaFile, open_media
 from avgn.runtime.outputs import check_distinct
@@ -114,6 +115,7 @@ def localize_file(
     json_path: str | os.PathLike[str] | None = None,
     csv_path: str | os.PathLike[str] | None = None,
     audio: str | os.PathLike[str] | None = None,
+    audio_track: str | int | None = None,
     backend: str = "auto",
     precision: str | None = None,
     threads: int | None = None,
@@ -124,14 +126,15 @@ def localize_file(
     """Localize the sources of a video file, write what was asked for, and sum up.
 
     `output`: overlay video, whose suffix says the container; `json_path`: JSON lines; `csv_path`: events; "-" is
-    standard output; `audio`: another file that has the sound; `sinks`: further callables (result, rgb), called in frame
-    order from one thread. On KeyboardInterrupt, and when the reader of an output has gone, the outputs are finished
-    (the overlay is playable) and the exception goes on; on another error nothing is left behind.
+    standard output; `audio`: another file that has the sound; `audio_track`: which of its tracks, by number from 1
+    or language; `sinks`: further callables (result, rgb), called in frame order from one thread. On KeyboardInterrupt,
+    and when the reader of an output has gone, the outputs are finished (the overlay is playable) and the exception goes
+    on; on another error nothing is left behind.
     Raises InputError for anything given that can't be used.
     """
     options = {} if threads is None else {"threads": threads}
     localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
-    media = open_media(video, audio)
+    media = open_media(video, audio, audio_track=audio_track)
     inputs = (media.path, media.audio_path)
     check_distinct((output, json_path, csv_path))
     writers: list[Sink] = []
@@ -159,7 +162,8 @@ def _run(
     batch: int,
     show_progress: bool,
 ) -> Summary:
-    stream = localizer.open_stream(mode="file", batch=batch)
+    size = (media.info.width, media.info.height)
+    stream = localizer.open_stream(mode="file", batch=waiting_pictures(*size, batch))
     table, totals, last = SourceTable(), dict[str, float](), 0.0
     progress = _Progress(media) if show_progress and sys.stderr.isatty() else None
 
@@ -169,7 +173,7 @@ def _run(
         for sink in calls:
             sink(*item)
 
-    worker = Worker(write, BEHIND)
+    worker = Worker(write, waiting_pictures(*size, BEHIND))
     begin = clock.perf_counter()
     results = run_media(stream, media)
     try:
@@ -200,10 +204,9 @@ def _run(
         if isinstance(writer, OverlayWriter):
             totals |= {"draw": writer.draw_ms, "encode": writer.encode_ms}
     frames = stream.state.frames
-    warnings = [*media.warnings(), *stream.warnings()]
-    seconds = last + 1 / media.info.fps
-    if media.info.duration is not None and seconds < media.info.duration - 1.0:
-        warnings.append(f"{media.path} ends after {seconds:.1f} s, it should last {media.info.duration:.1f} s")
+    seconds = max(last + 1 / media.info.fps, media.held_until)
+    warnings = [*media.warnings(), *media.end_warnings(seconds), *media.sound_warnings(stream.state.clock.peak)]
+    warnings += stream.warnings()
     return Summary(
         engine=localizer.engine.name,
         frames=frames,

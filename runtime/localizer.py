@@ -14,6 +14,7 @@ import numpy.typing as npt
 from avgn.runtime.bundle import Bundle, BundleInfo
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.engines import Engine, choose_engine
+from avgn.runtime.limits import waiting_pictures
 from avgn.runtime.media import AudioBlock, MediaFile, VideoFrame, open_media
 from avgn.runtime.result import Result
 from avgn.runtime.stream import Mode, StreamLocalizer
@@ -76,7 +77,11 @@ class Localizer:
 
 
 def run_media(stream: StreamLocalizer, media: MediaFile, *, ahead: int = AHEAD) -> Iterator[tuple[Result, Pixels]]:
-    """Run an opened file through a stream; decoding runs up to `ahead` pieces ahead in a thread (0: no thread)."""
+    """Run an opened file through a stream; decoding runs up to `ahead` pieces ahead in a thread (0: no thread).
+
+    Large pictures run less far ahead.
+    """
+    ahead = waiting_pictures(media.info.width, media.info.height, ahead) if ahead else 0
     events = media.events(stream.lookahead)
     waiting: deque[VideoFrame] = deque()
     source = prefetch(events, ahead) if ahead else events

@@ -1,7 +1,7 @@
 """Video files as frames and sound with times, in whatever container and codec PyAV reads.
 
-Container timestamps rule. Sound and pictures are read by two independent readers, so that memory stays bounded
-however the file is interleaved. Corrupt pieces are skipped, counted and reported.
+Times count from the first picture or sound. Sound and pictures are read by two independent readers, so that memory
+stays bounded however the file is interleaved. Corrupt pieces are skipped, counted and reported.
 """
 
 from __future__ import annotations
@@ -13,157 +13,178 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from avgn.runtime.audio import to_float
-from avgn.runtime.av_features import disposition, open_input
-from avgn.runtime.av_features import import_av as import_av
+from avgn.runtime.av_features import import_av
+from avgn.runtime.container import open_container
 from avgn.runtime.errors import InputError
+from avgn.runtime.limits import MAX_OFFSET, check_picture, check_sound, usable_fps
+from avgn.runtime.pictures import orientation_of, shape_of, upright
+from avgn.runtime.pieces import AudioBlock, AudioEnd, Event, Floats, VideoFrame
+from avgn.runtime.timeline import Peekable, Placer, Timeline
 from avgn.runtime.trace import record
+from avgn.runtime.track import Track
+from avgn.runtime.tracks import audio_stream, codec_of, video_stream
 
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
+__all__ = [
+    "AudioBlock",
+    "AudioEnd",
+    "Event",
+    "MediaFile",
+    "MediaInfo",
+    "VideoFrame",
+    "audio_stream",
+    "import_av",
+    "open_container",
+    "open_media",
+]
 
 DEFAULT_FPS = 25.0
-# demuxers that take any text for pictures
-NOT_MEDIA = {"tty", "bin", "xbin", "adf", "idf"}
-TS_DISCONT = 512
-ATTACHED_PICTURE = 1024
+# seconds by which sound must be longer than the pictures for the last one to be held: codecs pad their last block
+PADDING = 0.3
+HELD_FPS = 10.0
+# a sound that stays below is silent: what dither and codecs leave of nothing
+SILENT_PEAK = 2.0**-13
 
 
 @dataclass(frozen=True, kw_only=True)
 class MediaInfo:
-    """What a file says about itself; sizes are those of the upright picture, `duration` in seconds or None."""
+    """What a file is when it is read.
+
+    Sizes are those of the upright picture with square pixels; `rotation` is in degrees counter-clockwise, after the
+    picture was mirrored left to right if `mirrored`; `duration` in seconds as the file claims, or None.
+    """
 
     width: int
     height: int
     rotation: int
+    mirrored: bool
+    pixel_aspect: float
     fps: float
     duration: float | None
     video_codec: str
     audio_codec: str
     audio_rate: int
     audio_channels: int
+    audio_tracks: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class VideoFrame:
-    """An upright picture [H, W, 3] uint8 RGB at `time` seconds; `ms` it took to decode.
-
-    `captured` is the monotonic moment at which a live picture came, None in files.
-    """
-
-    rgb: Pixels
-    time: float
-    ms: float = 0.0
-    captured: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AudioBlock:
-    """Sound [T, C] float32 whose first sample is at `time` seconds."""
-
-    samples: Floats
-    rate: int
-    time: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class AudioEnd:
-    """No more sound comes."""
-
-
-Event = VideoFrame | AudioBlock | AudioEnd
-
-
-def open_media(path: str | os.PathLike[str], audio: str | os.PathLike[str] | None = None) -> MediaFile:
+def open_media(
+    path: str | os.PathLike[str],
+    audio: str | os.PathLike[str] | None = None,
+    *,
+    audio_track: str | int | None = None,
+) -> MediaFile:
     """Open a video file, with its own sound or that of the file `audio`, and decode the first piece of each.
 
-    Raises InputError, one sentence with the way out, for files that can't be used.
+    `audio_track`: which of several sound tracks, by number from 1 or by language; default the one that the file marks
+    as its default. Raises InputError, one sentence with the way out, for files that can't be used.
     """
-    return MediaFile(Path(path), None if audio is None else Path(audio))
+    return MediaFile(Path(path), None if audio is None else Path(audio), audio_track)
 
 
 class MediaFile:
-    """A video with sound that can be read any number of times; `corrupt_frames` counts over all readings."""
+    """A video with sound that can be read any number of times; `corrupt_frames` counts over all readings.
 
-    def __init__(self, path: Path, audio: Path | None = None) -> None:
+    `held_until`: the end of sound that went on after the pictures in the last reading of `events`, in seconds, else 0.
+    """
+
+    def __init__(self, path: Path, audio: Path | None = None, audio_track: str | int | None = None) -> None:
         self.path = path
         self.audio_path = audio or path
+        self.audio_track = audio_track
         self.corrupt_frames = 0
         self.corrupt_audio = 0
+        self.held_until = 0.0
+        self._unbelieved: list[str] = []
         with open_container(path) as container:
-            stream = _video_stream(container)
+            stream = video_stream(container)
             if stream is None:
                 raise InputError(f"{path} has no video: give a video file (a sound file goes to --audio)")
-            duration = None if container.duration is None else container.duration / 1e6
-            fps = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
-            codec = str(stream.codec_context.name)
+            check_picture(path, stream.codec_context.width, stream.codec_context.height)
+            self._video = Track.of(path, container, stream, video_stream)
+            fps = usable_fps(stream.average_rate, stream.guessed_rate, default=DEFAULT_FPS)
+            aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+            codec = codec_of(stream)
         with open_container(self.audio_path) as container:
-            sound = audio_stream(container)
+            sound = self.sound_stream(container)
             if sound is None:
                 way_out = "give the sound with --audio FILE" if audio is None else "give another file to --audio"
                 raise InputError(f"{self.audio_path} has no sound: {way_out}")
-            audio_codec = str(sound.codec_context.name)
-        frame = next((frame for frame, _ in self._decode(path, "video")), None)
+            self._sound = Track.of(self.audio_path, container, sound, self.sound_stream)
+            audio_tracks = len(container.streams.audio)
+            audio_codec = codec_of(sound)
+        frame, block = self._video.look_at_first(1 / fps), self._sound.look_at_first(None)
         if frame is None:
             raise InputError(f"{path} holds no picture that can be decoded: it is zero-length or damaged")
-        block = next(self.audio(), None)
         if block is None:
             raise InputError(f"{self.audio_path} holds no sound samples: give the sound with --audio FILE")
+        check_sound(self.audio_path, block.sample_rate, block.layout.nb_channels)
+        self.timeline = Timeline()
+        self._set_zero()
         self.corrupt_frames = self.corrupt_audio = 0
-        rotation = int(frame.rotation)
-        upright = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
+        how = orientation_of(frame)
+        shown = shape_of(frame.width, frame.height, aspect)
         self.info = MediaInfo(
-            width=upright[0],
-            height=upright[1],
-            rotation=rotation,
+            width=shown[1] if how.transposed else shown[0],
+            height=shown[0] if how.transposed else shown[1],
+            rotation=how.rotation,
+            mirrored=how.mirrored,
+            pixel_aspect=aspect,
             fps=fps,
-            duration=duration,
+            duration=self._claimed_duration(),
             video_codec=codec,
             audio_codec=audio_codec,
-            audio_rate=block.rate,
-            audio_channels=block.samples.shape[1],
+            audio_rate=block.sample_rate,
+            audio_channels=block.layout.nb_channels,
+            audio_tracks=audio_tracks,
         )
 
     def video(self) -> Iterator[VideoFrame]:
         """All pictures in order; a missing timestamp is the previous one plus a frame's duration."""
-        last: float | None = None
+        placer = self._placer(self._video, self._sound)
+        last = 0.0
         begin = clock.perf_counter()
-        for frame, zero in self._decode(self.path, "video"):
-            if frame.pts is not None and frame.time_base:
-                time = float(frame.pts * frame.time_base) - zero
-            else:
-                time = 0.0 if last is None else last + 1 / self.info.fps
-            rgb = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-            rgb = np.ascontiguousarray(rgb)
+        frames = Peekable(self._video.decode(self._count_frame))
+        for frame in frames:
+            stamp = self._video.stamp_of(frame)
+            time = placer.place(stamp, 1 / self.info.fps, lambda: self._video.stamp_of(frames.peek()))
+            # never backwards, whatever a file says
+            last = max(last, time)
+            rgb = upright(frame, self.info.pixel_aspect)
             end = clock.perf_counter()
             record("decode", begin, end)
-            yield VideoFrame(rgb=rgb, time=time, ms=1000 * (end - begin))
-            begin, last = clock.perf_counter(), time
+            yield VideoFrame(rgb=rgb, time=last, ms=1000 * (end - begin))
+            begin = clock.perf_counter()
 
     def audio(self, *, counted: bool = True) -> Iterator[AudioBlock]:
         """All sound in order; a missing timestamp continues the block before.
 
         A second reading beside the first one should not be `counted` among the corrupt pieces again.
         """
-        expected = 0.0
-        for frame, zero in self._decode(self.audio_path, "audio" if counted else "copy"):
-            channels = frame.layout.nb_channels
-            samples = frame.to_ndarray()
-            samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
+        placer = self._placer(self._sound, self._video)
+        count = self._count_sound if counted else _count_nothing
+        frames = Peekable(self._sound.decode(count))
+        for frame in frames:
+            try:
+                check_sound(self.audio_path, frame.sample_rate, frame.layout.nb_channels)
+            except InputError:
+                count()
+                continue
+            samples = _samples(frame)
             if not samples.size:
                 continue
-            known = frame.pts is not None and frame.time_base
-            time = float(frame.pts * frame.time_base) - zero if known else expected
-            expected = time + len(samples) / frame.sample_rate
-            yield AudioBlock(samples=to_float(samples), rate=frame.sample_rate, time=time)
+            stamp, duration = self._sound.stamp_of(frame), len(samples) / frame.sample_rate
+            time = placer.place(stamp, duration, lambda: self._sound.stamp_of(frames.peek()))
+            yield AudioBlock(samples=samples, rate=frame.sample_rate, time=time)
 
     def events(self, lookahead: float) -> Iterator[Event]:
-        """Sound and pictures merged: before a picture at t comes all sound up to t + lookahead seconds."""
+        """Sound and pictures merged: before a picture at t comes all sound up to t + lookahead seconds.
+
+        Where the sound is longer than the pictures, the last one is held to its end.
+        """
         sound = self.audio()
         heard, ended = 0.0, False
+        frame: VideoFrame | None = None
         for frame in self.video():
             while not ended and heard < frame.time + lookahead:
                 block = next(sound, None)
@@ -174,99 +195,123 @@ class MediaFile:
                     heard = max(heard, block.time + len(block.samples) / block.rate)
                     yield block
             yield frame
+        if frame is not None:
+            yield from self._hold(frame, sound, heard, ended, lookahead)
+
+    def _hold(
+        self, frame: VideoFrame, sound: Iterator[AudioBlock], heard: float, ended: bool, lookahead: float
+    ) -> Iterator[Event]:
+        """The rest of the sound, with the last picture for as long as it lasts; `held_until` says how long that was."""
+        step = 1 / min(self.info.fps, HELD_FPS)
+        number, begin = 0, frame.time + 1 / self.info.fps
+        while True:
+            until = heard if ended else heard - lookahead
+            while heard > begin + PADDING and begin + number * step < until - 1e-6:
+                yield VideoFrame(rgb=frame.rgb, time=begin + number * step)
+                number += 1
+            if ended:
+                self.held_until = heard if number else 0.0
+                return
+            block = next(sound, None)
+            if block is None:
+                ended = True
+                yield AudioEnd()
+            else:
+                heard = max(heard, block.time + len(block.samples) / block.rate)
+                yield block
+
+    def sound_stream(self, container: Any) -> Any | None:
+        """The track of an opened container that the sound is taken from."""
+        return audio_stream(container, self.audio_track)
+
+    def sound_packets(self, container: Any) -> Iterator[tuple[Any, float]]:
+        """The sound's packets as they lie in the file, each with its time in seconds, as `audio` would give it.
+
+        Ends where the container is damaged.
+        """
+        av = import_av()
+        stream: Any = self.sound_stream(container)
+        placer = self._placer(self._sound, self._video)
+        packets = Peekable(packet for packet in container.demux(stream) if packet.size)
+        try:
+            for packet in packets:
+                stamp, duration = self._sound.stamp_of(packet), float((packet.duration or 0) * stream.time_base)
+                yield packet, placer.place(stamp, duration, lambda: self._sound.stamp_of(packets.peek()))
+        except av.FFmpegError:
+            return
 
     def warnings(self) -> list[str]:
-        """Sentences about what could not be read."""
-        found = []
+        """Sentences about what could not be read, or not as the file says."""
+        found = list(self._unbelieved)
         if self.corrupt_frames:
             found.append(f"{self.corrupt_frames} corrupt pieces of video were skipped in {self.path}")
         if self.corrupt_audio:
             found.append(f"{self.corrupt_audio} corrupt pieces of sound were skipped in {self.audio_path}")
+        gaps = self.timeline.gaps
+        for start, end in gaps[:3]:
+            found.append(
+                f"{self.path} has neither pictures nor sound for {end - start:.1f} s after {start:.1f} s: "
+                "that time is left out"
+            )
+        if len(gaps) > 3:
+            found.append(f"{self.path} has {len(gaps) - 3} more such gaps")
         return found
 
-    def _count(self, kind: str) -> None:
-        if kind == "video":
-            self.corrupt_frames += 1
-        elif kind == "audio":
-            self.corrupt_audio += 1
+    def end_warnings(self, seconds: float) -> list[str]:
+        """A sentence about a file that ended after `seconds`, when it says that it is longer."""
+        if self.info.duration is None:
+            return []
+        claimed = self.info.duration - sum(end - start for start, end in self.timeline.gaps)
+        short = seconds < claimed - 1.0
+        return [f"{self.path} ends after {seconds:.1f} s, it should last {claimed:.1f} s"] if short else []
 
-    def _decode(self, path: Path, kind: str) -> Iterator[tuple[Any, float]]:
-        """Decoded frames of the file's first video or audio stream, each with the container's zero in seconds."""
-        av = import_av()
-        with open_container(path) as container:
-            stream = _video_stream(container) if kind == "video" else audio_stream(container)
-            if stream is None:
-                return
-            stream.thread_type = "AUTO"
-            zero = container_zero(container)
-            packets = container.demux(stream)
-            while True:
-                try:
-                    packet = next(packets, None)
-                    # a reader that broke off has not flushed its decoder
-                    frames = stream.codec_context.decode(None) if packet is None else packet.decode()
-                except EOFError:
-                    return
-                except av.FFmpegError:
-                    self._count(kind)
-                    continue
-                for frame in frames:
-                    if frame.is_corrupt:
-                        self._count(kind)
-                    else:
-                        yield frame, zero
-                if packet is None:
-                    return
+    def sound_warnings(self, peak: float) -> list[str]:
+        """Sentences about a sound whose largest sample was `peak`: one when it is silent, and what else there is."""
+        if peak > SILENT_PEAK:
+            return []
+        others = self.info.audio_tracks - 1
+        if not others:
+            return [f"the sound of {self.audio_path} is silent: give another sound with --audio FILE"]
+        tracks = "another track" if others == 1 else f"one of {others} other tracks"
+        return [
+            f"the sound of {self.audio_path} is silent in the track that was read: choose {tracks} with "
+            "--audio-track (avgn probe lists them)"
+        ]
 
+    def _set_zero(self) -> None:
+        """Let time zero be the first picture or sound, of each file where there are two."""
+        firsts = (self._video.begins, self._sound.begins)
+        apart = abs(float(firsts[0] - firsts[1]))
+        together = self.path == self.audio_path and apart <= MAX_OFFSET
+        self._video.set_zero(min(firsts) if together else firsts[0])
+        self._sound.set_zero(min(firsts) if together else firsts[1])
+        if self.path == self.audio_path and not together:
+            self._unbelieved.append(
+                f"sound and pictures of {self.path} begin {apart:.0f} s apart: both are taken from their beginning"
+            )
 
-def open_container(path: Path) -> Any:
-    """Open a local file for reading with PyAV; raises InputError when it is missing, empty or no media."""
-    av = import_av()
-    try:
-        if not path.exists():
-            raise InputError(f"{path} does not exist: give the path of a video file")
-        if not path.is_file():
-            raise InputError(f"{path} is not a file: give the path of a video file")
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes): give a complete video file")
-        container = open_input(f"file:{path}", options={"protocol_whitelist": "file"})
-    except InputError:
-        raise
-    except EOFError:
-        raise InputError(f"{path} holds neither pictures nor sound: it is zero-length or truncated") from None
-    except PermissionError:
-        raise InputError(f"{path} can't be read (permission denied): change its permissions") from None
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} can't be opened as video ({_reason(error)}): it is not a media file, or it is truncated"
-        ) from None
-    if container.format.name in NOT_MEDIA:
-        container.close()
-        raise InputError(f"{path} can't be opened as video (it is text): it is not a media file")
-    return container
+    def _claimed_duration(self) -> float | None:
+        """Seconds that the file says it lasts, from its first picture or sound to the end of the longer of both."""
+        tracks = (self._video, self._sound) if self.path == self.audio_path else (self._video,)
+        claims = [track.claimed for track in tracks]
+        known = [claim for claim in claims if claim is not None]
+        return max(known) if len(known) == len(claims) else None
+
+    def _placer(self, track: Track, other: Track) -> Placer:
+        return Placer(self.timeline, track.start - track.before, other.content)
+
+    def _count_frame(self) -> None:
+        self.corrupt_frames += 1
+
+    def _count_sound(self) -> None:
+        self.corrupt_audio += 1
 
 
-def audio_stream(container: Any) -> Any | None:
-    """The first audio stream, or None."""
-    return next(iter(container.streams.audio), None)
+def _samples(frame: Any) -> Floats:
+    """A decoded frame's sound [T, C] float32."""
+    samples = frame.to_ndarray()
+    return to_float(samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels))
 
 
-def container_zero(container: Any) -> float:
-    """The time, in seconds of the file's timestamps, that counts as the stream clock's zero.
-
-    Broadcast formats start at an arbitrary time: there it is the start; elsewhere it is the container's zero.
-    """
-    broadcast = int(container.format.flags) & TS_DISCONT
-    return container.start_time / 1e6 if broadcast and container.start_time else 0.0
-
-
-def _video_stream(container: Any) -> Any | None:
-    for stream in container.streams.video:
-        if not disposition(stream) & ATTACHED_PICTURE:
-            return stream
-    return None
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(str(text).split())[:120].rstrip(".")
+def _count_nothing() -> None:
+    """For readings beside the first."""

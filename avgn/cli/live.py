@@ -43,6 +43,12 @@ def localize(argv: Sequence[str]) -> None:
     parser.add_argument("--show", action="store_true", help="live sources: a window; Escape or q ends the run")
     parser.add_argument("--profile", type=str | None, default=None, help="write every stage's times as a Chrome trace")
     parser.add_argument("--audio", type=str | None, default=None, help="take the sound from this file")
+    parser.add_argument(
+        "--audio-track",
+        type=str | None,
+        default=None,
+        help="which sound track of a file: its number from 1, or its language, as in eng; else the default one",
+    )
     parser.add_argument("--backend", type=str, default="auto")
     parser.add_argument("--precision", type=str | None, default=None)
     parser.add_argument("--threads", type=int | None, default=None)
@@ -76,6 +82,7 @@ def localize(argv: Sequence[str]) -> None:
             json_path=args.json,
             csv_path=args.csv,
             audio=args.audio,
+            audio_track=args.audio_track,
             backend=args.backend,
             precision=args.precision,
             threads=args.threads,
@@ -93,6 +100,8 @@ def _localize_live(args: Any) -> None:
 
     if args.audio is not None:
         raise InputError(f"--audio is for video files: leave it out for the stream {args.video}")
+    if args.audio_track is not None:
+        raise InputError(f"--audio-track is for video files: leave it out for the stream {args.video}")
     source: str | CameraSource = args.video
     if is_camera(args.video):
         microphone = args.microphone

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from avgn.runtime.clock import AudioClock
-from avgn.runtime.media import AudioBlock, MediaFile, audio_stream, container_zero, import_av, open_container
+from avgn.runtime.media import AudioBlock, MediaFile, import_av, open_container
 from avgn.runtime.sinks.containers import SoundFormat
 
 LAYOUTS = {1: "mono", 2: "stereo"}
@@ -43,29 +43,27 @@ class SoundTrack:
             self._time = max(self._time, reached)
 
     def _copy(self, media: MediaFile) -> Iterator[float]:
-        av = import_av()
         with open_container(media.audio_path) as container:
-            source = audio_stream(container)
+            source = media.sound_stream(container)
             assert source is not None
             target = self._output.add_stream_from_template(source)
             yield 0.0
             base = source.time_base
-            shift = round(container_zero(container) / base)
             last: int | None = None
-            try:
-                for packet in container.demux(source):
-                    if packet.dts is None or packet.pts is None or (last is not None and packet.dts <= last):
-                        continue
-                    last = packet.dts
-                    packet.dts -= shift
-                    packet.pts -= shift
-                    end = float((packet.pts + (packet.duration or 0)) * base)
-                    packet.stream = target
-                    self._output.mux(packet)
-                    yield end
-            except av.error.InvalidDataError:
-                # the reader met damaged data: the sound ends here
-                return
+            # damaged data end the sound
+            for packet, time in media.sound_packets(container):
+                if packet.dts is None or packet.pts is None:
+                    continue
+                shift = packet.pts - round(time / base)
+                packet.dts -= shift
+                packet.pts -= shift
+                if last is not None and packet.dts <= last:
+                    continue
+                last = packet.dts
+                end = float((packet.pts + (packet.duration or 0)) * base)
+                packet.stream = target
+                self._output.mux(packet)
+                yield end
 
     def _encode(self, media: MediaFile) -> Iterator[float]:
         rate = self._form.rate(media.info.audio_rate)

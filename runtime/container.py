@@ -1,0 +1,86 @@
+"""Opens local media files with PyAV and decodes one of their tracks, within limits that no file decides about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+from avgn.runtime.av_features import import_av, open_input
+from avgn.runtime.errors import InputError
+from avgn.runtime.limits import MAX_PIXELS
+
+# demuxers that take any text for pictures
+NOT_MEDIA = {"tty", "bin", "xbin", "adf", "idf"}
+# FFmpeg refuses larger pictures before it makes room for them, also while it looks for a file's tracks
+DECODER_LIMITS = {"max_pixels": str(MAX_PIXELS)}
+# above so many pixels a picture is decoded by threads that share it, not by threads that hold a picture each
+SHARED_PIXELS = 4096 * 2304
+
+
+def open_container(path: Path) -> Any:
+    """Open a local file for reading with PyAV; raises InputError when it is missing, empty or no media."""
+    av = import_av()
+    try:
+        if not path.exists():
+            raise InputError(f"{path} does not exist: give the path of a video file")
+        if not path.is_file():
+            raise InputError(f"{path} is not a file: give the path of a video file")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty (0 bytes): give a complete video file")
+        container = open_input(f"file:{path}", options={"protocol_whitelist": "file", **DECODER_LIMITS})
+    except InputError:
+        raise
+    except EOFError:
+        raise InputError(f"{path} holds neither pictures nor sound: it is zero-length or truncated") from None
+    except PermissionError:
+        raise InputError(f"{path} can't be read (permission denied): change its permissions") from None
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path} can't be opened as video ({_reason(error)}): it is not a media file, or it is truncated"
+        ) from None
+    if container.format.name in NOT_MEDIA:
+        container.close()
+        raise InputError(f"{path} can't be opened as video (it is text): it is not a media file")
+    return container
+
+
+def decode_frames(path: Path, choose: Callable[[Any], Any | None], count: Callable[[], None]) -> Generator[Any]:
+    """The decoded frames of the track that `choose(container)` gives; `count` is called for every corrupt piece."""
+    av = import_av()
+    with open_container(path) as container:
+        stream = choose(container)
+        if stream is None:
+            return
+        prepare_decoder(stream)
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                # a reader that broke off has not flushed its decoder
+                frames = stream.codec_context.decode(None) if packet is None else packet.decode()
+            except EOFError:
+                return
+            except av.FFmpegError:
+                count()
+                continue
+            for frame in frames:
+                if frame.is_corrupt:
+                    count()
+                else:
+                    yield frame
+            if packet is None:
+                return
+
+
+def prepare_decoder(stream: Any) -> None:
+    """Set the limits and threads of a track's decoder, before its first packet."""
+    context = stream.codec_context
+    context.options = dict(DECODER_LIMITS)
+    large = stream.type == "video" and context.width * context.height > SHARED_PIXELS
+    context.thread_type = "SLICE" if large else "AUTO"
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split())[:120].rstrip(".")

@@ -1,0 +1,197 @@
+"""Sound files as mono samples of any span, without keeping the rest of a long one.
+
+T samples, C channels.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from avgn.runtime.audio import Downmix, to_float
+from avgn.runtime.av_features import import_av, open_input
+from avgn.runtime.container import DECODER_LIMITS, prepare_decoder
+from avgn.runtime.errors import InputError
+from avgn.runtime.limits import check_sound
+from avgn.runtime.tracks import audio_stream
+
+Floats = npt.NDArray[np.float32]
+
+# by format code and bits of a sample
+SAMPLES: dict[tuple[int, int], np.dtype[Any]] = {
+    (1, 8): np.dtype("u1"),
+    (1, 16): np.dtype("<i2"),
+    (1, 32): np.dtype("<i4"),
+    (3, 32): np.dtype("<f4"),
+    (3, 64): np.dtype("<f8"),
+}
+EXTENSIBLE = 0xFFFE
+# bytes of a format header that mean something
+HEADER = 40
+# samples that are converted at once
+PIECE = 2**18
+# samples of decoded sound that are kept; a longer file is decoded again for the span that is asked for
+KEPT = 2**23
+
+
+class Sound(Protocol):
+    """An opened sound file of `length` samples at `rate` Hz."""
+
+    rate: int
+    length: int
+
+    def read(self, first: int, end: int) -> Floats:
+        """The mono samples [first, end) as [end - first] float32. Raises InputError where they are not finite."""
+        ...
+
+
+@contextmanager
+def open_sound(path: Path) -> Iterator[Sound]:
+    """Open a sound file; raises InputError that names it when it can't be used.
+
+    Plain PCM is taken as it lies in the file, which is much faster than opening a decoder; the rest goes to PyAV.
+    """
+    try:
+        with path.open("rb") as file:
+            sound: Sound = find_pcm(path, file) or Decoded(path)
+            if sound.length == 0:
+                raise InputError(f"audio {path} holds no samples: mend or remove the item")
+            yield sound
+    except OSError as error:
+        raise InputError(f"audio {path} can't be read ({error.strerror}): give a wav file") from None
+
+
+@dataclass(kw_only=True)
+class Pcm:
+    """The samples of an opened wav file from byte `start` on."""
+
+    path: Path
+    file: BinaryIO
+    dtype: np.dtype[Any]
+    channels: int
+    rate: int
+    start: int
+    length: int
+
+    def read(self, first: int, end: int) -> Floats:
+        size = self.dtype.itemsize * self.channels
+        self.file.seek(self.start + first * size)
+        mono = Mono(self.path)
+        for at in range(first, end, PIECE):
+            data = self.file.read(min(PIECE, end - at) * size)
+            mono.add(np.frombuffer(data, self.dtype).reshape(-1, self.channels))
+        return mono.finish()
+
+
+class Decoded:
+    """The samples of a file's sound track, decoded by PyAV. Those of a short one are kept."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.length = 0
+        self.rate = 0
+        self._mono: Floats | None = None
+        mono = Mono(path)
+        for samples, rate in self._blocks():
+            self.rate = self.rate or rate
+            self.length += len(samples)
+            if self.length <= KEPT:
+                mono.add(samples)
+        if self.length <= KEPT:
+            self._mono = mono.finish()
+
+    def read(self, first: int, end: int) -> Floats:
+        if self._mono is not None:
+            return self._mono[first:end]
+        mono, at = Mono(self.path), 0
+        for samples, _ in self._blocks():
+            mono.add(samples[max(0, first - at) : max(0, end - at)])
+            at += len(samples)
+            if at >= end:
+                break
+        return mono.finish()
+
+    def _blocks(self) -> Iterator[tuple[npt.NDArray[Any], int]]:
+        """Samples [T, C] and rate of the track's pieces; it ends where either changes its kind."""
+        av = import_av()
+        try:
+            with open_input(f"file:{self.path}", options={"protocol_whitelist": "file", **DECODER_LIMITS}) as container:
+                stream = audio_stream(container)
+                if stream is None:
+                    raise ValueError("no sound in it")
+                prepare_decoder(stream)
+                kind: tuple[int, int] | None = None
+                for frame in container.decode(stream):
+                    found = (int(frame.sample_rate), int(frame.layout.nb_channels))
+                    if kind is None:
+                        check_sound(f"audio {self.path}", *found)
+                    kind = kind or found
+                    if found != kind:
+                        return
+                    samples = frame.to_ndarray()
+                    yield (samples.T if frame.format.is_planar else samples.reshape(-1, found[1])), found[0]
+        except InputError:
+            raise
+        except (av.FFmpegError, OSError, ValueError) as error:
+            reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+            raise InputError(f"audio {self.path} can't be read ({reason}): give a wav file") from None
+
+
+class Mono:
+    """Collects samples [T, C] as mono."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._downmix = Downmix()
+        self._parts: list[Floats] = [np.zeros(0, np.float32)]
+
+    def add(self, samples: npt.NDArray[Any]) -> None:
+        self._parts.append(self._downmix.push(to_float(samples)))
+
+    def finish(self) -> Floats:
+        """All of them [T]; raises InputError where they are not finite."""
+        mono = np.concatenate([*self._parts, self._downmix.flush()])
+        if not np.isfinite(mono).all():
+            raise InputError(f"audio {self._path} holds NaN or infinite samples: mend or remove the item")
+        return mono
+
+
+def find_pcm(path: Path, file: BinaryIO) -> Pcm | None:
+    """The samples of a wav file, or None where they are coded otherwise or the header is broken.
+
+    A file that was cut off has the samples that are there.
+    """
+    end = os.fstat(file.fileno()).st_size
+    start = file.read(12)
+    if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+        return None
+    header = b""
+    while len(head := file.read(8)) == 8:
+        name, size = struct.unpack("<4sI", head)
+        here = file.tell()
+        if name == b"data" and len(header) >= 16:
+            return _pcm(path, file, header, here, min(size, end - here))
+        if name == b"fmt ":
+            header = file.read(min(size, HEADER))
+        file.seek(here + size + size % 2)
+    return None
+
+
+def _pcm(path: Path, file: BinaryIO, header: bytes, start: int, size: int) -> Pcm | None:
+    code, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", header)
+    if code == EXTENSIBLE and len(header) >= 26:
+        code = struct.unpack_from("<H", header, 24)[0]
+    dtype = SAMPLES.get((code, bits))
+    if dtype is None or not channels or not rate:
+        return None
+    check_sound(f"audio {path}", rate, channels)
+    length = size // (dtype.itemsize * channels)
+    return Pcm(path=path, file=file, dtype=dtype, channels=channels, rate=rate, start=start, length=length)

@@ -1,0 +1,116 @@
+"""One track of a media file: decoded, with its timestamps counted from the file's first picture or sound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from avgn.runtime.av_features import import_av
+from avgn.runtime.container import decode_frames, open_container
+
+# pieces that are looked at for the first timestamp
+UNSTAMPED = 64
+
+Choose = Callable[[Any], Any | None]
+
+
+@dataclass(kw_only=True)
+class Track:
+    """Where a track lies and how its time counts, all in seconds.
+
+    `choose(container)` gives its stream; `claimed`: where it says it ends, or None; `stamp`: its first timestamp;
+    `before`: what is decoded before that one; `zero`: the timestamp that is time zero; `start`: the time of `stamp`.
+    """
+
+    path: Path
+    choose: Choose
+    claimed: float | None
+    stamp: Fraction = field(default_factory=Fraction)
+    before: float = 0.0
+    zero: Fraction = field(default_factory=Fraction)
+    start: float = 0.0
+
+    @classmethod
+    def of(cls, path: Path, container: Any, stream: Any, choose: Choose) -> Track:
+        return cls(path=path, choose=choose, claimed=claimed_end(container, stream))
+
+    @property
+    def begins(self) -> Fraction:
+        """The timestamp of the first piece, whether it has one or not."""
+        return self.stamp - Fraction(self.before)
+
+    def set_zero(self, zero: Fraction) -> None:
+        """Let this timestamp be time zero."""
+        self.zero, self.start = zero, float(self.stamp - zero)
+
+    def decode(self, count: Callable[[], None]) -> Generator[Any]:
+        """The track's frames; `count` is called for every corrupt piece."""
+        return decode_frames(self.path, self.choose, count)
+
+    def look_at_first(self, duration: float | None) -> Any | None:
+        """Find the first timestamp; returns the first frame or None.
+
+        `duration` of a frame in seconds, None: that of its samples.
+        """
+        first = None
+        with closing(self.decode(lambda: None)) as frames:
+            for number, frame in enumerate(frames):
+                first = first or frame
+                stamp = stamp_of(frame)
+                if stamp is not None:
+                    self.stamp = stamp
+                    return first
+                if number == UNSTAMPED:
+                    break
+                self.before += frame.samples / max(1, frame.sample_rate) if duration is None else duration
+        self.before = 0.0
+        return first
+
+    def stamp_of(self, piece: Any | None) -> float | None:
+        """The timestamp of a frame or packet as a time of the file, None where it has none."""
+        stamp = None if piece is None else stamp_of(piece)
+        return None if stamp is None else float(stamp - self.zero)
+
+    def content(self, start: float, end: float) -> Iterator[tuple[float, float]]:
+        """The spans (first, last) between two times in which the track has something, without decoding it."""
+        av = import_av()
+        try:
+            with open_container(self.path) as container:
+                stream = self.choose(container)
+                if stream is None:
+                    return
+                container.seek(int((Fraction(start) + self.zero) / stream.time_base), stream=stream)
+                for packet in container.demux(stream):
+                    first = self.stamp_of(packet)
+                    if first is not None and first > end:
+                        return
+                    if first is not None:
+                        yield first, first + float((packet.duration or 0) * stream.time_base)
+        except av.FFmpegError:
+            return
+
+
+def stamp_of(piece: Any) -> Fraction | None:
+    """A frame's or packet's timestamp in seconds of its file."""
+    return piece.pts * Fraction(piece.time_base) if piece.pts is not None and piece.time_base else None
+
+
+def claimed_end(container: Any, stream: Any) -> float | None:
+    """Seconds from the file's beginning to where a track says it ends, None where nothing does."""
+    zero = (container.start_time or 0) / 1e6
+    if stream.duration is not None and stream.time_base:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - zero
+    # Matroska's writers note in a tag where a track ends
+    hours, _, rest = str(stream.metadata.get("DURATION", "")).partition(":")
+    minutes, _, seconds = rest.partition(":")
+    try:
+        end = 3600 * float(hours) + 60 * float(minutes) + float(seconds)
+    except ValueError:
+        if container.duration is None or len(container.streams) > 2:
+            return None
+        end = container.duration / 1e6
+    return end - zero if 0 < zero < end else end
