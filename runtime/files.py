@@ -25,7 +25,8 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes, kind: str = 
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        # names from a disk may hold bytes that are no UTF-8
+        partial.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
         partial.replace(path)
     except OSError as error:
         with suppress(OSError):
