@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from avgn.config import Config
 from avgn.model import TwoHalves, build_model
 from avgn.runtime.bundle_schema import Thresholds
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
+from avgn.runtime.texts import read_text
 
 FORMAT = "avgn-checkpoint"
 VERSION = 1
@@ -39,16 +39,13 @@ def save_model(model: TwoHalves, folder: str | os.PathLike[str], training: dict[
         else {"audio": list(thresholds.audio), "visual": list(thresholds.visual)},
         "training": training or {},
     }
-    weights = folder / (WEIGHTS + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.detach().cpu().contiguous() for name, value in model.inference_state().items()}, weights)
-        weights.replace(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            weights.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"checkpoint {folder} can't be written ({reason}): choose another folder") from None
+    except OSError as error:
+        raise InputError(f"checkpoint {folder} can't be written ({error.strerror}): choose another folder") from None
+    # safetensors' own writer makes files that nobody else may read, whatever the umask
+    state = {name: value.detach().cpu().contiguous() for name, value in model.inference_state().items()}
+    write_whole(folder / WEIGHTS, save(state), "checkpoint")
     write_whole(folder / FACTS, json.dumps(facts, indent=2) + "\n", "checkpoint")
     return folder
 
@@ -58,9 +55,10 @@ def read_facts(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder) / FACTS
     if not path.is_file():
         raise InputError(f"checkpoint {folder} holds no {FACTS}: give the folder that `avgn train` wrote")
+    text = read_text(path, "checkpoint", "restore the file")
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        facts = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no readable JSON ({error}): restore the file") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise InputError(f'{path} is not a checkpoint of avgn: "format" must be "{FORMAT}"')

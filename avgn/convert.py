@@ -16,6 +16,7 @@ from avgn.config import preset
 from avgn.model import build_model
 from avgn.released import translate
 from avgn.runtime.errors import InputError
+from avgn.runtime.texts import read_text
 
 WRAPPERS = ("model", "state_dict")
 
@@ -75,10 +76,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """One class a line, in the order of the tokens. Raises InputError for a file that can't be read."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"class list {path} can't be read ({error.__class__.__name__}): give a text file") from None
+    lines = read_text(path, "class list", "give a text file, one class a line").split("\n")
     return tuple(line.strip() for line in lines if line.strip())
 
 

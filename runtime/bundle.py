@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from avgn.runtime.bundle_schema import BundleInfo, TensorSpec, Thresholds, Variant, from_json, to_json
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
+from avgn.runtime.texts import read_text
 
 __all__ = [
     "BUNDLE_FILE",
@@ -50,12 +51,7 @@ class Bundle:
         """
         path = resolve_bundle_path(folder)
         info_file = path / BUNDLE_FILE
-        try:
-            text = info_file.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise InputError(f"{info_file} can't be read ({reason}): give a folder made by avgn export") from None
-        info = from_json(text, str(info_file))
+        info = from_json(read_text(info_file, "bundle", "give a folder made by avgn export"), str(info_file))
         for variant in info.variants:
             for half in HALVES:
                 _check_graph(path, getattr(variant, half), variant.sha256[half])

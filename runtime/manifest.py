@@ -15,6 +15,7 @@ from typing import Any
 
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
+from avgn.runtime.texts import is_text, read_text
 
 Box = tuple[float, float, float, float]
 FORMAT = "avgn-manifest"
@@ -96,13 +97,9 @@ def read_manifest(path: str | os.PathLike[str], *, check_files: bool = True) -> 
     Raises InputError that names the line for anything that can't be used.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"manifest {path} does not exist: give the path of a manifest.jsonl") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"manifest {path} can't be read ({error}): give a UTF-8 JSON-lines file") from None
-    if not lines:
+    # plain newlines alone: names may hold what Unicode counts as the end of a line
+    lines = read_text(path, "manifest", "give the path of a manifest.jsonl").split("\n")
+    if lines == [""]:
         raise InputError(f"manifest {path} is empty: its first line must name the format and the classes")
     classes = _read_header(path, lines[0])
     items: list[Item] = []
@@ -141,6 +138,8 @@ def _read_header(path: Path, line: str) -> tuple[str, ...]:
     classes = header.get("classes")
     if not isinstance(classes, list) or not classes or not all(isinstance(c, str) and c for c in classes):
         raise InputError(f"{path} line 1: classes must be a list of names, got {classes!r}")
+    if strange := next((name for name in classes if not is_text(name)), None):
+        raise InputError(f"{path} line 1: class {strange!r} is no text (bytes that are no UTF-8): write it in UTF-8")
     if len(set(classes)) != len(classes):
         raise InputError(f"{path} line 1: a class is listed twice: class names are unique")
     return tuple(classes)

@@ -6,6 +6,7 @@ import importlib
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -42,6 +43,11 @@ commands:
 
 avgn COMMAND --help describes a command. BUNDLE may be the name tiny: the model inside the package.
 """
+
+# what terminals take as commands: colours, titles, cursor movements
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
+# joiners that scripts and emoji need
+FORMATS = "\u200c\u200d"
 
 MODULE_EXTRAS = {
     "torch": "train",
@@ -95,6 +101,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 (failure), 2 (bad input) or 130, 143, 129 (interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _accept_any_name()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")
@@ -143,8 +150,20 @@ def _end_without_reader(error: BrokenPipeError) -> int:
     return 0
 
 
+def _accept_any_name() -> None:
+    """Let file names in any bytes, and any script, be printed to whatever the terminal can show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _fail(message: str, status: int) -> int:
+    # libraries colour their errors for terminals, and files may hold anything
+    plain = "".join(
+        char if char.isprintable() or char in FORMATS or "\ud800" <= char <= "\udfff" else " "
+        for char in ESCAPES.sub("", message)
+    )
     # a terminal that was closed takes no more
     with suppress(OSError):
-        print(f"avgn: {' '.join(message.split())}", file=sys.stderr)
+        print(f"avgn: {' '.join(plain.split())}", file=sys.stderr)
     return status

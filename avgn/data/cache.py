@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -53,13 +53,14 @@ class SoundCache:
     def put(self, path: Path, quantised: NDArray[np.int16]) -> None:
         """Keep the samples [T] of a sound file."""
         kept = self._file(path)
-        handle, name = tempfile.mkstemp(dir=self.folder, suffix=".partial")
+        # tempfile's own files are closed to everybody else, whatever the umask
+        partial = kept.with_name(f"{uuid.uuid4().hex}.partial")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with partial.open("xb") as file:
                 np.save(file, quantised)
-            os.replace(name, kept)
+            partial.replace(kept)
         except OSError as error:
-            Path(name).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise InputError(
                 f"audio cache {self.folder} can't be written ({error.strerror}): free space or choose another one"
             ) from None
@@ -67,4 +68,4 @@ class SoundCache:
     def _file(self, path: Path) -> Path:
         facts = path.stat()
         key = f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}"
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+        return self.folder / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npy"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ DEGENERATE = "with a degenerate box"
 UNSCORABLE = "with no usable box"
 OVERLAP = "in the training list as well"
 SAME_CLASS = "pairs with two sources of the same class"
+LOOKALIKES = "classes that differ in case or separators alone"
 CLIPPED = "boxes clipped to the picture"
 
 
@@ -124,12 +126,30 @@ def class_list(
         source = "the list itself"
         report.notes.append("no training list was found: the classes are those of the list itself")
     if unknown := [label for label in own if label not in set(classes)]:
+        spelled = {_folded(name): name for name in classes}
+        nearly = [f"{name} is written {spelled[_folded(name)]} there" for name in unknown if _folded(name) in spelled]
         raise InputError(
             f"{len(unknown)} labels are not among the {len(classes)} classes of {source} ({', '.join(unknown[:5])}): "
-            "the lists belong to different data sets, or --classes names others"
+            + (nearly[0] if nearly else "the lists belong to different data sets, or --classes names others")
         )
+    note_lookalikes(classes, report)
     report.counts["classes"] = len(classes)
     return classes
+
+
+def note_lookalikes(classes: Iterable[str], report: Report) -> None:
+    """Note classes whose names differ in case, separators or the coding of accents alone: they are hardly meant."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(_folded(name), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            report.problem(LOOKALIKES, " / ".join(names))
+
+
+def _folded(name: str) -> str:
+    text = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(char for char in text if not char.isspace() and char not in "_-,") or text
 
 
 def note_overlap(tested: Iterable[str], trained: Iterable[str], report: Report) -> None:

@@ -3,36 +3,59 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from avgn.runtime.errors import InputError
+from avgn.runtime.folders import is_clutter
+from avgn.runtime.texts import read_text
 
-PICTURES = (".jpg", ".jpeg", ".png")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 SOUNDS = (".wav",)
 LAYOUT = "frames/<id>.jpg and audio/<id>.wav"
+# the words of header rows, letters alone
+_IDS = (
+    "id file files filename path filepath name clip clipname video videos videoid videoname videopath videofile ytid "
+    "youtubeid youtube key item sample frame image"
+)
+_OTHERS = (
+    "class classes classname label labels labelname category categories instrument instruments tag tags target "
+    "start startsecond startseconds starttime end endsecond endseconds endtime split set subset fold part "
+    "audio sound wav mixid mixclass mixlabel mixcategory"
+)
+ID_WORDS = frozenset(_IDS.split())
+OTHER_WORDS = frozenset(_OTHERS.split())
+# the share of lines that have a delimiter where it is one
+MOST = 0.9
+_QUOTED = re.compile(r'"[^"]*"')
 
 
 def canonical(label: str) -> str:
     """A class name as the training lists write it: "female speech, woman speaking" has commas and spaces."""
-    return label.strip().replace(", ", "_").replace(" ", "_")
+    return unicodedata.normalize("NFC", label.strip()).replace(", ", "_").replace(" ", "_")
 
 
 def read_rows(path: Path, columns: Sequence[int]) -> list[list[str]]:
-    """The rows of a csv or txt list, stripped; a byte-order mark and quotes are understood.
+    """The rows of a csv or txt list, stripped, without its header; commas, semicolons or tabs part the cells.
 
+    A byte-order mark and quotes are understood; where a header names the columns, the one of ids or files comes first.
     `columns`: the allowed numbers of columns. Raises InputError that names the line.
     """
+    text = read_text(path, "list", "give the folder of the lists with --metadata", file_names=True)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(file), start=1)]
-    except FileNotFoundError:
-        raise InputError(f"list {path} does not exist: give the folder of the lists with --metadata") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        parted = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+        # a quoted cell may span lines: `line_num` is where the row ends
+        rows = [(parted.line_num, [cell.strip() for cell in row]) for row in parted]
+    except csv.Error as error:
         raise InputError(f"list {path} can't be read ({error}): give a UTF-8 csv file") from None
     found = [(number, row) for number, row in rows if any(row)]
+    if found and _is_header(found[0][1]):
+        found = _without_header(found)
     for number, row in found:
         if len(row) not in columns:
             wanted = " or ".join(str(count) for count in columns)
@@ -42,13 +65,36 @@ def read_rows(path: Path, columns: Sequence[int]) -> list[list[str]]:
     return [row for _, row in found]
 
 
+def _delimiter(text: str) -> str:
+    """What parts the cells: a tab, semicolon or bar that nearly every line has outside of quotes, else the comma."""
+    bare = [line for line in _QUOTED.sub("_", text).split("\n") if line.strip()]
+    for mark in "\t;|":
+        if bare and sum(mark in line for line in bare) >= MOST * len(bare):
+            return mark
+    return ","
+
+
+def _is_header(row: Sequence[str]) -> bool:
+    words = [_header_word(cell) for cell in row]
+    return len(row) > 1 and all(word in ID_WORDS | OTHER_WORDS for word in words if word) and bool(words[0])
+
+
+def _without_header(rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    words = [_header_word(cell) for cell in rows[0][1]]
+    at = next((at for at, word in enumerate(words) if word in ID_WORDS), 0)
+    return [(number, row[at : at + 1] + row[:at] + row[at + 1 :]) for number, row in rows[1:]]
+
+
+def _header_word(cell: str) -> str:
+    return re.sub(r"[^a-z]+", "", cell.casefold())
+
+
 def read_json(path: Path) -> Any:
     """A JSON file; raises InputError when it can't be read."""
+    text = read_text(path, "annotation", "give the folder of the lists with --metadata")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError(f"annotation {path} does not exist: give the folder of the lists with --metadata") from None
-    except (OSError, ValueError) as error:
+        return json.loads(text)
+    except ValueError as error:
         raise InputError(f"annotation {path} can't be read ({error}): give the data set's own file") from None
 
 
@@ -88,8 +134,9 @@ class Files:
             raise InputError(f"folder {tried[0]} does not exist: the layout is {layout}")
         rank = {suffix: at for at, suffix in enumerate(suffixes)}
         self._found: dict[str, Path] = {}
-        for path in sorted(self.folder.iterdir(), key=lambda path: rank.get(path.suffix.lower(), len(rank))):
-            if path.suffix.lower() in rank:
+        # the name decides between a.jpg and a.JPG, whatever order the disk gives them in
+        for path in sorted(self.folder.iterdir(), key=lambda path: (rank.get(path.suffix.lower(), len(rank)), path)):
+            if path.suffix.lower() in rank and not is_clutter(path.name):
                 self._found.setdefault(path.stem, path)
 
     def get(self, stem: str) -> Path | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from avgn.datasets.base import CLIPPED, DEGENERATE, UNSCORABLE, Finder, Import, Options
 from avgn.datasets.boxes import to_corners
-from avgn.datasets.files import Files, pictures, read_rows, sounds
+from avgn.datasets.clips import files_of
+from avgn.datasets.files import Files, read_rows
 from avgn.datasets.report import Report
 from avgn.datasets.vggsound import silent_pairs
 from avgn.runtime.errors import InputError
@@ -26,7 +27,7 @@ def import_flickr(options: Options) -> Import:
     if options.split != "test":
         raise InputError("flickr has test annotations only: its training list is one of videos without labels")
     rows = read_rows(options.metadata / "flickr_test.csv", (1, 2))
-    frames, audio = pictures(options.root), sounds(options.root)
+    frames, audio = files_of(options, [row[0] for row in rows], report)
     drawn = Files([options.root / name for name in XML_FOLDERS], (".xml",), f"{XML_FOLDERS[0]}/<id>.xml")
     finder = Finder(frames, audio, report)
     items = []

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.datasets.base import SAME_CLASS, UNSCORABLE, Finder, Import, Options, class_list, note_overlap
-from avgn.datasets.files import Files, canonical, pictures, read_rows, sounds
+from avgn.datasets.clips import files_of
+from avgn.datasets.files import Files, canonical, read_rows
 from avgn.datasets.report import Report
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
@@ -49,7 +50,7 @@ def import_instruments(options: Options) -> Import:
     trained = None if train is None else [canonical(row[1]) for row in train]
     classes = class_list(options, trained, labels, report)
     masks = _Masks(options, report) if options.split == "test" else None
-    finder = Finder(pictures(options.root), sounds(options.root), report)
+    finder = Finder(*files_of(options, [id for row in rows for id in row[::2]], report), report)
     items = []
     for row in rows:
         ids, names = row[::2], [canonical(label) for label in row[1::2]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,9 +12,11 @@ from pathlib import Path
 
 from avgn.datasets.base import Import, Options
 from avgn.datasets.checking import keep_readable
+from avgn.datasets.silence import note_muted
 from avgn.progress import Progress
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import read_manifest, write_manifest
+from avgn.runtime.texts import read_text
 
 Adapter = Callable[[Options], Import]
 
@@ -82,6 +85,7 @@ def import_dataset(kind: str, options: Options, *, strict: bool = False) -> Impo
         progress = Progress("files") if options.show_progress else None
         with progress or nullcontext():
             found.items = keep_readable(found.items, options.jobs, found.report, progress)
+    note_muted(found.items, options.jobs, found.report)
     found.report.describe(found.items)
     if strict:
         found.report.refuse()
@@ -96,11 +100,8 @@ def read_class_list(path: Path) -> tuple[str, ...]:
     """Classes of a text file (one a line) or of a manifest's header. Raises InputError for a list that is none."""
     if path.suffix == ".jsonl":
         return read_manifest(path, check_files=False).classes
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"class list {path} can't be read ({type(error).__name__}): give a text file") from None
-    names = [line.strip() for line in lines if line.strip()]
+    lines = read_text(path, "class list", "give a text file, one class a line").split("\n")
+    names = [unicodedata.normalize("NFC", line.strip()) for line in lines if line.strip()]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if not names or twice:
         what = f"lists {twice[0]!r} twice" if twice else "is empty"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from avgn.datasets.base import DUPLICATE, SAME_CLASS, Finder, Import, Options, class_list, note_overlap, usable_boxes
 from avgn.datasets.boxes import check_order
-from avgn.datasets.files import canonical, first_of, pictures, read_entries, read_rows, sounds
+from avgn.datasets.clips import files_of
+from avgn.datasets.files import canonical, first_of, read_entries, read_rows
 from avgn.datasets.report import Report
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Box, Item, Part, Source
@@ -70,7 +71,7 @@ def import_duet(options: Options) -> Import:
     classes = class_list(options, None if train is None else [r[1] for r in train], labels, report)
     boxes = read_vggss(options, report) if options.split == "test" else {}
     note_overlap([id for row in rows for id in row[::2]], [row[0] for row in train or ()], report)
-    finder = Finder(pictures(options.root), sounds(options.root), report)
+    finder = Finder(*files_of(options, [id for row in rows for id in row[::2]], report), report)
     items = []
     for first, label, second, other in rows:
         id = f"{first}+{second}"
@@ -133,9 +134,7 @@ def silent_pairs(
     `labels` are those known by id: what the picture shows is silent, what the other sound is of is off-screen.
     """
     rows = read_rows(options.metadata / name, (3,))
-    if [cell.lower() for cell in rows[0][:2]] == ["video", "audio"]:
-        rows = rows[1:]
-    finder = Finder(pictures(options.root), sounds(options.root), report)
+    finder = Finder(*files_of(options, [id for row in rows for id in row[:2]], report), report)
     items = []
     for video, audio, label in rows:
         if label != SILENT:
@@ -164,7 +163,7 @@ def silent_pairs(
 
 
 def _singles(options: Options, rows: Sequence[Sequence[str]], boxes: Boxes, dataset: str, report: Report) -> list[Item]:
-    finder = Finder(pictures(options.root), sounds(options.root), report)
+    finder = Finder(*files_of(options, [row[0] for row in rows], report), report)
     items = []
     for id, label in rows:
         if not finder.is_new(id) or (files := finder.find(id, id)) is None:

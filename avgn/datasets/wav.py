@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avgn.runtime.errors import InputError
+from avgn.runtime.sound_file import EXTENSIBLE
 
 # what writers to a pipe put in place of a size that they don't know yet
 UNKNOWN_SIZE = 0xFFFF_FF00
@@ -14,12 +15,19 @@ UNKNOWN_SIZE = 0xFFFF_FF00
 
 @dataclass(frozen=True, kw_only=True)
 class WavHeader:
-    """`seconds` of sound that are in the file; `missing` bytes that the header promises beyond them."""
+    """`seconds` of sound that are in the file; `missing` bytes that the header promises beyond them.
+
+    The samples are `size` bytes from `start` on, coded as `code` says with `bits` a sample.
+    """
 
     rate: int
     channels: int
     seconds: float
     missing: int
+    code: int
+    bits: int
+    start: int
+    size: int
 
 
 def read_header(path: Path) -> WavHeader:
@@ -34,7 +42,7 @@ def read_header(path: Path) -> WavHeader:
             while len(head := file.read(8)) == 8:
                 name, size = head[:4], struct.unpack("<I", head[4:])[0]
                 if name == b"data" and len(form) >= 16:
-                    return _header(path, form, size, end - file.tell())
+                    return _header(path, form, size, file.tell(), end - file.tell())
                 if name == b"fmt ":
                     form = file.read(size)
                     size = size % 2
@@ -46,8 +54,10 @@ def read_header(path: Path) -> WavHeader:
     raise InputError(f"audio {path} has no sound after its header: mend or remove the item")
 
 
-def _header(path: Path, form: bytes, size: int, there: int) -> WavHeader:
-    _, channels, rate, bytes_a_second = struct.unpack_from("<HHII", form)
+def _header(path: Path, form: bytes, size: int, start: int, there: int) -> WavHeader:
+    code, channels, rate, bytes_a_second, _, bits = struct.unpack_from("<HHIIHH", form)
+    if code == EXTENSIBLE and len(form) >= 26:
+        code = struct.unpack_from("<H", form, 24)[0]
     if not channels or not rate or not bytes_a_second:
         raise InputError(f"audio {path} has a header of zeros: mend or remove the item")
     promised = there if size >= UNKNOWN_SIZE else size
@@ -56,4 +66,8 @@ def _header(path: Path, form: bytes, size: int, there: int) -> WavHeader:
         channels=channels,
         seconds=min(promised, there) / bytes_a_second,
         missing=max(0, promised - there),
+        code=code,
+        bits=bits,
+        start=start,
+        size=min(promised, there),
     )

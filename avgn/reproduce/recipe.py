@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import avgn
 from avgn.reproduce.pretrain import PretrainSpec
 from avgn.runtime.errors import InputError
+from avgn.runtime.texts import read_text
 
 FOLDER = Path(avgn.__file__).parent / "recipes"
 # folders of a run that are no set's
@@ -104,13 +105,11 @@ def read_recipe(name: str) -> Recipe:
     import yaml
 
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.exists():
+        raise InputError(f"recipe {name!r} is not known: use one of {', '.join(recipe_names())}, or a YAML file")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"recipe {name!r} is not known: use one of {', '.join(recipe_names())}, or a YAML file"
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raw = yaml.safe_load(read_text(path, "recipe", "give a YAML file"))
+    except yaml.YAMLError as error:
         raise InputError(f"recipe {path} can't be read ({' '.join(str(error).split())}): give a YAML file") from None
     found = _fill(Recipe, raw, str(path))
     sets = tuple(

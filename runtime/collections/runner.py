@@ -158,7 +158,7 @@ def write_maps(folder: Path, name: str, maps: Floats) -> str:
     """Write maps [K, h, w] as float16 to an .npz named after the item; returns the file's name."""
     safe = quote(name, safe=" ")
     if len(safe) > LONGEST_NAME:
-        safe = hashlib.sha256(name.encode()).hexdigest()
+        safe = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
     data = io.BytesIO()
     np.savez_compressed(data, maps=maps.astype(np.float16))
     return write_whole(folder / f"{safe}.npz", data.getvalue(), "maps").name

@@ -176,8 +176,9 @@ def test_lists_with_marks_quotes_and_commas(tmp_path: Path) -> None:
     (root / "out.jsonl").unlink()
     path = write_list(root, "vggsound_single_test.csv", [rows[0], f"{VGG[1]},female speech, woman speaking"])
     assert refuse("vggsound", root) == f"{path} line 2 has 3 columns, expected 2: quote names with commas"
-    path.write_bytes(b"\xff\xfe\x00bad")
-    assert f"list {path} can't be read" in refuse("vggsound", root)
+    # half a character of UTF-16
+    path.write_bytes(b"\xff\xfe\x00ba")
+    assert f"list {path} can't be read as UTF-16-LE (line 1): save it as UTF-8" in refuse("vggsound", root)
     path.write_text("\n\n")
     assert f"list {path} is empty" in refuse("vggsound", root)
 
