@@ -6,9 +6,12 @@ MODULES = hypothesis lightning mypy onnxscript openvino playwright pytest pytest
 DEV = dev=$$(bash .ci/environment .venv-dev dev "$(ASKED)" "$(MODULES)")
 SHORT_BENCHMARK = --backends torch,onnxruntime,openvino --batch 1,4 --rounds 2 --seconds 0.5 --video-seconds 6
 
-# tests whose clocks must not wait for other tests' work run alone, after the others
-ALONE = alone
-WORKERS ?= 2
+# what `make quick` runs; `make test ARGS="-k word tests/runtime"` takes pytest's arguments
+QUICK = tests/core tests/datasets/test_adapters.py tests/evaluation/test_metrics.py tests/kernels/test_references.py \
+    tests/runtime/test_audio.py tests/runtime/test_av_features.py tests/runtime/test_decision.py \
+    tests/runtime/test_engine_contract.py tests/runtime/test_imports.py tests/runtime/test_media.py \
+    tests/runtime/test_stream.py tests/scenes/test_scene.py tests/test_packaging.py
+ARGS ?= tests
 
 .PHONY: help demo install test quick lint format matrix soak bench bench-all tiny gpu
 
@@ -22,10 +25,10 @@ install: ## everything that development needs, into PYTHON's own environment
 	$(PYTHON) -m pip install -e '.[dev]'
 
 test: ## the whole suite but the long checks
-	@$(DEV) && bash .ci/suite $$dev -m "not soak" tests
+	@$(DEV) && bash .ci/suite $$dev "not soak" $(ARGS)
 
-quick: ## the inner loop: what runs in under two minutes
-	@$(DEV) && bash .ci/suite $$dev -m "not soak and not alone and not slow" $(QUICK)
+quick: ## the inner loop, in under two minutes: what is fast of every room
+	@$(DEV) && bash .ci/suite $$dev "not soak and not alone and not slow" $(QUICK)
 
 lint: ## style, types and the import rules
 	@$(DEV) && set -x && $$dev -m ruff check . && $$dev -m ruff format --check . && $$dev -m mypy
