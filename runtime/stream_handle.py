@@ -27,6 +27,7 @@ KEPT_WINDOWS = 8
 QUEUED = 15
 # seconds after which a frame that could be run gives way to a newer one: a frame's time at 30 frames/s
 STALE = 0.033
+# the same for the first frames: what was read while a stream was connected comes at once
 STALE_FIRST = 0.25
 
 
@@ -188,7 +189,6 @@ class StreamHandle:
                     return found
                 continue
             found = at
-            # what was read while a stream was connected comes at once, which is no reason to pass over it
             stale = STALE_FIRST if self.stats.results + at < QUEUED else STALE
             if self._lossless or waiting.ready is None or now - waiting.ready <= stale:
                 return found

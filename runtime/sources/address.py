@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ssl
 import urllib.error
 import urllib.parse
@@ -117,7 +118,9 @@ def _ask(url: str) -> Address:
                 rest = answer.read(PLAYLIST_BYTES)
                 return _look_into(url, (head + rest).decode("utf-8", "replace"))
             return Address(url=url, is_live=False, why="its server has it whole", length=int(length))
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return Address(url=url, is_live=True, why=f"its server can't be asked: {short_reason(error)}")
 
 
