@@ -1,4 +1,4 @@
-"""avgn localize with addresses of finished things, of streams without sound, of nothing, and with devices' bare names."""
+"""avgn localize with addresses of finished things, of streams without sound, of nothing; and with bare device names."""
 
 from __future__ import annotations
 
