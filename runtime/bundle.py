@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from avgn.runtime.bundle_schema import BundleInfo, TensorSpec, Thresholds, Variant, from_json, to_json
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
+from avgn.runtime.onnx_check import check_onnx
 from avgn.runtime.texts import read_text
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
 BUNDLE_FILE = "bundle.json"
 SHIPPED = ("tiny",)
 HALVES = ("audio", "image")
+# what `Variant.engine` says of ONNX graphs; other engines' files are their libraries' own formats
+ONNX_ENGINES = ("onnxruntime",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +49,9 @@ class Bundle:
     def load(cls, folder: str | os.PathLike[str]) -> Bundle:
         """Read and verify a bundle; the name "tiny" means the one shipped inside the package.
 
-        Raises InputError for a missing or malformed bundle.json, an unknown version, a graph that is missing,
-        has another hash or lies outside of the folder.
+        Only what bundle.json lists is read. Raises InputError for a missing or malformed bundle.json, an unknown
+        version, a graph that is missing, has another hash, lies outside of the folder, or is ONNX but not a
+        self-contained graph of standard operators (`onnx_check`).
         """
         path = resolve_bundle_path(folder)
         info_file = path / BUNDLE_FILE
@@ -55,6 +59,8 @@ class Bundle:
         for variant in info.variants:
             for half in HALVES:
                 _check_graph(path, getattr(variant, half), variant.sha256[half])
+                if variant.engine in ONNX_ENGINES:
+                    check_onnx(path / getattr(variant, half), f"graph {getattr(variant, half)!r} of bundle {path}")
         return cls(path=path, info=info)
 
     def graph(self, variant: Variant, half: str) -> Path:

@@ -7,12 +7,15 @@ import time as clock
 from collections.abc import Callable
 from contextlib import suppress
 
+import numpy as np
+
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.interrupts import shield
 from avgn.runtime.live import LivePipeline, LiveStats, ResultSink
 from avgn.runtime.localize import finish_early
 from avgn.runtime.localizer import Localizer
+from avgn.runtime.media import AudioBlock
 from avgn.runtime.outputs import check_distinct
 from avgn.runtime.outputs.reasons import shown
 from avgn.runtime.sinks import Sink
@@ -24,6 +27,8 @@ from avgn.runtime.sources import Source, StateChange
 from avgn.runtime.sources.url import UrlSource
 
 ATTEMPTS = 5
+# seconds of pictures after which a source without sound is told of
+SILENT_SECONDS = 5.0
 # seconds between two looks at whether the run has ended, and between two updates of a window
 POLL = 0.5
 POLL_WINDOW = 0.015
@@ -80,22 +85,25 @@ def localize_live(
         if show:
             window = Window(f"avgn: {live.name}")
             sinks.append(window)
-        hear = None if overlay is None else overlay.hear
-        with LivePipeline(live, localizer.engine, sinks, on_state=follow, on_audio=hear) as pipeline:
+        listener = Listener(live, report, None if overlay is None else overlay.hear)
+        with LivePipeline(live, localizer.engine, sinks, on_state=follow, on_audio=listener.hear) as pipeline:
             deadline = None if seconds is None else clock.monotonic() + seconds
+            interrupted = True
             with suppress(KeyboardInterrupt):
                 while deadline is None or clock.monotonic() < deadline:
+                    listener.look(pipeline.stats.frames)
                     left = POLL if window is None else POLL_WINDOW
                     if deadline is not None:
                         left = min(left, max(0.01, deadline - clock.monotonic()))
                     if pipeline.wait(left) or (window is not None and not window.update()):
                         break
+                interrupted = False
             for writer in writers:
                 writer.hurry()
         if window is not None:
             window.close()
-        if not pipeline.stats.frames and last.reason:
-            raise FailureError(f"{live.name} gave nothing ({last.reason}): check the address and that it is sending")
+        if not pipeline.stats.frames and (last.reason or not interrupted):
+            raise FailureError(_nothing(live.name, last, None if last.state == "ended" else seconds))
         with shield():
             for writer in writers:
                 writer.close()
@@ -108,6 +116,54 @@ def localize_live(
             with suppress(Exception):
                 writer.abort()
         raise
+
+
+class Listener:
+    """Tells once of a live source that gives pictures but no sound to hear."""
+
+    def __init__(
+        self, source: Source, report: Callable[[str], None], hear: Callable[[AudioBlock], None] | None = None
+    ) -> None:
+        self._source = source
+        self._report = report
+        self._hear = hear
+        self._blocks = 0
+        self._is_loud = False
+        self._first: float | None = None
+        self._told = False
+
+    def hear(self, block: AudioBlock) -> None:
+        """Take the sound and hand it on."""
+        self._blocks += 1
+        self._is_loud = self._is_loud or bool(np.any(block.samples))
+        if self._hear is not None:
+            self._hear(block)
+
+    def look(self, frames: int) -> None:
+        """Say what there is to say after so many frames."""
+        if self._told or self._is_loud or not frames:
+            return
+        self._first = self._first or clock.monotonic()
+        has_track = getattr(self._source, "has_sound", None) is not False
+        if has_track and clock.monotonic() - self._first < SILENT_SECONDS:
+            return
+        self._told = True
+        what = "is silent" if self._blocks else "gives no sound" if has_track else "has no sound"
+        way_out = (
+            "--microphone default hears this machine's, --microphone NAME another of avgn devices"
+            if isinstance(self._source, UrlSource)
+            else "choose a microphone with --microphone (avgn devices lists them)"
+        )
+        self._report(f"{self._source.name} {what}, and without sound nothing is found: {way_out}")
+
+
+def _nothing(name: str, last: StateChange, seconds: float | None) -> str:
+    """The sentence about a source of which nothing was seen."""
+    if seconds is not None:
+        state = f"{last.state}, {last.reason}" if last.reason else last.state
+        state = "connected, but without a picture" if last.state == "live" else state
+        return f"{name} gave nothing in {seconds:g} s ({state}): give it longer with --seconds, or check the address"
+    return f"{name} gave nothing ({last.reason or last.state}): check the address and that it is sending"
 
 
 def stats_lines(stats: LiveStats) -> list[str]:

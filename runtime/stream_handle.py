@@ -27,6 +27,8 @@ KEPT_WINDOWS = 8
 QUEUED = 15
 # seconds after which a frame that could be run gives way to a newer one: a frame's time at 30 frames/s
 STALE = 0.033
+# the same for the first frames: what was read while a stream was connected comes at once
+STALE_FIRST = 0.25
 
 
 @dataclass(eq=False)
@@ -77,6 +79,8 @@ class StreamHandle:
         """Take sound [T] or [T, C] at `rate` Hz whose first sample is at `time` seconds. Nothing is dropped."""
         with self._multi._wake:
             self._refuse_closed()
+            # a stream that is connected again may have sound after all
+            self._core.state.clock.closed = self._ended
             self._core.state.clock.push(samples, rate, time)
             self._multi._wake.notify_all()
 
@@ -112,7 +116,7 @@ class StreamHandle:
         self.end_audio()
         with self._multi._wake:
             # the last frames are not passed over for newer ones
-            self._lossless = True
+            self._lossless = self._ended = True
             return self._multi._wake.wait_for(
                 lambda: (not self._queue and not self._flying) or self._closed or self._multi._stopped, timeout
             )
@@ -185,7 +189,8 @@ class StreamHandle:
                     return found
                 continue
             found = at
-            if self._lossless or waiting.ready is None or now - waiting.ready <= STALE:
+            stale = STALE_FIRST if self.stats.results + at < QUEUED else STALE
+            if self._lossless or waiting.ready is None or now - waiting.ready <= stale:
                 return found
         return found
 

@@ -20,7 +20,7 @@ def localize(argv: Sequence[str]) -> None:
         type=str | None,
         nargs="?",
         default=None,
-        help="file; an address: rtsp, udp, http ...; camera:0, camera:/dev/video0",
+        help="file; an address: rtsp, udp, http ...; a camera: camera:0, or 0, or /dev/video0",
     )
     collections.add_options(parser)
     parser.add_argument("--output", type=str | None, default=None, help="overlay: .mp4, .mkv, .webm, .mov, .avi, .gif")
@@ -36,8 +36,14 @@ def localize(argv: Sequence[str]) -> None:
         "--microphone",
         type=str | None,
         default=None,
-        help="beside a camera: index, name, or none; else the default",
+        help="beside a camera: index, name, or none; else the default. Beside an address: in place of its sound",
     )
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="read an address as a live stream: newest frame first, connected again when it ends",
+    )
+    parser.add_argument("--no-live", action="store_true", help="read an address to its end, every frame, and once")
     parser.add_argument("--camera-size", type=str | None, default=None, help="WIDTHxHEIGHT to ask the camera for")
     parser.add_argument("--camera-fps", type=float | None, default=None, help="frames a second to ask the camera for")
     parser.add_argument("--show", action="store_true", help="live sources: a window; Escape or q ends the run")
@@ -57,19 +63,46 @@ def localize(argv: Sequence[str]) -> None:
         collections.localize_manifest(args)
         return
     collections.refuse_options(args)
-    from avgn.runtime.localize import localize_file
-    from avgn.runtime.outputs import takes_stdout
-    from avgn.runtime.sources.devices import is_camera
-    from avgn.runtime.sources.url import is_url
+    from avgn.runtime.sources.address import is_url, local_path, look_at
+    from avgn.runtime.sources.devices import camera_name, is_camera
     from avgn.runtime.trace import tracing
 
-    for name in () if is_camera(args.video) else ("microphone", "camera_size", "camera_fps"):
+    args.video = camera_name(local_path(args.video))
+    for name in () if is_camera(args.video) else ("camera_size", "camera_fps"):
         if getattr(args, name) is not None:
             raise InputError(f"--{name.replace('_', '-')} goes with a camera: give camera:0 in place of {args.video}")
-    if is_url(args.video) or is_camera(args.video):
+    if (args.live or args.no_live) and (args.live == args.no_live or not is_url(args.video)):
+        raise InputError(f"--live or --no-live is for an address, got both or {args.video}: leave them out")
+    if args.microphone is not None and not is_camera(args.video) and not is_url(args.video):
+        raise InputError(f"--microphone goes with a camera or a stream: give camera:0 in place of {args.video}")
+    address = look_at(args.video, args.live if args.live != args.no_live else None) if is_url(args.video) else None
+    if is_camera(args.video) or (address is not None and address.is_live):
         with tracing(args.profile):
             _localize_live(args)
-        return
+    elif address is not None:
+        _localize_finished(args, address)
+    else:
+        _localize_file(args, args.video)
+
+
+def _localize_finished(args: Any, address: Any) -> None:
+    from avgn.runtime.sources.finished import fetched
+
+    for name in ("seconds", "microphone"):
+        if getattr(args, name) is not None:
+            raise InputError(
+                f"--{name} is for live streams, and {address} is finished, for {address.why}: "
+                "leave it out, or say --live"
+            )
+    with fetched(address, lambda message: print(f"avgn: {message}", file=sys.stderr)) as path:
+        _localize_file(args, str(path))
+
+
+def _localize_file(args: Any, video: str) -> None:
+    from avgn.runtime.localize import localize_file
+    from avgn.runtime.outputs import takes_stdout
+    from avgn.runtime.trace import tracing
+
     if args.seconds is not None:
         raise InputError("--seconds ends a live source: leave it out for a file")
     if args.show:
@@ -77,7 +110,7 @@ def localize(argv: Sequence[str]) -> None:
     with tracing(args.profile):
         summary = localize_file(
             args.bundle,
-            args.video,
+            video,
             output=args.output,
             json_path=args.json,
             csv_path=args.csv,
@@ -95,23 +128,30 @@ def localize(argv: Sequence[str]) -> None:
 
 
 def _localize_live(args: Any) -> None:
-    from avgn.runtime.live_run import localize_live, stats_lines
+    from avgn.runtime.live_run import ATTEMPTS, localize_live, stats_lines
+    from avgn.runtime.sources import Source
     from avgn.runtime.sources.devices import PREFIX, CameraSource, is_camera
+    from avgn.runtime.sources.url import UrlSource
 
     if args.audio is not None:
         raise InputError(f"--audio is for video files: leave it out for the stream {args.video}")
     if args.audio_track is not None:
         raise InputError(f"--audio-track is for video files: leave it out for the stream {args.video}")
-    source: str | CameraSource = args.video
+    source: str | Source = args.video
+    microphone = args.microphone
+    chosen = int(microphone) if microphone is not None and microphone.isdigit() else microphone
     if is_camera(args.video):
-        microphone = args.microphone
         source = CameraSource(
             args.video.removeprefix(PREFIX),
-            int(microphone) if microphone is not None and microphone.isdigit() else microphone,
+            chosen,
             size=None if args.camera_size is None else parse_size("--camera-size", args.camera_size),
             fps=args.camera_fps,
             sound=microphone != "none",
         )
+    elif microphone not in (None, "none"):
+        from avgn.runtime.sources.beside import MicrophoneBeside
+
+        source = MicrophoneBeside(UrlSource(args.video, attempts=ATTEMPTS), chosen)
     stats = localize_live(
         args.bundle,
         source,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import sys
 import threading
 import time as clock
@@ -29,6 +30,7 @@ BLOCK_SECONDS = 0.02
 DEAF = 2.0
 AWAY = "the microphone gives nothing: trying to open it again"
 V4L = Path("/sys/class/video4linux")
+V4L_DEVICE = re.compile(r"/dev/(video\d+|v4l/.+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,12 @@ class Device:
 def is_camera(text: str) -> bool:
     """Whether `text` names a camera: camera:0, camera:/dev/video0."""
     return text.startswith(PREFIX)
+
+
+def camera_name(text: str) -> str:
+    """A camera's bare number or /dev path as is_camera knows it, camera:0; other text as it is, and files' names."""
+    is_number = text.isascii() and text.isdigit() and not Path(text).exists()
+    return PREFIX + text if is_number or V4L_DEVICE.fullmatch(text) else text
 
 
 def list_devices() -> list[Device]:
@@ -186,6 +194,16 @@ class Reopened:
             return [], 0
         return blocks, self.current.rate
 
+    def events(self, begin: float) -> Iterator[LiveEvent]:
+        """What came since the last call, with times since the moment `begin`, and whether the microphone went away."""
+        was_away = self.current is None
+        blocks, rate = self.blocks()
+        is_away = self.current is None
+        if is_away != was_away:
+            yield StateChange(state="live", reason=AWAY if is_away else "the microphone is back")
+        for samples, moment in blocks:
+            yield AudioBlock(samples=samples, rate=rate, time=moment - begin)
+
     def close(self) -> None:
         self._closed = True
         if self.current is not None:
@@ -296,15 +314,8 @@ class CameraSource:
                 self._microphone.close()
 
     def _sound(self) -> Iterator[LiveEvent]:
-        if self._microphone is None:
-            return
-        was_away = self._microphone.current is None
-        blocks, rate = self._microphone.blocks()
-        is_away = self._microphone.current is None
-        if is_away != was_away:
-            yield StateChange(state="live", reason=AWAY if is_away else "the microphone is back")
-        for samples, moment in blocks:
-            yield AudioBlock(samples=samples, rate=rate, time=moment - self._begin)
+        if self._microphone is not None:
+            yield from self._microphone.events(self._begin)
 
     def _pace(self, capture: Any | None) -> float:
         """Seconds between the pictures of a file, 0 for a camera, which has a pace of its own."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time as clock
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,37 +13,23 @@ import numpy as np
 from avgn.runtime.audio import to_float
 from avgn.runtime.av_features import import_av, open_input
 from avgn.runtime.errors import InputError
-from avgn.runtime.media import AudioBlock, VideoFrame, audio_stream
+from avgn.runtime.media import AudioBlock, AudioEnd, VideoFrame, audio_stream
 from avgn.runtime.memory import give_back
 from avgn.runtime.nvtx import stage
 from avgn.runtime.sources import LiveEvent, StateChange
+from avgn.runtime.sources.address import PROTOCOLS, SCHEMES, is_url, scheme_of, without_secrets
+from avgn.runtime.sources.times import JUMP, Times, WallClock
 
-log = logging.getLogger("avgn.runtime")
-
-SCHEMES = ("rtsp", "rtsps", "udp", "rtp", "srt", "tcp", "http", "https", "rtmp")
 # seconds: to open a stream, and between two packets of an open one
 OPEN_TIMEOUT = {"udp": 3.0, "rtp": 3.0}
 READ_TIMEOUT = {"udp": 1.0, "rtp": 1.0, "rtsp": 3.0, "rtsps": 3.0}
 LISTEN_SECONDS = "3"
 BACKOFF = (0.2, 5.0)
-# seconds that a stream's timestamps may be ahead of or behind the wall clock before they are not believed: playlists
-# deliver whole segments at once
-JUMP = {"http": 30.0, "https": 30.0}
-LIVE_JUMP = 2.0
-
-
-def is_url(text: str) -> bool:
-    """Whether `text` names a network stream that `UrlSource` reads."""
-    scheme, mark, _ = text.partition("://")
-    return bool(mark) and scheme.lower() in SCHEMES
-
-
-def without_secrets(url: str) -> str:
-    """The address without the user's name, password and query."""
-    scheme, mark, rest = url.partition("://")
-    host = rest.partition("?")[0]
-    user, at, tail = host.rpartition("@")
-    return f"{scheme}{mark}{tail if at else host}"
+# seconds that a playlist's timestamps may be ahead of or behind the wall clock: whole segments come at once
+PLAYLIST_JUMP = 30.0
+PLAYLISTS = ("hls", "dash")
+# FFmpeg's flag of formats that have no timestamps
+NO_STAMPS = 0x80
 
 
 class UrlSource:
@@ -65,11 +50,13 @@ class UrlSource:
         self.losses = 0
         self.corrupt = 0
         self._attempts = attempts
-        self._scheme = url.partition("://")[0].lower()
+        self._scheme = scheme_of(url)
         self._listen = listen
         self._options = dict(options or {})
         self._closed = threading.Event()
-        self._begin: float | None = None
+        self.clock = WallClock(clock.monotonic)
+        # whether the connection has a sound track; None before the first
+        self.has_sound: bool | None = None
 
     @property
     def name(self) -> str:
@@ -85,7 +72,7 @@ class UrlSource:
             reason, delivered = "", False
             try:
                 for event in self._read():
-                    if not delivered:
+                    if not delivered and not isinstance(event, AudioEnd):
                         delivered, failures, wait = True, 0, BACKOFF[0]
                         yield StateChange(state="live")
                     yield event
@@ -117,7 +104,14 @@ class UrlSource:
             if video is None and sound is None:
                 raise InputError(f"{self.name} has neither pictures nor sound")
             streams = [stream for stream in (video, sound) if stream is not None]
-            times = _Times(self._elapsed, JUMP.get(self._scheme, LIVE_JUMP))
+            self.has_sound = sound is not None
+            if sound is None:
+                yield AudioEnd()
+            times = Times(
+                self.clock,
+                PLAYLIST_JUMP if container.format.name.partition(",")[0] in PLAYLISTS else JUMP,
+                has_stamps=_has_stamps(container.format),
+            )
             packets = container.demux(*streams)
             while not self._closed.is_set():
                 packet = next(packets, None)
@@ -134,62 +128,42 @@ class UrlSource:
                     if event is not None:
                         yield event
 
-    def _event(self, frame: Any, kind: str, times: _Times) -> LiveEvent | None:
-        if frame.is_corrupt or frame.pts is None or not frame.time_base:
-            self.corrupt += frame.is_corrupt
+    def _event(self, frame: Any, kind: str, times: Times) -> LiveEvent | None:
+        if frame.is_corrupt:
+            self.corrupt += 1
             return None
-        time = times.of(float(frame.pts * frame.time_base), kind)
+        stamp = float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else None
         if kind == "video":
             captured = clock.monotonic()
+            time = times.picture(stamp)
             with stage("convert") as timer:
                 rgb = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
             return VideoFrame(rgb=rgb, time=time, ms=timer.ms, captured=captured)
         samples = frame.to_ndarray()
         samples = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
-        return AudioBlock(samples=to_float(samples), rate=frame.sample_rate, time=time) if samples.size else None
-
-    def _elapsed(self) -> float:
-        """Seconds since the very first piece of this source."""
-        now = clock.monotonic()
-        if self._begin is None:
-            self._begin = now
-        return now - self._begin
+        if not samples.size:
+            return None
+        time = times.sound(stamp, len(samples), frame.sample_rate)
+        return AudioBlock(samples=to_float(samples), rate=frame.sample_rate, time=time)
 
     def _settings(self) -> dict[str, str]:
-        settings = {"fflags": "nobuffer", "probesize": "500000", "analyzeduration": "1000000"}
+        # what is read to find the tracks is handed on: without it the first key frame is lost, and all up to the next
+        settings = {"probesize": "500000", "analyzeduration": "1000000", "fpsprobesize": "0"}
         if self._scheme in ("rtsp", "rtsps"):
             settings["rtsp_transport"] = "tcp"
             if self._listen:
                 # FFmpeg's own default is out of its own range
                 settings |= {"rtsp_flags": "listen", "listen_timeout": LISTEN_SECONDS}
-        # a redirected or crafted playlist must not read local files
-        settings["protocol_whitelist"] = "http,https,tcp,tls,crypto,udp,rtp,rtsp,srt,rtmp"
+        if self._scheme == "rtp":
+            # else half a second is waited for pieces that come too late
+            settings["reorder_queue_size"] = "0"
+        settings["protocol_whitelist"] = PROTOCOLS
         return settings | self._options
 
 
-class _Times:
-    """Puts a connection's timestamps on the source's clock: its first one is the moment it came."""
-
-    def __init__(self, elapsed: Callable[[], float], jump: float = LIVE_JUMP) -> None:
-        self._elapsed = elapsed
-        self._jump = jump
-        # the newest first: pieces from before a jump still come after it, out of the decoder
-        self._offsets: list[float] = []
-        self._last: dict[str, float] = {}
-
-    def of(self, stamp: float, kind: str) -> float:
-        """The time of a piece in seconds; a jump of the stream's own clock is taken out."""
-        now = self._elapsed()
-        if not self._offsets:
-            self._offsets = [now - stamp]
-        time = next((stamp + offset for offset in self._offsets if abs(stamp + offset - now) < self._jump), None)
-        if time is None:
-            log.warning("the stream's clock jumped by %.1f s: it is set anew", stamp + self._offsets[0] - now)
-            self._offsets = [now - stamp, self._offsets[0]]
-            time = now
-        # pictures never run backwards; sound that does is dropped where it was already heard
-        self._last[kind] = max(time, self._last.get(kind, time))
-        return self._last[kind] if kind == "video" else time
+def _has_stamps(format: Any) -> bool:
+    """Whether a container's pictures have times: raw video and pictures one after another have none."""
+    return not (int(format.flags) & NO_STAMPS or format.name.endswith("_pipe"))
 
 
 def _reason(error: Exception) -> str:

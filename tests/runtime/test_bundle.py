@@ -140,7 +140,9 @@ def test_graph_that_is_no_graph(folder: Path) -> None:
 
     (folder / "audio.onnx").write_bytes(b"no graph")
     edit(folder, "variants", 0, "sha256", "audio", value=file_sha256(folder / "audio.onnx"))
-    with pytest.raises(InputError, match=r"audio.onnx can't be loaded .*: export the bundle again$") as caught:
+    with pytest.raises(
+        InputError, match=r"'audio.onnx' of bundle .* is no ONNX graph .*, so export it again$"
+    ) as caught:
         Localizer.load(folder)
     assert "\n" not in str(caught.value)
 

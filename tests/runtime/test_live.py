@@ -21,8 +21,10 @@ from avgn.runtime.live import LivePipeline
 from avgn.runtime.media import AudioBlock, VideoFrame
 from avgn.runtime.multi import MultiStream
 from avgn.runtime.sources import StateChange
+from avgn.runtime.sources.address import is_url, without_secrets
 from avgn.runtime.sources.pushed import PushedSource
-from avgn.runtime.sources.url import UrlSource, is_url, without_secrets
+from avgn.runtime.sources.times import Times, WallClock
+from avgn.runtime.sources.url import UrlSource
 from avgn.scenes import SceneConfig, synthesize
 
 SENDER = Path(__file__).with_name("sender.py")
@@ -253,15 +255,13 @@ def test_nobody_there_ends_after_the_asked_attempts() -> None:
 
 
 def test_a_clock_that_jumps_is_set_anew_once(caplog: pytest.LogCaptureFixture) -> None:
-    from avgn.runtime.sources.url import _Times
-
     now = 0.0
-    times = _Times(lambda: now)
+    times = Times(WallClock(lambda: now))
     found = []
     for index in range(200):
         now = 10 + index / 25
         # the sender starts again: its stamps fall back to zero, and three pictures of before come late
         before = index < 100 or index in (101, 103, 105)
-        found.append(times.of((500 if before else 0) + index / 25, "video"))
-    assert found == sorted(found) and abs(found[-1] - now) < 0.2
+        found.append(times.picture((500 if before else 0) + index / 25))
+    assert found == sorted(found) and abs(found[-1] - (now - 10)) < 0.2
     assert caplog.text.count("it is set anew") == 1

@@ -1,0 +1,193 @@
+"""What an address holds: something that goes on for ever, or something finished that is read to its end.
+
+`look_at` decides that, for every command; `--live` and `--no-live` overrule it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from avgn.runtime.errors import InputError
+
+LIVE_SCHEMES = ("rtsp", "rtsps", "udp", "rtp", "srt", "tcp", "rtmp")
+WEB = ("http", "https")
+SCHEMES = (*LIVE_SCHEMES, *WEB)
+# a redirected or crafted playlist must not read local files
+PROTOCOLS = "http,https,tcp,tls,crypto,udp,rtp,rtsp,srt,rtmp"
+
+# seconds: until a web server has said what it has
+ASK_TIMEOUT = 5.0
+PLAYLIST_TYPES = ("mpegurl", "dash+xml")
+PLAYLIST_SUFFIXES = (".m3u8", ".m3u", ".mpd")
+# bytes of a playlist that are looked at: hours of segments
+PLAYLIST_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """An address and what it holds: `is_live`, and `why`, half a sentence.
+
+    `length`: the bytes of a file that a web server has whole.
+    """
+
+    url: str
+    is_live: bool
+    why: str
+    length: int | None = None
+
+    def __str__(self) -> str:
+        return without_secrets(self.url)
+
+
+def is_url(text: str) -> bool:
+    """Whether `text` names something on the network that this package reads."""
+    scheme, mark, _ = text.partition("://")
+    return bool(mark) and scheme.lower() in SCHEMES
+
+
+def scheme_of(url: str) -> str:
+    """The scheme, in small letters."""
+    return url.partition("://")[0].lower()
+
+
+def without_secrets(url: str) -> str:
+    """The address without the user's name, password and query."""
+    scheme, mark, rest = url.partition("://")
+    host = rest.partition("?")[0]
+    user, at, tail = host.rpartition("@")
+    return f"{scheme}{mark}{tail if at else host}"
+
+
+def local_path(text: str) -> str:
+    """The path that a file:// address names; other text as it is. Raises InputError for another machine's file."""
+    if not text.lower().startswith("file:"):
+        return text
+    parts = urllib.parse.urlsplit(text)
+    if parts.netloc not in ("", "localhost", "127.0.0.1"):
+        raise InputError(f"{text} names a file of another machine ({parts.netloc}): give a path, or file:///path")
+    path = urllib.parse.unquote(parts.path)
+    # what follows ? or # is part of a file's name when such a file exists
+    longer = urllib.parse.unquote(text[5:].removeprefix("//" + parts.netloc))
+    return longer if longer != path and Path(longer).exists() else path
+
+
+def look_at(url: str, live: bool | None = None) -> Address:
+    """Decide whether an address is live; `live` overrules what is found.
+
+    Live: every address that isn't http(s); over http(s) a server that says no length (cameras, radio), pictures pushed
+    one after another (multipart), radio with a length made up (icy- headers), and playlists that still grow. Finished:
+    a file of known length, and a playlist with an end. A server that can't be asked now counts as live, for that is
+    tried again. Raises InputError for a DASH presentation where FFmpeg was built without it.
+    """
+    if not is_url(url):
+        raise InputError(f"{url} is no network stream: start it with one of {', '.join(SCHEMES)}://")
+    found = Address(url=url, is_live=True, why=f"{scheme_of(url)} has no end")
+    if scheme_of(url) in WEB:
+        found = _ask(url)
+    if live is not None and live != found.is_live:
+        found = replace(found, is_live=live, why="as asked")
+    return found
+
+
+def _ask(url: str) -> Address:
+    """What a web server says that it has."""
+    try:
+        # broken off after the headers, unless it is a playlist
+        with open_web(url, {}) as answer:
+            headers, kind = answer.headers, answer.headers.get("Content-Type", "").lower()
+            path = urllib.parse.urlsplit(answer.url).path.lower()
+            if kind.startswith("multipart/"):
+                return Address(url=url, is_live=True, why="its pictures are pushed one after another")
+            if any(name.lower().startswith("icy-") for name in headers):
+                return Address(url=url, is_live=True, why="it is a radio's")
+            if any(name in kind for name in PLAYLIST_TYPES) or path.endswith(PLAYLIST_SUFFIXES):
+                return _look_into(url, answer.read(PLAYLIST_BYTES).decode("utf-8", "replace"))
+            length = headers.get("Content-Length", "")
+            if not length.isdigit() or int(length) == 0:
+                return Address(url=url, is_live=True, why="its server says no length")
+            # a playlist under any other name
+            head = answer.read(512).lstrip(b"\xef\xbb\xbf \t\r\n")
+            if head.startswith((b"#EXTM3U", b"<MPD", b"<?xml")) and int(length) <= PLAYLIST_BYTES:
+                rest = answer.read(PLAYLIST_BYTES)
+                return _look_into(url, (head + rest).decode("utf-8", "replace"))
+            return Address(url=url, is_live=False, why="its server has it whole", length=int(length))
+    except InputError:
+        raise
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return Address(url=url, is_live=True, why=f"its server can't be asked: {short_reason(error)}")
+
+
+def _look_into(url: str, text: str, depth: int = 0) -> Address:
+    """Whether a playlist is finished, HLS or DASH; of several qualities the first is looked at."""
+    if "<MPD" in text[:4096]:
+        if not _reads_dash():
+            raise InputError(
+                f"{without_secrets(url)} is DASH, which FFmpeg was built without here: give its HLS address"
+            )
+        is_live = 'type="dynamic"' in text or "type='dynamic'" in text
+        return Address(url=url, is_live=is_live, why="it is DASH that grows" if is_live else "it is DASH with an end")
+    lines = [line.strip() for line in text.splitlines()]
+    if "#EXTM3U" not in (line.lstrip("\ufeff") for line in lines[:1]):
+        # a list of addresses, as radios give it
+        return Address(url=url, is_live=True, why="it is a list of streams")
+    if any(line.startswith("#EXT-X-ENDLIST") for line in lines):
+        return Address(url=url, is_live=False, why="it is a playlist with an end")
+    if "#EXT-X-PLAYLIST-TYPE:VOD" in lines:
+        return Address(url=url, is_live=False, why="it is a playlist that never changes")
+    if any(line.startswith("#EXT-X-STREAM-INF") for line in lines) and depth == 0:
+        first = next((line for line in lines if line and not line.startswith("#")), None)
+        if first is not None:
+            variant = urllib.parse.urljoin(url, first)
+            if scheme_of(variant) in WEB:
+                with open_web(variant, {}) as answer:
+                    text = answer.read(PLAYLIST_BYTES).decode("utf-8", "replace")
+                return replace(_look_into(variant, text, 1), url=url)
+    return Address(url=url, is_live=True, why="it is a playlist that grows")
+
+
+def open_web(url: str, headers: dict[str, str]) -> Any:
+    """The answer of a web server to a GET; user and password of the address are sent where they are asked for.
+
+    Raises OSError or ValueError when there is none.
+    """
+    parts = urllib.parse.urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    plain = urllib.parse.urlunsplit(parts._replace(netloc=host, fragment=""))
+    # as FFmpeg does: cameras sign their certificates themselves
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
+    if parts.username:
+        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+        user, password = (urllib.parse.unquote(part or "") for part in (parts.username, parts.password))
+        passwords.add_password(None, plain, user, password)
+        handlers += [urllib.request.HTTPBasicAuthHandler(passwords), urllib.request.HTTPDigestAuthHandler(passwords)]
+    request = urllib.request.Request(_quoted(plain), headers={"User-Agent": "avgn", "Accept": "*/*", **headers})
+    return urllib.request.build_opener(*handlers).open(request, timeout=ASK_TIMEOUT)
+
+
+def _quoted(url: str) -> str:
+    """Spaces and letters beyond ASCII as an address has them; what is quoted already stays."""
+    return urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")
+
+
+def _reads_dash() -> bool:
+    from avgn.runtime.media import import_av
+
+    try:
+        import_av().format.ContainerFormat("dash", "r")
+    except ValueError:
+        return False
+    return True
+
+
+def short_reason(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+    return " ".join(str(reason).split())[:100].rstrip(".")

@@ -1,0 +1,42 @@
+"""Pictures from an address with the sound of a microphone of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from avgn.runtime.media import AudioBlock, AudioEnd, VideoFrame
+from avgn.runtime.sources import LiveEvent
+from avgn.runtime.sources.devices import Reopened
+from avgn.runtime.sources.url import UrlSource
+
+
+class MicrophoneBeside:
+    """A network stream whose own sound, if it has any, gives way to a microphone's.
+
+    Pictures and sound meet at the moments at which they come here: a stream's delay on the network is not known.
+    """
+
+    def __init__(self, pictures: UrlSource, microphone: int | str | None = None) -> None:
+        """`microphone`: index or name, None: the default one. Raises InputError when it can't be opened."""
+        self._pictures = pictures
+        self._microphone = Reopened(microphone)
+
+    @property
+    def name(self) -> str:
+        return self._pictures.name
+
+    def close(self) -> None:
+        self._pictures.close()
+
+    def events(self) -> Iterator[LiveEvent]:
+        """Sound is handed on before each picture, so that a picture finds the sound that was captured before it."""
+        try:
+            for event in self._pictures.events():
+                if isinstance(event, AudioBlock | AudioEnd):
+                    continue
+                begin = self._pictures.clock.begin
+                if isinstance(event, VideoFrame) and begin is not None:
+                    yield from self._microphone.events(begin)
+                yield event
+        finally:
+            self._microphone.close()

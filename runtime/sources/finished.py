@@ -1,0 +1,138 @@
+"""Finished things at an address, taken into a temporary file over one connection and read as the file that they are.
+
+So every picture is looked at once, with the times of the file, however fast the network and however slow the engine is.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import shutil
+import tempfile
+import time as clock
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.media import audio_stream, import_av
+from avgn.runtime.sources.address import PROTOCOLS, Address, open_web, scheme_of, short_reason
+
+CHUNK = 1 << 18
+# connections in a row that bring nothing before a copy is given up, and seconds between two
+TRIES = 4
+PAUSE = 0.5
+# seconds: to open something, and between two of its packets
+TIMEOUT = (10.0, 15.0)
+# bytes that stay free on the disk of temporary files
+SPARE = 64 << 20
+
+
+@contextmanager
+def fetched(address: Address, report: Callable[[str], None] = lambda message: None) -> Iterator[Path]:
+    """A local file with what a finished address holds, removed at the end.
+
+    Raises InputError when it doesn't fit on the disk or is no media, FailureError when it breaks off.
+    """
+    size = "" if address.length is None else f" ({address.length / 1e6:.1f} MB)"
+    report(f"{address} is finished, for {address.why}: it is fetched{size} and localized as a file")
+    folder = Path(tempfile.mkdtemp(prefix="avgn-"))
+    try:
+        if address.length is not None and address.length > shutil.disk_usage(folder).free - SPARE:
+            raise InputError(
+                f"{address} has {address.length / 1e9:.1f} GB, for which {folder.parent} has no room: "
+                "set TMPDIR to a folder on a larger disk"
+            )
+        if address.length is None:
+            path = folder / "stream.mkv"
+            _take_apart(address, path)
+        else:
+            path = folder / _name_of(address)
+            with path.open("wb") as file:
+                _copy(address, file, address.length)
+        yield path
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copy(address: Address, file: BinaryIO, length: int) -> None:
+    """Copy `length` bytes from a web server, going on where a connection broke off."""
+    done, failures, reason = 0, 0, ""
+    while done < length:
+        before = done
+        try:
+            with open_web(address.url, {"Range": f"bytes={done}-"} if done else {}) as answer:
+                if done and answer.status != 206:
+                    # a server without ranges begins again
+                    done = 0
+                    file.seek(0)
+                while done < length and (chunk := answer.read(min(CHUNK, length - done))):
+                    file.write(chunk)
+                    done += len(chunk)
+            reason = "the connection was closed"
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = short_reason(error)
+        failures = 0 if done > before else failures + 1
+        if done < length:
+            if failures >= TRIES:
+                raise FailureError(f"{address} broke off after {done} of {length} bytes ({reason}): try again")
+            clock.sleep(PAUSE)
+
+
+def _take_apart(address: Address, path: Path) -> None:
+    """Write the packets of an address to a Matroska file until it ends, as they are."""
+    av = import_av()
+    options = {"protocol_whitelist": PROTOCOLS}
+    if scheme_of(address.url) in ("rtsp", "rtsps"):
+        options["rtsp_transport"] = "tcp"
+    try:
+        with (
+            av.open(address.url, timeout=TIMEOUT, options=options, metadata_errors="replace") as source,
+            av.open(str(path), "w", format="matroska") as out,
+        ):
+            kept = [stream for stream in (next(iter(source.streams.video), None), audio_stream(source)) if stream]
+            if not kept:
+                raise InputError(f"{address} has neither pictures nor sound: give a video's address")
+            copies = {stream.index: out.add_stream_from_template(stream) for stream in kept}
+            _copy_packets(source.demux(*kept), copies, out, source.start_time)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise FailureError(f"{address} can't be fetched ({short_reason(error)}): check the address") from None
+
+
+def _copy_packets(packets: Iterator[Any], copies: dict[int, Any], out: Any, start: int | None) -> None:
+    """Copy packets, their times counted from `start` (microseconds); those without any follow one another."""
+    av = import_av()
+    following: dict[int, int] = {}
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:
+            # what came is whole up to here
+            return
+        if packet is None:
+            return
+        if not packet.size:
+            continue
+        stream = packet.stream
+        zero = round((start or 0) / 1_000_000 / stream.time_base)
+        if packet.dts is None:
+            rate = stream.average_rate or stream.guessed_rate or 25
+            packet.dts = following.get(stream.index, zero)
+            packet.duration = packet.duration or round(1 / rate / stream.time_base)
+            packet.pts = packet.dts if packet.pts is None else packet.pts
+        following[stream.index] = packet.dts + (packet.duration or 0)
+        packet.dts -= zero
+        if packet.pts is not None:
+            packet.pts -= zero
+        packet.stream = copies[stream.index]
+        out.mux(packet)
+
+
+def _name_of(address: Address) -> str:
+    """A file name for messages: the last part of the address, without what a file system may not like."""
+    last = urllib.parse.unquote(urllib.parse.urlsplit(address.url).path).rpartition("/")[2]
+    return re.sub(r"[^\w.-]", "_", last).lstrip(".-")[-80:] or "video"
