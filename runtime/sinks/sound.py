@@ -61,7 +61,7 @@ class SoundTrack:
                     packet.pts -= shift
                     end = float((packet.pts + (packet.duration or 0)) * base)
                     packet.stream = target
-                    self._output.mux(packet)
+                    _mux(self._output, [packet], self._form)
                     yield end
             except av.error.InvalidDataError:
                 # the reader met damaged data: the sound ends here
@@ -79,10 +79,10 @@ class SoundTrack:
             if block.rate != block_rate:
                 return
             for samples in _contiguous(block, position):
-                self._output.mux(target.encode(_frame(samples, channels, block.rate, position)))
+                _mux(self._output, target.encode(_frame(samples, channels, block.rate, position)), self._form)
                 position += len(samples)
             yield position / block.rate
-        self._output.mux(target.encode(None))
+        _mux(self._output, target.encode(None), self._form)
 
 
 class LiveSound:
@@ -92,6 +92,7 @@ class LiveSound:
         self._clock = AudioClock(LIVE_RATE)
         self._lock = threading.Lock()
         self._output: Any = None
+        self._form: Any = None
         self._target: Any = None
         self._position = 0
 
@@ -106,7 +107,7 @@ class LiveSound:
     def attach(self, output: Any, form: SoundFormat) -> LiveSound:
         """Add the stream to an output container; without any sound so far there is none."""
         with self._lock:
-            self._output = output
+            self._output, self._form = output, form
             if self._clock.end:
                 self._target = output.add_stream(form.codec, rate=form.rate(LIVE_RATE), layout="mono")
         return self
@@ -124,7 +125,15 @@ class LiveSound:
                 self._position = first + LIVE_PIECE
             self._clock.forget(self._position)
         for first, samples in pieces:
-            self._output.mux(self._target.encode(_frame(samples[:, None], 1, LIVE_RATE, first)))
+            _mux(self._output, self._target.encode(_frame(samples[:, None], 1, LIVE_RATE, first)), self._form)
+
+
+def _mux(output: Any, packets: list[Any], form: SoundFormat) -> None:
+    """Write packets, without the encoder's own beginning where the container can't tell it from the sound's."""
+    for packet in packets:
+        marks_it = form.keeps_priming or packet.stream.codec_context.name in ("opus", "libopus")
+        if marks_it or packet.pts is None or packet.pts >= 0:
+            output.mux(packet)
 
 
 def _contiguous(block: AudioBlock, position: int) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
