@@ -6,7 +6,7 @@ Packets are copied where the codec fits the container; anything else is encoded,
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -49,6 +49,7 @@ class SoundTrack:
             assert source is not None
             target = self._output.add_stream_from_template(source)
             yield 0.0
+            unframed = _without_adts(source)
             base = source.time_base
             shift = round(container_zero(container) / base)
             last: int | None = None
@@ -60,8 +61,9 @@ class SoundTrack:
                     packet.dts -= shift
                     packet.pts -= shift
                     end = float((packet.pts + (packet.duration or 0)) * base)
-                    packet.stream = target
-                    _mux(self._output, [packet], self._form)
+                    for piece in unframed(packet):
+                        piece.stream = target
+                        _mux(self._output, [piece], self._form)
                     yield end
             except av.error.InvalidDataError:
                 # the reader met damaged data: the sound ends here
@@ -126,6 +128,17 @@ class LiveSound:
             self._clock.forget(self._position)
         for first, samples in pieces:
             _mux(self._output, self._target.encode(_frame(samples[:, None], 1, LIVE_RATE, first)), self._form)
+
+
+def _without_adts(source: Any) -> Callable[[Any], list[Any]]:
+    """AAC of broadcast streams has a header in every packet, which files have once."""
+    codec = source.codec_context
+    if codec.name != "aac" or codec.extradata:
+        return lambda packet: [packet]
+    from av.bitstream import BitStreamFilterContext
+
+    unframe: Callable[[Any], list[Any]] = BitStreamFilterContext("aac_adtstoasc", source).filter
+    return unframe
 
 
 def _mux(output: Any, packets: list[Any], form: SoundFormat) -> None:

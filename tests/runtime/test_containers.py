@@ -284,7 +284,7 @@ def onset(path: Path) -> float:
     return float(np.argmax(np.abs(np.frombuffer(raw, np.float32)) > 0.1)) / 8000
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 def test_copied_sound_stays_with_its_pictures(tmp_path: Path, suffix: str) -> None:
     source = tmp_path / "c.ts"
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=160x120:r=25:d=2", "-f", "lavfi", "-i"]
