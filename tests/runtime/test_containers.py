@@ -181,11 +181,13 @@ def test_a_finished_mp4_is_like_any_other(
     assert read_video(path)[1] == pytest.approx(times, abs=1e-4)
     # seeks to where it is told: the bar of the last picture but one
     sought = tmp_path / "s.png"
-    command = ["ffmpeg", "-v", "error", "-ss", "9", "-i", path, "-frames:v", "1", sought]
+    command = ["ffmpeg", "-v", "error", "-ss", "9", "-i", str(path), "-frames:v", "1", str(sought)]
     assert subprocess.run(command, timeout=60).returncode == 0
     import cv2
 
-    seen = cv2.imread(str(sought)).astype(int)
+    found = cv2.imread(str(sought))
+    assert found is not None
+    seen = found.astype(int)
     assert np.abs(seen - picture(63)[..., ::-1]).mean() < 12 < np.abs(seen - picture(10)[..., ::-1]).mean()
     if hybrid:
         assert boxes(path) == ["ftyp", "free", "mdat", "moov"]
@@ -279,7 +281,19 @@ def test_pictures_that_no_encoder_takes(tmp_path: Path, clip: Path) -> None:
 
 def onset(path: Path) -> float:
     """When the sound of a file becomes loud, in seconds of ffmpeg's own output."""
-    command = ["ffmpeg", "-v", "error", "-i", path, "-af", "aresample=async=1:first_pts=0", "-ac", "1", "-ar", "8000"]
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-i",
+        str(path),
+        "-af",
+        "aresample=async=1:first_pts=0",
+        "-ac",
+        "1",
+        "-ar",
+        "8000",
+    ]
     raw = subprocess.run([*command, "-f", "f32le", "-"], capture_output=True, timeout=60, check=True).stdout
     return float(np.argmax(np.abs(np.frombuffer(raw, np.float32)) > 0.1)) / 8000
 
@@ -289,7 +303,7 @@ def test_copied_sound_stays_with_its_pictures(tmp_path: Path, suffix: str) -> No
     source = tmp_path / "c.ts"
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=160x120:r=25:d=2", "-f", "lavfi", "-i"]
     command += ["aevalsrc=if(gte(t\\,1)\\,0.8*sin(2500*t)\\,0):s=48000:d=2", "-c:v", "libx264", "-c:a", "aac"]
-    subprocess.run([*command, "-output_ts_offset", "100", source], check=True, timeout=60)
+    subprocess.run([*command, "-output_ts_offset", "100", str(source)], check=True, timeout=60)
     media = open_media(source)
     overlay = OverlayWriter(tmp_path / f"o{suffix}", media)
     for number, frame in enumerate(media.video()):
@@ -302,7 +316,7 @@ def test_copied_sound_stays_with_its_pictures(tmp_path: Path, suffix: str) -> No
 
 
 def result(time: float, frame: int, peak: tuple[float, float] | None, heard: bool = False) -> Result:
-    sources = ()
+    sources: tuple[Heard, ...] = ()
     if heard:
         sources = (
             Heard(
