@@ -11,17 +11,15 @@ import numpy as np
 
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import FailureError, InputError
-from avgn.runtime.interrupts import shield
 from avgn.runtime.live import LivePipeline, LiveStats, ResultSink
-from avgn.runtime.localize import finish_early
 from avgn.runtime.localizer import Localizer
 from avgn.runtime.media import AudioBlock
 from avgn.runtime.outputs import check_distinct
 from avgn.runtime.outputs.reasons import shown
-from avgn.runtime.sinks import Sink
 from avgn.runtime.sinks.events import EventsWriter
 from avgn.runtime.sinks.jsonl import JsonLinesWriter
 from avgn.runtime.sinks.overlay import LiveOverlay
+from avgn.runtime.sinks.together import Together
 from avgn.runtime.sinks.window import Window
 from avgn.runtime.sources import Source, StateChange
 from avgn.runtime.sources.url import UrlSource
@@ -51,16 +49,15 @@ def localize_live(
     """Localize a live source until it ends, `seconds` have passed or the user interrupts; outputs are finished then.
 
     `output`: overlay video with the sound, whose suffix says the container; `show`: a window, whose closing ends the
-    run; "-" is standard output, which gets result lines as they come. When the reader of an output has gone, the others
-    are finished and BrokenPipeError goes on. Raises InputError for anything given that can't be used, FailureError when
-    an address was never reached.
+    run; "-" is standard output, which gets result lines as they come. Raises InputError for anything given that can't
+    be used, FailureError when nothing was seen, BrokenPipeError when nobody reads any output any more.
     """
     if seconds is not None and not seconds > 0:
         raise InputError(f"--seconds must be above 0, got {seconds}: leave it out to go on until interrupted")
     options = {} if threads is None else {"threads": threads}
     localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
     live = UrlSource(source, attempts=ATTEMPTS) if isinstance(source, str) else source
-    writers: list[Sink] = []
+    writers = Together()
     window: Window | None = None
     overlay: LiveOverlay | None = None
     last = StateChange(state="connecting")
@@ -73,15 +70,15 @@ def localize_live(
     try:
         check_distinct((output, json_path, csv_path))
         if json_path is not None:
-            writers.append(JsonLinesWriter(json_path))
+            writers.add(JsonLinesWriter(json_path))
         if csv_path is not None:
-            writers.append(EventsWriter(csv_path))
+            writers.add(EventsWriter(csv_path))
         if output is not None:
             overlay = LiveOverlay(output)
-            writers.append(overlay)
+            writers.add(overlay)
             if overlay.partial is not None:
                 report(f"recording to {shown(overlay.partial)}, which becomes {shown(output)} in the end")
-        sinks: list[ResultSink] = [*writers]
+        sinks: list[ResultSink] = [writers]
         if show:
             window = Window(f"avgn: {live.name}")
             sinks.append(window)
@@ -98,23 +95,18 @@ def localize_live(
                     if pipeline.wait(left) or (window is not None and not window.update()):
                         break
                 interrupted = False
-            for writer in writers:
-                writer.hurry()
+            writers.hurry()
         if window is not None:
             window.close()
         if not pipeline.stats.frames and (last.reason or not interrupted):
             raise FailureError(_nothing(live.name, last, None if last.state == "ended" else seconds))
-        with shield():
-            for writer in writers:
-                writer.close()
+        writers.close()
         return pipeline.stats
     except (KeyboardInterrupt, BrokenPipeError):
-        finish_early(writers, lambda: None)
+        writers.close(interrupted=True)
         raise
     except BaseException:
-        for writer in writers:
-            with suppress(Exception):
-                writer.abort()
+        writers.abort()
         raise
 
 

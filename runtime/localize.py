@@ -5,25 +5,24 @@ from __future__ import annotations
 import os
 import sys
 import time as clock
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.bundle import Bundle
-from avgn.runtime.interrupts import shield
 from avgn.runtime.limits import waiting_pictures
 from avgn.runtime.localizer import Localizer, run_media
 from avgn.runtime.media import MediaFile, open_media
 from avgn.runtime.outputs import check_distinct
 from avgn.runtime.result import Result
-from avgn.runtime.sinks import Sink
 from avgn.runtime.sinks.events import EventsWriter
 from avgn.runtime.sinks.jsonl import JsonLinesWriter
 from avgn.runtime.sinks.overlay import OverlayWriter
+from avgn.runtime.sinks.together import Together
 from avgn.runtime.workers import Worker
 
 Pixels = npt.NDArray[np.uint8]
@@ -128,7 +127,7 @@ def localize_file(
     `output`: overlay video, whose suffix says the container; `json_path`: JSON lines; `csv_path`: events; "-" is
     standard output; `audio`: another file that has the sound; `audio_track`: which of its tracks, by number from 1
     or language; `sinks`: further callables (result, rgb), called in frame order from one thread. On KeyboardInterrupt,
-    and when the reader of an output has gone, the outputs are finished (the overlay is playable) and the exception goes
+    and when nobody reads any output any more, the outputs are finished (the overlay is playable) and the exception goes
     on; on another error nothing is left behind.
     Raises InputError for anything given that can't be used.
     """
@@ -137,27 +136,30 @@ def localize_file(
     media = open_media(video, audio, audio_track=audio_track)
     inputs = (media.path, media.audio_path)
     check_distinct((output, json_path, csv_path))
-    writers: list[Sink] = []
+    writers = Together()
+    overlay: OverlayWriter | None = None
     try:
         if json_path is not None:
-            writers.append(JsonLinesWriter(json_path, *inputs))
+            writers.add(JsonLinesWriter(json_path, *inputs))
         if csv_path is not None:
-            writers.append(EventsWriter(csv_path, *inputs))
+            writers.add(EventsWriter(csv_path, *inputs))
         if output is not None:
-            writers.append(OverlayWriter(output, media))
-        return _run(localizer, media, writers, tuple(sinks), batch, show_progress)
+            overlay = OverlayWriter(output, media)
+            writers.add(overlay)
+        summary = _run(localizer, media, writers, tuple(sinks), batch, show_progress)
     except BaseException:
-        # finished writers have nothing left to abort
-        for writer in writers:
-            with suppress(Exception):
-                writer.abort()
+        writers.abort()
         raise
+    if overlay is None:
+        return summary
+    drawn = {"draw": overlay.draw_ms, "encode": overlay.encode_ms}
+    return replace(summary, ms=summary.ms | {name: ms / max(1, summary.frames) for name, ms in drawn.items()})
 
 
 def _run(
     localizer: Localizer,
     media: MediaFile,
-    writers: list[Sink],
+    writers: Together,
     sinks: tuple[ResultSink, ...],
     batch: int,
     show_progress: bool,
@@ -167,7 +169,7 @@ def _run(
     table, totals, last = SourceTable(), dict[str, float](), 0.0
     progress = _Progress(media) if show_progress and sys.stderr.isatty() else None
 
-    calls: list[ResultSink] = [*writers, *sinks]
+    calls: list[ResultSink] = [writers, *sinks]
 
     def write(item: tuple[Result, Pixels]) -> None:
         for sink in calls:
@@ -186,12 +188,13 @@ def _run(
             if progress:
                 progress.show(result)
         worker.finish()
-        with shield():
-            for writer in writers:
-                writer.close()
+        writers.close()
     except (KeyboardInterrupt, BrokenPipeError):
         results.close()  # type: ignore[attr-defined]
-        finish_early(writers, worker.finish)
+        writers.hurry()
+        with suppress(BrokenPipeError):
+            worker.finish()
+        writers.close(interrupted=True)
         raise
     finally:
         results.close()  # type: ignore[attr-defined]
@@ -200,9 +203,6 @@ def _run(
         if progress:
             progress.end()
     wall = clock.perf_counter() - begin
-    for writer in writers:
-        if isinstance(writer, OverlayWriter):
-            totals |= {"draw": writer.draw_ms, "encode": writer.encode_ms}
     frames = stream.state.frames
     seconds = max(last + 1 / media.info.fps, media.held_until)
     warnings = [*media.warnings(), *media.end_warnings(seconds), *media.sound_warnings(stream.state.clock.peak)]
@@ -218,18 +218,6 @@ def _run(
         table=table.rows(),
         warnings=tuple(warnings),
     )
-
-
-def finish_early(writers: Sequence[Sink], drain: Callable[[], object]) -> None:
-    """Finish what is written so far: `drain` hands over what is in line; a reader that left loses its output alone."""
-    for writer in writers:
-        writer.hurry()
-    with suppress(BrokenPipeError):
-        drain()
-    with shield():
-        for writer in writers:
-            with suppress(BrokenPipeError):
-                writer.close(interrupted=True)
 
 
 class _Progress:

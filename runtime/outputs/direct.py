@@ -30,7 +30,7 @@ class DirectFile:
 
     is_direct = True
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, kind: str = "output") -> None:
         """Opens a FIFO when its reader comes: until then an interrupt ends the waiting. Raises InputError."""
         self.name = place.name
         self.error: OSError | None = None
@@ -39,7 +39,7 @@ class DirectFile:
         try:
             self._handle: int | None = _open(place) if self._stream is None else None
         except OSError as error:
-            raise write_error(self.name, error) from None
+            raise write_error(self.name, error, kind) from None
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Write all of it. Raises BrokenPipeError when the reader has gone, or OSError."""

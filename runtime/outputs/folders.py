@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ def new_folder(target: str | os.PathLike[str], kind: str = "folder", *, overwrit
     partial: Path | None = None
     try:
         is_there = _check_free(name, path, kind, overwrite)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_parents(path)
         # a folder that is there may be mounted: beside it may be another file system
         inside = path / path.name if is_there and not _entries(path) else path
         with turn(inside.parent):
@@ -82,11 +83,16 @@ def _check_free(name: str, path: Path, kind: str, overwrite: bool) -> bool:
     """Whether a folder is there that may be used."""
     if not os.path.lexists(path):
         return False
-    if not path.is_dir():
-        raise InputError(f"{kind} {shown(name)} is there and is no folder: choose another path")
-    if _entries(path) and not overwrite:
+    if not path.is_dir() or (_entries(path) and not overwrite):
         raise InputError(f"{kind} {shown(name)} exists and is not an empty folder: choose a new one")
     return True
+
+
+def _make_parents(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
 
 
 def _entries(path: Path) -> set[Path]:

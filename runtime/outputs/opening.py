@@ -19,7 +19,7 @@ def open_output(name: Name, *inputs: Path, kind: str = "output") -> OutputFile:
     `inputs`: files that must not be replaced. Raises InputError when it can't be written.
     """
     place = find_place(name, *inputs, kind=kind)
-    return DirectFile(place) if place.is_direct else WholeFile(place, kind=kind)
+    return DirectFile(place, kind=kind) if place.is_direct else WholeFile(place, kind=kind)
 
 
 def check_output(name: Name, *inputs: Path, kind: str = "output") -> Place:
@@ -36,7 +36,7 @@ def write_whole(name: Name, content: str | bytes, kind: str = "file") -> Path:
     Raises InputError, with nothing left, when it can't be written.
     """
     place = find_place(name, kind=kind)
-    file = DirectFile(place) if place.is_direct else WholeFile(place, alone=False, kind=kind)
+    file = DirectFile(place, kind=kind) if place.is_direct else WholeFile(place, alone=False, kind=kind)
     try:
         # names from a disk may hold bytes that are no UTF-8
         file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)

@@ -24,11 +24,15 @@ OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
 
 @dataclass(frozen=True, kw_only=True)
 class SoundFormat:
-    """How sound is written: encoded by `codec` at one of `rates`, or copied where it is one of `fits` already."""
+    """How sound is written: encoded by `codec` at one of `rates`, or copied where it is one of `fits` already.
+
+    `keeps_priming`: what encoders put before time zero can be marked; elsewhere it would shift the pictures.
+    """
 
     codec: str
     rates: tuple[int, ...]
     fits: frozenset[str]
+    keeps_priming: bool = True
 
     def rate(self, given: int) -> int:
         """The rate nearest to a given one."""
@@ -53,7 +57,8 @@ class Container:
     def codec_options(self, pixels: int, crf: int, preset: str | None) -> dict[str, str]:
         """The encoder's options for pictures of so many pixels; larger ones are encoded faster."""
         if self.codec == "libx264":
-            return {"crf": str(crf), "preset": preset or ("veryfast" if pixels <= LARGE else "ultrafast")}
+            # in order: FFmpeg ends a hybrid file at the picture that was written last, whenever it is shown
+            return {"crf": str(crf), "preset": preset or ("veryfast" if pixels <= LARGE else "ultrafast"), "bf": "0"}
         if self.codec == "libvpx-vp9":
             # its scale of quality is another one
             speed = "7" if pixels <= LARGE else "8"
@@ -64,23 +69,24 @@ class Container:
 
     def mux_options(self, seekable: bool) -> dict[str, str]:
         """The muxer's options: what is written so far can be played, whatever happens to the process."""
+        options = {"flush_packets": "1", "max_interleave_delta": str(FRAGMENT_SECONDS * 1_000_000)}
         if self.format not in ("mp4", "mov"):
-            return dict(self.options)
-        flags = "frag_keyframe+default_base_moof"
+            return options | self.options
+        flags = "frag_keyframe+default_base_moof+delay_moov"
         if not seekable:
             flags += "+empty_moov"
         elif has_hybrid():
             # fragments while it grows, an index like that of any other file in the end
-            flags = "frag_keyframe+hybrid_fragmented"
+            flags = "frag_keyframe+hybrid_fragmented+delay_moov"
         else:
             flags += "+empty_moov"
-        return {"movflags": flags, "frag_duration": str(FRAGMENT_SECONDS * 1_000_000), "flush_packets": "1"}
+        return options | {"movflags": flags, "frag_duration": str(FRAGMENT_SECONDS * 1_000_000)}
 
     def time_base(self, fps: Fraction) -> Fraction:
         return 1 / fps if self.ticks is None else Fraction(1, self.ticks)
 
 
-MATROSKA = {"cluster_time_limit": str(1000 * FRAGMENT_SECONDS), "flush_packets": "1"}
+MATROSKA = {"cluster_time_limit": str(1000 * FRAGMENT_SECONDS)}
 AAC_IN_MP4 = SoundFormat(
     codec="aac",
     rates=AAC_RATES,
@@ -95,7 +101,9 @@ MOV = Container(
 MKV = Container(
     format="matroska",
     codec="libx264",
-    sound=SoundFormat(codec="aac", rates=AAC_RATES, fits=AAC_IN_MP4.fits | {"vorbis", "libvorbis", "flac"}),
+    sound=SoundFormat(
+        codec="aac", rates=AAC_RATES, fits=AAC_IN_MP4.fits | {"vorbis", "libvorbis", "flac"}, keeps_priming=False
+    ),
     options=MATROSKA,
 )
 WEBM = Container(
@@ -107,9 +115,8 @@ WEBM = Container(
 AVI = Container(
     format="avi",
     codec="mpeg4",
-    sound=SoundFormat(codec="libmp3lame", rates=MP3_RATES, fits=frozenset({"mp3", "mp3float"})),
+    sound=SoundFormat(codec="libmp3lame", rates=MP3_RATES, fits=frozenset({"mp3", "mp3float"}), keeps_priming=False),
     ticks=None,
-    options={"flush_packets": "1"},
 )
 GIF = Container(format="gif", codec="gif", sound=None, pix_fmt="pal8", ticks=100)
 

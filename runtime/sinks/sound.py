@@ -6,7 +6,7 @@ Packets are copied where the codec fits the container; anything else is encoded,
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -48,6 +48,7 @@ class SoundTrack:
             assert source is not None
             target = self._output.add_stream_from_template(source)
             yield 0.0
+            unframed = _without_adts(source)
             base = source.time_base
             last: int | None = None
             # damaged data end the sound
@@ -61,8 +62,9 @@ class SoundTrack:
                     continue
                 last = packet.dts
                 end = float((packet.pts + (packet.duration or 0)) * base)
-                packet.stream = target
-                self._output.mux(packet)
+                for piece in unframed(packet):
+                    piece.stream = target
+                    _mux(self._output, [piece], self._form)
                 yield end
 
     def _encode(self, media: MediaFile) -> Iterator[float]:
@@ -77,10 +79,10 @@ class SoundTrack:
             if block.rate != block_rate:
                 return
             for samples in _contiguous(block, position):
-                self._output.mux(target.encode(_frame(samples, channels, block.rate, position)))
+                _mux(self._output, target.encode(_frame(samples, channels, block.rate, position)), self._form)
                 position += len(samples)
             yield position / block.rate
-        self._output.mux(target.encode(None))
+        _mux(self._output, target.encode(None), self._form)
 
 
 class LiveSound:
@@ -90,6 +92,7 @@ class LiveSound:
         self._clock = AudioClock(LIVE_RATE)
         self._lock = threading.Lock()
         self._output: Any = None
+        self._form: Any = None
         self._target: Any = None
         self._position = 0
 
@@ -104,7 +107,7 @@ class LiveSound:
     def attach(self, output: Any, form: SoundFormat) -> LiveSound:
         """Add the stream to an output container; without any sound so far there is none."""
         with self._lock:
-            self._output = output
+            self._output, self._form = output, form
             if self._clock.end:
                 self._target = output.add_stream(form.codec, rate=form.rate(LIVE_RATE), layout="mono")
         return self
@@ -122,7 +125,26 @@ class LiveSound:
                 self._position = first + LIVE_PIECE
             self._clock.forget(self._position)
         for first, samples in pieces:
-            self._output.mux(self._target.encode(_frame(samples[:, None], 1, LIVE_RATE, first)))
+            _mux(self._output, self._target.encode(_frame(samples[:, None], 1, LIVE_RATE, first)), self._form)
+
+
+def _without_adts(source: Any) -> Callable[[Any], list[Any]]:
+    """AAC of broadcast streams has a header in every packet, which files have once."""
+    codec = source.codec_context
+    if codec.name != "aac" or codec.extradata:
+        return lambda packet: [packet]
+    from av.bitstream import BitStreamFilterContext
+
+    unframe: Callable[[Any], list[Any]] = BitStreamFilterContext("aac_adtstoasc", source).filter
+    return unframe
+
+
+def _mux(output: Any, packets: list[Any], form: SoundFormat) -> None:
+    """Write packets, without the encoder's own beginning where the container can't tell it from the sound's."""
+    for packet in packets:
+        marks_it = form.keeps_priming or packet.stream.codec_context.name in ("opus", "libopus")
+        if marks_it or packet.pts is None or packet.pts >= 0:
+            output.mux(packet)
 
 
 def _contiguous(block: AudioBlock, position: int) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:

@@ -69,7 +69,7 @@ def test_no_row_that_works_is_a_failure(tmp_path: Path) -> None:
         (("tiny", "--manifest", "none"), "manifest none does not exist"),
         (("tiny", "--json", "none/report.json"), "none/report.json can't be written"),
         (("tiny", "--plot", "report.gif"), "must end with"),
-        (("tiny", "--json", "report.png", "--plot", "report.png"), "--json and --plot both name report.png"),
+        (("tiny", "--json", "report.png", "--plot", "report.png"), "two outputs are to be written to report.png"),
     ],
     ids=lambda value: " ".join(value[1:]) or "bundle" if isinstance(value, tuple) else "",
 )
@@ -102,7 +102,7 @@ def test_another_models_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)]
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
 )
 def test_an_interrupt_leaves_no_process(tmp_path: Path, number: signal.Signals, status: int) -> None:
     command = [sys.executable, "-m", "avgn", "benchmark", "tiny", "--threads", "1", "--seconds", "600"]

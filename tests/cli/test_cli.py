@@ -154,9 +154,8 @@ def test_ctrl_c_leaves_a_playable_overlay(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
         text=True,
     )
-    partial = tmp_path / "r.jsonl.partial"
     deadline = time.monotonic() + 60
-    while not (partial.exists() and partial.stat().st_size > 2000):
+    while not any(path.stat().st_size > 2000 for path in tmp_path.glob("r.jsonl.*.partial")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)

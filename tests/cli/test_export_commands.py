@@ -61,7 +61,7 @@ def test_an_interrupted_export_leaves_nothing(checkpoint: Path, tmp_path: Path) 
     command = [sys.executable, "-m", "avgn", "export", str(checkpoint), str(tmp_path / "b"), "--precision", "fp32,fp16"]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     for _ in range(600):
-        if list(tmp_path.glob(".b.partial/*")) or process.poll() is not None:
+        if list(tmp_path.glob("b.*.partial/*")) or process.poll() is not None:
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

@@ -66,7 +66,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on(kind: signal.Signals, tmp_pa
         assert len(workers) >= 3
         child.send_signal(kind)
         child.communicate(timeout=60)
-        assert child.returncode == (-kind if kind == signal.SIGKILL else 130)
+        assert child.returncode == (-kind if kind == signal.SIGKILL else 143)
         deadline = time.monotonic() + 20
         while (left := [pid for pid in workers if is_running(pid)]) and time.monotonic() < deadline:
             time.sleep(0.2)

@@ -183,7 +183,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="can't be made"):
+    with pytest.raises(InputError, match="a part of its path is a file"):
         synthesize(tmp_path / "file" / "out", scenes=1, config=SceneConfig(split="train"), seed=0, jobs=1)
     with pytest.raises(InputError, match="can't be written"):
         write_scene_video(tmp_path / "file" / "clip.mp4", seed=0, seconds=1)
