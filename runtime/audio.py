@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Kind = TypeVar("Kind", np.float32, np.int16)
 
 ZERO_CROSSINGS = 32
 KAISER_BETA = 8.0
@@ -188,7 +189,7 @@ def loudness_db(samples: Floats) -> float:
     return max(SILENCE_DB, 10 * math.log10(power)) if power > 0 else SILENCE_DB
 
 
-def fit_window(samples: Floats, length: int) -> Floats:
+def fit_window(samples: npt.NDArray[Kind], length: int) -> npt.NDArray[Kind]:
     """A whole clip [T] as [length] samples: a shorter one is tiled, a longer one is centre-cropped."""
     if samples.ndim != 1 or samples.size == 0 or length < 1:
         raise ValueError(f"a clip must be [T] with T >= 1 and length >= 1, got {samples.shape} and {length}")

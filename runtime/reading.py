@@ -5,6 +5,7 @@ Legend: H x W pixels, T samples.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,11 @@ def read_wav(path: Path) -> tuple[Floats, int]:
         return sound.read(0, sound.length), sound.rate
 
 
-def read_part(path: Path, seconds: float, place: float) -> tuple[Floats, int]:
-    """(mono float32 [T], rate) of at most `seconds` of a sound file; `place` in 0..1 says where they lie in a longer
+def read_part(path: Path, seconds: float, place: Callable[[], float]) -> tuple[Floats, int]:
+    """(mono float32 [T], rate) of at most `seconds` of a sound file; `place()` in 0..1 says where they lie in a longer
     one. Raises InputError that names the file.
     """
     with open_sound(path) as sound:
         length = min(sound.length, max(1, round(seconds * sound.rate)))
-        first = round(place * (sound.length - length))
+        first = round(place() * (sound.length - length)) if sound.length > length else 0
         return sound.read(first, first + length), sound.rate
