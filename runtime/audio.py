@@ -28,7 +28,7 @@ SILENCE_DB = -200.0
 FULL_SCALE = 0.9999
 DOWNMIX_BLOCK = 4096
 DOWNMIX_FADE = 512
-DOWNMIX_MEMORY = 0.8
+DOWNMIX_MEMORY = 0.5
 # correlations from which on a channel counts as another's inverse, and down to which it goes on to do so
 DOWNMIX_INVERSE = 0.9
 DOWNMIX_STAYS = 0.5
@@ -59,7 +59,7 @@ class Downmix:
 
     The mix is the mean over the channels, exactly, unless a channel is the inverse of an earlier one (a correlation
     below -0.9: one of two cables was wired wrongly, or a widening effect): it is turned over then. Correlations are
-    measured over blocks of 4096 samples, with a memory of about five of them, and decide about the blocks after; only
+    measured over blocks of 4096 samples, with a memory of about two of them, and decide about the blocks after; only
     the first block waits for its own. The output does not depend on how the input is cut into pieces.
     """
 
