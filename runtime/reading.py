@@ -14,6 +14,7 @@ import numpy.typing as npt
 from avgn.runtime.audio import fit_window, resample, resample_span, resampled_length
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import import_cv2, resize
+from avgn.runtime.limits import MAX_STILL_PIXELS
 from avgn.runtime.sound_file import open_sound
 
 Floats = npt.NDArray[np.float32]
@@ -26,7 +27,12 @@ def read_frame(path: Path, size: tuple[int, int]) -> Pixels:
     try:
         data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except (OSError, cv2.error) as error:
+    except cv2.error as error:
+        if "IMAGE_PIXELS" in str(error):
+            most = MAX_STILL_PIXELS // 10**6
+            raise InputError(f"frame {path} has more than {most} million pixels: scale it down first") from None
+        raise InputError(f"frame {path} can't be read (it is damaged): mend or remove the item") from None
+    except OSError as error:
         raise InputError(f"frame {path} can't be read ({error}): mend or remove the item") from None
     if image is None:
         raise InputError(f"frame {path} is not an image that can be read: mend or remove the item")
