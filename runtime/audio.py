@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Kind = TypeVar("Kind", np.float32, np.int16)
 
 ZERO_CROSSINGS = 32
 KAISER_BETA = 8.0
@@ -27,7 +28,7 @@ SILENCE_DB = -200.0
 FULL_SCALE = 0.9999
 DOWNMIX_BLOCK = 4096
 DOWNMIX_FADE = 512
-DOWNMIX_MEMORY = 0.8
+DOWNMIX_MEMORY = 0.5
 # correlations from which on a channel counts as another's inverse, and down to which it goes on to do so
 DOWNMIX_INVERSE = 0.9
 DOWNMIX_STAYS = 0.5
@@ -58,7 +59,7 @@ class Downmix:
 
     The mix is the mean over the channels, exactly, unless a channel is the inverse of an earlier one (a correlation
     below -0.9: one of two cables was wired wrongly, or a widening effect): it is turned over then. Correlations are
-    measured over blocks of 4096 samples, with a memory of about five of them, and decide about the blocks after; only
+    measured over blocks of 4096 samples, with a memory of about two of them, and decide about the blocks after; only
     the first block waits for its own. The output does not depend on how the input is cut into pieces.
     """
 
@@ -188,7 +189,7 @@ def loudness_db(samples: Floats) -> float:
     return max(SILENCE_DB, 10 * math.log10(power)) if power > 0 else SILENCE_DB
 
 
-def fit_window(samples: Floats, length: int) -> Floats:
+def fit_window(samples: npt.NDArray[Kind], length: int) -> npt.NDArray[Kind]:
     """A whole clip [T] as [length] samples: a shorter one is tiled, a longer one is centre-cropped."""
     if samples.ndim != 1 or samples.size == 0 or length < 1:
         raise ValueError(f"a clip must be [T] with T >= 1 and length >= 1, got {samples.shape} and {length}")

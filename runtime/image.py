@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.errors import MissingExtraError
+from avgn.runtime.limits import MAX_STILL_PIXELS
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 
 def import_cv2() -> ModuleType:
-    """OpenCV; raises MissingExtraError when it is not installed."""
+    """OpenCV; raises MissingExtraError when it is not installed.
+
+    It refuses pictures of more than MAX_STILL_PIXELS before it makes room for them, unless the user set that limit.
+    """
+    # OpenCV reads it once, when it is loaded
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_STILL_PIXELS))
     try:
         import cv2
     except ImportError:

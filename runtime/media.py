@@ -139,6 +139,11 @@ class MediaFile:
             audio_tracks=audio_tracks,
         )
 
+    @property
+    def begins(self) -> float:
+        """Time zero in seconds of the pictures' own timestamps."""
+        return float(self._video.zero)
+
     def video(self) -> Iterator[VideoFrame]:
         """All pictures in order; a missing timestamp is the previous one plus a frame's duration."""
         placer = self._placer(self._video, self._sound)

@@ -5,6 +5,7 @@ Legend: H x W pixels, T samples.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from avgn.runtime.audio import fit_window, resample, resample_span, resampled_length
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import import_cv2, resize
+from avgn.runtime.limits import MAX_STILL_PIXELS
 from avgn.runtime.sound_file import open_sound
 
 Floats = npt.NDArray[np.float32]
@@ -25,7 +27,12 @@ def read_frame(path: Path, size: tuple[int, int]) -> Pixels:
     try:
         data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except (OSError, cv2.error) as error:
+    except cv2.error as error:
+        if "IMAGE_PIXELS" in str(error):
+            most = MAX_STILL_PIXELS // 10**6
+            raise InputError(f"frame {path} has more than {most} million pixels: scale it down first") from None
+        raise InputError(f"frame {path} can't be read (it is damaged): mend or remove the item") from None
+    except OSError as error:
         raise InputError(f"frame {path} can't be read ({error}): mend or remove the item") from None
     if image is None:
         raise InputError(f"frame {path} is not an image that can be read: mend or remove the item")
@@ -51,11 +58,11 @@ def read_wav(path: Path) -> tuple[Floats, int]:
         return sound.read(0, sound.length), sound.rate
 
 
-def read_part(path: Path, seconds: float, place: float) -> tuple[Floats, int]:
-    """(mono float32 [T], rate) of at most `seconds` of a sound file; `place` in 0..1 says where they lie in a longer
+def read_part(path: Path, seconds: float, place: Callable[[], float]) -> tuple[Floats, int]:
+    """(mono float32 [T], rate) of at most `seconds` of a sound file; `place()` in 0..1 says where they lie in a longer
     one. Raises InputError that names the file.
     """
     with open_sound(path) as sound:
         length = min(sound.length, max(1, round(seconds * sound.rate)))
-        first = round(place * (sound.length - length))
+        first = round(place() * (sound.length - length)) if sound.length > length else 0
         return sound.read(first, first + length), sound.rate

@@ -14,6 +14,9 @@ from avgn.runtime.container import decode_frames, open_container
 
 # pieces that are looked at for the first timestamp
 UNSTAMPED = 64
+# demuxers of containers that say only when a picture is to be decoded
+WITHOUT_PRESENTATION = {"avi"}
+LONGEST_DELAY = Fraction(1, 2)
 
 Choose = Callable[[Any], Any | None]
 
@@ -24,11 +27,13 @@ class Track:
 
     `choose(container)` gives its stream; `claimed`: where it says it ends, or None; `stamp`: its first timestamp;
     `before`: what is decoded before that one; `zero`: the timestamp that is time zero; `start`: the time of `stamp`.
+    `delayed_from`: where the first piece belongs in a container that has no times of presentation, else None.
     """
 
     path: Path
     choose: Choose
     claimed: float | None
+    delayed_from: Fraction | None = None
     stamp: Fraction = field(default_factory=Fraction)
     before: float = 0.0
     zero: Fraction = field(default_factory=Fraction)
@@ -36,16 +41,26 @@ class Track:
 
     @classmethod
     def of(cls, path: Path, container: Any, stream: Any, choose: Choose) -> Track:
-        return cls(path=path, choose=choose, claimed=claimed_end(container, stream))
+        track = cls(path=path, choose=choose, claimed=claimed_end(container, stream))
+        if container.format.name in WITHOUT_PRESENTATION and stream.start_time is not None:
+            track.delayed_from = stream.start_time * Fraction(stream.time_base)
+        return track
 
     @property
     def begins(self) -> Fraction:
         """The timestamp of the first piece, whether it has one or not."""
-        return self.stamp - Fraction(self.before)
+        return self.stamp - self._delay - Fraction(self.before)
+
+    @property
+    def _delay(self) -> Fraction:
+        """By how much FFmpeg puts pictures too late, who knows only when they are decoded."""
+        if self.delayed_from is None or not 0 < self.stamp - self.delayed_from <= LONGEST_DELAY:
+            return Fraction(0)
+        return self.stamp - self.delayed_from
 
     def set_zero(self, zero: Fraction) -> None:
         """Let this timestamp be time zero."""
-        self.zero, self.start = zero, float(self.stamp - zero)
+        self.zero, self.start = zero + self._delay, float(self.begins - zero) + self.before
 
     def decode(self, count: Callable[[], None]) -> Generator[Any]:
         """The track's frames; `count` is called for every corrupt piece."""

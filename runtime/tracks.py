@@ -82,7 +82,8 @@ def codec_of(stream: Any) -> str:
 
 def language_of(stream: Any) -> str:
     """The language that a track is marked with, or nothing."""
-    language = str(stream.metadata.get("language", "")).strip().lower()
+    # a file's texts must not reach a terminal as they are
+    language = "".join(c for c in str(stream.metadata.get("language", "")).lower() if c.isalnum() or c == "-")[:16]
     return "" if language == "und" else language
 
 

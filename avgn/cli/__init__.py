@@ -35,6 +35,7 @@ commands:
   deploy SERVER BUNDLE OUT  lay a bundle out for triton-server
   convert RELEASED OUT      read a checkpoint in the published AVGN format
   localize BUNDLE VIDEO     find the sounding objects of a video file, a network stream or a manifest's items
+  probe FILE                list a media file's tracks, and what would be read of them
   figure KIND               the paper's figures: heat maps side by side, embeddings of the sources
   serve BUNDLE              a web page that localizes camera and microphone of whoever opens it
   devices                   list cameras and microphones
@@ -90,6 +91,7 @@ COMMANDS = {
     "deploy": "avgn.cli.export:deploy",
     "convert": "avgn.cli.training:convert",
     "localize": "avgn.cli.live:localize",
+    "probe": "avgn.cli.probe:probe",
     "figure": "avgn.cli.figures:figure",
     "serve": "avgn.cli.live:serve_page",
     "devices": "avgn.cli.live:devices",

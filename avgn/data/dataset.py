@@ -18,10 +18,13 @@ from avgn.data.mixed import MixedScenes, read_size
 from avgn.data.mixing import Mixing, Scene, mix
 from avgn.data.sample import Sample
 from avgn.data.sampling import Key
-from avgn.reading import read_frame, read_wav
+from avgn.reading import read_clip, read_frame, read_part, read_wav
 from avgn.runtime.audio import fit_window, resample
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest
+
+# seconds of a sound out of which a window is drawn in training: of a longer one a random part is read
+LONGEST = 60.0
 
 
 class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
@@ -70,12 +73,9 @@ class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
         key = Key(*key)
         if self.train:
             return self.sample(key.item, key.pictures, np.random.default_rng((self.seed, key.epoch, key.item)))
-        image, sound = self.read(key.item)
         sounding, visible = self.labels(key.item)
-        still = Scene(
-            image=image, sound=fit_window(sound, self.config.window_samples), sounding=sounding, visible=visible
-        )
-        return mix([still], [True], None, None)
+        image, sound = self._still(key.item)
+        return mix([Scene(image=image, sound=sound, sounding=sounding, visible=visible)], [True], None, None)
 
     def labels(self, handle: int) -> tuple[frozenset[int], frozenset[int]]:
         """The classes of an item that sound and that are visible."""
@@ -87,23 +87,51 @@ class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
 
     def read(self, handle: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """An item's picture and sound, from memory if they are kept there."""
-        if self.cache is None:
-            return self._frame(handle), self._sound(handle)
-        if handle not in self.cache:
-            self.cache[handle] = (self._frame(handle), to_int16(self._sound(handle)))
-        image, quantised = self.cache[handle]
-        return image, to_float32(quantised)
+        image, kept = self._kept(handle)
+        path = self._audio(handle)
+        if kept is not None:
+            return image, to_float32(kept)
+        return image, resample(*read_wav(path), self.config.sample_rate)
 
-    def _sound(self, index: int) -> NDArray[np.float32]:
-        item = self.items[index]
-        if self.sounds is None:
-            return read_sound(item, self.config.sample_rate)
-        assert item.audio is not None
-        kept = self.sounds.get(item.audio)
+    def read_part(self, handle: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """An item's picture and at most LONGEST seconds of its sound."""
+        image, kept = self._kept(handle)
         if kept is None:
-            kept = to_int16(read_sound(item, self.config.sample_rate))
-            self.sounds.put(item.audio, kept)
-        return to_float32(kept)
+            return image, resample(*read_part(self._audio(handle), LONGEST, rng.random), self.config.sample_rate)
+        length = round(LONGEST * self.config.sample_rate)
+        if len(kept) > length:
+            first = round(rng.random() * (len(kept) - length))
+            kept = kept[first : first + length]
+        return image, to_float32(kept)
+
+    def _still(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """An item's picture and the middle of its sound, [T] of the model's window."""
+        image, kept = self._kept(index)
+        if kept is None:
+            return image, read_clip(self._audio(index), self.config.sample_rate, self.config.window_samples)
+        return image, to_float32(fit_window(kept, self.config.window_samples))
+
+    def _kept(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int16] | None]:
+        """An item's picture, and its sound where decoded sounds are kept."""
+        if self.cache is None:
+            return self._frame(index), None if self.sounds is None else self._decoded(index)
+        if index not in self.cache:
+            self.cache[index] = (self._frame(index), self._decoded(index))
+        return self.cache[index]
+
+    def _decoded(self, index: int) -> NDArray[np.int16]:
+        path = self._audio(index)
+        kept = None if self.sounds is None else self.sounds.get(path)
+        if kept is None:
+            kept = to_int16(resample(*read_wav(path), self.config.sample_rate))
+            if self.sounds is not None:
+                self.sounds.put(path, kept)
+        return kept
+
+    def _audio(self, index: int) -> Path:
+        path = self.items[index].audio
+        assert path is not None
+        return path
 
     def _frame(self, index: int) -> NDArray[np.uint8]:
         frame = self.items[index].frame

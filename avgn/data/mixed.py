@@ -37,6 +37,10 @@ class MixedScenes(ABC, Generic[Handle]):
     def read(self, handle: Handle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """A scene's picture [H,W,3], at most `zoom` times as large as the model's, and its whole sound [T]."""
 
+    def read_part(self, handle: Handle, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """A scene's picture and sound; of a long sound a random part may do."""
+        return self.read(handle)
+
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Handle:
         """Any scene."""
@@ -58,7 +62,7 @@ class MixedScenes(ABC, Generic[Handle]):
 
     def scene(self, handle: Handle, rng: np.random.Generator) -> Scene:
         """A scene, changed at random."""
-        image, sound = self.read(handle)
+        image, sound = self.read_part(handle, rng)
         sounding, visible = self.labels(handle)
         return Scene(
             image=augment_image(image, self.config.image_size, self.augmentation, rng),

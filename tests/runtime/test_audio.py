@@ -84,6 +84,9 @@ def test_fit_window_tiles_and_crops() -> None:
     clip = np.arange(5, dtype=np.float32)
     assert fit_window(clip, 12).tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
     assert fit_window(clip, 3).tolist() == [1, 2, 3]
+    # one more sample is left at the end where they can't be even
+    assert fit_window(clip, 2).tolist() == [1, 2] and fit_window(clip, 4).tolist() == [0, 1, 2, 3]
+    assert fit_window(clip, 5).tolist() == [0, 1, 2, 3, 4] and fit_window(clip, 1).tolist() == [2]
     with pytest.raises(ValueError, match="a clip must be"):
         fit_window(clip[:0], 3)
 
@@ -132,6 +135,22 @@ def test_clock_ignores_timestamp_jitter_and_cuts_what_is_before_zero() -> None:
     clock = AudioClock(22050)
     clock.push(signal, 22050, -0.5)
     assert np.array_equal(clock.window(0, 11025), signal[11025:])
+
+
+@pytest.mark.parametrize(("jump", "heard"), [(0.009, 0), (0.011, 1), (0.015, 1), (0.1, 1), (-0.009, 0), (-0.011, -1)])
+def test_jumps_from_ten_milliseconds_on_count(jump: float, heard: int) -> None:
+    signal = np.random.default_rng(3).standard_normal(20_000).astype(np.float32)
+    clock = AudioClock(22050)
+    clock.push(signal[:10_000], 22050, 0.0)
+    clock.push(signal[10_000:], 22050, 10_000 / 22050 + jump)
+    moved = round(abs(jump) * 22050) * heard
+    assert clock.end == 20_000 + moved
+    if heard > 0:
+        assert not clock.window(10_000, moved).any() and np.array_equal(
+            clock.window(10_000 + moved, 10_000), signal[10_000:]
+        )
+    else:
+        assert np.array_equal(clock.window(10_000, 10_000 + moved), signal[10_000 - moved :])
 
 
 @pytest.mark.parametrize("size", [(224, 224), (360, 640), (3, 5), (7, 9), (13, 4)])

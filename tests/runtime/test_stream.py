@@ -249,3 +249,42 @@ def test_result_line(localizer: Localizer) -> None:
     assert CLASSES[0] == red["label"]
     plotted = result.plot(scene.frame())
     assert plotted.shape == scene.frame().shape and (plotted != scene.frame()).any()
+
+
+@pytest.mark.parametrize("rate", [16000, 22050, 48000])
+def test_a_frame_on_the_edge_of_a_live_window_uses_it(localizer: Localizer, rate: int) -> None:
+    """Times that are sums of frame durations fall short of the edge by a rounding error."""
+    stream = localizer.open_stream(mode="live")
+    time, short = 0.0, 0
+    for number in range(1, 6000):
+        time += 1 / 30
+        edge = number % 6 == 0
+        exact = number // 6
+        short += edge and time * RATE / HOP < exact
+        if edge:
+            assert stream.window_of(time) == exact
+        # between two edges it is the earlier one
+        assert stream.window_of(exact * 0.2 + 0.1999) == exact
+    assert short > 100, "the sums must fall short somewhere"
+
+
+def test_sound_before_a_small_step_back_is_still_there(localizer: Localizer) -> None:
+    """A timestamp that steps back hears the sound of its own time, up to a window's length ago."""
+    signal = sound(4.0, RATE)
+    times = [3.0, 2.2, 3.1, 2.15]
+    frames = pictures(times)
+    stream = localizer.open_stream(mode="live")
+    results = stream.push_audio(signal, RATE, 0.0)
+    for rgb, time in zip(frames, times, strict=True):
+        results += stream.push_frame(rgb, time)
+    same(results + stream.flush(), brute_force(localizer, signal, RATE, frames, times, "live"))
+
+
+def test_clipped_samples_of_all_blocks_count(localizer: Localizer) -> None:
+    stream = localizer.open_stream(mode="live")
+    loud, quiet = np.ones(1000, np.float32), np.zeros(9000, np.float32)
+    for number, block in enumerate((loud, quiet, loud, quiet)):
+        stream.push_audio(block, RATE, (0, 1000, 10000, 11000)[number] / RATE)
+    clock = stream.state.clock
+    assert clock.clipped == 2000 and clock.samples_in == 20000
+    assert stream.warnings() == ["the sound is clipped (10.0 % of its samples at full scale): results may suffer"]

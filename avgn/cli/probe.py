@@ -1,0 +1,28 @@
+"""avgn probe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from avgn.cli.options import make_parser, write_json
+
+
+def probe(argv: Sequence[str]) -> None:
+    parser = make_parser("probe", "What a media file holds, and what would be read of it.")
+    parser.add_argument("file", type=str, help="video or sound file")
+    parser.add_argument("--audio-track", type=str | None, default=None, help="as for avgn localize")
+    parser.add_argument(
+        "--json", type=str | None, default=None, help="write the facts to a file; - for standard output"
+    )
+    args = parser.parse_args(argv)
+    from avgn.probe import lines
+    from avgn.probe import probe as look
+
+    facts = look(args.file, args.audio_track)
+    if args.json == "-":
+        print(json.dumps(facts, indent=1))
+        return
+    if args.json is not None:
+        write_json(args.json, facts)
+    print("\n".join(lines(facts)))
