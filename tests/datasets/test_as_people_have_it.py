@@ -372,6 +372,7 @@ def test_vggsound_as_videos(tmp_path: Path, clip: Path, name: str) -> None:
     capture = cv2.VideoCapture(str(clip))
     frames = [capture.read()[1] for _ in range(50)]
     middle = cv2.imread(str(item.frame))
+    assert middle is not None
     errors = [float(np.abs(middle.astype(float) - frame).mean()) for frame in frames]
     assert abs(int(np.argmin(errors)) - 25) <= 1 and min(errors) < 3
     with wave.open(str(item.sounds[0])) as file:
