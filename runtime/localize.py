@@ -7,7 +7,8 @@ import sys
 import time as clock
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import InputError
+from avgn.runtime.excerpt import Excerpt
 from avgn.runtime.localizer import Localizer, run_media
 from avgn.runtime.media import MediaFile, open_media
 from avgn.runtime.result import Result
@@ -119,17 +121,25 @@ def localize_file(
     batch: int = 4,
     sinks: Iterable[ResultSink] = (),
     show_progress: bool = False,
+    start: float | None = None,
+    duration: float | None = None,
+    every: float | None = None,
 ) -> Summary:
     """Localize the sources of a video file, write what was asked for, and sum up.
 
     `output`: overlay MP4; `json_path`: JSON lines; `csv_path`: events; `audio`: another file that has the sound;
-    `sinks`: further callables (result, rgb), called in frame order from one thread. On KeyboardInterrupt the outputs
-    are finished (the overlay is playable) and the interrupt goes on; on an error nothing is left behind.
+    `sinks`: further callables (result, rgb), called in frame order from one thread. `start` and `duration` choose a
+    part in seconds, `every` a frame every so many seconds: times stay the file's own, and the overlay begins at 0. On
+    KeyboardInterrupt the outputs are finished (the overlay is playable) and the interrupt goes on; on an error nothing
+    is left behind.
     Raises InputError for anything given that can't be used.
     """
     options = {} if threads is None else {"threads": threads}
     localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
-    media = open_media(video, audio)
+    part: dict[str, Any] = {"start": start, "duration": duration, "every": every}
+    is_part = any(value is not None for value in part.values())
+    paths = (Path(video), None if audio is None else Path(audio))
+    media = Excerpt(*paths, **part) if is_part else open_media(*paths)
     inputs = (media.path, media.audio_path)
     outputs = [os.path.abspath(path) for path in (output, json_path, csv_path) if path is not None]
     for path in outputs:
@@ -142,7 +152,7 @@ def localize_file(
         if csv_path is not None:
             writers.append(EventsWriter(csv_path, *inputs))
         if output is not None:
-            writers.append(OverlayWriter(output, media))
+            writers.append(_overlay(output, media))
         return _run(localizer, media, writers, tuple(sinks), batch, show_progress)
     except BaseException:
         # finished writers have nothing left to abort
@@ -150,6 +160,23 @@ def localize_file(
             with suppress(Exception):
                 writer.abort()
         raise
+
+
+def _overlay(path: str | os.PathLike[str], media: MediaFile) -> Sink:
+    if not isinstance(media, Excerpt):
+        return OverlayWriter(path, media)
+    return ShiftedOverlay(path, media.overlay(), media.start)
+
+
+class ShiftedOverlay(OverlayWriter):
+    """The overlay of a part of a video: the first second of the part is its own."""
+
+    def __init__(self, path: str | os.PathLike[str], media: MediaFile, start: float) -> None:
+        super().__init__(path, media)
+        self._start = start
+
+    def __call__(self, result: Result, rgb: Pixels) -> None:
+        super().__call__(replace(result, time=result.time - self._start), rgb)
 
 
 def _run(
@@ -204,6 +231,10 @@ def _run(
     frames = stream.state.frames
     warnings = [*media.warnings(), *stream.warnings()]
     seconds = last + 1 / media.info.fps
+    if isinstance(media, Excerpt):
+        if not frames:
+            raise InputError(f"{media.path} has no picture from second {media.start:g} on: choose another --start")
+        seconds -= media.start
     if media.info.duration is not None and seconds < media.info.duration - 1.0:
         warnings.append(f"{media.path} ends after {seconds:.1f} s, it should last {media.info.duration:.1f} s")
     return Summary(

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from avgn.cli import collections
-from avgn.cli.options import make_parser, parse_size, split_names
+from avgn.cli import collections, excerpts, several
+from avgn.cli.options import add_engine_options, make_parser, parse_size, split_names
 from avgn.runtime.errors import InputError
+from avgn.runtime.trace import tracing
 
 
 def localize(argv: Sequence[str]) -> None:
@@ -22,16 +23,28 @@ def localize(argv: Sequence[str]) -> None:
         default=None,
         help="file; an address: rtsp, udp, http ...; camera:0, camera:/dev/video0",
     )
+    several.add_options(parser)
     collections.add_options(parser)
-    parser.add_argument("--output", type=str | None, default=None, help="overlay video (MP4)")
+    excerpts.add_options(parser)
+    parser.add_argument(
+        "--output",
+        type=str | None,
+        default=None,
+        help="overlay video (MP4); with several videos a folder, which gets the JSON lines as well",
+    )
     parser.add_argument(
         "--json",
         type=str | None,
         default=None,
         help="results, one JSON line a frame, or an item of a manifest; - for standard output (streams)",
     )
-    parser.add_argument("--csv", type=str | None, default=None, help="events: class, start, end, mean position")
-    parser.add_argument("--seconds", type=float | None, default=None, help="end a live source after so long")
+    parser.add_argument(
+        "--csv",
+        type=str | None,
+        default=None,
+        help="events, one a line: class, start, end, share on screen, mean place, frames",
+    )
+    parser.add_argument("--seconds", type=float | None, default=None, help="live sources: end after so many")
     parser.add_argument(
         "--microphone",
         type=str | None,
@@ -42,11 +55,17 @@ def localize(argv: Sequence[str]) -> None:
     parser.add_argument("--camera-fps", type=float | None, default=None, help="frames a second to ask the camera for")
     parser.add_argument("--show", action="store_true", help="live sources: a window; Escape or q ends the run")
     parser.add_argument("--profile", type=str | None, default=None, help="write every stage's times as a Chrome trace")
-    parser.add_argument("--audio", type=str | None, default=None, help="take the sound from this file")
-    parser.add_argument("--backend", type=str, default="auto")
-    parser.add_argument("--precision", type=str | None, default=None)
-    parser.add_argument("--threads", type=int | None, default=None)
+    parser.add_argument(
+        "--audio", type=str | None, default=None, help="a file whose sound is heard in place of the video's own"
+    )
+    add_engine_options(parser)
     args = parser.parse_args(argv)
+    if args.threshold is not None:
+        args.bundle = excerpts.with_threshold(args.bundle, args.threshold)
+    if several.is_several(args):
+        with tracing(args.profile):
+            several.localize_several(args, excerpts.chosen(args))
+        return
     if args.manifest is not None:
         collections.localize_manifest(args)
         return
@@ -54,7 +73,6 @@ def localize(argv: Sequence[str]) -> None:
     from avgn.runtime.localize import localize_file
     from avgn.runtime.sources.devices import is_camera
     from avgn.runtime.sources.url import is_url
-    from avgn.runtime.trace import tracing
 
     for name in () if is_camera(args.video) else ("microphone", "camera_size", "camera_fps"):
         if getattr(args, name) is not None:
@@ -79,6 +97,7 @@ def localize(argv: Sequence[str]) -> None:
             precision=args.precision,
             threads=args.threads,
             show_progress=sys.stderr.isatty(),
+            **excerpts.chosen(args),
         )
     for warning in summary.warnings:
         print(f"avgn: {warning}", file=sys.stderr)
@@ -91,6 +110,7 @@ def _localize_live(args: Any) -> None:
 
     if args.audio is not None:
         raise InputError(f"--audio is for video files: leave it out for the stream {args.video}")
+    excerpts.refuse_live(args)
     source: str | CameraSource = args.video
     if is_camera(args.video):
         microphone = args.microphone
@@ -145,9 +165,7 @@ def serve_page(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--max-sessions", type=int, default=8, help="visitors at a time")
     parser.add_argument("--idle-timeout", type=float, default=30.0, help="seconds without a message")
-    parser.add_argument("--backend", type=str, default="auto")
-    parser.add_argument("--precision", type=str | None, default=None)
-    parser.add_argument("--threads", type=int | None, default=None)
+    add_engine_options(parser)
     args = parser.parse_args(argv)
     from avgn.runtime.web.limits import Limits
     from avgn.runtime.web.server import serve
