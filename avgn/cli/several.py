@@ -71,9 +71,7 @@ def _check(args: Any, videos: list[str]) -> None:
 
     for video in videos:
         if is_camera(video) or (is_url(video) and not Path(video).exists()):
-            raise InputError(
-                f"{video} is a live source: localize it alone, without other videos or a folder of outputs"
-            )
+            raise InputError(f"{video} is an address or a camera: localize it alone, with files as outputs")
     for name in ("output", "json", "csv"):
         path = getattr(args, name)
         if path is not None and (path == "-" or (Path(path).exists() and not Path(path).is_dir())):
