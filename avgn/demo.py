@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from avgn.runtime import InputError, Localizer, Result, localize_file
 from avgn.runtime.outputs import write_error, write_whole
+from avgn.runtime.sinks.labels import GRAY, Labels
 from avgn.scenes import SceneConfig
 from avgn.scenes.video import MAX_SECONDS, VideoTruth, write_scene_video
 
@@ -30,14 +31,9 @@ class Sheet:
 
     def __call__(self, result: Result, rgb: Pixels) -> None:
         if result.time >= (len(self.tiles) + 0.5) * self.step and len(self.tiles) < SHEET_COLUMNS * SHEET_ROWS:
-            import cv2
-
             tile = np.ascontiguousarray(result.plot(rgb))
-            text = f"{result.time:.1f} s"
-            cv2.putText(tile, text, (8, tile.shape[0] - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 4, cv2.LINE_AA)
-            cv2.putText(
-                tile, text, (8, tile.shape[0] - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1, cv2.LINE_AA
-            )
+            labels = Labels(tile, 8)
+            labels.put(f"{result.time:.1f} s", "", GRAY, (0, tile.shape[0]))
             self.tiles.append(tile)
 
     def write(self, path: Path) -> None:

@@ -2,7 +2,8 @@
 
 K classes, h x w map grid. Per class: heard (p^a), seen (p^v); both: a source on screen, heard only: off-screen.
 Probabilities are smoothed in time; a class turns on at its threshold, off at `release` times that, and only when
-the change has lasted for the minimum duration.
+the change has lasted for the minimum duration. What is heard but never seen contradicts the picture, and is mostly a
+mixture of what is seen: it is said only once it was nearly certain for a while.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ STATES = ("source", "off-screen", "unknown", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionConfig:
-    """Constants of the decision layer; durations in seconds, levels in dBFS of the audio window's RMS."""
+    """Constants of the decision layer; durations in seconds, levels in dBFS of the audio window's RMS.
+
+    A sound that was never seen is said to be off-screen once its probability has been above
+    threshold + `off_screen_margin` * (1 - threshold) for `off_screen_seconds`.
+    """
 
     audio_smoothing: float = 0.05
     visual_smoothing: float = 0.1
@@ -37,14 +42,25 @@ class DecisionConfig:
     unknown_db: float = -40.0
     unknown_seconds: float = 0.3
     box_fraction: float = 0.5
+    off_screen_margin: float = 0.75
+    off_screen_seconds: float = 0.6
 
     def __post_init__(self) -> None:
-        for name in ("audio_smoothing", "visual_smoothing", "min_on", "min_off", "unknown_seconds"):
+        for name in (
+            "audio_smoothing",
+            "visual_smoothing",
+            "min_on",
+            "min_off",
+            "unknown_seconds",
+            "off_screen_seconds",
+        ):
             if not 0 <= getattr(self, name) <= 60:
                 raise InputError(f"decision.{name} must be from 0 to 60 seconds, got {getattr(self, name)}")
         for name in ("release", "box_fraction"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"decision.{name} must be above 0 and at most 1, got {getattr(self, name)}")
+        if not 0 <= self.off_screen_margin < 1:
+            raise InputError(f"decision.off_screen_margin must be from 0 to below 1, got {self.off_screen_margin}")
         for name in ("silence_db", "unknown_db"):
             if not -200 <= getattr(self, name) <= 20:
                 raise InputError(f"decision.{name} must be from -200 to 20 dBFS, got {getattr(self, name)}")
@@ -81,38 +97,53 @@ class Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """Smoothed values [K], which are on, and since when (seconds, NaN: not at all) each one wants to change."""
+    """Smoothed values [K], which are on, and since when (seconds, NaN: not at all) each one wants to change.
+
+    `said` [K] is the value that the decision stands for: the last one that did not speak for a change.
+    """
 
     value: Floats
     on: Flags
     since: Times
+    said: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionState:
-    """Everything that one frame's decision hands to the next. Never modified, only replaced."""
+    """Everything that one frame's decision hands to the next. Never modified, only replaced.
+
+    Of what is heard [K]: which are claimed, and since when (seconds, NaN: not) the others have been nearly certain.
+    """
 
     time: float | None
     audio: Gate
     visual: Gate
+    claimed: Flags
+    certain_since: Times
     loud_since: float = math.nan
 
     @classmethod
     def start(cls, count: int) -> DecisionState:
         """The state before the first frame."""
-        gate = Gate(value=np.zeros(count, np.float32), on=np.zeros(count, bool), since=np.full(count, np.nan))
-        return cls(time=None, audio=gate, visual=gate)
+        zeros, never = np.zeros(count, np.float32), np.full(count, np.nan)
+        gate = Gate(value=zeros, on=np.zeros(count, bool), since=never, said=zeros)
+        return cls(time=None, audio=gate, visual=gate, claimed=np.zeros(count, bool), certain_since=never)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heard:
-    """One class that sounds. On screen it has a peak [x, y], a box [x1, y1, x2, y2] (0..1) and its map [h, w]."""
+    """One class that sounds. On screen it has a peak [x, y], a box [x1, y1, x2, y2] (0..1) and its map [h, w].
+
+    `certainty` is the decision's own: 0.5 at the class's threshold, 1 where nothing is left to doubt; a dip of the
+    probabilities that has not changed the decision does not change it either.
+    """
 
     label: str
     index: int
     audio_prob: float
     visual_prob: float
     on_screen: bool
+    certainty: float = 1.0
     peak: Point | None = None
     box: Box | None = None
     map: Floats | None = field(default=None, compare=False)
@@ -158,13 +189,16 @@ def step(
     visual = _gate(
         state.visual, seen_value, rules.visual_thresholds, time, elapsed, config.visual_smoothing, config, first
     )
+    claimed, certain_since = _claims(state, audio, visual, heard_threshold, time, config)
     loud_since = state.loud_since
-    if loudness_db < config.unknown_db or audio.on.any():
+    if loudness_db < config.unknown_db or claimed.any():
         loud_since = math.nan
     elif math.isnan(loud_since):
         loud_since = time
-    following = DecisionState(time=time, audio=audio, visual=visual, loud_since=loud_since)
-    sources = tuple(_heard(rules, following, maps, int(index)) for index in np.flatnonzero(audio.on))
+    following = DecisionState(
+        time=time, audio=audio, visual=visual, claimed=claimed, certain_since=certain_since, loud_since=loud_since
+    )
+    sources = tuple(_heard(rules, following, maps, int(index)) for index in np.flatnonzero(claimed))
     if not rules.has_presence:
         sources = tuple(source for source in sources if source.on_screen)
     return following, Decision(state=_overall(config, following, sources), sources=sources)
@@ -189,18 +223,37 @@ def _gate(
     needed = np.where(gate.on, config.min_off, config.min_on)
     # times are sums of floats: a nanosecond must not cost a frame
     change = wants & (time - np.nan_to_num(since, nan=time) >= needed - 1e-9)
-    return Gate(value=smooth, on=gate.on ^ change, since=np.where(change, np.nan, since))
+    on = gate.on ^ change
+    said = np.where(wants & ~change, gate.said, smooth).astype(np.float32)
+    return Gate(value=smooth, on=on, since=np.where(change, np.nan, since), said=said)
+
+
+def _claims(
+    state: DecisionState, audio: Gate, visual: Gate, threshold: Floats, time: float, config: DecisionConfig
+) -> tuple[Flags, Times]:
+    """Which classes are said to sound, and since when those that are heard alone have been nearly certain."""
+    certain = audio.on & (audio.value >= threshold + config.off_screen_margin * (1 - threshold))
+    since = np.where(certain, np.where(np.isnan(state.certain_since), time, state.certain_since), np.nan)
+    lasted = certain & (time - np.nan_to_num(since, nan=time) >= config.off_screen_seconds - 1e-9)
+    # what was seen while it sounded may leave the picture
+    return audio.on & (visual.on | state.claimed | lasted), since
+
+
+def _certainty(value: float, threshold: float) -> float:
+    return min(1.0, 0.5 + 0.5 * max(0.0, value - threshold) / max(1 - threshold, 1e-6))
 
 
 def _heard(rules: Rules, state: DecisionState, maps: Floats, index: int) -> Heard:
     on_screen = bool(state.visual.on[index])
     shown = state.audio if rules.has_presence else state.visual
+    threshold = (rules.audio_thresholds if rules.has_presence else rules.visual_thresholds)[index]
     heard = Heard(
         label=rules.classes[index],
         index=index,
         audio_prob=float(shown.value[index]),
         visual_prob=float(state.visual.value[index]),
         on_screen=on_screen,
+        certainty=_certainty(float(shown.said[index]), float(threshold)),
     )
     if not on_screen:
         return heard

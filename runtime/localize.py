@@ -8,12 +8,15 @@ import time as clock
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.bundle import Bundle
+from avgn.runtime.errors import InputError
+from avgn.runtime.excerpt import Excerpt
 from avgn.runtime.limits import waiting_pictures
 from avgn.runtime.localizer import Localizer, run_media
 from avgn.runtime.media import MediaFile, open_media
@@ -121,19 +124,28 @@ def localize_file(
     batch: int = 4,
     sinks: Iterable[ResultSink] = (),
     show_progress: bool = False,
+    start: float | None = None,
+    duration: float | None = None,
+    every: float | None = None,
 ) -> Summary:
     """Localize the sources of a video file, write what was asked for, and sum up.
 
     `output`: overlay video, whose suffix says the container; `json_path`: JSON lines; `csv_path`: events; "-" is
     standard output; `audio`: another file that has the sound; `audio_track`: which of its tracks, by number from 1
-    or language; `sinks`: further callables (result, rgb), called in frame order from one thread. On KeyboardInterrupt,
-    and when nobody reads any output any more, the outputs are finished (the overlay is playable) and the exception goes
-    on; on another error nothing is left behind.
+    or language; `sinks`: further callables (result, rgb), called in frame order from one thread. `start` and `duration`
+    choose a part in seconds, `every` a frame every so many seconds: times stay the file's own, and the overlay begins
+    at 0. On KeyboardInterrupt, and when nobody reads any output any more, the outputs are finished (the overlay is
+    playable) and the exception goes on; on another error nothing is left behind.
     Raises InputError for anything given that can't be used.
     """
     options = {} if threads is None else {"threads": threads}
     localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
-    media = open_media(video, audio, audio_track=audio_track)
+    part: dict[str, Any] = {"start": start, "duration": duration, "every": every}
+    is_part = any(value is not None for value in part.values())
+    if is_part:
+        media: MediaFile = Excerpt(Path(video), None if audio is None else Path(audio), audio_track, **part)
+    else:
+        media = open_media(video, audio, audio_track=audio_track)
     inputs = (media.path, media.audio_path)
     check_distinct((output, json_path, csv_path))
     writers = Together()
@@ -144,7 +156,7 @@ def localize_file(
         if csv_path is not None:
             writers.add(EventsWriter(csv_path, *inputs))
         if output is not None:
-            overlay = OverlayWriter(output, media)
+            overlay = _overlay(output, media)
             writers.add(overlay)
         summary = _run(localizer, media, writers, tuple(sinks), batch, show_progress)
     except BaseException:
@@ -154,6 +166,23 @@ def localize_file(
         return summary
     drawn = {"draw": overlay.draw_ms, "encode": overlay.encode_ms}
     return replace(summary, ms=summary.ms | {name: ms / max(1, summary.frames) for name, ms in drawn.items()})
+
+
+def _overlay(path: str | os.PathLike[str], media: MediaFile) -> OverlayWriter:
+    if not isinstance(media, Excerpt):
+        return OverlayWriter(path, media)
+    return ShiftedOverlay(path, media.overlay(), media.start)
+
+
+class ShiftedOverlay(OverlayWriter):
+    """The overlay of a part of a video: the first second of the part is its own."""
+
+    def __init__(self, path: str | os.PathLike[str], media: MediaFile, start: float) -> None:
+        super().__init__(path, media)
+        self._start = start
+
+    def __call__(self, result: Result, rgb: Pixels) -> None:
+        super().__call__(replace(result, time=result.time - self._start), rgb)
 
 
 def _run(
@@ -205,6 +234,10 @@ def _run(
     wall = clock.perf_counter() - begin
     frames = stream.state.frames
     seconds = max(last + 1 / media.info.fps, media.held_until)
+    if isinstance(media, Excerpt):
+        if not frames:
+            raise InputError(f"{media.path} has no picture from second {media.start:g} on: choose another --start")
+        seconds -= media.start
     warnings = [*media.warnings(), *media.end_warnings(seconds), *media.sound_warnings(stream.state.clock.peak)]
     warnings += stream.warnings()
     return Summary(

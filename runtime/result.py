@@ -45,6 +45,7 @@ class Result:
             "sources": [
                 {
                     "label": source.label,
+                    "certainty": round(source.certainty, 5),
                     "audio_prob": round(source.audio_prob, 5),
                     "visual_prob": round(source.visual_prob, 5),
                     "on_screen": source.on_screen,

@@ -66,6 +66,7 @@ MODULE_EXTRAS = {
     "openvino": "openvino",
     "cv2": "runtime",
     "av": "runtime",
+    "PIL": "runtime",
     "matplotlib": "figures",
     "ray": "cluster",
     "pyarrow": "cluster",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avgn.cli.options import Report, make_parser, parse_integers, split_names
+from avgn.cli.options import BACKENDS, Report, make_parser, parse_integers, split_names
 from avgn.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples of the 95 %% intervals, 0: none")
     parser.add_argument("--workers", type=int | None, default=None, help="threads that score, default one a core")
     parser.add_argument("--skip-bad", action="store_true", help="count unreadable items instead of stopping")
-    parser.add_argument("--backend", type=str, default="auto")
+    parser.add_argument("--backend", type=str, default="auto", help=BACKENDS)
     parser.add_argument("--json", type=str | None, default=None, help="write the results to this file")
     args = parser.parse_args(argv)
     for option, value, least in (("--bootstrap", args.bootstrap, 0), ("--workers", args.workers, 1)):

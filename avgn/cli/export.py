@@ -93,7 +93,7 @@ def deploy(argv: Sequence[str]) -> None:
     parser.add_argument("server", type=str, help="triton-server")
     parser.add_argument("bundle", type=str, help="bundle folder or the name tiny")
     parser.add_argument("repository", type=str, help="the server's model repository")
-    parser.add_argument("--precision", type=str | None, default=None)
+    parser.add_argument("--precision", type=str | None, default=None, help="the variants of this one alone; else all")
     parser.add_argument("--engine", type=str, default="onnxruntime", help="onnxruntime or tensorrt")
     parser.add_argument("--max-batch", type=int, default=16)
     args = parser.parse_args(argv)

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from avgn.cli import collections
-from avgn.cli.options import make_parser, parse_size, split_names
+from avgn.cli import collections, excerpts, several
+from avgn.cli.options import add_engine_options, make_parser, parse_size, split_names
 from avgn.runtime.errors import InputError
+from avgn.runtime.trace import tracing
 
 
 def localize(argv: Sequence[str]) -> None:
@@ -22,16 +23,29 @@ def localize(argv: Sequence[str]) -> None:
         default=None,
         help="file; an address: rtsp, udp, http ...; a camera: camera:0, or 0, or /dev/video0",
     )
+    several.add_options(parser)
     collections.add_options(parser)
-    parser.add_argument("--output", type=str | None, default=None, help="overlay: .mp4, .mkv, .webm, .mov, .avi, .gif")
+    excerpts.add_options(parser)
+    parser.add_argument(
+        "--output",
+        type=str | None,
+        default=None,
+        help="overlay: .mp4, .mkv, .webm, .mov, .avi, .gif; with several videos a folder, which gets the JSON lines as "
+        "well",
+    )
     parser.add_argument(
         "--json",
         type=str | None,
         default=None,
         help="results, one JSON line a frame, or an item of a manifest; - for standard output",
     )
-    parser.add_argument("--csv", type=str | None, default=None, help="events: class, start, end, mean position; or -")
-    parser.add_argument("--seconds", type=float | None, default=None, help="end a live source after so long")
+    parser.add_argument(
+        "--csv",
+        type=str | None,
+        default=None,
+        help="events, one a line: class, start, end, share on screen, mean place, frames; - for standard output",
+    )
+    parser.add_argument("--seconds", type=float | None, default=None, help="live sources: end after so many")
     parser.add_argument(
         "--microphone",
         type=str | None,
@@ -48,24 +62,29 @@ def localize(argv: Sequence[str]) -> None:
     parser.add_argument("--camera-fps", type=float | None, default=None, help="frames a second to ask the camera for")
     parser.add_argument("--show", action="store_true", help="live sources: a window; Escape or q ends the run")
     parser.add_argument("--profile", type=str | None, default=None, help="write every stage's times as a Chrome trace")
-    parser.add_argument("--audio", type=str | None, default=None, help="take the sound from this file")
+    parser.add_argument(
+        "--audio", type=str | None, default=None, help="a file whose sound is heard in place of the video's own"
+    )
     parser.add_argument(
         "--audio-track",
         type=str | None,
         default=None,
         help="which sound track of a file: its number from 1, or its language, as in eng; else the default one",
     )
-    parser.add_argument("--backend", type=str, default="auto")
-    parser.add_argument("--precision", type=str | None, default=None)
-    parser.add_argument("--threads", type=int | None, default=None)
+    add_engine_options(parser)
     args = parser.parse_args(argv)
+    if args.threshold is not None:
+        args.bundle = excerpts.with_threshold(args.bundle, args.threshold)
+    if several.is_several(args):
+        with tracing(args.profile):
+            several.localize_several(args, excerpts.chosen(args) | {"audio_track": args.audio_track})
+        return
     if args.manifest is not None:
         collections.localize_manifest(args)
         return
     collections.refuse_options(args)
     from avgn.runtime.sources.address import is_url, local_path, look_at
     from avgn.runtime.sources.devices import camera_name, is_camera
-    from avgn.runtime.trace import tracing
 
     args.video = camera_name(local_path(args.video))
     for name in () if is_camera(args.video) else ("camera_size", "camera_fps"):
@@ -120,6 +139,7 @@ def _localize_file(args: Any, video: str) -> None:
             precision=args.precision,
             threads=args.threads,
             show_progress=sys.stderr.isatty(),
+            **excerpts.chosen(args),
         )
     for warning in summary.warnings:
         print(f"avgn: {warning}", file=sys.stderr)
@@ -137,6 +157,7 @@ def _localize_live(args: Any) -> None:
         raise InputError(f"--audio is for video files: leave it out for the stream {args.video}")
     if args.audio_track is not None:
         raise InputError(f"--audio-track is for video files: leave it out for the stream {args.video}")
+    excerpts.refuse_live(args)
     source: str | Source = args.video
     microphone = args.microphone
     chosen = int(microphone) if microphone is not None and microphone.isdigit() else microphone
@@ -196,9 +217,7 @@ def serve_page(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--max-sessions", type=int, default=8, help="visitors at a time")
     parser.add_argument("--idle-timeout", type=float, default=30.0, help="seconds without a message")
-    parser.add_argument("--backend", type=str, default="auto")
-    parser.add_argument("--precision", type=str | None, default=None)
-    parser.add_argument("--threads", type=int | None, default=None)
+    add_engine_options(parser)
     args = parser.parse_args(argv)
     from avgn.runtime.web.limits import Limits
     from avgn.runtime.web.server import serve

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from avgn.cli.arguments import arrange
 from avgn.runtime.errors import InputError
+
+BACKENDS = (
+    "what runs the graphs: auto (the first that this machine can run), tensorrt, tensorrt-rtx, onnxruntime-cuda, "
+    "onnxruntime-tensorrt, openvino or onnxruntime"
+)
 
 
 def make_parser(name: str, description: str) -> Any:
@@ -19,10 +25,32 @@ def make_parser(name: str, description: str) -> Any:
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             raise InputError(f"{' '.join(message.split())}: see avgn {name} --help")
 
+        def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **named: Any) -> Any:
+            return super().parse_args(None if args is None else arrange(self, args), *rest, **named)
+
     class Formatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         """Tables stay as they are."""
 
     return Parser(prog=f"avgn {name}", description=description, formatter_class=Formatter)
+
+
+def add_engine_options(parser: Any) -> None:
+    """The options of every command that runs a bundle."""
+    parser.add_argument(
+        "--backend",
+        type=str,
+        default="auto",
+        help=BACKENDS,
+    )
+    parser.add_argument(
+        "--precision",
+        type=str | None,
+        default=None,
+        help="which of the bundle's variants: fp32, fp16, int8-cpu or int8-gpu; else the fastest that the backend runs",
+    )
+    parser.add_argument(
+        "--threads", type=int | None, default=None, help="CPU threads of the engine; else all that this process may use"
+    )
 
 
 class Report:

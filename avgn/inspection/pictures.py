@@ -17,14 +17,14 @@ from avgn.runtime.image import import_cv2, resize
 from avgn.runtime.manifest import Box, Item, Source
 from avgn.runtime.media import open_media
 from avgn.runtime.sinks.drawing import color_of
+from avgn.runtime.sinks.text import drawable, line_height, put, shorten, text_width
 
 Pixels = NDArray[np.uint8]
 Color = tuple[int, int, int]
 
 LINE = 2
 TINT = 0.35
-FONT = 0
-FONT_SCALE = 0.4
+TEXT = 11
 
 
 def draw_item(item: Item, classes: Sequence[str], height: int) -> tuple[Pixels, float]:
@@ -131,16 +131,15 @@ def _draw_mask(picture: Pixels, mask: NDArray[np.bool_], color: Color) -> None:
 
 def _draw_label(picture: Pixels, text: str, x: int, y: int, color: Color, taken: list[tuple[int, int, int]]) -> None:
     """A name above its box where there is room, never on another name."""
-    cv2 = import_cv2()
-    (width, height), below = cv2.getTextSize(text, FONT, FONT_SCALE, 1)
-    width, height = width + 4, height + below + 2
+    text = shorten(drawable(text), TEXT, picture.shape[1] - 4)
+    width, height = text_width(text, TEXT) + 4, line_height(TEXT)
     left = max(0, min(x, picture.shape[1] - width))
     top = y - height if y >= height else y
     while any(abs(left - other[0]) < max(width, other[2]) and abs(top - other[1]) < height for other in taken):
         top += height
     taken.append((left, top, width))
-    cv2.rectangle(picture, (left, top), (left + width, top + height - 1), color, -1)
-    cv2.putText(picture, text, (left + 2, top + height - below - 1), FONT, FONT_SCALE, ink_on(color), 1, cv2.LINE_AA)
+    import_cv2().rectangle(picture, (left, top), (left + width, top + height - 1), color, -1)
+    put(picture, text, (left + 2, top), TEXT, ink_on(color))
 
 
 def ink_on(color: Color) -> Color:

@@ -16,14 +16,14 @@ from avgn.inspection.cards import HEIGHT, SPECTROGRAM_WIDTH, Card
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.image import import_cv2, resize
+from avgn.runtime.sinks.text import drawable, line_height, put, shorten
 
 PICTURE_WIDTH = 360
 LINE_HEIGHT = 18
 MAX_LINES = 4
 GAP = 8
 PAPER = 250
-FONT = 0
-FONT_SCALE = 0.42
+TEXT = 12
 COLUMNS = 3
 RED = (190, 0, 0)
 BLACK = (20, 20, 20)
@@ -64,8 +64,8 @@ def _draw_cell(card: Card) -> NDArray[np.uint8]:
     if card.fault is not None:
         lines = [*lines[: MAX_LINES - 1], (card.fault, RED)]
     for number, (text, color) in enumerate(lines, start=1):
-        bottom = HEIGHT + number * LINE_HEIGHT - 4
-        import_cv2().putText(cell, _cut(text, width), (2, bottom), FONT, FONT_SCALE, color, 1, import_cv2().LINE_AA)
+        top = HEIGHT + number * LINE_HEIGHT - line_height(TEXT) + 1
+        put(cell, shorten(drawable(text), TEXT, width - 4), (2, top), TEXT, color)
     return cell
 
 
@@ -73,14 +73,3 @@ def fit(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """A picture with its own shape, shrunk where it is larger than `size` (H, W)."""
     share = min(1.0, size[0] / picture.shape[0], size[1] / picture.shape[1])
     return resize(picture, (max(1, round(share * picture.shape[0])), max(1, round(share * picture.shape[1]))))
-
-
-def _cut(text: str, width: int) -> str:
-    """As much of a text as fits; OpenCV's font is ASCII."""
-    cv2 = import_cv2()
-    text = "".join(letter if " " <= letter <= "~" else "?" for letter in text)
-    if cv2.getTextSize(text, FONT, FONT_SCALE, 1)[0][0] <= width - 4:
-        return text
-    while text and cv2.getTextSize(text + "...", FONT, FONT_SCALE, 1)[0][0] > width - 4:
-        text = text[:-1]
-    return text + "..."

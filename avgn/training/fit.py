@@ -16,7 +16,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from avgn.baselines.registry import AVGN
@@ -37,6 +37,7 @@ from avgn.training.compiling import check_compiler
 from avgn.training.config import TrainConfig
 from avgn.training.module import AVGNModule
 from avgn.training.processes import Processes
+from avgn.training.progress import TrainingProgress
 from avgn.training.source import TrainingSource
 from avgn.training.stages import looking
 from avgn.training.throughput import Throughput
@@ -91,7 +92,9 @@ def train(
 
     With a validation manifest, the weights of the lowest validation loss are kept (or the last, by `training.keep`)
     and presence thresholds are calibrated on it. `resume` goes on from OUT/checkpoints/last.ckpt.
-    Raises InputError for manifests, folders or settings that can't be used, FailureError when training diverges.
+    `progress`: what is said on standard error while it trains (a bar on a terminal, plain lines elsewhere); False:
+    nothing. Raises InputError for manifests, folders or settings that can't be used, FailureError when training
+    diverges.
     """
     # one run at a time; the processes of one run share the folder
     with held_folder(output) if Processes.of_environment().first else nullcontext():
@@ -150,13 +153,21 @@ def _train(
     if processes.first:
         write_whole(output / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
     throughput = Throughput()
+    total_steps = _total_steps(training, len(source))
     trainer = _build_trainer(
-        output, training, validation is not None, progress, processes, throughput, staged=bool(model.stage_shares)
+        output,
+        training,
+        validation is not None,
+        progress,
+        processes,
+        throughput,
+        staged=bool(model.stage_shares),
+        total_steps=total_steps,
     )
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
         keep_freed_memory()
-    module = AVGNModule(model, training, _total_steps(training, len(source)), source.survey)
+    module = AVGNModule(model, training, total_steps, source.survey)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*mid-epoch checkpoint.*")
@@ -249,8 +260,8 @@ def _build_trainer(
     throughput: Throughput,
     *,
     staged: bool,
+    total_steps: int,
 ) -> Trainer:
-    show = sys.stderr.isatty() if progress is None else progress
     folder = output / CHECKPOINTS
     callbacks: list[Callback] = [
         LossLog(output / LOSSES),
@@ -269,8 +280,8 @@ def _build_trainer(
                 enable_version_counter=False,
             )
         )
-    if show:
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    if progress is not False:
+        callbacks.append(TrainingProgress(total_steps))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return Trainer(
         **processes.trainer_options(unused=staged),
@@ -285,7 +296,7 @@ def _build_trainer(
         check_val_every_n_epoch=training.validate_epochs,
         num_sanity_val_steps=0,
         log_every_n_steps=20,
-        enable_progress_bar=show,
+        enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )

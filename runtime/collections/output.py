@@ -260,7 +260,8 @@ class ParquetOutput(Output):
 def _schema(pyarrow: Any) -> Any:
     """All columns of still and video rows; those of the other kind are null."""
     floats, text = pyarrow.list_(pyarrow.float64()), pyarrow.string()
-    source = {"label": text, "audio_prob": pyarrow.float64(), "visual_prob": pyarrow.float64()}
+    source = {"label": text, "certainty": pyarrow.float64()}
+    source |= {"audio_prob": pyarrow.float64(), "visual_prob": pyarrow.float64()}
     source |= {"on_screen": pyarrow.bool_(), "peak": floats, "box": floats}
     event = {"label": text, "start": pyarrow.float64(), "end": pyarrow.float64(), "on_screen": pyarrow.float64()}
     event |= {"mean": floats, "frames": pyarrow.int64()}

@@ -56,7 +56,7 @@ class Runner:
         info = self.localizer.engine.info
         config = DecisionConfig.for_bundle(info)
         # a still has no time in which a state could last
-        self.rules = Rules.for_bundle(info, replace(config, min_on=0.0, unknown_seconds=0.0))
+        self.rules = Rules.for_bundle(info, replace(config, min_on=0.0, unknown_seconds=0.0, off_screen_seconds=0.0))
 
     def __call__(self, chunk: list[Entry]) -> list[Outcome]:
         """The outcome of every entry."""

@@ -15,6 +15,8 @@ from avgn.runtime.decision import Heard
 from avgn.runtime.image import import_cv2, upsample_map
 from avgn.runtime.regions import min_max
 from avgn.runtime.result import Result
+from avgn.runtime.sinks.labels import GRAY, WHITE, Labels
+from avgn.runtime.sinks.text import drawable
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -24,9 +26,6 @@ CANVAS = 96
 STRENGTH = 0.65
 FLOOR = 0.3
 GOLDEN_TURN = 0.61803398875
-WHITE = (255, 255, 255)
-GRAY = (70, 70, 70)
-FONT = 0
 
 
 @lru_cache(maxsize=1024)
@@ -37,23 +36,25 @@ def color_of(index: int) -> Color:
 
 
 def draw_result(rgb: Pixels, result: Result) -> Pixels:
-    """A copy of the frame [H, W, 3] uint8 with the result drawn on it."""
+    """A copy of the frame [H, W, 3] uint8 with the result drawn on it.
+
+    The percentages are the decision's certainty, not the model's probability of the moment.
+    """
     shown = [source for source in result.sources if source.on_screen]
     picture = _blend_heat(rgb, shown) if shown else rgb.copy()
     height, width = picture.shape[:2]
-    line = max(1, round(height / 240))
-    taken: list[tuple[int, int, int, int]] = []
+    line = max(1, round(min(height, width) / 240))
+    labels = Labels(picture, 4 * line)
     for source in shown:
-        _draw_source(picture, source, line, taken)
-    notes = [(f"off-screen: {_caption(source)}", source.index) for source in result.sources if not source.on_screen]
+        _draw_source(picture, source, line)
+    for source in shown:
+        assert source.box is not None
+        labels.put(_name(source), percent(source), color_of(source.index), _anchor(picture, source.box))
+    for source in result.sources:
+        if not source.on_screen:
+            labels.put_right(f"off-screen: {_name(source)}", percent(source), color_of(source.index))
     if result.state == "unknown":
-        notes.append(("unknown sound", -1))
-    top = 4 * line
-    for text, index in notes:
-        text_width, text_height = _text_size(text, height)
-        box = (width - text_width - 4 * line, top, width - 4 * line, top + text_height)
-        _draw_text(picture, text, box, GRAY if index < 0 else color_of(index))
-        top += text_height + 2 * line
+        labels.put_right("unknown sound", "", GRAY)
     return picture
 
 
@@ -79,7 +80,7 @@ def _blend_heat(rgb: Pixels, shown: list[Heard]) -> Pixels:
     return picture
 
 
-def _draw_source(picture: Pixels, source: Heard, line: int, taken: list[tuple[int, int, int, int]]) -> None:
+def _draw_source(picture: Pixels, source: Heard, line: int) -> None:
     cv2 = import_cv2()
     height, width = picture.shape[:2]
     color = color_of(source.index)
@@ -89,36 +90,17 @@ def _draw_source(picture: Pixels, source: Heard, line: int, taken: list[tuple[in
     cv2.rectangle(picture, (x1, y1), (x2, y2), color, line)
     peak = (round(source.peak[0] * width), round(source.peak[1] * height))
     cv2.drawMarker(picture, peak, WHITE, cv2.MARKER_CROSS, 6 * line, line)
-    text = _caption(source)
-    text_width, text_height = _text_size(text, height)
-    left = max(0, min(x1, width - text_width))
-    top = y1 - text_height if y1 >= text_height else min(y1, height - text_height)
-    while any(abs(left - t[0]) < t[2] - t[0] and abs(top - t[1]) < text_height for t in taken):
-        top += text_height
-    taken.append((left, top, left + text_width, top + text_height))
-    _draw_text(picture, text, taken[-1], color)
 
 
-def _caption(source: Heard) -> str:
-    return f"{source.label.replace('_', ' ')} {round(100 * source.audio_prob)}%"
+def _anchor(picture: Pixels, box: tuple[float, float, float, float]) -> tuple[int, int]:
+    height, width = picture.shape[:2]
+    return round(box[0] * width), round(box[1] * height)
 
 
-def _font(height: int) -> tuple[float, int, int]:
-    scale = max(0.4, height / 800)
-    return scale, max(1, round(scale * 1.2)), max(3, round(8 * scale))
+def percent(source: Heard) -> str:
+    """How sure the decision is: 50 % at the class's threshold."""
+    return f"{round(100 * source.certainty)}%"
 
 
-def _text_size(text: str, height: int) -> tuple[int, int]:
-    scale, thickness, margin = _font(height)
-    (width, text_height), below = import_cv2().getTextSize(text, FONT, scale, thickness)
-    return int(width) + 2 * margin, int(text_height) + int(below) + margin
-
-
-def _draw_text(picture: Pixels, text: str, box: tuple[int, int, int, int], color: Color) -> None:
-    cv2 = import_cv2()
-    scale, thickness, margin = _font(picture.shape[0])
-    _, below = cv2.getTextSize(text, FONT, scale, thickness)
-    cv2.rectangle(picture, box[:2], box[2:], color, -1)
-    ink = (0, 0, 0) if 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 120 else WHITE
-    at = (box[0] + margin, box[3] - int(below) - margin // 2 + 1)
-    cv2.putText(picture, text, at, FONT, scale, ink, thickness, cv2.LINE_AA)
+def _name(source: Heard) -> str:
+    return drawable(source.label.replace("_", " ")) or f"class {source.index + 1}"

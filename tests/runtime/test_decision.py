@@ -48,7 +48,7 @@ def test_the_four_states() -> None:
     (on,) = run(rules(), [[0.9, 0.1]], [[0.9, 0.1]])
     assert on.state == "source" and [(s.label, s.on_screen) for s in on.sources] == [("cat", True)]
     assert on.sources[0].peak == pytest.approx((5.5 / 7, 2.5 / 7))
-    (off,) = run(rules(), [[0.9, 0.1]], [[0.1, 0.9]])
+    (off,) = run(rules(off_screen_seconds=0), [[0.9, 0.1]], [[0.1, 0.9]])
     assert off.state == "off-screen" and off.sources[0].peak is None and off.sources[0].map is None
     assert states(run(rules(), [[0.1, 0.1]] * 5, [[0.9, 0.9]] * 5)) == ["none"] * 3 + ["unknown"] * 2
     assert states(run(rules(), [[0.1, 0.1]] * 5, [[0.9, 0.9]] * 5, loud=-50)) == ["none"] * 5
@@ -66,10 +66,47 @@ def test_hysteresis_keeps_what_is_on() -> None:
 
 
 def test_minimum_durations() -> None:
-    slow = rules(audio_smoothing=0, visual_smoothing=0, min_on=0.2, min_off=0.2)
+    slow = rules(audio_smoothing=0, visual_smoothing=0, min_on=0.2, min_off=0.2, off_screen_seconds=0)
     heard = [[p, 0.0] for p in (0.9, 0.9, 0.1, 0.9, 0.9, 0.9, 0.1, 0.9, 0.1, 0.1, 0.1)]
     expected = ["off-screen" if on else "none" for on in (0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0)]
     assert states(run(slow, heard, [[0.0, 0.0]] * 11, loud=-50)) == expected
+
+
+def test_a_sound_that_is_never_seen_must_be_nearly_certain_for_a_while() -> None:
+    given = rules(audio_smoothing=0, visual_smoothing=0, min_off=0)
+    # 0.875 lies three quarters of the way from the threshold 0.5 to 1
+    unsure = run(given, [[0.87, 0.0]] * 12, [[0.0, 0.0]] * 12)
+    assert states(unsure) == ["none"] * 3 + ["unknown"] * 9
+    sure = run(given, [[0.88, 0.0]] * 12, [[0.0, 0.0]] * 12)
+    assert states(sure) == ["none"] * 3 + ["unknown"] * 3 + ["off-screen"] * 6
+    # a dip begins the wait anew; once said, it holds as long as the class is on
+    heard = [[p, 0.0] for p in (0.9, 0.9, 0.9, 0.9, 0.8, *(7 * [0.9]), 0.6, 0.6, 0.3, 0.9)]
+    said = states(run(given, heard, [[0.0, 0.0]] * 16, loud=-50))
+    assert said == ["none"] * 11 + ["off-screen"] * 3 + ["none"] * 2
+    # what was seen while it sounded is known when it leaves the picture
+    left = run(given, [[0.6, 0.0]] * 4, [[0.9, 0.0]] * 2 + [[0.0, 0.0]] * 2)
+    assert states(left) == ["source", "source", "off-screen", "off-screen"]
+
+
+@pytest.mark.parametrize("has_presence", [True, False], ids=["presence", "maps alone"])
+def test_certainty_is_the_decisions_own(has_presence: bool) -> None:
+    given = rules(has_presence, audio_smoothing=0, visual_smoothing=0, min_off=0.3)
+    values = [0.5, 0.75, 1.0, 0.4, 0.12, 0.05, 0.9, 0.1, 0.1, 0.1, 0.1]
+    expected = [0.5, 0.75, 1.0, 0.5, 0.5, 0.5, 0.9, 0.9, 0.9, 0.9, None]
+    state, found = DecisionState.start(2), []
+    for number, value in enumerate(values):
+        probabilities = np.array([value, 0.0], np.float32)
+        state, decision = step(
+            given,
+            state,
+            time=number * 0.1,
+            audio_prob=probabilities,
+            visual_prob=np.array([0.9, 0.0], np.float32),
+            maps=np.float32(value) * MAPS * np.array([1, 0], np.float32)[:, None, None],
+            loudness_db=-20,
+        )
+        found.append(decision.sources[0].certainty if decision.sources else None)
+    assert found == [None if value is None else pytest.approx(value, abs=1e-6) for value in expected]
 
 
 def test_smoothing_takes_seconds_not_frames() -> None:

@@ -235,13 +235,14 @@ def test_a_new_source_shows_soon_after_its_window_fills(localizer: Localizer) ->
 
 def test_result_line(localizer: Localizer) -> None:
     scene = Scene(seen={0: (0.3, 0.4)}, heard=(0, 2))
-    stream = localizer.open_stream(mode="file")
+    at_once = DecisionConfig(off_screen_seconds=0.0)
+    stream = localizer.open_stream(mode="file", decision=at_once)
     stream.push_audio(scene.sound(2.0, 22050), 22050, 0.0)
     (result,) = stream.push_frame(scene.frame(), 1.0, dropped=3)
     line = result.to_json()
     assert set(line) == {"time", "frame", "state", "sources", "ms", "dropped"} and line["dropped"] == 3
     red, blue = line["sources"]
-    assert set(red) == {"label", "audio_prob", "visual_prob", "on_screen", "peak", "box"}
+    assert set(red) == {"label", "certainty", "audio_prob", "visual_prob", "on_screen", "peak", "box"}
     assert red["on_screen"] and not blue["on_screen"] and blue["peak"] is None and blue["box"] is None
     assert red["peak"] == pytest.approx([0.3, 0.4], abs=0.06)
     x1, y1, x2, y2 = red["box"]

@@ -98,7 +98,7 @@ export class View {
     this.pen.drawImage(this.heat, 0, 0, this.picture.width, this.picture.height);
   }
 
-  drawName({ label, audio_prob, index, peak }, taken) {
+  drawName({ label, certainty, index, peak }, taken) {
     const { pen, picture } = this;
     const unit = Math.max(12, picture.height / 26);
     const [x, y] = [peak[0] * picture.width, peak[1] * picture.height];
@@ -109,7 +109,7 @@ export class View {
     pen.stroke();
     pen.font = `600 ${unit}px system-ui, sans-serif`;
     pen.textBaseline = "middle";
-    const text = `${named(label)} ${percent(audio_prob)}`;
+    const text = `${named(label)} ${percent(certainty)}`;
     const [wide, high] = [pen.measureText(text).width + unit, 1.5 * unit];
     const left = Math.max(0, Math.min(picture.width - wide, x - wide / 2));
     let top = y - high - unit;
@@ -134,11 +134,11 @@ export class View {
 
   fill(list, sources) {
     const lines = new Map([...list.children].map((line) => [line.dataset.label, line]));
-    for (const { label, audio_prob, index } of sources) {
+    for (const { label, certainty, index } of sources) {
       const line = lines.get(label) ?? this.line(list, label, index);
       lines.delete(label);
-      line.querySelector("meter").value = audio_prob;
-      line.querySelector("output").textContent = percent(audio_prob);
+      line.querySelector("meter").value = certainty;
+      line.querySelector("output").textContent = percent(certainty);
     }
     for (const line of lines.values()) line.remove();
   }

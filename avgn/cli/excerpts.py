@@ -1,0 +1,78 @@
+"""Options of avgn localize that choose which part of a video is looked at, and how sure the model must be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from avgn.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from avgn.runtime.bundle import Bundle
+
+NAMES = ("start", "duration", "every")
+
+
+def add_options(parser: Any) -> None:
+    """The options; `--threshold` holds for every source, the others for files."""
+    group = parser.add_argument_group("what is looked at")
+    group.add_argument("--start", type=float | None, default=None, help="files: begin at this second of the video")
+    group.add_argument(
+        "--duration", type=float | None, default=None, help="files: seconds from there on (live sources: --seconds)"
+    )
+    group.add_argument(
+        "--every", type=float | None, default=None, help="files: a frame every so many seconds, in place of every frame"
+    )
+    group.add_argument(
+        "--threshold",
+        type=str | None,
+        default=None,
+        help="how probable a class must be to count as heard, 0 to 1, in place of the bundle's calibrated thresholds: "
+        "one number for all, or CLASS=NUMBER with commas between them",
+    )
+
+
+def chosen(args: Any) -> dict[str, Any]:
+    """What was given, as options of `localize_file`."""
+    return {name: getattr(args, name) for name in NAMES if getattr(args, name) is not None}
+
+
+def refuse_live(args: Any) -> None:
+    """Raise InputError for what only a file has."""
+    for name in NAMES:
+        if getattr(args, name) is not None:
+            other = "use --seconds to end it" if name == "duration" else "leave it out"
+            raise InputError(f"--{name} is for video files: {other} for the live source {args.video}")
+
+
+def with_threshold(name: str, text: str) -> Bundle:
+    """The bundle with other thresholds: those of what is heard; of what is seen where a model has nothing else.
+
+    Raises InputError for a text or a class that can't be used.
+    """
+    from avgn.runtime.bundle import Bundle
+
+    bundle = Bundle.load(name)
+    info = bundle.info
+    kind = "audio" if info.has_presence else "visual"
+    values = dict(zip(info.classes, getattr(info.thresholds, kind), strict=True))
+    for part in text.split(","):
+        label, equals, number = part.rpartition("=")
+        chosen = [label.strip()] if equals else list(info.classes)
+        if unknown := [each for each in chosen if each not in values]:
+            raise InputError(
+                f"--threshold: {unknown[0]!r} is no class of {name}: use some of {', '.join(info.classes)}"
+            )
+        values |= dict.fromkeys(chosen, _number(number))
+    thresholds = replace(info.thresholds, **{kind: tuple(values.values())})
+    return replace(bundle, info=replace(info, thresholds=thresholds))
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise InputError(f"--threshold must be a number from 0 to 1, got {text.strip()!r}: for example 0.5 or bell=0.8")
+    return value
