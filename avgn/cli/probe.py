@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from pathlib import Path
 
-from avgn.cli.options import make_parser, write_json
+from avgn.cli.options import Report, make_parser
 
 
 def probe(argv: Sequence[str]) -> None:
@@ -19,10 +19,7 @@ def probe(argv: Sequence[str]) -> None:
     from avgn.probe import lines
     from avgn.probe import probe as look
 
+    report = Report(args.json, Path(args.file))
     facts = look(args.file, args.audio_track)
-    if args.json == "-":
-        print(json.dumps(facts, indent=1))
-        return
-    if args.json is not None:
-        write_json(args.json, facts)
-    print("\n".join(lines(facts)))
+    report.write(facts)
+    report.say("\n".join(lines(facts)))
