@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent
 BESIDE = ("export", "kernels", "runtime")
 
 RUNTIME = ["opencv-python-headless>=4.10.0.84", "av>=14.1", "nvtx>=0.2.10", "pillow>=10.1"]
-TORCH = ["torch>=2.9", "torchvision", "torchaudio"]
+TORCH = ["torch>=2.9", "torchvision>=0.24", "torchaudio>=2.9"]
 EXPORT = [*TORCH, "safetensors>=0.4", "onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20", *RUNTIME]
 TRAIN = [
     *TORCH,

@@ -175,7 +175,9 @@ def table(trials: Sequence[Trial]) -> str:
         lines.append(_row(name, pythons, {(t.python, t.end): t.versions.get(name, "-") for t in trials}))
     for step in dict.fromkeys(step for trial in trials for step in trial.steps):
         lines.append(_row(step, pythons, {(t.python, t.end): t.steps.get(step, "-") for t in trials}))
-    return "\n".join(lines)
+    return "\n".join(
+        [*lines, "", "Lowest: the oldest release within the bounds of setup.py with a wheel for that Python."]
+    )
 
 
 def _row(name: str, pythons: Sequence[str], cells: dict[tuple[str, str], str]) -> str:

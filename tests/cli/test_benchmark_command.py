@@ -113,14 +113,16 @@ def test_an_interrupt_leaves_no_process(tmp_path: Path, number: signal.Signals, 
         text=True,
     )
     workers: list[int] = []
-    for _ in range(600):
-        workers = children(process.pid)
-        if workers or process.poll() is not None:
-            break
-        time.sleep(0.05)
-    assert workers
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 120
+        while not workers and process.poll() is None and time.monotonic() < deadline:
+            workers = children(process.pid)
+            time.sleep(0.05)
+        assert workers
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == status, errors
     if number != signal.SIGKILL:
         assert errors.strip().splitlines()[-1] == "avgn: interrupted"

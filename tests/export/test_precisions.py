@@ -32,13 +32,13 @@ TRAINED = Path(__file__).parents[2] / "benchmarks" / "checkpoints" / "tiny"
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     config = SceneConfig(split="test", sources=(2, 2), silent=(1, 1), off_screen=0.0)
-    return read_manifest(synthesize(tmp_path_factory.mktemp("scenes"), scenes=90, config=config, seed=3, jobs=1))
+    return read_manifest(synthesize(tmp_path_factory.mktemp("scenes"), scenes=70, config=config, seed=3, jobs=1))
 
 
 @pytest.fixture(scope="module")
 def bundle(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     options = ExportOptions(
-        precisions=("int8-gpu", "fp32", "int8-cpu", "fp16"), calibration=manifest, samples=30, max_drop=3.0
+        precisions=("int8-gpu", "fp32", "int8-cpu", "fp16"), calibration=manifest, samples=10, max_drop=3.0
     )
     return export_bundle(TRAINED, tmp_path_factory.mktemp("export") / "bundle", options)
 

@@ -1,0 +1,102 @@
+"""The environments that make and `.ci/run` set up: which Python is taken, and what the matrix tries on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import matrix
+from tests.commands import ROOT
+
+# what pyenv leaves on the PATH for a version that is not chosen
+SHIM = "#!/bin/sh\necho 'pyenv: python3.13: command not found' >&2\nexit 127\n"
+
+
+def command(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def python(path: Path) -> Path:
+    return command(path, f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+
+
+def environment(*arguments: object, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    searched = f"{path}:/usr/bin:/bin" if path else os.environ["PATH"]
+    given = os.environ | {"PATH": searched}
+    return subprocess.run(
+        ["bash", ROOT / ".ci" / "environment", *map(str, arguments)], capture_output=True, text=True, env=given
+    )
+
+
+def test_a_python_that_has_all_is_taken_as_it_is(tmp_path: Path) -> None:
+    mine = python(tmp_path / "mine")
+    done = environment(tmp_path / "made", "dev", mine, "pytest numpy")
+    assert done.returncode == 0 and done.stdout == f"{mine}\n" and not (tmp_path / "made").exists(), done.stderr
+
+
+def test_what_does_not_start_is_passed_over_or_named(tmp_path: Path) -> None:
+    command(tmp_path / "python3", SHIM)
+    command(tmp_path / "python3.13", SHIM)
+    good = python(tmp_path / "python3.12")
+    done = environment(tmp_path / "made", "dev", "", "pytest", path=tmp_path)
+    assert done.stdout == f"{good}\n", done.stderr
+    done = environment(tmp_path / "made", "dev", tmp_path / "python3", "pytest")
+    assert done.returncode == 1 and "does not start: name another interpreter" in done.stderr
+
+
+def test_a_folder_is_made_once_and_a_strange_one_is_never_cleared(tmp_path: Path) -> None:
+    mine, folder = python(tmp_path / "mine"), tmp_path / "made"
+    # nothing to install stands in for the extras: pip is not asked for anything
+    (folder / "bin").mkdir(parents=True)
+    (folder / "mine.txt").write_text("keep")
+    command(
+        folder / "bin" / "python", f'#!/bin/sh\ncase "$*" in *install*) exit 0;; esac\nexec "{sys.executable}" "$@"\n'
+    )
+    first = environment(folder, "runtime", mine)
+    assert first.returncode == 0 and first.stdout == f"{folder}/bin/python\n", first.stderr
+    assert "Installing avgn[runtime] into" in first.stderr and (folder / "mine.txt").read_text() == "keep"
+    again = environment(folder, "runtime", mine)
+    assert again.stdout == first.stdout and again.stderr == ""
+    # another setup.py, as another extra, is installed anew
+    assert "Installing avgn[live] into" in environment(folder, "live", mine).stderr
+
+
+def test_pythons_that_start_are_found_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command(tmp_path / "python3.13", SHIM)
+    command(tmp_path / "python3.10", "#!/bin/sh\necho 3.9.1\n")
+    python(tmp_path / "python3")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "none"))
+    own = ".".join(map(str, sys.version_info[:3]))
+    assert matrix.find_pythons() == {own: sys.executable}
+
+
+def test_every_requirement_for_running_has_a_lower_bound() -> None:
+    wanted = matrix.bounds(sys.executable)
+    assert {"numpy", "av", "opencv-python-headless", "onnxruntime", "jsonargparse", "openvino"} <= set(wanted)
+    assert all(bound.startswith(">=") for bound in wanted.values()), wanted
+
+
+def test_releases_are_compared_as_numbers() -> None:
+    assert (
+        matrix._reaches("14.1.0", "14.1")
+        and matrix._reaches("4.10.0.84", "4.9")
+        and matrix._reaches("2025.0.0", "2025.0")
+    )
+    assert not matrix._reaches("4.8.1.78", "4.10.0.84") and not matrix._reaches("14.0.1", "14.1")
+
+
+def test_the_table_shows_both_ends_and_failures() -> None:
+    low = matrix.Trial(
+        python="3.10.1", end="lowest", versions={"av": "14.1.0"}, steps={"demo": "ok", "tests": "FAILED x"}
+    )
+    high = matrix.Trial(python="3.10.1", end="newest", versions={"av": "17.1.0"}, steps={"demo": "ok", "tests": "ok"})
+    text = matrix.table([low, high])
+    assert "| av | 14.1.0 ... 17.1.0 |" in text and "| tests | FAILED x ... ok |" in text
+    assert high.passed and not low.passed
