@@ -231,12 +231,10 @@ class MultiStream:
     ) -> None:
         if handle._closed:
             return
-        with self._wake:
-            lost, handle._lost = handle._lost, 0
         result = handle._core.decide(waiting.frame, window, maps, visual_prob, window.ms, ms)
         handle.stats.results += 1
         try:
-            handle._on_result(replace(result, dropped=lost), waiting.payload)
+            handle._on_result(replace(result, dropped=waiting.lost), waiting.payload)
         except Exception:
             log.exception("what stream %r does with its results failed: the stream is closed", handle.name)
             with self._wake:

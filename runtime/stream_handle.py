@@ -27,18 +27,23 @@ KEPT_WINDOWS = 8
 QUEUED = 15
 # seconds after which a frame that could be run gives way to a newer one: a frame's time at 30 frames/s
 STALE = 0.033
-# the same for the first frames: what was read while a stream was connected comes at once
+# the same for what came in a stream's first moments: what was read while it was connected comes at once
 STALE_FIRST = 0.25
+BURST = 0.1
 
 
 @dataclass(eq=False)
 class Waiting:
-    """A frame in line: what the caller attached to it, when it arrived and when its window was heard (monotonic)."""
+    """A frame in line: what the caller attached to it, when it arrived and when its window was heard (monotonic).
+
+    `lost`: how many frames were dropped between it and the one run before.
+    """
 
     frame: Pending
     payload: Any
     arrived: float
     ready: float | None = None
+    lost: int = 0
 
 
 Chosen = tuple["StreamHandle", Waiting, AudioWindow]
@@ -72,6 +77,8 @@ class StreamHandle:
         self._hearing: int | None = None
         self._lost = 0
         self._flying = 0
+        # when the first frame came
+        self._begin = float("inf")
         self._closed = False
         self._ended = False
 
@@ -102,6 +109,7 @@ class StreamHandle:
         waiting = Waiting(frame, payload, clock.monotonic())
         with self._multi._wake:
             self.stats.frames += 1
+            self._begin = min(self._begin, waiting.arrived)
             while self._lossless and len(self._queue) >= QUEUED and not self._closed and not self._multi._stopped:
                 self._multi._wake.wait(0.1)
             self._refuse_closed()
@@ -189,7 +197,7 @@ class StreamHandle:
                     return found
                 continue
             found = at
-            stale = STALE_FIRST if self.stats.results + at < QUEUED else STALE
+            stale = STALE_FIRST if waiting.arrived - self._begin <= BURST else STALE
             if self._lossless or waiting.ready is None or now - waiting.ready <= stale:
                 return found
         return found
@@ -199,4 +207,5 @@ class StreamHandle:
         assert at is not None
         self._drop(at)
         waiting = self._queue.popleft()
+        waiting.lost, self._lost = self._lost, 0
         return waiting, self._windows[waiting.frame.window]

@@ -13,8 +13,11 @@ log = logging.getLogger("avgn.runtime")
 JUMP = 2.0
 # a clock whose error has grown to this share of a jump, piece by piece, does not jump: it runs at another speed
 GRADUAL = 0.5
-# seconds after its first piece in which a connection hands on what it read while it was made
+# seconds after its first piece in which a connection hands on what it read while it was made; a server that kept more
+# for newcomers sends up to BACKLOG seconds, faster than CATCHING_UP times as fast as they lasted
 BURST = 0.5
+BACKLOG = 30.0
+CATCHING_UP = 3.0
 
 
 class WallClock:
@@ -54,6 +57,7 @@ class Times:
         self._arriving = set() if has_stamps else {"video"}
         self._heard: CaptureClock | None = None
         self._opened: float | None = None
+        self._first = 0.0
 
     def picture(self, stamp: float | None) -> float:
         """The time of a picture in seconds; never before the one before."""
@@ -78,7 +82,7 @@ class Times:
         if kind in self._arriving or stamp is None:
             return now
         if self._opened is None:
-            self._opened = now
+            self._opened, self._first = now, stamp
             self._offsets = [now - stamp]
         time = next((stamp + offset for offset in self._offsets if abs(stamp + offset - now) < self._jump), None)
         if time is None:
@@ -90,8 +94,14 @@ class Times:
             log.warning("the stream's clock jumped by %.1f s: it is set anew", stamp + self._offsets[0] - now)
             self._offsets = [now - stamp, self._offsets[0]]
         self._error[kind] = time - now
-        if time > now and now - self._opened < BURST:
+        if time > now and self._is_catching_up(stamp, now):
             self._wall.move(time - now)
             self._opened += time - now
             self._error[kind] = 0.0
         return time
+
+    def _is_catching_up(self, stamp: float, now: float) -> bool:
+        """Whether a piece belongs to what was waiting when the connection was made."""
+        assert self._opened is not None
+        elapsed, lasted = now - self._opened, stamp - self._first
+        return elapsed < BURST or CATCHING_UP * elapsed < lasted < BACKLOG

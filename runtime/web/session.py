@@ -137,6 +137,8 @@ class Session:
             self._open().end_audio()
         elif kind == "reset":
             stream, self._stream = self._stream, None
+            # what is still in line is of times that the visitor has left
+            self._out.clear()
             self._begin()
             if stream is not None:
                 self._workers.submit(stream.close)

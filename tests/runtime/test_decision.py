@@ -174,3 +174,54 @@ def test_flat_and_corner_maps() -> None:
     assert peak_of(corner) == pytest.approx((6.5 / 7, 0.5 / 7))
     assert region_box(corner, 0.5)[1:3] == (0.0, 1.0)
     assert peak_of(np.ones((1, 1), np.float32)) == (0.5, 0.5)
+
+
+def test_a_negative_threshold_is_released_below_itself() -> None:
+    """Maps without presence heads may have thresholds below zero: what is on stays on a little below them."""
+    given = Rules(
+        config=DecisionConfig(visual_smoothing=0, audio_smoothing=0, min_off=0, release=0.8),
+        classes=("cat", "dog"),
+        audio_thresholds=np.full(2, 0.5, np.float32),
+        visual_thresholds=np.full(2, -0.4, np.float32),
+        has_presence=False,
+    )
+    state, found = DecisionState.start(2), []
+    # released at -0.4 / 0.8 = -0.5
+    for number, level in enumerate((-0.45, -0.39, -0.45, -0.49, -0.51, -0.45)):
+        state, decision = step(
+            given,
+            state,
+            time=number / 10,
+            audio_prob=np.zeros(2, np.float32),
+            visual_prob=np.zeros(2, np.float32),
+            maps=np.stack([np.full((7, 7), level), np.full((7, 7), -9.0)]).astype(np.float32),
+            loudness_db=-20.0,
+        )
+        found.append([source.label for source in decision.sources])
+    assert found == [[], ["cat"], ["cat"], ["cat"], [], []]
+
+
+def test_known_sound_resets_how_long_unknown_sound_was_heard() -> None:
+    """Unknown sound counts from the last known one, not from the first loud frame."""
+    sharp = rules(audio_smoothing=0, visual_smoothing=0, min_off=0, unknown_seconds=0.3)
+    heard = [[p, 0.0] for p in (0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1)]
+    assert states(run(sharp, heard, [[0.0, 0.0]] * 7)) == [
+        *("none", "none", "off-screen"),
+        # three tenths after the frame at 0.3 s
+        *("none", "none", "none", "unknown"),
+    ]
+
+
+def test_time_that_steps_back_smooths_nothing() -> None:
+    """A frame from before the last one changes no smoothed value: elapsed time is never negative."""
+    given = rules(audio_smoothing=0.2, visual_smoothing=0.2)
+    state = DecisionState.start(2)
+
+    def at(time: float, level: float) -> DecisionState:
+        heard = np.full(2, level, np.float32)
+        return step(given, state, time=time, audio_prob=heard, visual_prob=heard, maps=MAPS, loudness_db=-20.0)[0]
+
+    state = at(5.0, 0.6)
+    for back in (4.9, 1.0, -100.0):
+        np.testing.assert_array_equal(at(back, 0.9).audio.value, state.audio.value)
+    assert (at(5.1, 0.9).audio.value > state.audio.value).all()

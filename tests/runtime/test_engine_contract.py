@@ -14,7 +14,8 @@ import pytest
 
 from avgn.runtime import Bundle, FailureError, InputError
 from avgn.runtime.bundle import Variant
-from avgn.runtime.engines import ENGINES, Engine, check_unverified, choose_engine, load_engine
+from avgn.runtime.engines import ENGINES, Engine, _fitting, check_unverified, choose_engine, load_engine
+from avgn.runtime.engines.base import check_image
 from avgn.runtime.engines.first_load import check_first_load, compare_engines, parent_of, probes
 from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.engines.onnxruntime_gpu import BoundEngine
@@ -236,3 +237,34 @@ def test_without_graphs_there_is_nothing_to_verify_with(bundle: Bundle, referenc
     lone = replace(fp32(bundle), precision="int8-gpu", engine="tensorrt", verified=None)
     with pytest.raises(InputError, match="no ONNX graphs to verify its int8-gpu tensorrt engine"):
         check_unverified(bundle, lone, reference)
+
+
+def test_another_machines_verification_does_not_count(
+    bundle: Bundle, reference: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that is shared over the network, or a machine with another GPU in it since."""
+    for machine in ("no GPU: one machine", "no GPU: another machine"):
+        monkeypatch.setattr("avgn.runtime.engines.first_load.find_gpu", lambda machine=machine: machine)
+        assert check_first_load(bundle, fp32(bundle), Off(reference), reference) is not None
+        assert check_first_load(bundle, fp32(bundle), Off(reference), reference) is None
+
+
+@pytest.mark.parametrize("size", [(64, 33), (64, 65), (33, 64), (65, 64), (64, 31), (0, 64)], ids=str)
+def test_both_sides_of_a_picture_are_multiples_of_32(bundle: Bundle, size: tuple[int, int]) -> None:
+    count = len(bundle.classes)
+    check_image(bundle.info, np.zeros((1, 64, 96, 3), np.uint8), np.zeros((1, count, 8), np.float32))
+    with pytest.raises(ValueError, match="sides divisible by 32"):
+        check_image(bundle.info, np.zeros((1, *size, 3), np.uint8), np.zeros((1, count, 8), np.float32))
+
+
+def test_auto_takes_the_most_exact_precision(bundle: Bundle) -> None:
+    """Whatever the order in bundle.json: fp32, fp16, int8-cpu, int8-gpu, and unknown ones last."""
+    variant = fp32(bundle)
+    names = ("int8-gpu", "dance", "fp16", "int8-cpu", "fp32")
+    mixed = replace(
+        bundle,
+        info=replace(bundle.info, variants=tuple(replace(variant, precision=name, audio=name) for name in names)),
+    )
+    found = [each.precision for each in _fitting(mixed, ENGINES["onnxruntime"], None)]
+    assert found == ["fp32", "fp16", "int8-cpu", "int8-gpu", "dance"]
+    assert [each.precision for each in _fitting(mixed, ENGINES["onnxruntime"], "fp16")] == ["fp16"]

@@ -238,6 +238,43 @@ def test_a_sink_that_fails_is_reported(tiny: Localizer, video: Path, caplog: pyt
             pipeline.wait(5.0)
 
 
+class Broken:
+    """The real engine, until its machine fails."""
+
+    name = "broken"
+
+    def __init__(self, engine: Any) -> None:
+        self.engine, self.info, self.left = engine, engine.info, 3
+
+    def run_audio(self, waveform: Any) -> Any:
+        return self.engine.run_audio(waveform)
+
+    def run_image(self, image: Any, sources: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise MemoryError("the GPU has none left")
+        return self.engine.run_image(image, sources)
+
+
+def test_an_engine_that_fails_is_what_is_reported(tiny: Localizer, video: Path) -> None:
+    """Not that its stream was closed, which is what the capture thread sees of it."""
+    source = PushedSource()
+    with LivePipeline(source, Broken(tiny.engine)) as pipeline:
+        frame = next(open_media(video).video())
+
+        def push() -> None:
+            for index in range(100):
+                source.push_frame(frame.rgb, index / 25)
+                time.sleep(0.02)
+
+        player = threading.Thread(target=push)
+        player.start()
+        with pytest.raises(MemoryError, match="the GPU has none left"):
+            pipeline.wait(20.0)
+        source.end()
+        player.join()
+
+
 def test_addresses() -> None:
     assert is_url("rtsp://camera/1") and is_url("udp://127.0.0.1:5000") and not is_url("file:///etc/passwd")
     assert not is_url("C://video.mp4") and not is_url("video.mp4")

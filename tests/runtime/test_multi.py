@@ -195,3 +195,102 @@ def test_closing_is_quick_and_leaves_no_thread(engine: Any) -> None:
         handle.push_frame(pictures(1, 0)[0], 101.0)
     with pytest.raises(ValueError, match="max_batch must be at least 1"):
         MultiStream(engine, max_batch=0)
+
+
+class Heard:
+    """The real engine, on a machine that takes `seconds` for a batch of sounds; notes the batches, and their ends.
+
+    `ends`: the windows' last samples, which tell their times where the sound is a ramp.
+    """
+
+    name = "heard"
+
+    def __init__(self, engine: Any, seconds: float) -> None:
+        self.engine, self.seconds, self.info = engine, seconds, engine.info
+        self.batches: list[int] = []
+        self.ends: list[float] = []
+        self.go, self.entered = threading.Event(), threading.Event()
+        self.go.set()
+
+    def run_audio(self, waveform: Any) -> Any:
+        self.batches.append(len(waveform))
+        self.ends += [float(row[-1]) for row in waveform]
+        time.sleep(self.seconds)
+        return self.engine.run_audio(waveform)
+
+    def run_image(self, image: Any, sources: Any) -> Any:
+        self.entered.set()
+        assert self.go.wait(20)
+        return self.engine.run_image(image, sources)
+
+
+def test_no_batch_of_sounds_is_larger_than_asked_for(engine: Any) -> None:
+    slow = Heard(engine, 0.05)
+    with MultiStream(slow, max_batch=2) as multi:
+        handles = [multi.open(lambda result, payload: None) for _ in range(7)]
+        for at in range(10):
+            for handle in handles:
+                handle.push_audio(sound(0.3, 0), RATE, 0.3 * at)
+                handle.push_frame(pictures(1, at)[0], 0.3 * at)
+        assert all(handle.finish(20.0) for handle in handles)
+    assert max(slow.batches) == 2 and len(slow.batches) > 7
+
+
+def test_each_result_says_what_was_dropped_since_the_one_before(engine: Any) -> None:
+    slow = SlowEngine(engine, 0.1)
+    found: list[tuple[int, int]] = []
+    with MultiStream(slow, max_batch=1) as multi:
+        handle = multi.open(lambda result, at: found.append((at, result.dropped)))
+        handle.end_audio()
+        for at in range(50):
+            handle.push_frame(pictures(1, at)[0], at / 50, at)
+            time.sleep(0.02)
+        assert handle.finish(10.0)
+    numbers, dropped = ([entry[part] for entry in found] for part in (0, 1))
+    assert dropped == [int(step) - 1 for step in np.diff([-1, *numbers])]
+    assert sum(dropped) == handle.stats.dropped > 10
+
+
+def test_who_is_behind_hears_the_newest_window_first(engine: Any) -> None:
+    """While a slow window is heard, frames of many later ones come: the latest is next, not the oldest."""
+    slow = Heard(engine, 0.4)
+    ramp = (np.arange(4 * RATE) / (4 * RATE)).astype(np.float32)
+    with MultiStream(slow, max_batch=1) as multi:
+        slow.ends.clear()
+        handle = multi.open(lambda result, at: None, max_wait=5.0)
+        handle.push_audio(ramp, RATE, 0.0)
+        handle.end_audio()
+        deadline = time.monotonic() + 10
+        handle.push_frame(pictures(1, 0)[0], 1.0)
+        while not slow.ends and time.monotonic() < deadline:
+            time.sleep(0.005)
+        already = len(slow.ends)
+        for at in range(10):
+            handle.push_frame(pictures(1, at)[0], 1.2 + 0.2 * at)
+        while len(slow.ends) <= already and time.monotonic() < deadline:
+            time.sleep(0.005)
+        after = slow.ends[already]
+        handle.close()
+    # the window that ends at 3.0 s of a ramp of 4 s
+    assert after == pytest.approx(3.0 / 4, abs=0.02)
+
+
+def test_the_last_frames_are_not_passed_over_for_newer_ones(engine: Any) -> None:
+    """A live stream whose engine was behind when it ended: what is in line then has its result."""
+    held = Heard(engine, 0.0)
+    found: list[int] = []
+    with MultiStream(held, max_batch=1) as multi:
+        handle = multi.open(lambda result, at: found.append(at))
+        handle.end_audio()
+        held.go.clear()
+        held.entered.clear()
+        for at in range(9):
+            handle.push_frame(pictures(1, at)[0], at / 100, at)
+            # the first one is on its way before the others come
+            assert held.entered.wait(20)
+        # long enough for all of them to be stale
+        time.sleep(0.6)
+        assert handle.stats.dropped == 0
+        threading.Timer(0.3, held.go.set).start()
+        assert handle.finish(20.0)
+    assert found == list(range(9)) and handle.stats.dropped == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -110,6 +111,7 @@ def test_one_caller_uses_one_slot_and_a_third_waits() -> None:
 @pytest.mark.timeout(20)
 def test_a_slot_outlives_errors() -> None:
     calls: list[int] = []
+    taken: list[int] = []
 
     def make() -> int:
         calls.append(1)
@@ -118,9 +120,47 @@ def test_a_slot_outlives_errors() -> None:
         return len(calls)
 
     slots = Slots(make, 1)
-    with pytest.raises(MemoryError), slots.take():
-        pass
-    with pytest.raises(KeyError), slots.take():
-        raise KeyError
-    with slots.take() as slot:
-        assert slot == 2
+
+    def use() -> None:
+        with pytest.raises(MemoryError), slots.take():
+            pass
+        with pytest.raises(KeyError), slots.take():
+            raise KeyError
+        with slots.take() as slot:
+            taken.append(slot)
+
+    # who lost a slot would wait for ever
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert taken == [2]
+
+
+def test_who_waits_for_a_slot_that_could_not_be_made_tries_itself() -> None:
+    waiting = threading.Event()
+    taken: list[int] = []
+
+    def make() -> int:
+        if not waiting.is_set():
+            waiting.set()
+            time.sleep(0.3)
+            raise MemoryError("full")
+        return 7
+
+    slots = Slots(make, 1)
+
+    def first() -> None:
+        with pytest.raises(MemoryError), slots.take():
+            pass
+
+    def second() -> None:
+        with slots.take() as slot:
+            taken.append(slot)
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (first, second)]
+    threads[0].start()
+    assert waiting.wait(5)
+    threads[1].start()
+    for thread in threads:
+        thread.join(10)
+    assert taken == [7]

@@ -1,0 +1,35 @@
+"""A visitor's session alone: what a reset leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+from avgn.runtime import Localizer
+from avgn.runtime.multi import MultiStream
+from avgn.runtime.web.limits import Limits
+from avgn.runtime.web.metrics import Metrics
+from avgn.runtime.web.session import Session
+
+
+def test_no_result_from_before_a_reset_is_sent() -> None:
+    """Neither those in line for a visitor who reads slowly, nor those still on their way from the engine."""
+    engine = Localizer.load("tiny", threads=1).engine
+
+    async def visit() -> None:
+        with MultiStream(engine, max_batch=1) as multi, ThreadPoolExecutor(1) as workers:
+            # nothing is sent or received here: the socket is never touched
+            session = Session(cast(Any, None), multi, workers, Limits(), Metrics(), None)
+            before = session._open()
+            session._queue("old", before)
+            assert list(session._out) == ["old"]
+            session._take_command({"type": "reset"})
+            assert not session._out
+            after = session._open()
+            session._queue("late", before)
+            session._queue("new", after)
+            assert after is not before and list(session._out) == ["new"]
+            session._leave()
+
+    asyncio.run(visit())
