@@ -44,8 +44,8 @@ def localize_live(
     """Localize a live source until it ends, `seconds` have passed or the user interrupts; outputs are finished then.
 
     `output`: overlay video with the sound, whose suffix says the container; `show`: a window, whose closing ends the
-    run; "-" is standard output, which gets result lines as they come. Raises InputError for anything given that can't be
-    used, FailureError when an address was never reached, BrokenPipeError when nobody reads any output any more.
+    run; "-" is standard output, which gets result lines as they come. Raises InputError for anything given that can't
+    be used, FailureError when an address was never reached, BrokenPipeError when nobody reads any output any more.
     """
     if seconds is not None and not seconds > 0:
         raise InputError(f"--seconds must be above 0, got {seconds}: leave it out to go on until interrupted")
