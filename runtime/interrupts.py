@@ -67,9 +67,15 @@ def listen() -> None:
 
 
 def exit_status() -> int:
-    """What a command returns that was interrupted: 128 and the number of the signal."""
+    """What a command returns that was interrupted: 128 and the number of the signal; its echoes change it no more."""
     received = None if _listener is None else _listener.received
-    return 128 + (signal.SIGINT if received is None else received)
+    if received is None or received == signal.SIGINT:
+        return 128 + signal.SIGINT
+    # Python gives up its handlers before the process ends
+    for name in SIGNALS[1:]:
+        if signal.getsignal(getattr(signal, name)) is _listener:
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    return 128 + received
 
 
 @contextmanager

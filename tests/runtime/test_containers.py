@@ -245,6 +245,29 @@ def test_an_overlay_goes_through_a_pipe(clip: Path, localizer: Localizer, tmp_pa
     assert Path("/dev/null").is_char_device()
 
 
+def test_a_reader_that_leaves_ends_its_own_output_alone(
+    clip: Path, localizer: Localizer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(tmp_path / "lines")
+
+    def read_one() -> None:
+        with open(tmp_path / "lines") as file:
+            file.readline()
+
+    reader = threading.Thread(target=read_one)
+    reader.start()
+    summary = localize_file(localizer, clip, output=tmp_path / "o.mp4", json_path=tmp_path / "lines")
+    reader.join(20)
+    assert summary.frames == 60 and len(read_video(tmp_path / "o.mp4")[0]) == 60
+    assert f"the reader of {tmp_path / 'lines'} has gone: the other outputs go on" in caplog.text
+    # the last reader ends the run
+    reader = threading.Thread(target=read_one)
+    reader.start()
+    with pytest.raises(BrokenPipeError):
+        localize_file(localizer, clip, json_path=tmp_path / "lines")
+    reader.join(20)
+
+
 def test_repeated_times_go_to_the_next_free_tick(clip: Path, tmp_path: Path) -> None:
     write(tmp_path / "o.mp4", clip, [-0.2, 0.0, 0.0, 0.1, 0.1, 0.1, 0.05, 0.2])
     frames, times, _ = read_video(tmp_path / "o.mp4")
