@@ -89,7 +89,10 @@ def _sound(item: Item, time: float) -> NDArray[np.float32]:
     if not item.sounds and item.video_file is not None:
         clock = AudioClock(RATE)
         for block in open_media(item.video_file).audio():
+            if block.time > time + AROUND:
+                break
             clock.push(block.samples, block.rate, block.time)
+            clock.forget(min(round((time - AROUND) * RATE), clock.end - round(2 * AROUND * RATE)))
         clock.close()
         length = min(round(AROUND * RATE), clock.end)
         start = min(max(0, round(time * RATE) - length // 2), clock.end - length)
