@@ -120,8 +120,8 @@ def _scores(args: Any) -> list[dict[str, Any]]:
 
 def load_engine(model: str, backend: str = "auto") -> Engine:
     """The engine of a checkpoint folder (PyTorch) or of a bundle (by `backend`)."""
-    from avgn.runtime.bundle import BUNDLE_FILE, Bundle
-    from avgn.runtime.engines import choose_engine
+    from avgn.runtime.bundle import BUNDLE_FILE
+    from avgn.runtime.localizer import Localizer
 
     folder = Path(model)
     if (folder / "config.json").is_file() and not (folder / BUNDLE_FILE).is_file():
@@ -129,4 +129,4 @@ def load_engine(model: str, backend: str = "auto") -> Engine:
         from avgn.engine import TorchEngine
 
         return TorchEngine(load_model(folder))
-    return choose_engine(Bundle.load(model), backend)
+    return Localizer.load(model, backend).engine
