@@ -37,7 +37,9 @@ def evaluate(argv: Sequence[str]) -> None:
         default="source-wise,frame-wise,adaptive",
         help="comma-separated; all: those that suit the manifest",
     )
-    parser.add_argument("--classes", type=str, default="given,predicted")
+    parser.add_argument(
+        "--classes", type=str, default="given,predicted", help="how the classes are known: given, predicted or both"
+    )
     parser.add_argument("--thresholds", type=str | None, default=None, help="validation manifest to calibrate on")
     parser.add_argument(
         "--pair-input", type=str, default="canvas", help="canvas or crops, for items of several pictures"
