@@ -64,6 +64,8 @@ def read_facts(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(f'{path} is not a checkpoint of avgn: "format" must be "{FORMAT}"')
     if facts.get("version") != VERSION:
         raise InputError(f"{path} has version {facts.get('version')!r}, this avgn reads {VERSION}: update avgn")
+    if not isinstance(facts.setdefault("training", {}), dict):
+        raise InputError(f"{path} holds no usable facts of its training: restore the file")
     return facts
 
 

@@ -16,7 +16,7 @@ from avgn.config import preset
 from avgn.model import build_model
 from avgn.released import translate
 from avgn.runtime.errors import InputError
-from avgn.runtime.texts import read_text
+from avgn.runtime.texts import plain, read_text
 
 WRAPPERS = ("model", "state_dict")
 
@@ -49,7 +49,7 @@ def convert_released(
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = plain(str(error))[:300]
         raise InputError(f"{source} doesn't fit the published model ({reason}): give an AVGN checkpoint") from None
     return save_model(model.eval(), output, training={"converted": Path(source).name})
 
@@ -62,7 +62,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds more than weights and is not loaded, for it may run code "
-            f"({str(error).splitlines()[0][:150]}): save its state dict alone"
+            f"({plain(str(error).splitlines()[0])[:150]}): save its state dict alone"
         ) from None
     except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} can't be read ({error.__class__.__name__}): give a published checkpoint") from None

@@ -18,6 +18,7 @@ from avgn.scenes.video import MAX_SECONDS, VideoTruth, write_scene_video
 SHEET_COLUMNS = 3
 SHEET_ROWS = 4
 TILE = (360, 640)
+SCENE = SceneConfig(split="test", sources=(2, 2), silent=(1, 1), off_screen=0.0)
 
 Pixels = NDArray[np.uint8]
 
@@ -62,8 +63,7 @@ def run_demo(output: str | os.PathLike[str], *, bundle: str, seconds: float, see
     except OSError as error:
         raise write_error(folder, error, "folder") from None
     video = folder / "scene.mp4"
-    config = SceneConfig(split="test", sources=(2, 2), silent=(1, 1), off_screen=0.0)
-    truth = write_scene_video(video, seed=seed, seconds=seconds, split="test", config=config)
+    truth = write_scene_video(video, seed=seed, seconds=seconds, split="test", config=SCENE)
     sheet = Sheet(seconds)
     summary = localize_file(
         localizer, video, output=folder / "overlay.mp4", json_path=folder / "results.jsonl", sinks=[sheet]

@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import avgn
-from avgn.checkpoint import WEIGHTS, load_model
+from avgn.checkpoint import WEIGHTS, load_model, read_facts
 from avgn.config import with_values
 from avgn.engine import TorchEngine
 from avgn.export import engine_builder
@@ -23,7 +24,15 @@ from avgn.export.samples import read_batches, split_manifest
 from avgn.export.variants import Graphs, Maker, describe_variant
 from avgn.export.verify import accuracy, check_tolerance, compare, rendered_batches
 from avgn.model import TwoHalves
-from avgn.runtime.bundle import BUNDLE_FILE, Bundle, BundleInfo, Variant, file_sha256, write_bundle_info
+from avgn.runtime.bundle import (
+    BUNDLE_FILE,
+    Bundle,
+    BundleInfo,
+    Variant,
+    file_sha256,
+    untrained_warning,
+    write_bundle_info,
+)
 from avgn.runtime.engines import choose_engine
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import Manifest
@@ -121,6 +130,9 @@ def export_bundle(
     calibration, guard = _manifests(options)
     opset = options.opset or MIN_OPSET
     info = replace(core.info, provenance=_provenance(Path(checkpoint), opset, options))
+    warning = untrained_warning(info, str(checkpoint))
+    if warning is not None:
+        report(warning)
     with new_folder(target, "bundle", overwrite=overwrite) as folder, tempfile.TemporaryDirectory() as scratch:
         scenes = rendered_batches(info)
         maker = Maker(
@@ -255,10 +267,17 @@ def _provenance(checkpoint: Path, opset: int, options: ExportOptions) -> dict[st
         "onnxruntime": onnxruntime.__version__,
         "opset": opset,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "training": _training(read_facts(checkpoint)["training"]),
     }
     for name in options.engines:
         facts[name] = str(engine_builder.load_library(name).__version__)
     return facts
+
+
+def _training(facts: dict[str, Any]) -> str | int:
+    """How many steps the weights were trained, or what they were converted from; 0: as they were drawn."""
+    converted = facts.get("converted")
+    return f"converted from {converted}" if converted else int(facts.get("steps", 0))
 
 
 def _metadata(info: BundleInfo) -> dict[str, str]:

@@ -28,14 +28,26 @@ __all__ = [
     "from_json",
     "resolve_bundle_path",
     "to_json",
+    "untrained_warning",
     "write_bundle_info",
 ]
 
 BUNDLE_FILE = "bundle.json"
+# steps below which a training was a try, not a training
+FEW_STEPS = 100
 SHIPPED = ("tiny",)
 HALVES = ("audio", "image")
 # what `Variant.engine` says of ONNX graphs; other engines' files are their libraries' own formats
 ONNX_ENGINES = ("onnxruntime",)
+
+
+def untrained_warning(info: BundleInfo, name: str) -> str | None:
+    """What to say of a model whose weights are random or nearly so; None where that is not known of it."""
+    steps = info.provenance.get("training")
+    if type(steps) is not int or steps >= FEW_STEPS:
+        return None
+    what = "was never trained" if steps == 0 else f"was trained for {steps} steps only"
+    return f"{name} {what}: what it finds means nothing; train it with avgn train, or use the name tiny"
 
 
 @dataclass(frozen=True, kw_only=True)

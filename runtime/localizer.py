@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avgn.runtime.bundle import Bundle, BundleInfo
+from avgn.runtime.bundle import Bundle, BundleInfo, untrained_warning
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.engines import Engine, choose_engine
 from avgn.runtime.limits import waiting_pictures
@@ -23,6 +24,7 @@ from avgn.runtime.workers import prefetch
 Pixels = npt.NDArray[np.uint8]
 
 AHEAD = 8
+log = logging.getLogger("avgn.runtime")
 
 
 class Localizer:
@@ -42,6 +44,9 @@ class Localizer:
     ) -> Localizer:
         """Load a bundle folder (or the shipped one by name); options go to the engine (`threads=`)."""
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        warning = untrained_warning(loaded.info, f"bundle {loaded.path}")
+        if warning is not None:
+            log.warning(warning)
         return cls(choose_engine(loaded, backend, precision, **options), loaded)
 
     def open_stream(

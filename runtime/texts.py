@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from pathlib import Path
 
 from avgn.runtime.errors import InputError
@@ -16,6 +17,19 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+# what terminals take as commands: colours, titles, cursor movements
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
+# joiners that scripts and emoji need
+JOINERS = "\u200c\u200d"
+
+
+def plain(message: str) -> str:
+    """A message as one line without terminal commands: libraries colour their errors, files may hold anything."""
+    kept = (
+        char if char.isprintable() or char in JOINERS or "\ud800" <= char <= "\udfff" else " "
+        for char in ESCAPES.sub("", message)
+    )
+    return " ".join("".join(kept).split())
 
 
 def read_text(path: str | os.PathLike[str], kind: str, way_out: str, *, file_names: bool = False) -> str:

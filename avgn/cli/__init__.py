@@ -6,7 +6,6 @@ import importlib
 import io
 import logging
 import os
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -44,11 +43,6 @@ commands:
 
 avgn COMMAND --help describes a command. BUNDLE may be the name tiny: the model inside the package.
 """
-
-# what terminals take as commands: colours, titles, cursor movements
-ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
-# joiners that scripts and emoji need
-FORMATS = "\u200c\u200d"
 
 MODULE_EXTRAS = {
     "torch": "train",
@@ -161,12 +155,9 @@ def _accept_any_name() -> None:
 
 
 def _fail(message: str, status: int) -> int:
-    # libraries colour their errors for terminals, and files may hold anything
-    plain = "".join(
-        char if char.isprintable() or char in FORMATS or "\ud800" <= char <= "\udfff" else " "
-        for char in ESCAPES.sub("", message)
-    )
+    from avgn.runtime.texts import plain
+
     # a terminal that was closed takes no more
     with suppress(OSError):
-        print(f"avgn: {' '.join(plain.split())}", file=sys.stderr)
+        print(f"avgn: {plain(message)}", file=sys.stderr)
     return status

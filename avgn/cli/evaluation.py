@@ -37,7 +37,9 @@ def evaluate(argv: Sequence[str]) -> None:
         default="source-wise,frame-wise,adaptive",
         help="comma-separated; all: those that suit the manifest",
     )
-    parser.add_argument("--classes", type=str, default="given,predicted")
+    parser.add_argument(
+        "--classes", type=str, default="given,predicted", help="how the classes are known: given, predicted or both"
+    )
     parser.add_argument("--thresholds", type=str | None, default=None, help="validation manifest to calibrate on")
     parser.add_argument(
         "--pair-input", type=str, default="canvas", help="canvas or crops, for items of several pictures"
@@ -120,8 +122,8 @@ def _scores(args: Any) -> list[dict[str, Any]]:
 
 def load_engine(model: str, backend: str = "auto") -> Engine:
     """The engine of a checkpoint folder (PyTorch) or of a bundle (by `backend`)."""
-    from avgn.runtime.bundle import BUNDLE_FILE, Bundle
-    from avgn.runtime.engines import choose_engine
+    from avgn.runtime.bundle import BUNDLE_FILE
+    from avgn.runtime.localizer import Localizer
 
     folder = Path(model)
     if (folder / "config.json").is_file() and not (folder / BUNDLE_FILE).is_file():
@@ -129,4 +131,4 @@ def load_engine(model: str, backend: str = "auto") -> Engine:
         from avgn.engine import TorchEngine
 
         return TorchEngine(load_model(folder))
-    return choose_engine(Bundle.load(model), backend)
+    return Localizer.load(model, backend).engine

@@ -46,10 +46,13 @@ def add_engine_options(parser: Any) -> None:
         "--precision",
         type=str | None,
         default=None,
-        help="which of the bundle's variants: fp32, fp16, int8-cpu or int8-gpu; else the fastest that the backend runs",
+        help="a variant of the bundle: fp32, fp16, int8-cpu or int8-gpu; else the most exact one that the backend runs",
     )
     parser.add_argument(
-        "--threads", type=int | None, default=None, help="CPU threads of the engine; else all that this process may use"
+        "--threads",
+        type=int | None,
+        default=None,
+        help="CPU threads of the engine; else the physical cores that this process may use",
     )
 
 

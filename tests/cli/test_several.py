@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -160,3 +161,10 @@ def test_names_that_are_no_utf8(tmp_path: Path, video: Path) -> None:
     assert done.returncode == 0 and "fl\\udcf6te.mp4: 3 frames" in done.stdout, done.stderr
     (lines,) = (tmp_path / "out").iterdir()
     assert os.fsencode(lines.name) == b"fl\xf6te.jsonl" and json.loads(lines.read_text().splitlines()[0])["frame"] == 0
+
+
+@pytest.mark.parametrize("command", ["localize", "serve", "evaluate"])
+def test_every_option_says_what_it_does(command: str) -> None:
+    lines = " ".join(avgn(command, "--help").stdout.partition("positional arguments:")[2].split())
+    assert "--backend BACKEND what runs the graphs" in lines
+    assert not re.findall(r"--[a-z-]+ [A-Z_]+ \(", lines)
