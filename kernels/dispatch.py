@@ -59,6 +59,19 @@ def prefers_reference() -> bool:
     return os.environ.get("AVGN_KERNELS", "") == "reference" or torch.compiler.is_compiling()
 
 
+def needs_operator(*tensors: Tensor) -> bool:
+    """Whether the registered operator must be called: something traces, or sees tensors that hold no values.
+
+    In plain eager code the same launches run under an autograd function, at a tenth of the operator's cost.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+        or any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in tensors)
+    )
+
+
 def interprets() -> bool:
     """Whether Triton kernels run in its interpreter (TRITON_INTERPRET=1, set before the first use)."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on")

@@ -14,38 +14,125 @@ from avgn.kernels.launch import ceil_div, launch, shared_memory
 from avgn.kernels.max_pooled_cosine import fused
 from avgn.kernels.max_pooled_cosine.plan import (
     plan_backward_audio,
-    plan_backward_gate,
-    plan_backward_visual,
     plan_forward,
+    plan_lists,
+    plan_order,
+    plan_prepare,
 )
-from avgn.kernels.max_pooled_cosine.reference import EPS
+
+Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def run_forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Five:
+    """Similarity [B,M,N] float32, argmax [B,M,N] int64, and for the backward the inverse lengths of the sources [R], of
+    the gates [M,G] and of gated cells [M,max(G,1),P].
+
+    audio [B,N,D], visual [M,P,D], gate [M,G,D] with gate_id [B,N] int32 or neither; P of at least one.
+    """
+    audio, visual, gate, gate_id = _dense(audio, visual, gate, gate_id)
+    outputs = _outputs(audio, visual, gate)
+    similarity, argmax, audio_inverse, gate_inverse, norm_inverse = outputs
+    if similarity.numel() == 0:
+        return outputs
+    rows, images, sources, cells, gates, width = sizes = _sizes(audio, visual, gate)
+    unit_audio = torch.empty_like(audio)
+    unit_gate = audio if gate is None else torch.empty_like(gate)
+    filler = audio if gate is None else gate
+    plan = plan_prepare(gate is not None, cells, width)
+    blocks = ceil_div(rows, plan["BLOCK_R"])
+    blocks += ceil_div(images * cells, plan["BLOCK_R"]) if gate is None else images * ceil_div(gates, plan["BLOCK_G"])
+    inputs = (audio, visual, filler, unit_audio, audio_inverse, unit_gate, gate_inverse, norm_inverse)
+    launch(fused._prepare, blocks, (*inputs, rows, images, cells, gates, width), plan)
+    plan = plan_forward(gate is not None, rows, cells, width, audio.dtype, shared_memory(audio.device))
+    programs = ceil_div(rows, plan["BLOCK_R"]) * images
+    if gate is None:
+        plain = (unit_audio, visual, norm_inverse, similarity, argmax, rows, images, sources, cells, width)
+        launch(fused._forward_plain, programs, plain, plan)
+    else:
+        gated = (unit_audio, visual, unit_gate, gate_id, norm_inverse, similarity, argmax, *sizes)
+        launch(fused._forward_gated, programs, gated, plan)
+    return outputs
+
+
+def run_backward(
+    grad: Tensor,
+    audio: Tensor,
+    visual: Tensor,
+    gate: Tensor | None,
+    gate_id: Tensor | None,
+    similarity: Tensor,
+    argmax: Tensor,
+    audio_inverse: Tensor,
+    gate_inverse: Tensor,
+    norm_inverse: Tensor,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of audio, visual and gate; those that aren't needed come empty."""
+    grad = grad.float().contiguous()
+    audio, visual, gate, gate_id = _dense(audio, visual, gate, gate_id)
+    grad_audio, grad_visual, grad_gate = _gradients(audio, visual, gate, needs)
+    if similarity.numel() == 0:
+        return grad_audio.zero_(), grad_visual.zero_(), grad_gate.zero_()
+    rows, images, sources, cells, gates, width = sizes = _sizes(audio, visual, gate)
+    gated = gate is not None
+    gate_of = (audio, audio_inverse, audio) if gate is None else (gate, gate_inverse, gate_id)
+    inputs = (audio, audio_inverse, visual, *gate_of, norm_inverse, similarity)
+    if needs[0]:
+        plan = plan_backward_audio(gated, images, width)
+        programs = rows * ceil_div(width, plan["BLOCK_D"])
+        launch(fused._backward_audio, programs, (*inputs, argmax, grad, grad_audio, *sizes), plan)
+    plan = plan_lists(gated, width)
+    columns = ceil_div(width, plan["BLOCK_D"])
+    if needs[1]:
+        lists = _order(argmax, rows, images, sources, cells)
+        launch(fused._backward_visual, images * cells * columns, (*inputs, grad, *lists, grad_visual, *sizes), plan)
+    if gate is not None and gate_id is not None and needs[2]:
+        lists = _order(gate_id, rows, 1, sources, gates)
+        arguments = (*inputs, argmax, grad, *lists, grad_gate, *sizes)
+        launch(fused._backward_gate, images * gates * columns, arguments, plan_lists(None, width))
+    return grad_audio, grad_visual, grad_gate
+
+
+def _order(keys: Tensor, rows: int, groups: int, sources: int, num_keys: int) -> tuple[Tensor, Tensor]:
+    """The rows of each group sorted by key, and where each key starts, both int32."""
+    order = keys.new_empty(groups, rows, dtype=torch.int32)
+    starts = keys.new_empty(groups, num_keys + 1, dtype=torch.int32)
+    plan = plan_order(rows)
+    programs = groups * (ceil_div(rows, plan["BLOCK_R"]) + ceil_div(num_keys + 1, plan["BLOCK_R"]))
+    launch(fused._order, programs, (keys, order, starts, rows, groups, sources, num_keys), plan)
+    return order, starts
+
+
+class MaxPooledCosine(torch.autograd.Function):
+    """The operator in eager code: the same launches without the registration's cost."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        outputs = run_forward(audio, visual, gate, gate_id)
+        ctx.save_for_backward(audio, visual, gate, gate_id, *outputs)
+        ctx.mark_non_differentiable(outputs[1])
+        ctx.set_materialize_grads(False)
+        return outputs[:2]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, run_backward, grads[0])
 
 
 @torch.library.custom_op("avgn::max_pooled_cosine", mutates_args=())
 def max_pooled_cosine_op(
     audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Similarity [B,M,N] float32, argmax [B,M,N] int64 and the length of the winning cell after the gate [B,M,N].
-
-    audio [B,N,D], visual [M,P,D], gate [M,G,D] with gate_id [B,N] int32 or neither; P of at least one.
-    """
-    audio, visual = audio.contiguous(), visual.contiguous()
-    gate = None if gate is None else gate.contiguous()
-    gate_id = None if gate_id is None else gate_id.contiguous()
-    outputs = _outputs(audio, visual)
-    if outputs[0].numel():
-        rows = audio.shape[0] * audio.shape[1]
-        plan = plan_forward(rows, visual.shape[1], visual.shape[2], audio.dtype, shared_memory(audio.device))
-        inputs = (audio, _inverse(audio), visual, *_gates(gate, gate_id, audio))
-        grid = (ceil_div(rows, plan["BLOCK_R"]), visual.shape[0])
-        extra = {"GATED": gate is not None}
-        launch(fused._forward, grid, (*inputs, *outputs, *_sizes(audio, visual, gate)), plan | extra)
-    return outputs
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return run_forward(audio, visual, gate, gate_id)
 
 
 @max_pooled_cosine_op.register_fake
-def _(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(audio, visual)
+def _(
+    audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _outputs(audio, visual, gate)
 
 
 @torch.library.custom_op("avgn::max_pooled_cosine_backward", mutates_args=())
@@ -57,33 +144,13 @@ def max_pooled_cosine_backward_op(
     gate_id: Tensor | None,
     similarity: Tensor,
     argmax: Tensor,
-    length: Tensor,
+    audio_inverse: Tensor,
+    gate_inverse: Tensor,
+    norm_inverse: Tensor,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of audio, visual and gate; those that aren't needed come empty."""
-    audio, visual, grad = audio.contiguous(), visual.contiguous(), grad.contiguous()
-    gate = None if gate is None else gate.contiguous()
-    gate_id = None if gate_id is None else gate_id.contiguous()
-    grad_audio, grad_visual, grad_gate = _gradients(audio, visual, gate, needs)
-    if similarity.numel() == 0:
-        return grad_audio.zero_(), grad_visual.zero_(), grad_gate.zero_()
-    images, cells, width = visual.shape
-    rows = audio.shape[0] * audio.shape[1]
-    inputs = (audio, _inverse(audio), visual, *_gates(gate, gate_id, audio), similarity, argmax, length, grad.float())
-    sizes = _sizes(audio, visual, gate)
-    extra, shared = {"GATED": gate is not None}, shared_memory(audio.device)
-    if needs[0]:
-        plan = plan_backward_audio(images, width) | extra
-        launch(fused._backward_audio, (rows, ceil_div(width, plan["BLOCK_D"])), (*inputs, grad_audio, *sizes), plan)
-    if needs[1]:
-        plan = plan_backward_visual(rows, cells, width, audio.dtype, shared) | extra
-        grid = (ceil_div(cells, plan["BLOCK_P"]), ceil_div(width, plan["BLOCK_D"]), images)
-        launch(fused._backward_visual, grid, (*inputs, grad_visual, *sizes), plan)
-    if gate is not None and needs[2]:
-        plan = plan_backward_gate(rows, gate.shape[1], width, audio.dtype, shared)
-        grid = (ceil_div(gate.shape[1], plan["BLOCK_G"]), ceil_div(width, plan["BLOCK_D"]), images)
-        launch(fused._backward_gate, grid, (*inputs, grad_gate, *sizes), plan)
-    return grad_audio, grad_visual, grad_gate
+    saved = (similarity, argmax, audio_inverse, gate_inverse, norm_inverse)
+    return run_backward(grad, audio, visual, gate, gate_id, *saved, needs)
 
 
 @max_pooled_cosine_backward_op.register_fake
@@ -95,7 +162,9 @@ def _(
     gate_id: Tensor | None,
     similarity: Tensor,
     argmax: Tensor,
-    length: Tensor,
+    audio_inverse: Tensor,
+    gate_inverse: Tensor,
+    norm_inverse: Tensor,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _gradients(audio, visual, gate, needs)
@@ -107,23 +176,43 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+def _operator_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    return _backward(ctx, max_pooled_cosine_backward_op, grad)
+
+
+max_pooled_cosine_op.register_autograd(_operator_backward, setup_context=_save)
+
+
+def _backward(ctx: Any, run: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 4
     needs = list(ctx.needs_input_grad[:3])
-    found = max_pooled_cosine_backward_op(grad, *ctx.saved_tensors, needs)
+    found = run(grad, *ctx.saved_tensors, needs)
     return (*(one if need else None for one, need in zip(found, needs, strict=True)), None)
 
 
-max_pooled_cosine_op.register_autograd(_backward, setup_context=_save)
+def _dense(
+    audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    return (
+        audio.contiguous(),
+        visual.contiguous(),
+        None if gate is None else gate.contiguous(),
+        None if gate_id is None else gate_id.contiguous(),
+    )
 
 
-def _outputs(audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    shape = (audio.shape[0], visual.shape[0], audio.shape[1])
+def _outputs(audio: Tensor, visual: Tensor, gate: Tensor | None) -> Five:
+    batch, sources = audio.shape[:2]
+    images, cells = visual.shape[:2]
+    gates = 0 if gate is None else gate.shape[1]
+    shape = (batch, images, sources)
     return (
         audio.new_empty(shape, dtype=torch.float32),
         audio.new_empty(shape, dtype=torch.int64),
-        audio.new_empty(shape, dtype=torch.float32),
+        audio.new_empty(batch * sources, dtype=torch.float32),
+        audio.new_empty((images, gates), dtype=torch.float32),
+        audio.new_empty((images, max(gates, 1), cells), dtype=torch.float32),
     )
 
 
@@ -136,17 +225,7 @@ def _gradients(audio: Tensor, visual: Tensor, gate: Tensor | None, needs: list[b
     )
 
 
-def _inverse(tensor: Tensor) -> Tensor:
-    return tensor.float().square().sum(-1).clamp_min(EPS).rsqrt()
-
-
-def _gates(gate: Tensor | None, gate_id: Tensor | None, filler: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    if gate is None or gate_id is None:
-        return filler, filler, filler
-    return gate, _inverse(gate), gate_id
-
-
 def _sizes(audio: Tensor, visual: Tensor, gate: Tensor | None) -> tuple[int, int, int, int, int, int]:
-    """rows, images, sources, cells, gates, width."""
+    """rows, images, sources, cells, gates of an image (one where there are none), width."""
     batch, sources, width = audio.shape
-    return batch * sources, visual.shape[0], sources, visual.shape[1], 0 if gate is None else gate.shape[1], width
+    return batch * sources, visual.shape[0], sources, visual.shape[1], 1 if gate is None else gate.shape[1], width
