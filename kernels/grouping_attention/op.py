@@ -11,37 +11,110 @@ import torch
 from torch import Tensor
 
 from avgn.kernels.grouping_attention import fused
-from avgn.kernels.grouping_attention.plan import fits_whole, plan_backward, plan_columns, plan_rows, plan_whole
-from avgn.kernels.launch import block, ceil_div, launch, row_contiguous, shared_memory
+from avgn.kernels.grouping_attention.plan import (
+    fits_whole,
+    plan_along,
+    plan_columns,
+    plan_products,
+    plan_rows,
+    plan_scores,
+    plan_whole,
+)
+from avgn.kernels.launch import ceil_div, launch, row_contiguous, shared_memory
+
+Four = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def run_forward(query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> Four:
+    """Grouped values [B,C,D], log-sum-exp [B,P], log-normaliser [B,C] and (hard) winner [B,P] int32."""
+    query, key, value = row_contiguous(query), row_contiguous(key), row_contiguous(value)
+    batch, cells, width = query.shape
+    classes = key.shape[1]
+    outputs = out, lse, norm, winner = _outputs(query, key, hard)
+    if out.numel() == 0 or cells == 0:
+        return out.zero_(), lse, norm, winner
+    facts = (hard, cells, classes, width, query.dtype, shared_memory(query.device))
+    strides = (*query.stride()[:2], *key.stride()[:2])
+    if fits_whole(cells, classes):
+        whole = (query, key, value, *outputs, *strides, *value.stride()[:2], scale, eps, cells, classes, width)
+        launch(fused._forward_whole, batch, whole, plan_whole(*facts))
+        return outputs
+    sizes = (cells, classes, _padded(classes), width)
+    scores = lse if hard else query.new_empty(batch, cells, _padded(classes), dtype=torch.float32)
+    plan = plan_rows(*facts)
+    rows = (query, key, scores, lse, winner, *strides, scale, *sizes)
+    launch(fused._forward_rows, batch * ceil_div(cells, plan["BLOCK_P"]), rows, plan)
+    plan = plan_columns(*facts)
+    programs = batch * ceil_div(classes, plan["BLOCK_C"]) * ceil_div(width, plan["BLOCK_O"])
+    columns = (scores, value, out, lse, norm, winner, *value.stride()[:2], eps, *sizes)
+    launch(fused._forward_columns, programs, columns, plan)
+    return outputs
+
+
+def run_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    norm: Tensor,
+    winner: Tensor,
+    scale: float,
+    hard: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value. w and the gradient of S [B,P,C] are stored in the inputs' dtype."""
+    query, key, value = row_contiguous(query), row_contiguous(key), row_contiguous(value)
+    grad = grad.contiguous()
+    batch, cells, width = query.shape
+    classes = key.shape[1]
+    gradients = grad_q, grad_k, grad_v = _gradients(query, key, value)
+    if grad_q.numel() == 0 or grad_k.numel() == 0:
+        return grad_q.zero_(), grad_k.zero_(), grad_v.zero_()
+    shared = shared_memory(query.device)
+    padded = _padded(classes)
+    weights, slopes = query.new_empty(2, batch, cells, padded).unbind()
+    plan = plan_scores(hard, cells, classes, width, query.dtype, shared)
+    delta = norm
+    if not hard and not plan["WHOLE"]:
+        delta = torch.empty_like(norm)
+        along = plan_along(width)
+        programs = ceil_div(batch * classes, along["BLOCK_R"])
+        launch(fused._along, programs, (grad, out, delta, batch * classes, width), along)
+    strides = (*query.stride()[:2], *key.stride()[:2])
+    sizes = (cells, classes, padded, width)
+    saved = (weights, slopes, lse, norm, winner, delta)
+    arguments = (query, key, value, grad, *saved, *strides, *value.stride()[:2], scale, *sizes)
+    launch(fused._backward_scores, batch * ceil_div(cells, plan["BLOCK_P"]), arguments, plan)
+    plan = plan_products(cells, classes, width, query.dtype, shared)
+    tiles = 2 * ceil_div(cells, plan["BLOCK_P"]) + ceil_div(classes, plan["BLOCK_C"])
+    programs = batch * tiles * ceil_div(width, plan["BLOCK_O"])
+    products = (query, key, grad, weights, slopes, *gradients, *strides, *sizes)
+    launch(fused._backward_products, programs, products, plan)
+    return gradients
+
+
+class GroupingAttention(torch.autograd.Function):
+    """The operator in eager code: the same launches without the registration's cost."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> Tensor:
+        outputs = run_forward(query, key, value, scale, eps, hard)
+        ctx.save_for_backward(query, key, value, *outputs)
+        ctx.scale, ctx.hard = scale, hard
+        ctx.set_materialize_grads(False)
+        return outputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, run_backward, grads[0])
 
 
 @torch.library.custom_op("avgn::grouping_attention", mutates_args=())
 def grouping_attention_op(
     query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Grouped values [B,C,D], log-sum-exp [B,P], log-normaliser [B,C] and (hard) winner [B,P] int32."""
-    query, key, value = row_contiguous(query), row_contiguous(key), row_contiguous(value)
-    batch, cells, width = query.shape
-    classes = key.shape[1]
-    out, lse, norm, winner = _outputs(query, key, hard)
-    if out.numel() == 0 or cells == 0:
-        return out.zero_(), lse, norm, winner
-    facts = (cells, classes, width, query.dtype, shared_memory(query.device))
-    strides = (*query.stride()[:2], *key.stride()[:2])
-    sizes = (cells, classes, width)
-    saved = (lse, norm, winner)
-    extra = {"HARD": hard}
-    whole = (query, key, value, out, *saved, *strides, *value.stride()[:2], scale, eps, *sizes)
-    if fits_whole(cells, classes):
-        launch(fused._forward_whole, (batch,), whole, plan_whole(*facts) | extra)
-        return out, lse, norm, winner
-    plan = plan_rows(*facts) | extra
-    rows = (query, key, lse, winner, *strides, scale, *sizes)
-    launch(fused._forward_rows, (ceil_div(cells, plan["BLOCK_P"]), batch), rows, plan)
-    plan = plan_columns(*facts) | extra
-    grid = (ceil_div(classes, plan["BLOCK_C"]), ceil_div(width, plan["BLOCK_O"]), batch)
-    launch(fused._forward_columns, grid, whole, plan)
-    return out, lse, norm, winner
+    return run_forward(query, key, value, scale, eps, hard)
 
 
 @grouping_attention_op.register_fake
@@ -57,40 +130,14 @@ def grouping_attention_backward_op(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    out: Tensor,
     lse: Tensor,
     norm: Tensor,
     winner: Tensor,
-    delta: Tensor,
     scale: float,
     hard: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value; `delta` [B,C] is sum_d grad * out (zero when hard)."""
-    query, key, value = row_contiguous(query), row_contiguous(key), row_contiguous(value)
-    grad = grad.contiguous()
-    batch, cells, width = query.shape
-    classes = key.shape[1]
-    grad_q, grad_k, grad_v = _gradients(query, key, value)
-    if grad_q.numel() == 0 or grad_k.numel() == 0:
-        return grad_q.zero_(), grad_k.zero_(), grad_v.zero_()
-    facts = (cells, classes, width, query.dtype, shared_memory(query.device))
-    inputs = (query, key, value, grad)
-    saved = (lse, norm, winner, delta)
-    strides = (*query.stride()[:2], *key.stride()[:2], *value.stride()[:2])
-    rest = (*strides, scale, cells, classes, width)
-    extra = {"HARD": hard}
-    if fits_whole(cells, classes):
-        whole = (*inputs, grad_q, grad_k, grad_v, *saved, *rest)
-        launch(fused._backward_whole, (batch,), whole, plan_whole(*facts) | extra)
-        return grad_q, grad_k, grad_v
-    plan = plan_backward(*facts) | extra
-    row_sum = torch.empty_like(lse)
-    out = block(width, most=64)
-    high, wide, columns = (ceil_div(cells, plan["BLOCK_P"]), ceil_div(classes, plan["BLOCK_C"]), ceil_div(width, out))
-    launch(fused._backward_rows, (high, batch), (*inputs, row_sum, *saved, *rest), plan)
-    plan |= {"BLOCK_O": out}
-    launch(fused._backward_cells, (high, columns, batch), (*inputs, grad_q, grad_v, row_sum, *saved, *rest), plan)
-    launch(fused._backward_classes, (wide, columns, batch), (*inputs, grad_k, row_sum, *saved, *rest), plan)
-    return grad_q, grad_k, grad_v
+    return run_backward(grad, query, key, value, out, lse, norm, winner, scale, hard)
 
 
 @grouping_attention_backward_op.register_fake
@@ -99,10 +146,10 @@ def _(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    out: Tensor,
     lse: Tensor,
     norm: Tensor,
     winner: Tensor,
-    delta: Tensor,
     scale: float,
     hard: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,16 +164,22 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+def _operator_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    return _backward(ctx, grouping_attention_backward_op, grad)
+
+
+grouping_attention_op.register_autograd(_operator_backward, setup_context=_save)
+
+
+def _backward(ctx: Any, run: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 6
-    query, key, value, out, lse, norm, winner = ctx.saved_tensors
-    delta = torch.zeros_like(norm) if ctx.hard else (grad.float() * out.float()).sum(2)
-    found = grouping_attention_backward_op(grad, query, key, value, lse, norm, winner, delta, ctx.scale, ctx.hard)
-    return (*found, None, None, None)
+    return (*run(grad, *ctx.saved_tensors, ctx.scale, ctx.hard), None, None, None)
 
 
-grouping_attention_op.register_autograd(_backward, setup_context=_save)
+def _padded(classes: int) -> int:
+    """The classes in rows of which each starts at 32 bytes."""
+    return ceil_div(classes, 16) * 16
 
 
 def _outputs(query: Tensor, key: Tensor, hard: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
