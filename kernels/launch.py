@@ -87,7 +87,8 @@ def _launch(kernel: Any, programs: int, arguments: tuple[Any, ...], plan: dict[s
         (argument.data_ptr() % 16 == 0, argument.dtype) if isinstance(argument, Tensor) else argument
         for argument in arguments
     ]
-    key = (kernel, device, id(plan), *facts)
+    # kernels live as long as their modules; hashing one would hash its source
+    key = (id(kernel), id(plan), device, *facts)
     known = _built.get(key)
     if known is None:
         if len(_built) >= KEPT:
@@ -99,6 +100,4 @@ def _launch(kernel: Any, programs: int, arguments: tuple[Any, ...], plan: dict[s
         return
     built, constants, _ = known
     stream = torch._C._cuda_getCurrentRawStream(device)
-    built.run(
-        programs, 1, 1, stream, built.function, built.packed_metadata, None, None, None, *arguments, *constants
-    )
+    built.run(programs, 1, 1, stream, built.function, built.packed_metadata, None, None, None, *arguments, *constants)

@@ -18,16 +18,26 @@ from triton.compiler import ASTSource
 
 from avgn.kernels.grouping_attention import fused as grouping
 from avgn.kernels.grouping_attention import plan as grouping_plan
-from avgn.kernels.launch import SHARED_MEMORY, block
+from avgn.kernels.launch import SHARED_MEMORY
 from avgn.kernels.max_pooled_cosine import fused as cosine
 from avgn.kernels.max_pooled_cosine import plan as cosine_plan
 
 CHIPS = {major * 10 + minor: size for (major, minor), size in SHARED_MEMORY.items()}
 NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 MATRICES = ("query", "key", "value", "out", "grad_q", "grad_k", "grad_v", "audio", "visual", "gate",
-            "grad_audio", "grad_visual", "grad_gate")  # fmt: skip
-INTEGERS = {"row_winner": "*i32", "gate_id": "*i32", "argmax": "*i64"}
-SIZES = ("num_", "batch_", "stride_", "width", "sources", "gates")
+            "grad_audio", "grad_visual", "grad_gate", "unit_audio", "unit_gate", "weights", "slopes")  # fmt: skip
+INTEGERS = {
+    "row_winner": "*i32",
+    "gate_id": "*i32",
+    "argmax": "*i64",
+    "keys": "*i64",
+    "order": "*i32",
+    "starts": "*i32",
+    "where": "*i32",
+}
+SIZES = ("num_", "batch_", "stride_", "width", "sources", "gates", "slots")
+# a warp-group product whose left operand comes from registers instead of a descriptor of shared memory
+REGISTER_OPERAND = re.compile(r"\b[HQI]GMMA\S*\s+R\d+, R\d+")
 INSTRUCTIONS = ("HMMA", "HGMMA", "UTCHMMA", "STL", "LDL")
 
 
@@ -45,29 +55,26 @@ class Shape:
 def kernels(shape: Shape, dtype: torch.dtype, shared: int) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """(operation, kernel, constants and options) of everything that a training step launches."""
     facts = (shape.p, shape.c, shape.d, dtype, shared)
+    soft = (False, *facts)
     if grouping_plan.fits_whole(shape.p, shape.c):
-        whole = grouping_plan.plan_whole(*facts) | {"HARD": False}
-        yield "grouping_attention", grouping._forward_whole, whole
-        yield "grouping_attention", grouping._backward_whole, whole
+        yield "grouping_attention", grouping._forward_whole, grouping_plan.plan_whole(*soft)
     else:
-        tiled = grouping_plan.plan_backward(*facts) | {"HARD": False}
-        out = {"BLOCK_O": block(shape.d, most=64)}
-        yield "grouping_attention", grouping._forward_rows, grouping_plan.plan_rows(*facts) | {"HARD": False}
-        yield "grouping_attention", grouping._forward_columns, grouping_plan.plan_columns(*facts) | {"HARD": False}
-        yield "grouping_attention", grouping._backward_rows, tiled
-        yield "grouping_attention", grouping._backward_cells, tiled | out
-        yield "grouping_attention", grouping._backward_classes, tiled | out
-    rows = shape.b * shape.n
-    gated = {"GATED": True}
-    yield "max_pooled_cosine", cosine._forward, cosine_plan.plan_forward(rows, shape.p, shape.d, dtype, shared) | gated
-    yield "max_pooled_cosine", cosine._backward_audio, cosine_plan.plan_backward_audio(shape.b, shape.d) | gated
-    visual = cosine_plan.plan_backward_visual(rows, shape.p, shape.d, dtype, shared) | gated
-    yield "max_pooled_cosine", cosine._backward_visual, visual
-    yield (
-        "max_pooled_cosine",
-        cosine._backward_gate,
-        cosine_plan.plan_backward_gate(rows, shape.c, shape.d, dtype, shared),
-    )
+        yield "grouping_attention", grouping._forward_rows, grouping_plan.plan_rows(*soft)
+        yield "grouping_attention", grouping._forward_columns, grouping_plan.plan_columns(*soft)
+    scores = grouping_plan.plan_scores(*soft)
+    if not scores["WHOLE"]:
+        yield "grouping_attention", grouping._along, grouping_plan.plan_along(shape.d)
+    yield "grouping_attention", grouping._backward_scores, scores
+    yield "grouping_attention", grouping._backward_products, grouping_plan.plan_products(*facts)
+    rows, gated = shape.b * shape.n, shape.c > 0
+    forward = cosine._forward_gated if gated else cosine._forward_plain
+    yield "max_pooled_cosine", cosine._prepare, cosine_plan.plan_prepare(gated, shape.p, shape.d)
+    yield "max_pooled_cosine", forward, cosine_plan.plan_forward(gated, rows, *facts[:1], *facts[2:])
+    yield "max_pooled_cosine", cosine._order, cosine_plan.plan_order(rows)
+    yield "max_pooled_cosine", cosine._backward_audio, cosine_plan.plan_backward_audio(gated, shape.b, shape.d)
+    yield "max_pooled_cosine", cosine._backward_visual, cosine_plan.plan_lists(gated, shape.d)
+    if gated:
+        yield "max_pooled_cosine", cosine._backward_gate, cosine_plan.plan_lists(None, shape.d)
 
 
 def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list[dict[str, Any]]:
@@ -118,6 +125,7 @@ def _compile(kernel: Any, options: dict[str, Any], chip: int, dtype: torch.dtype
         "stack": int(found[2]),
         "shared": int(built.metadata.shared),
         "instructions": counts,
+        "register operands": len(REGISTER_OPERAND.findall(code)),
         "tf32": len(re.findall(r"\.TF32\b", code)),
     }
 

@@ -10,88 +10,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avgn.kernels.grouping_attention import fused
-from avgn.kernels.grouping_attention.plan import (
-    fits_whole,
-    plan_along,
-    plan_columns,
-    plan_products,
-    plan_rows,
-    plan_scores,
-    plan_whole,
+from avgn.kernels.grouping_attention.checks import backward_error, forward_error, reference_backward, reference_forward
+from avgn.kernels.grouping_attention.launches import (
+    Four,
+    Three,
+    gradients_like,
+    outputs_like,
+    run_backward,
+    run_forward,
 )
-from avgn.kernels.launch import ceil_div, launch, row_contiguous, shared_memory
+from avgn.kernels.selfcheck import trusted
 
-Four = tuple[Tensor, Tensor, Tensor, Tensor]
+NAME = "grouping_attention"
 
 
-def run_forward(query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> Four:
+def forward(query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> Four:
     """Grouped values [B,C,D], log-sum-exp [B,P], log-normaliser [B,C] and (hard) winner [B,P] int32."""
-    query, key, value = row_contiguous(query), row_contiguous(key), row_contiguous(value)
-    batch, cells, width = query.shape
-    classes = key.shape[1]
-    outputs = out, lse, norm, winner = _outputs(query, key, hard)
-    if out.numel() == 0 or cells == 0:
-        return out.zero_(), lse, norm, winner
-    facts = (hard, cells, classes, width, query.dtype, shared_memory(query.device))
-    strides = (*query.stride()[:2], *key.stride()[:2])
-    if fits_whole(cells, classes):
-        whole = (query, key, value, *outputs, *strides, *value.stride()[:2], scale, eps, cells, classes, width)
-        launch(fused._forward_whole, batch, whole, plan_whole(*facts))
-        return outputs
-    sizes = (cells, classes, _padded(classes), width)
-    scores = lse if hard else query.new_empty(batch, cells, _padded(classes), dtype=torch.float32)
-    plan = plan_rows(*facts)
-    rows = (query, key, scores, lse, winner, *strides, scale, *sizes)
-    launch(fused._forward_rows, batch * ceil_div(cells, plan["BLOCK_P"]), rows, plan)
-    plan = plan_columns(*facts)
-    programs = batch * ceil_div(classes, plan["BLOCK_C"]) * ceil_div(width, plan["BLOCK_O"])
-    columns = (scores, value, out, lse, norm, winner, *value.stride()[:2], eps, *sizes)
-    launch(fused._forward_columns, programs, columns, plan)
-    return outputs
+    run = run_forward if trusted(NAME, query, lambda: forward_error(query, key)) else reference_forward
+    return run(query, key, value, scale, eps, hard)
 
 
-def run_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    norm: Tensor,
-    winner: Tensor,
-    scale: float,
-    hard: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value. w and the gradient of S [B,P,C] are stored in the inputs' dtype."""
-    query, key, value = row_contiguous(query), row_contiguous(key), row_contiguous(value)
-    grad = grad.contiguous()
-    batch, cells, width = query.shape
-    classes = key.shape[1]
-    gradients = grad_q, grad_k, grad_v = _gradients(query, key, value)
-    if grad_q.numel() == 0 or grad_k.numel() == 0:
-        return grad_q.zero_(), grad_k.zero_(), grad_v.zero_()
-    shared = shared_memory(query.device)
-    padded = _padded(classes)
-    weights, slopes = query.new_empty(2, batch, cells, padded).unbind()
-    plan = plan_scores(hard, cells, classes, width, query.dtype, shared)
-    delta = norm
-    if not hard and not plan["WHOLE"]:
-        delta = torch.empty_like(norm)
-        along = plan_along(width)
-        programs = ceil_div(batch * classes, along["BLOCK_R"])
-        launch(fused._along, programs, (grad, out, delta, batch * classes, width), along)
-    strides = (*query.stride()[:2], *key.stride()[:2])
-    sizes = (cells, classes, padded, width)
-    saved = (weights, slopes, lse, norm, winner, delta)
-    arguments = (query, key, value, grad, *saved, *strides, *value.stride()[:2], scale, *sizes)
-    launch(fused._backward_scores, batch * ceil_div(cells, plan["BLOCK_P"]), arguments, plan)
-    plan = plan_products(cells, classes, width, query.dtype, shared)
-    tiles = 2 * ceil_div(cells, plan["BLOCK_P"]) + ceil_div(classes, plan["BLOCK_C"])
-    programs = batch * tiles * ceil_div(width, plan["BLOCK_O"])
-    products = (query, key, grad, weights, slopes, *gradients, *strides, *sizes)
-    launch(fused._backward_products, programs, products, plan)
-    return gradients
+def backward(
+    grad: Tensor, inputs: tuple[Tensor, Tensor, Tensor], saved: Four, scale: float, eps: float, hard: bool
+) -> Three:
+    """Gradients of query, key and value."""
+    query, key, _ = inputs
+    right = trusted(NAME, query, lambda: forward_error(query, key))
+    if right and trusted(f"{NAME} backward", query, lambda: backward_error(query, key)):
+        return run_backward(grad, *inputs, *saved, scale, hard)
+    return reference_backward(grad, *inputs, scale, eps, hard)
 
 
 class GroupingAttention(torch.autograd.Function):
@@ -99,29 +46,33 @@ class GroupingAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> Tensor:
-        outputs = run_forward(query, key, value, scale, eps, hard)
+        ctx.options = (scale, eps, hard)
+        outputs = forward(query, key, value, scale, eps, hard)
         ctx.save_for_backward(query, key, value, *outputs)
-        ctx.scale, ctx.hard = scale, hard
+        ctx.options = scale, eps, hard
         ctx.set_materialize_grads(False)
         return outputs[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, run_backward, grads[0])
+        if grads[0] is None:
+            return (None,) * 6
+        saved = ctx.saved_tensors
+        return *backward(grads[0], saved[:3], saved[3:], *ctx.options), None, None, None
 
 
 @torch.library.custom_op("avgn::grouping_attention", mutates_args=())
 def grouping_attention_op(
     query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return run_forward(query, key, value, scale, eps, hard)
+    return forward(query, key, value, scale, eps, hard)
 
 
 @grouping_attention_op.register_fake
 def _(
     query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _outputs(query, key, hard)
+    return outputs_like(query, key, hard)
 
 
 @torch.library.custom_op("avgn::grouping_attention_backward", mutates_args=())
@@ -135,9 +86,10 @@ def grouping_attention_backward_op(
     norm: Tensor,
     winner: Tensor,
     scale: float,
+    eps: float,
     hard: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return run_backward(grad, query, key, value, out, lse, norm, winner, scale, hard)
+    return backward(grad, (query, key, value), (out, lse, norm, winner), scale, eps, hard)
 
 
 @grouping_attention_backward_op.register_fake
@@ -151,47 +103,23 @@ def _(
     norm: Tensor,
     winner: Tensor,
     scale: float,
+    eps: float,
     hard: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _gradients(query, key, value)
+    return gradients_like(query, key, value)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    query, key, value, scale, _, hard = inputs
+    query, key, value, *ctx.options = inputs
     ctx.save_for_backward(query, key, value, *output)
-    ctx.scale, ctx.hard = scale, hard
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 
 
 def _operator_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    return _backward(ctx, grouping_attention_backward_op, grad)
+    if grad is None:
+        return (None,) * 6
+    return *grouping_attention_backward_op(grad, *ctx.saved_tensors, *ctx.options), None, None, None
 
 
 grouping_attention_op.register_autograd(_operator_backward, setup_context=_save)
-
-
-def _backward(ctx: Any, run: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-    if grad is None:
-        return (None,) * 6
-    return (*run(grad, *ctx.saved_tensors, ctx.scale, ctx.hard), None, None, None)
-
-
-def _padded(classes: int) -> int:
-    """The classes in rows of which each starts at 32 bytes."""
-    return ceil_div(classes, 16) * 16
-
-
-def _outputs(query: Tensor, key: Tensor, hard: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch, cells, width = query.shape
-    classes = key.shape[1]
-    return (
-        query.new_empty(batch, classes, width),
-        query.new_empty(batch, cells, dtype=torch.float32),
-        query.new_empty(batch, classes, dtype=torch.float32),
-        query.new_empty(batch, cells if hard else 0, dtype=torch.int32),
-    )
-
-
-def _gradients(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from avgn.kernels.tiles import dot, put, tile
+from avgn.kernels.tiles import dot, near_tile, put, tile
 
 EPS = tl.constexpr(1e-12)
 # 1 / sqrt(EPS), less what rounding may take: where a norm's inverse exceeds it, the norm was clamped
@@ -63,20 +63,31 @@ def _prepare(audio, visual, gate, unit_audio, audio_inverse, unit_gate, gate_inv
             image = (program // gate_blocks).to(tl.int64)
             mine = (program % gate_blocks) * BLOCK_G + tl.arange(0, BLOCK_G)
             gate += image * gates * width
-            inverses = _unit_rows(gate, unit_gate + image * gates * width, gate_inverse + image * gates, mine, gates, width, BLOCK_G, BLOCK_D)
+            inverses = _unit_rows(
+                gate,
+                unit_gate + image * gates * width,
+                gate_inverse + image * gates,
+                mine,
+                gates,
+                width,
+                BLOCK_G,
+                BLOCK_D,
+            )
             for start in range(0, num_cells, BLOCK_P):
                 cells = start + tl.arange(0, BLOCK_P)
                 power = tl.zeros((BLOCK_G, BLOCK_P), tl.float32)
                 for at in range(0, width, BLOCK_D):
                     g = tile(gate, mine, width, gates, at, width, BLOCK_D).to(tl.float32)
-                    v = tile(visual + image * num_cells * width, cells, width, num_cells, at, width, BLOCK_D).to(tl.float32)
+                    v = tile(visual + image * num_cells * width, cells, width, num_cells, at, width, BLOCK_D).to(
+                        tl.float32
+                    )
                     power = tl.dot(g * g, tl.trans(v * v), power, input_precision="ieee")
                 norm = tl.sqrt(tl.maximum(power * (inverses * inverses)[:, None], EPS))
                 at_norm = norm_inverse + (image * gates + mine[:, None]) * num_cells + cells[None, :]
                 tl.store(at_norm, 1.0 / norm, (mine[:, None] < gates) & (cells[None, :] < num_cells))
         else:
             rows = program.to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-            total = num_images.to(tl.int64) * num_cells
+            total = (program * 0 + num_images).to(tl.int64) * num_cells
             found = _inverse_lengths(visual, rows, total, width, BLOCK_R, BLOCK_D)
             tl.store(norm_inverse + rows, found, rows < total)
 
@@ -88,13 +99,17 @@ def _forward_gated(audio, visual, gate, gate_id, norm_inverse, similarity, argma
     """A block of unit sources against all cells of one image: cells are the left operand, which is loaded."""
     row_blocks = tl.cdiv(num_rows, BLOCK_R)
     image = (tl.program_id(0) // row_blocks).to(tl.int64)
-    rows = (tl.program_id(0) % row_blocks) * BLOCK_R + tl.arange(0, BLOCK_R)
+    first = (tl.program_id(0) % row_blocks) * BLOCK_R
+    local = tl.arange(0, BLOCK_R)
+    rows = first + local
     real = rows < num_rows
-    ids = image * gates + tl.load(gate_id + rows, real, 0)
-    norm_rows = norm_inverse + ids * num_cells
-    gate_rows = gate + ids * width
-    kind: tl.constexpr = visual.dtype.element_ty
+    ids = tl.load(gate_id + rows, real, 0)
+    # offsets within an image take 32 bits
+    audio += first.to(tl.int64) * width
+    norm_inverse += image * gates * num_cells
+    gate += image * gates * width
     visual += image * num_cells * width
+    kind: tl.constexpr = visual.dtype.element_ty
     best = tl.full((BLOCK_R,), NEVER, tl.float32)
     where = tl.zeros((BLOCK_R,), tl.int32)
     for start in range(0, num_cells, BLOCK_P):
@@ -102,20 +117,19 @@ def _forward_gated(audio, visual, gate, gate_id, norm_inverse, similarity, argma
         product = tl.zeros((BLOCK_P, BLOCK_R), tl.float32)
         for at in range(0, width, BLOCK_D):
             columns = at + tl.arange(0, BLOCK_D)
-            cell = tile(visual, cells, width, num_cells, at, width, BLOCK_D)
-            sound = tile(audio, rows, width, num_rows, at, width, BLOCK_D)
+            cell = near_tile(visual, cells, num_cells, at, width, BLOCK_D)
+            sound = near_tile(audio, local, num_rows - first, at, width, BLOCK_D)
             inside = real[:, None] & (columns[None, :] < width)
-            modulation = tl.load(gate_rows[:, None] + columns[None, :], inside, 0.0)
+            modulation = tl.load(gate + (ids[:, None] * width + columns[None, :]), inside, 0.0)
             if PRECISION == "widen":
                 modulated = (sound.to(tl.float32) * modulation.to(tl.float32)).to(kind)
             else:
                 modulated = sound * modulation
             product = dot(cell, tl.trans(modulated), product, PRECISION)
-        both = (cells[:, None] < num_cells) & real[None, :]
-        inverse = tl.load(norm_rows[None, :] + cells[:, None], both, 1.0)
-        cosine = tl.where(cells[:, None] < num_cells, product * inverse, NEVER)
-        here = tl.max(cosine, 0)
-        index = tl.argmax(cosine, 0)
+        both = real[:, None] & (cells[None, :] < num_cells)
+        inverse = tl.load(norm_inverse + (ids[:, None] * num_cells + cells[None, :]), both, 1.0)
+        cosine = tl.where(cells[None, :] < num_cells, tl.trans(product) * inverse, NEVER)
+        here, index = tl.max(cosine, 1, return_indices=True)
         better = here > best
         best = tl.where(better, here, best)
         where = tl.where(better, start + index.to(tl.int32), where)
@@ -131,8 +145,11 @@ def _forward_plain(audio, visual, norm_inverse, similarity, argmax,
     """A block of unit sources against all cells of one image, without gates."""
     row_blocks = tl.cdiv(num_rows, BLOCK_R)
     image = (tl.program_id(0) // row_blocks).to(tl.int64)
-    rows = (tl.program_id(0) % row_blocks) * BLOCK_R + tl.arange(0, BLOCK_R)
+    first = (tl.program_id(0) % row_blocks) * BLOCK_R
+    local = tl.arange(0, BLOCK_R)
+    rows = first + local
     real = rows < num_rows
+    audio += first.to(tl.int64) * width
     visual += image * num_cells * width
     best = tl.full((BLOCK_R,), NEVER, tl.float32)
     where = tl.zeros((BLOCK_R,), tl.int32)
@@ -140,19 +157,86 @@ def _forward_plain(audio, visual, norm_inverse, similarity, argmax,
         cells = start + tl.arange(0, BLOCK_P)
         product = tl.zeros((BLOCK_R, BLOCK_P), tl.float32)
         for at in range(0, width, BLOCK_D):
-            sound = tile(audio, rows, width, num_rows, at, width, BLOCK_D)
-            cell = tile(visual, cells, width, num_cells, at, width, BLOCK_D)
+            sound = near_tile(audio, local, num_rows - first, at, width, BLOCK_D)
+            cell = near_tile(visual, cells, num_cells, at, width, BLOCK_D)
             product = dot(sound, tl.trans(cell), product, PRECISION)
         inverse = tl.load(norm_inverse + image * num_cells + cells, cells < num_cells, 1.0)
         cosine = tl.where(cells[None, :] < num_cells, product * inverse[None, :], NEVER)
-        here = tl.max(cosine, 1)
-        index = tl.argmax(cosine, 1)
+        here, index = tl.max(cosine, 1, return_indices=True)
         better = here > best
         best = tl.where(better, here, best)
         where = tl.where(better, start + index.to(tl.int32), where)
     out = ((rows // sources).to(tl.int64) * num_images + image) * sources + rows % sources
     tl.store(similarity + out, best * (1.0 / UNIT), real)
     tl.store(argmax + out, where.to(tl.int64), real)
+
+
+@triton.jit
+def _forward_flat(audio, visual, norm_inverse, best, where, num_rows, num_images, num_cells, slots, width,
+                  INLINE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
+                  PRECISION: tl.constexpr):  # fmt: skip
+    """A block of unit sources against a block of the cells of all images: the best of each image's cells in the block.
+
+    Blocks needn't start with an image, so that none is padded: an image's cells lie in up to `slots` blocks.
+    """
+    row_blocks = tl.cdiv(num_rows, BLOCK_R)
+    block = (tl.program_id(0) // row_blocks).to(tl.int64)
+    first = (tl.program_id(0) % row_blocks) * BLOCK_R
+    local = tl.arange(0, BLOCK_R)
+    rows = first + local
+    audio += first.to(tl.int64) * width
+    begin = block * BLOCK_P
+    end = tl.minimum(begin + BLOCK_P, (block * 0 + num_images) * num_cells)
+    count = (end - begin).to(tl.int32)
+    cells = tl.arange(0, BLOCK_P)
+    visual += begin * width
+    product = tl.zeros((BLOCK_R, BLOCK_P), tl.float32)
+    power = tl.zeros((BLOCK_P,), tl.float32)
+    for at in range(0, width, BLOCK_D):
+        sound = near_tile(audio, local, num_rows - first, at, width, BLOCK_D)
+        cell = near_tile(visual, cells, count, at, width, BLOCK_D)
+        product = dot(sound, tl.trans(cell), product, PRECISION)
+        if INLINE:
+            power += tl.sum(cell.to(tl.float32) * cell.to(tl.float32), 1)
+    if INLINE:
+        inverse = 1.0 / tl.sqrt(tl.maximum(power, EPS))
+        if first == 0:
+            tl.store(norm_inverse + begin + cells, inverse, cells < count)
+    else:
+        inverse = tl.load(norm_inverse + begin + cells, cells < count, 1.0)
+    cosine = product * inverse[None, :]
+    earliest = begin // num_cells
+    for later in range(0, ((end - 1) // num_cells - earliest + 1).to(tl.int32)):
+        image = earliest + later
+        start = image * num_cells
+        low = (start - begin).to(tl.int32)
+        inside = (cells >= low) & (cells < tl.minimum(low + num_cells, count))
+        here, index = tl.max(tl.where(inside[None, :], cosine, NEVER), 1, return_indices=True)
+        at_slot = (image * slots + (block - start // BLOCK_P)) * num_rows + rows
+        tl.store(best + at_slot, here, rows < num_rows)
+        tl.store(where + at_slot, index.to(tl.int32) - low, rows < num_rows)
+
+
+@triton.jit
+def _pool(best, where, similarity, argmax, num_rows, num_images, sources, num_cells, slots,
+          BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr):  # fmt: skip
+    """The best of an image's blocks of BLOCK_P cells, ties to the lowest."""
+    row_blocks = tl.cdiv(num_rows, BLOCK_R)
+    image = (tl.program_id(0) // row_blocks).to(tl.int64)
+    rows = (tl.program_id(0) % row_blocks) * BLOCK_R + tl.arange(0, BLOCK_R)
+    real = rows < num_rows
+    used = ((image * num_cells + num_cells - 1) // BLOCK_P - image * num_cells // BLOCK_P + 1).to(tl.int32)
+    high = tl.full((BLOCK_R,), NEVER, tl.float32)
+    cell = tl.zeros((BLOCK_R,), tl.int32)
+    for slot in range(0, used):
+        at = (image * slots + slot) * num_rows + rows
+        here = tl.load(best + at, real, 0.0)
+        better = here > high
+        high = tl.where(better, here, high)
+        cell = tl.where(better, tl.load(where + at, real, 0), cell)
+    out = ((rows // sources).to(tl.int64) * num_images + image) * sources + rows % sources
+    tl.store(similarity + out, high * (1.0 / UNIT), real)
+    tl.store(argmax + out, cell.to(tl.int64), real)
 
 
 @triton.jit
@@ -291,7 +375,9 @@ def _backward_gate(audio, audio_inverse, visual, gate, gate_inverse, gate_id, no
         first *= tl.load(audio_inverse + row, real, 0.0)
         both = real[:, None] & inside[None, :]
         sound = tl.load(audio + row[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
-        seen = tl.load(visual + (image * num_cells + cell)[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
+        seen = tl.load(visual + (image * num_cells + cell)[:, None] * width + columns[None, :], both, 0.0).to(
+            tl.float32
+        )
         towards += tl.sum(sound * seen * first[:, None], 0)
         shrink += tl.sum(seen * seen * second[:, None], 0)
     inverse_gate = tl.load(gate_inverse + place)

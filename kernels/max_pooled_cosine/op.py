@@ -1,6 +1,6 @@
 """The max-pooled-cosine operator: `avgn::max_pooled_cosine` with its gradients, for eager, compile and export.
 
-Legend: B sounds, N sources of a sample, R = B * N, M images, P cells, G gates of an image, D width.
+Legend: B sounds, N sources of a sample, M images, P cells, G gates of an image, D width.
 """
 
 from __future__ import annotations
@@ -10,97 +10,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avgn.kernels.launch import ceil_div, launch, shared_memory
-from avgn.kernels.max_pooled_cosine import fused
-from avgn.kernels.max_pooled_cosine.plan import (
-    plan_backward_audio,
-    plan_forward,
-    plan_lists,
-    plan_order,
-    plan_prepare,
+from avgn.kernels.max_pooled_cosine.checks import (
+    Inputs,
+    backward_error,
+    forward_error,
+    reference_backward,
+    reference_forward,
 )
+from avgn.kernels.max_pooled_cosine.launches import (
+    Five,
+    Three,
+    gradients_like,
+    outputs_like,
+    run_backward,
+    run_forward,
+)
+from avgn.kernels.selfcheck import trusted
 
-Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
-
-def run_forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Five:
-    """Similarity [B,M,N] float32, argmax [B,M,N] int64, and for the backward the inverse lengths of the sources [R], of
-    the gates [M,G] and of gated cells [M,max(G,1),P].
+def forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Five:
+    """Similarity [B,M,N] float32, argmax [B,M,N] int64, and what the backward needs.
 
     audio [B,N,D], visual [M,P,D], gate [M,G,D] with gate_id [B,N] int32 or neither; P of at least one.
     """
-    audio, visual, gate, gate_id = _dense(audio, visual, gate, gate_id)
-    outputs = _outputs(audio, visual, gate)
-    similarity, argmax, audio_inverse, gate_inverse, norm_inverse = outputs
-    if similarity.numel() == 0:
-        return outputs
-    rows, images, sources, cells, gates, width = sizes = _sizes(audio, visual, gate)
-    unit_audio = torch.empty_like(audio)
-    unit_gate = audio if gate is None else torch.empty_like(gate)
-    filler = audio if gate is None else gate
-    plan = plan_prepare(gate is not None, cells, width)
-    blocks = ceil_div(rows, plan["BLOCK_R"])
-    blocks += ceil_div(images * cells, plan["BLOCK_R"]) if gate is None else images * ceil_div(gates, plan["BLOCK_G"])
-    inputs = (audio, visual, filler, unit_audio, audio_inverse, unit_gate, gate_inverse, norm_inverse)
-    launch(fused._prepare, blocks, (*inputs, rows, images, cells, gates, width), plan)
-    plan = plan_forward(gate is not None, rows, cells, width, audio.dtype, shared_memory(audio.device))
-    programs = ceil_div(rows, plan["BLOCK_R"]) * images
-    if gate is None:
-        plain = (unit_audio, visual, norm_inverse, similarity, argmax, rows, images, sources, cells, width)
-        launch(fused._forward_plain, programs, plain, plan)
-    else:
-        gated = (unit_audio, visual, unit_gate, gate_id, norm_inverse, similarity, argmax, *sizes)
-        launch(fused._forward_gated, programs, gated, plan)
-    return outputs
+    right = _is_empty(audio, visual, gate) or trusted(_name(gate), audio, lambda: forward_error(audio, visual, gate))
+    return (run_forward if right else reference_forward)(audio, visual, gate, gate_id)
 
 
-def run_backward(
-    grad: Tensor,
-    audio: Tensor,
-    visual: Tensor,
-    gate: Tensor | None,
-    gate_id: Tensor | None,
-    similarity: Tensor,
-    argmax: Tensor,
-    audio_inverse: Tensor,
-    gate_inverse: Tensor,
-    norm_inverse: Tensor,
-    needs: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward(grad: Tensor, inputs: Inputs, saved: Five, needs: list[bool]) -> Three:
     """Gradients of audio, visual and gate; those that aren't needed come empty."""
-    grad = grad.float().contiguous()
-    audio, visual, gate, gate_id = _dense(audio, visual, gate, gate_id)
-    grad_audio, grad_visual, grad_gate = _gradients(audio, visual, gate, needs)
-    if similarity.numel() == 0:
-        return grad_audio.zero_(), grad_visual.zero_(), grad_gate.zero_()
-    rows, images, sources, cells, gates, width = sizes = _sizes(audio, visual, gate)
-    gated = gate is not None
-    gate_of = (audio, audio_inverse, audio) if gate is None else (gate, gate_inverse, gate_id)
-    inputs = (audio, audio_inverse, visual, *gate_of, norm_inverse, similarity)
-    if needs[0]:
-        plan = plan_backward_audio(gated, images, width)
-        programs = rows * ceil_div(width, plan["BLOCK_D"])
-        launch(fused._backward_audio, programs, (*inputs, argmax, grad, grad_audio, *sizes), plan)
-    plan = plan_lists(gated, width)
-    columns = ceil_div(width, plan["BLOCK_D"])
-    if needs[1]:
-        lists = _order(argmax, rows, images, sources, cells)
-        launch(fused._backward_visual, images * cells * columns, (*inputs, grad, *lists, grad_visual, *sizes), plan)
-    if gate is not None and gate_id is not None and needs[2]:
-        lists = _order(gate_id, rows, 1, sources, gates)
-        arguments = (*inputs, argmax, grad, *lists, grad_gate, *sizes)
-        launch(fused._backward_gate, images * gates * columns, arguments, plan_lists(None, width))
-    return grad_audio, grad_visual, grad_gate
-
-
-def _order(keys: Tensor, rows: int, groups: int, sources: int, num_keys: int) -> tuple[Tensor, Tensor]:
-    """The rows of each group sorted by key, and where each key starts, both int32."""
-    order = keys.new_empty(groups, rows, dtype=torch.int32)
-    starts = keys.new_empty(groups, num_keys + 1, dtype=torch.int32)
-    plan = plan_order(rows)
-    programs = groups * (ceil_div(rows, plan["BLOCK_R"]) + ceil_div(num_keys + 1, plan["BLOCK_R"]))
-    launch(fused._order, programs, (keys, order, starts, rows, groups, sources, num_keys), plan)
-    return order, starts
+    audio, visual, gate, _ = inputs
+    if _is_empty(audio, visual, gate) or (
+        trusted(_name(gate), audio, lambda: forward_error(audio, visual, gate))
+        and trusted(f"{_name(gate)} backward", audio, lambda: backward_error(audio, visual, gate))
+    ):
+        return run_backward(grad, inputs, saved, needs)
+    return reference_backward(grad, *inputs, needs)
 
 
 class MaxPooledCosine(torch.autograd.Function):
@@ -110,7 +55,7 @@ class MaxPooledCosine(torch.autograd.Function):
     def forward(
         ctx: Any, audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        outputs = run_forward(audio, visual, gate, gate_id)
+        outputs = forward(audio, visual, gate, gate_id)
         ctx.save_for_backward(audio, visual, gate, gate_id, *outputs)
         ctx.mark_non_differentiable(outputs[1])
         ctx.set_materialize_grads(False)
@@ -118,21 +63,24 @@ class MaxPooledCosine(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, run_backward, grads[0])
+        if grads[0] is None:
+            return (None,) * 4
+        needs = list(ctx.needs_input_grad[:3])
+        return _given(backward(grads[0], ctx.saved_tensors[:4], ctx.saved_tensors[4:], needs), needs)
 
 
 @torch.library.custom_op("avgn::max_pooled_cosine", mutates_args=())
 def max_pooled_cosine_op(
     audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return run_forward(audio, visual, gate, gate_id)
+    return forward(audio, visual, gate, gate_id)
 
 
 @max_pooled_cosine_op.register_fake
 def _(
     audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _outputs(audio, visual, gate)
+    return outputs_like(audio, visual, gate)
 
 
 @torch.library.custom_op("avgn::max_pooled_cosine_backward", mutates_args=())
@@ -150,7 +98,7 @@ def max_pooled_cosine_backward_op(
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     saved = (similarity, argmax, audio_inverse, gate_inverse, norm_inverse)
-    return run_backward(grad, audio, visual, gate, gate_id, *saved, needs)
+    return backward(grad, (audio, visual, gate, gate_id), saved, needs)
 
 
 @max_pooled_cosine_backward_op.register_fake
@@ -167,7 +115,7 @@ def _(
     norm_inverse: Tensor,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _gradients(audio, visual, gate, needs)
+    return gradients_like(audio, visual, gate, needs)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -177,55 +125,23 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _operator_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    return _backward(ctx, max_pooled_cosine_backward_op, grad)
+    if grad is None:
+        return (None,) * 4
+    needs = list(ctx.needs_input_grad[:3])
+    return _given(max_pooled_cosine_backward_op(grad, *ctx.saved_tensors, needs), needs)
 
 
 max_pooled_cosine_op.register_autograd(_operator_backward, setup_context=_save)
 
 
-def _backward(ctx: Any, run: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-    if grad is None:
-        return (None,) * 4
-    needs = list(ctx.needs_input_grad[:3])
-    found = run(grad, *ctx.saved_tensors, needs)
+def _given(found: Three, needs: list[bool]) -> tuple[Tensor | None, ...]:
+    """The gradients that are needed, in the places of the operator's inputs."""
     return (*(one if need else None for one, need in zip(found, needs, strict=True)), None)
 
 
-def _dense(
-    audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    return (
-        audio.contiguous(),
-        visual.contiguous(),
-        None if gate is None else gate.contiguous(),
-        None if gate_id is None else gate_id.contiguous(),
-    )
+def _name(gate: Tensor | None) -> str:
+    return "max_pooled_cosine" if gate is None else "gated max_pooled_cosine"
 
 
-def _outputs(audio: Tensor, visual: Tensor, gate: Tensor | None) -> Five:
-    batch, sources = audio.shape[:2]
-    images, cells = visual.shape[:2]
-    gates = 0 if gate is None else gate.shape[1]
-    shape = (batch, images, sources)
-    return (
-        audio.new_empty(shape, dtype=torch.float32),
-        audio.new_empty(shape, dtype=torch.int64),
-        audio.new_empty(batch * sources, dtype=torch.float32),
-        audio.new_empty((images, gates), dtype=torch.float32),
-        audio.new_empty((images, max(gates, 1), cells), dtype=torch.float32),
-    )
-
-
-def _gradients(audio: Tensor, visual: Tensor, gate: Tensor | None, needs: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-    gate_shape = (0,) if gate is None or not needs[2] else gate.shape
-    return (
-        audio.new_empty(audio.shape if needs[0] else (0,)),
-        visual.new_empty(visual.shape if needs[1] else (0,)),
-        visual.new_empty(gate_shape),
-    )
-
-
-def _sizes(audio: Tensor, visual: Tensor, gate: Tensor | None) -> tuple[int, int, int, int, int, int]:
-    """rows, images, sources, cells, gates of an image (one where there are none), width."""
-    batch, sources, width = audio.shape
-    return batch * sources, visual.shape[0], sources, visual.shape[1], 1 if gate is None else gate.shape[1], width
+def _is_empty(audio: Tensor, visual: Tensor, gate: Tensor | None) -> bool:
+    return audio.numel() == 0 or visual.numel() == 0 or (gate is not None and gate.numel() == 0)

@@ -28,15 +28,16 @@ def plan_prepare(gated: bool, cells: int, width: int) -> dict[str, Any]:
 
 
 @cache
-def plan_forward(
-    gated: bool, rows: int, cells: int, width: int, dtype: torch.dtype, shared: int
-) -> dict[str, Any]:
+def plan_forward(gated: bool, rows: int, cells: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
     """Blocks of a program that holds BLOCK_R sources against BLOCK_P cells."""
     if is_plain(dtype, shared):
         sizes = {"BLOCK_R": block(rows, most=32), "BLOCK_P": block(cells, most=64), "BLOCK_D": block(width, most=32)}
         return sizes | {"PRECISION": precision(dtype), "num_warps": 8, "num_stages": 2}
     roomy = shared >= SHARED_MEMORY[(8, 0)]
-    sizes = {"BLOCK_R": block(rows, most=128 if roomy else 64), "BLOCK_P": block(cells, least=64, most=128 if roomy else 64)}
+    sizes = {
+        "BLOCK_R": block(rows, most=128 if roomy else 64),
+        "BLOCK_P": block(cells, least=64, most=128 if roomy else 64),
+    }
     if gated:
         sizes["BLOCK_P"] = min(64, sizes["BLOCK_P"])
     return {
@@ -57,12 +58,17 @@ def plan_order(rows: int) -> dict[str, Any]:
 @cache
 def plan_backward_audio(gated: bool, images: int, width: int) -> dict[str, Any]:
     """Blocks of a program that sums over images for one source."""
-    return {"GATED": gated, "BLOCK_M": block(images, least=1, most=16), "BLOCK_D": block(width, most=128), "num_warps": 4}
+    return {
+        "GATED": gated,
+        "BLOCK_M": block(images, least=1, most=16),
+        "BLOCK_D": block(width, most=128),
+        "num_warps": 4,
+    }
 
 
 @cache
 def plan_lists(gated: bool | None, width: int) -> dict[str, Any]:
-    """Blocks of a program that sums over a list of sources, for one cell (of gated images or not) or one gate (None)."""
+    """Blocks of a program that sums over a list of sources, for one cell (gated or not) or one gate (None)."""
     wide = block(width)
     constants = {} if gated is None else {"GATED": gated}
     return {**constants, "BLOCK_J": 4, "BLOCK_D": wide, "num_warps": 1 if wide <= 256 else 2}
