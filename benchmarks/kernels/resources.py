@@ -43,7 +43,7 @@ INSTRUCTIONS = ("HMMA", "HGMMA", "UTCHMMA", "STL", "LDL")
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """B sounds and images of N sources, P cells, C classes, D width."""
+    """B sounds and images of N sources, P cells, C classes (none: no gates, and one class to group), D width."""
 
     b: int = 128
     n: int = 2
@@ -54,9 +54,9 @@ class Shape:
 
 def kernels(shape: Shape, dtype: torch.dtype, shared: int) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """(operation, kernel, constants and options) of everything that a training step launches."""
-    facts = (shape.p, shape.c, shape.d, dtype, shared)
+    facts = (shape.p, max(shape.c, 1), shape.d, dtype, shared)
     soft = (False, *facts)
-    if grouping_plan.fits_whole(shape.p, shape.c):
+    if grouping_plan.fits_whole(*facts[:2]):
         yield "grouping_attention", grouping._forward_whole, grouping_plan.plan_whole(*soft)
     else:
         yield "grouping_attention", grouping._forward_rows, grouping_plan.plan_rows(*soft)
@@ -82,7 +82,7 @@ def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list
     shape = shape or Shape()
     rows = []
     for operation, kernel, options in kernels(shape, dtype, CHIPS[chip]):
-        found = _compile(kernel, options, chip, dtype)
+        found = _compile(kernel, options, chip, dtype, shape)
         rows.append(
             {
                 "chip": f"sm_{chip}",
@@ -96,14 +96,16 @@ def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list
     return rows
 
 
-def _compile(kernel: Any, options: dict[str, Any], chip: int, dtype: torch.dtype) -> dict[str, Any]:
+def _compile(kernel: Any, options: dict[str, Any], chip: int, dtype: torch.dtype, shape: Shape) -> dict[str, Any]:
     names = [parameter.name for parameter in kernel.params]
     signature = {name: "constexpr" if name in options else _kind(name, dtype, kernel) for name in names}
-    constants = {(index,): options[name] for index, name in enumerate(names) if name in options}
+    ones = {name for name, size in _integers(shape).items() if size == 1 and name in names}
+    signature |= dict.fromkeys(ones, "constexpr")
+    constants = {(index,): options.get(name, 1) for index, name in enumerate(names) if name in options or name in ones}
     aligned = {
         (index,): [["tt.divisibility", 16]]
         for index, name in enumerate(names)
-        if signature[name].startswith("*") or name.startswith(("batch_", "stride_")) or name == "width"
+        if name not in ones and (signature[name].startswith("*") or name.startswith(("batch_", "stride_", "width")))
     }
     launch = {name: options[name] for name in ("num_warps", "num_stages") if name in options}
     with warnings.catch_warnings():
@@ -128,6 +130,13 @@ def _compile(kernel: Any, options: dict[str, Any], chip: int, dtype: torch.dtype
         "register operands": len(REGISTER_OPERAND.findall(code)),
         "tf32": len(re.findall(r"\.TF32\b", code)),
     }
+
+
+def _integers(shape: Shape) -> dict[str, int]:
+    """Sizes that Triton makes constants of where they are one."""
+    gates = max(shape.c, 1)
+    return {"num_rows": shape.b * shape.n, "num_images": shape.b, "sources": shape.n, "num_cells": shape.p, "gates": gates,
+            "num_classes": gates}  # fmt: skip
 
 
 def _kind(name: str, dtype: torch.dtype, kernel: Any) -> str:

@@ -86,10 +86,10 @@ def _prepare(audio, visual, gate, unit_audio, audio_inverse, unit_gate, gate_inv
                 at_norm = norm_inverse + (image * gates + mine[:, None]) * num_cells + cells[None, :]
                 tl.store(at_norm, 1.0 / norm, (mine[:, None] < gates) & (cells[None, :] < num_cells))
         else:
-            rows = program.to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+            places = program.to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
             total = (program * 0 + num_images).to(tl.int64) * num_cells
-            found = _inverse_lengths(visual, rows, total, width, BLOCK_R, BLOCK_D)
-            tl.store(norm_inverse + rows, found, rows < total)
+            found = _inverse_lengths(visual, places, total, width, BLOCK_R, BLOCK_D)
+            tl.store(norm_inverse + places, found, places < total)
 
 
 @triton.jit

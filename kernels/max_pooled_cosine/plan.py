@@ -44,7 +44,7 @@ def plan_forward(gated: bool, rows: int, cells: int, width: int, dtype: torch.dt
         **sizes,
         "BLOCK_D": block(width, most=64 if roomy else 32),
         "PRECISION": precision(dtype),
-        "num_warps": 8 if sizes["BLOCK_R"] * sizes["BLOCK_P"] > 8192 else 4,
+        "num_warps": 8 if sizes["BLOCK_R"] * sizes["BLOCK_P"] >= 8192 else 4,
         "num_stages": 3 if roomy else 2,
     }
 
