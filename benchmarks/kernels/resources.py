@@ -60,7 +60,8 @@ def kernels(shape: Shape, dtype: torch.dtype, shared: int) -> Iterator[tuple[str
         yield "grouping_attention", grouping._forward_whole, grouping_plan.plan_whole(*soft)
     else:
         yield "grouping_attention", grouping._forward_rows, grouping_plan.plan_rows(*soft)
-        yield "grouping_attention", grouping._forward_columns, grouping_plan.plan_columns(*soft)
+        yield "grouping_attention", grouping._forward_weights, grouping_plan.plan_weights(*soft[:3])
+        yield "grouping_attention", grouping._forward_products, grouping_plan.plan_mix(*facts)
     scores = grouping_plan.plan_scores(*soft)
     if not scores["WHOLE"]:
         yield "grouping_attention", grouping._along, grouping_plan.plan_along(shape.d)
@@ -68,9 +69,12 @@ def kernels(shape: Shape, dtype: torch.dtype, shared: int) -> Iterator[tuple[str
     yield "grouping_attention", grouping._backward_products, grouping_plan.plan_products(*facts)
     rows, gated = shape.b * shape.n, shape.c > 0
     forward = cosine._forward_gated if gated else cosine._forward_plain
-    yield "max_pooled_cosine", cosine._prepare, cosine_plan.plan_prepare(gated, shape.p, shape.d)
-    yield "max_pooled_cosine", forward, cosine_plan.plan_forward(gated, rows, *facts[:1], *facts[2:])
-    yield "max_pooled_cosine", cosine._order, cosine_plan.plan_order(rows)
+    yield "max_pooled_cosine", cosine._prepare, cosine_plan.plan_prepare(gated, shape.p, shape.d, dtype, shared)
+    plan = cosine_plan.plan_forward(gated, rows, *facts[:1], *facts[2:])
+    yield "max_pooled_cosine", forward, plan
+    if not gated:
+        yield "max_pooled_cosine", cosine._pool, cosine_plan.plan_pool(rows, plan["BLOCK_P"])
+    yield "max_pooled_cosine", cosine._order, cosine_plan.plan_order(rows, shape.p)
     yield "max_pooled_cosine", cosine._backward_audio, cosine_plan.plan_backward_audio(gated, shape.b, shape.d)
     yield "max_pooled_cosine", cosine._backward_visual, cosine_plan.plan_lists(gated, shape.d)
     if gated:

@@ -93,51 +93,80 @@ def _forward_rows(query, key, assigned, row_lse, row_winner, batch_q, stride_q, 
 
 
 @triton.jit
-def _forward_columns(assigned, value, out, row_lse, column_norm, row_winner, batch_v, stride_v, eps,
-                     num_cells, num_classes, stride_a, width,
-                     HARD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_O: tl.constexpr,
-                     PRECISION: tl.constexpr):  # fmt: skip
-    """A block of classes and of output columns, over all cells."""
-    column_blocks = tl.cdiv(width, BLOCK_O)
-    class_blocks = tl.cdiv(num_classes, BLOCK_C)
-    program = tl.program_id(0)
-    sample = (program // (class_blocks * column_blocks)).to(tl.int64)
-    classes = (program // column_blocks) % class_blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    at = (program % column_blocks) * BLOCK_O
-    assigned += sample * num_cells * stride_a
-    high = tl.full((BLOCK_C,), NEVER, tl.float32)
-    total = tl.zeros((BLOCK_C,), tl.float32)
-    acc = tl.zeros((BLOCK_O, BLOCK_C), tl.float32)
+def _forward_weights(scores, weights, row_lse, column_norm, row_winner, eps, num_cells, num_classes, stride_a,
+                     HARD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+    """w [B,P,stride_a] and the log-normaliser of a block of classes, over all cells.
+
+    Running maxima and sums are kept for each place of a tile, and reduced once.
+    """
+    blocks = tl.cdiv(num_classes, BLOCK_C)
+    sample = (tl.program_id(0) // blocks).to(tl.int64)
+    classes = (tl.program_id(0) % blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
+    scores += sample * num_cells * stride_a
+    weights += sample * num_cells * stride_a
+    row_lse += sample * num_cells
+    row_winner += sample * num_cells
+    high = tl.full((BLOCK_P, BLOCK_C), NEVER, tl.float32)
+    total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for start in range(0, num_cells, BLOCK_P):
         cells = start + tl.arange(0, BLOCK_P)
         real_cell = cells < num_cells
         if HARD:
-            winner = tl.load(row_winner + sample * num_cells + cells, real_cell, -1)
-            weight = (winner[:, None] == classes[None, :]).to(tl.float32)
-            total += tl.sum(weight, 0)
+            winner = tl.load(row_winner + cells, real_cell, -1)
+            total += (winner[:, None] == classes[None, :]).to(tl.float32)
         else:
-            inside = real_cell[:, None] & (classes[None, :] < stride_a)
-            scores = tl.load(assigned + cells[:, None].to(tl.int64) * stride_a + classes[None, :], inside, NEVER)
-            lse = tl.load(row_lse + sample * num_cells + cells, real_cell, 0.0)
-            # NEVER less a finite log-sum-exp is no infinity
-            scores -= lse[:, None]
-            higher = tl.maximum(high, tl.max(scores, 0))
-            rescale = tl.exp(high - higher)
-            weight = tl.exp(scores - higher[None, :])
-            total = total * rescale + tl.sum(weight, 0)
-            acc *= rescale[None, :]
+            inside = real_cell[:, None] & (classes[None, :] < num_classes)
+            found = tl.load(scores + cells[:, None].to(tl.int64) * stride_a + classes[None, :], inside, NEVER)
+            found -= tl.load(row_lse + cells, real_cell, 0.0)[:, None]
+            higher = tl.maximum(high, found)
+            total = total * tl.exp(high - higher) + tl.exp(found - higher)
             high = higher
-        v = tile(value + sample * batch_v, cells, stride_v, num_cells, at, width, BLOCK_O)
-        acc = dot(tl.trans(v), weight.to(value.dtype.element_ty), acc, PRECISION)
     if HARD:
-        norm = tl.log(tl.maximum(total, 1.0))
-        after = tl.exp(-norm)
+        norm = tl.log(tl.maximum(tl.sum(total, 0), 1.0))
     else:
-        norm = high + tl.log(total + eps * tl.exp(-tl.maximum(high, -80.0)))
-        after = tl.exp(high - norm)
-    if at == 0:
-        tl.store(column_norm + sample * num_classes + classes, norm, classes < num_classes)
-    _put_turned(out + sample * num_classes * width, acc * after[None, :], classes, num_classes, at, width, BLOCK_O)
+        top = tl.max(high, 0)
+        whole = tl.sum(total * tl.exp(high - top[None, :]), 0)
+        norm = top + tl.log(whole + eps * tl.exp(-tl.maximum(top, -80.0)))
+    tl.store(column_norm + sample * num_classes + classes, norm, classes < num_classes)
+    for start in range(0, num_cells, BLOCK_P):
+        cells = start + tl.arange(0, BLOCK_P)
+        real_cell = cells < num_cells
+        at = cells[:, None].to(tl.int64) * stride_a + classes[None, :]
+        real = real_cell[:, None] & (classes[None, :] < num_classes)
+        if HARD:
+            winner = tl.load(row_winner + cells, real_cell, -1)
+            weight = tl.where(winner[:, None] == classes[None, :], tl.exp(-norm)[None, :], 0.0)
+        else:
+            found = tl.load(scores + at, real, NEVER) - tl.load(row_lse + cells, real_cell, 0.0)[:, None]
+            weight = tl.where(real, tl.exp(found - norm[None, :]), 0.0)
+        inside = real_cell[:, None] & (classes[None, :] < stride_a)
+        tl.store(weights + at, weight.to(weights.dtype.element_ty), inside)
+
+
+@triton.jit
+def _of_classes(mixed, rows_of, out, first, at, stride_a, stride_r, num_cells, num_classes, width,
+                BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """A block of classes and columns of mixed^T [C,P] times rows_of [P,D]."""
+    acc = tl.zeros((BLOCK_C, BLOCK_O), tl.float32)
+    for start in range(0, num_cells, BLOCK_K):
+        cells = start + tl.arange(0, BLOCK_K)
+        left = tile(mixed, cells, stride_a, num_cells, first, stride_a, BLOCK_C)
+        right = tile(rows_of, cells, stride_r, num_cells, at, width, BLOCK_O)
+        acc = dot(tl.trans(left), right, acc, PRECISION)
+    put(out, acc, first + tl.arange(0, BLOCK_C), num_classes, at, width, BLOCK_O)
+
+
+@triton.jit
+def _forward_products(weights, value, out, batch_v, stride_v, num_cells, num_classes, stride_a, width,
+                      BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """A block of classes and columns of w^T V."""
+    columns = tl.cdiv(width, BLOCK_O)
+    tiles = tl.cdiv(num_classes, BLOCK_C) * columns
+    sample = (tl.program_id(0) // tiles).to(tl.int64)
+    mine = tl.program_id(0) % tiles
+    _of_classes(weights + sample * num_cells * stride_a, value + sample * batch_v, out + sample * num_classes * width,
+                mine // columns * BLOCK_C, (mine % columns) * BLOCK_O, stride_a, stride_v, num_cells, num_classes, width,
+                BLOCK_C, BLOCK_K, BLOCK_O, PRECISION)  # fmt: skip
 
 
 @triton.jit
@@ -266,11 +295,5 @@ def _backward_products(query, key, grad, weights, slopes, grad_q, grad_k, grad_v
                   num_cells, num_classes, width, BLOCK_P, BLOCK_K, BLOCK_O, PRECISION)  # fmt: skip
     else:
         first = (mine - 2 * of_cells) // columns * BLOCK_C
-        classes = first + tl.arange(0, BLOCK_C)
-        acc = tl.zeros((BLOCK_C, BLOCK_O), tl.float32)
-        for start in range(0, num_cells, BLOCK_K):
-            cells = start + tl.arange(0, BLOCK_K)
-            left = tile(slopes, cells, stride_a, num_cells, first, stride_a, BLOCK_C)
-            right = tile(query + sample * batch_q, cells, stride_q, num_cells, at, width, BLOCK_O)
-            acc = dot(tl.trans(left), right, acc, PRECISION)
-        put(grad_k + sample * num_classes * width, acc, classes, num_classes, at, width, BLOCK_O)
+        _of_classes(slopes, query + sample * batch_q, grad_k + sample * num_classes * width, first, at, stride_a, stride_q,
+                    num_cells, num_classes, width, BLOCK_C, BLOCK_K, BLOCK_O, PRECISION)  # fmt: skip

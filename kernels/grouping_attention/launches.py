@@ -12,10 +12,11 @@ from avgn.kernels.grouping_attention import fused
 from avgn.kernels.grouping_attention.plan import (
     fits_whole,
     plan_along,
-    plan_columns,
+    plan_mix,
     plan_products,
     plan_rows,
     plan_scores,
+    plan_weights,
     plan_whole,
 )
 from avgn.kernels.launch import ceil_div, launch, row_contiguous, shared_memory
@@ -38,15 +39,19 @@ def run_forward(query: Tensor, key: Tensor, value: Tensor, scale: float, eps: fl
         whole = (query, key, value, *outputs, *strides, *value.stride()[:2], scale, eps, cells, classes, width)
         launch(fused._forward_whole, batch, whole, plan_whole(*facts))
         return outputs
-    sizes = (cells, classes, _padded(classes), width)
-    scores = lse if hard else query.new_empty(batch, cells, _padded(classes), dtype=torch.float32)
+    padded = _padded(classes)
+    scores = lse if hard else query.new_empty(batch, cells, padded, dtype=torch.float32)
     plan = plan_rows(*facts)
-    rows = (query, key, scores, lse, winner, *strides, scale, *sizes)
+    rows = (query, key, scores, lse, winner, *strides, scale, cells, classes, padded, width)
     launch(fused._forward_rows, batch * ceil_div(cells, plan["BLOCK_P"]), rows, plan)
-    plan = plan_columns(*facts)
+    weights = query.new_empty(batch, cells, padded)
+    plan = plan_weights(hard, cells, classes)
+    columns = (scores, weights, lse, norm, winner, eps, cells, classes, padded)
+    launch(fused._forward_weights, batch * ceil_div(padded, plan["BLOCK_C"]), columns, plan)
+    plan = plan_mix(*facts[1:])
     programs = batch * ceil_div(classes, plan["BLOCK_C"]) * ceil_div(width, plan["BLOCK_O"])
-    columns = (scores, value, out, lse, norm, winner, *value.stride()[:2], eps, *sizes)
-    launch(fused._forward_columns, programs, columns, plan)
+    products = (weights, value, out, *value.stride()[:2], cells, classes, padded, width)
+    launch(fused._forward_products, programs, products, plan)
     return outputs
 
 

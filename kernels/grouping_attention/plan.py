@@ -24,24 +24,30 @@ def fits_whole(cells: int, classes: int) -> bool:
 @cache
 def plan_whole(hard: bool, cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
     """The forward of a whole sample in one program."""
-    return {"HARD": hard, **_plan(block(cells), block(classes), width, dtype, shared)}
+    # half of the multiprocessors' warps wait for memory: eight a program were faster than four at every size
+    return {"HARD": hard, **_plan(block(cells), block(classes), width, dtype, shared), "num_warps": 8}
 
 
 @cache
 def plan_rows(hard: bool, cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
     """The scores of a block of cells: all classes a program where they fit, so that queries are read once."""
-    most = (64, 64) if is_plain(dtype, shared) else (64, 256)
+    most = (64, 64) if is_plain(dtype, shared) else (128, 256) if shared >= SHARED_MEMORY[(9, 0)] else (64, 128)
     return {"HARD": hard, **_plan(block(cells, most=most[0]), block(classes, most=most[1]), width, dtype, shared)}
 
 
 @cache
-def plan_columns(hard: bool, cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
-    """A block of classes over all cells."""
+def plan_weights(hard: bool, cells: int, classes: int) -> dict[str, Any]:
+    """The weights of a block of classes over all cells."""
+    return {"HARD": hard, "BLOCK_P": block(cells, most=128), "BLOCK_C": block(classes, most=16), "num_warps": 4}
+
+
+@cache
+def plan_mix(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
+    """A block of classes and columns of the grouped values."""
     plain = is_plain(dtype, shared)
     return {
-        "HARD": hard,
-        "BLOCK_P": block(cells, most=32),
         "BLOCK_C": block(classes, most=64 if plain else 128),
+        "BLOCK_K": block(cells, most=16 if plain else 64),
         "BLOCK_O": block(width, most=64 if plain else 128),
         "PRECISION": precision(dtype),
         "num_warps": 8,
@@ -77,7 +83,7 @@ def plan_products(cells: int, classes: int, width: int, dtype: torch.dtype, shar
     return {
         "BLOCK_P": block(cells, most=32 if plain else 64),
         "BLOCK_C": block(classes, most=32 if plain else 64),
-        "BLOCK_K": block(max(cells, classes), most=16 if plain else 64),
+        "BLOCK_K": block(max(cells, classes), most=16 if plain else 32),
         "BLOCK_O": block(width, most=64 if plain else 128),
         "PRECISION": precision(dtype),
         "num_warps": 8 if plain else 4,

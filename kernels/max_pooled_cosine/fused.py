@@ -46,50 +46,60 @@ def _unit_rows(pointer, unit, inverse, rows, num_rows, width, BLOCK_R: tl.conste
 
 
 @triton.jit
+def _halves(x):
+    """Float32 as the sum of two bfloat16: its range, and 16 of its digits."""
+    high = x.to(tl.bfloat16)
+    return high, (x - high.to(tl.float32)).to(tl.bfloat16)
+
+
+@triton.jit
+def _square_products(left, right, acc, SQUARES: tl.constexpr):
+    """acc + left right^T of non-negative float32 tiles: in IEEE float32, or as products of their halves."""
+    if SQUARES == "ieee":
+        return tl.dot(left, tl.trans(right), acc, input_precision="ieee")
+    PRECISION: tl.constexpr = "widen" if SQUARES == "widen" else "ieee"
+    left_high, left_low = _halves(left)
+    right_high, right_low = _halves(tl.trans(right))
+    acc = dot(left_low, right_low, acc, PRECISION)
+    acc = dot(left_low, right_high, acc, PRECISION)
+    acc = dot(left_high, right_low, acc, PRECISION)
+    return dot(left_high, right_high, acc, PRECISION)
+
+
+@triton.jit
 def _prepare(audio, visual, gate, unit_audio, audio_inverse, unit_gate, gate_inverse, norm_inverse,
              num_rows, num_images, num_cells, gates, width,
-             GATED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_P: tl.constexpr,
-             BLOCK_D: tl.constexpr):  # fmt: skip
-    """Unit sources and gates, and 1 / |g v| [M,G,P] of every gate and cell in IEEE float32."""
+             GATED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
+             BLOCK_W: tl.constexpr, SQUARES: tl.constexpr):  # fmt: skip
+    """Unit sources and gates, and 1 / |g v| [M,G,P] of every gate and cell; BLOCK_W columns are scaled at a time."""
     program = tl.program_id(0)
     row_blocks = tl.cdiv(num_rows, BLOCK_R)
     if program < row_blocks:
         rows = program * BLOCK_R + tl.arange(0, BLOCK_R)
-        _unit_rows(audio, unit_audio, audio_inverse, rows, num_rows, width, BLOCK_R, BLOCK_D)
+        _unit_rows(audio, unit_audio, audio_inverse, rows, num_rows, width, BLOCK_R, BLOCK_W)
+    elif GATED:
+        gate_blocks = tl.cdiv(gates, BLOCK_R)
+        image = ((program - row_blocks) // gate_blocks).to(tl.int64)
+        mine = ((program - row_blocks) % gate_blocks) * BLOCK_R + tl.arange(0, BLOCK_R)
+        gate += image * gates * width
+        visual += image * num_cells * width
+        inverses = _unit_rows(gate, unit_gate + image * gates * width, gate_inverse + image * gates, mine, gates, width,
+                              BLOCK_R, BLOCK_W)  # fmt: skip
+        for start in range(0, num_cells, BLOCK_P):
+            cells = start + tl.arange(0, BLOCK_P)
+            power = tl.zeros((BLOCK_R, BLOCK_P), tl.float32)
+            for at in range(0, width, BLOCK_D):
+                g = near_tile(gate, mine, gates, at, width, BLOCK_D).to(tl.float32)
+                v = near_tile(visual, cells, num_cells, at, width, BLOCK_D).to(tl.float32)
+                power = _square_products(g * g, v * v, power, SQUARES)
+            norm = tl.sqrt(tl.maximum(power * (inverses * inverses)[:, None], EPS))
+            at_norm = norm_inverse + (image * gates + mine[:, None]) * num_cells + cells[None, :]
+            tl.store(at_norm, 1.0 / norm, (mine[:, None] < gates) & (cells[None, :] < num_cells))
     else:
-        program -= row_blocks
-        if GATED:
-            gate_blocks = tl.cdiv(gates, BLOCK_G)
-            image = (program // gate_blocks).to(tl.int64)
-            mine = (program % gate_blocks) * BLOCK_G + tl.arange(0, BLOCK_G)
-            gate += image * gates * width
-            inverses = _unit_rows(
-                gate,
-                unit_gate + image * gates * width,
-                gate_inverse + image * gates,
-                mine,
-                gates,
-                width,
-                BLOCK_G,
-                BLOCK_D,
-            )
-            for start in range(0, num_cells, BLOCK_P):
-                cells = start + tl.arange(0, BLOCK_P)
-                power = tl.zeros((BLOCK_G, BLOCK_P), tl.float32)
-                for at in range(0, width, BLOCK_D):
-                    g = tile(gate, mine, width, gates, at, width, BLOCK_D).to(tl.float32)
-                    v = tile(visual + image * num_cells * width, cells, width, num_cells, at, width, BLOCK_D).to(
-                        tl.float32
-                    )
-                    power = tl.dot(g * g, tl.trans(v * v), power, input_precision="ieee")
-                norm = tl.sqrt(tl.maximum(power * (inverses * inverses)[:, None], EPS))
-                at_norm = norm_inverse + (image * gates + mine[:, None]) * num_cells + cells[None, :]
-                tl.store(at_norm, 1.0 / norm, (mine[:, None] < gates) & (cells[None, :] < num_cells))
-        else:
-            places = program.to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-            total = (program * 0 + num_images).to(tl.int64) * num_cells
-            found = _inverse_lengths(visual, places, total, width, BLOCK_R, BLOCK_D)
-            tl.store(norm_inverse + places, found, places < total)
+        places = (program - row_blocks).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+        total = (program * 0 + num_images).to(tl.int64) * num_cells
+        found = _inverse_lengths(visual, places, total, width, BLOCK_R, BLOCK_W)
+        tl.store(norm_inverse + places, found, places < total)
 
 
 @triton.jit
@@ -139,42 +149,8 @@ def _forward_gated(audio, visual, gate, gate_id, norm_inverse, similarity, argma
 
 
 @triton.jit
-def _forward_plain(audio, visual, norm_inverse, similarity, argmax,
-                   num_rows, num_images, sources, num_cells, width,
+def _forward_plain(audio, visual, norm_inverse, best, where, num_rows, num_images, num_cells, slots, width,
                    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """A block of unit sources against all cells of one image, without gates."""
-    row_blocks = tl.cdiv(num_rows, BLOCK_R)
-    image = (tl.program_id(0) // row_blocks).to(tl.int64)
-    first = (tl.program_id(0) % row_blocks) * BLOCK_R
-    local = tl.arange(0, BLOCK_R)
-    rows = first + local
-    real = rows < num_rows
-    audio += first.to(tl.int64) * width
-    visual += image * num_cells * width
-    best = tl.full((BLOCK_R,), NEVER, tl.float32)
-    where = tl.zeros((BLOCK_R,), tl.int32)
-    for start in range(0, num_cells, BLOCK_P):
-        cells = start + tl.arange(0, BLOCK_P)
-        product = tl.zeros((BLOCK_R, BLOCK_P), tl.float32)
-        for at in range(0, width, BLOCK_D):
-            sound = near_tile(audio, local, num_rows - first, at, width, BLOCK_D)
-            cell = near_tile(visual, cells, num_cells, at, width, BLOCK_D)
-            product = dot(sound, tl.trans(cell), product, PRECISION)
-        inverse = tl.load(norm_inverse + image * num_cells + cells, cells < num_cells, 1.0)
-        cosine = tl.where(cells[None, :] < num_cells, product * inverse[None, :], NEVER)
-        here, index = tl.max(cosine, 1, return_indices=True)
-        better = here > best
-        best = tl.where(better, here, best)
-        where = tl.where(better, start + index.to(tl.int32), where)
-    out = ((rows // sources).to(tl.int64) * num_images + image) * sources + rows % sources
-    tl.store(similarity + out, best * (1.0 / UNIT), real)
-    tl.store(argmax + out, where.to(tl.int64), real)
-
-
-@triton.jit
-def _forward_flat(audio, visual, norm_inverse, best, where, num_rows, num_images, num_cells, slots, width,
-                  INLINE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
-                  PRECISION: tl.constexpr):  # fmt: skip
     """A block of unit sources against a block of the cells of all images: the best of each image's cells in the block.
 
     Blocks needn't start with an image, so that none is padded: an image's cells lie in up to `slots` blocks.
@@ -191,19 +167,11 @@ def _forward_flat(audio, visual, norm_inverse, best, where, num_rows, num_images
     cells = tl.arange(0, BLOCK_P)
     visual += begin * width
     product = tl.zeros((BLOCK_R, BLOCK_P), tl.float32)
-    power = tl.zeros((BLOCK_P,), tl.float32)
     for at in range(0, width, BLOCK_D):
         sound = near_tile(audio, local, num_rows - first, at, width, BLOCK_D)
         cell = near_tile(visual, cells, count, at, width, BLOCK_D)
         product = dot(sound, tl.trans(cell), product, PRECISION)
-        if INLINE:
-            power += tl.sum(cell.to(tl.float32) * cell.to(tl.float32), 1)
-    if INLINE:
-        inverse = 1.0 / tl.sqrt(tl.maximum(power, EPS))
-        if first == 0:
-            tl.store(norm_inverse + begin + cells, inverse, cells < count)
-    else:
-        inverse = tl.load(norm_inverse + begin + cells, cells < count, 1.0)
+    inverse = tl.load(norm_inverse + begin + cells, cells < count, 1.0)
     cosine = product * inverse[None, :]
     earliest = begin // num_cells
     for later in range(0, ((end - 1) // num_cells - earliest + 1).to(tl.int32)):
@@ -241,10 +209,11 @@ def _pool(best, where, similarity, argmax, num_rows, num_images, sources, num_ce
 
 @triton.jit
 def _order(keys, order, starts, num_rows, num_groups, sources, num_keys,
-           BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr):  # fmt: skip
+           WIDE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr):  # fmt: skip
     """Sort the rows of a group by their keys, ties by row: order [groups,R], and where each key starts [groups,keys+1].
 
-    A row's place is the number of rows before it. `keys` is laid out [R/sources,groups,sources].
+    A row's place is the number of rows before it. `keys` is laid out [R/sources,groups,sources]. WIDE: a key times the
+    rows takes 64 bits.
     """
     row_blocks = tl.cdiv(num_rows, BLOCK_R)
     blocks = row_blocks + tl.cdiv(num_keys + 1, BLOCK_R)
@@ -253,17 +222,16 @@ def _order(keys, order, starts, num_rows, num_groups, sources, num_keys,
     counting = block >= row_blocks
     mine = tl.where(counting, block - row_blocks, block) * BLOCK_R + tl.arange(0, BLOCK_R)
     at = ((mine // sources).to(tl.int64) * num_groups + group) * sources + mine % sources
-    key = tl.load(keys + at, (mine < num_rows) & (counting == 0), 0).to(tl.int32)
-    # a key's start counts the rows of smaller keys
-    key = tl.where(counting, mine, key)
-    row = tl.where(counting, 0, mine)
+    kind: tl.constexpr = tl.int64 if WIDE else tl.int32
+    key = tl.load(keys + at, (mine < num_rows) & (counting == 0), 0).to(kind)
+    # rows in one number with their keys; a key's start counts the rows of smaller keys
+    rank = tl.where(counting, mine.to(kind) * num_rows, key * num_rows + mine)
     before = tl.zeros((BLOCK_R,), tl.int32)
     for start in range(0, num_rows, BLOCK_S):
         others = start + tl.arange(0, BLOCK_S)
         at_other = ((others // sources).to(tl.int64) * num_groups + group) * sources + others % sources
-        other = tl.load(keys + at_other, others < num_rows, 2147483647).to(tl.int32)
-        less = (other[None, :] < key[:, None]) | ((other[None, :] == key[:, None]) & (others[None, :] < row[:, None]))
-        before += tl.sum((less & (others < num_rows)[None, :]).to(tl.int32), 1)
+        other = tl.load(keys + at_other, others < num_rows, num_keys + 1).to(kind) * num_rows + others
+        before += tl.sum((other[None, :] < rank[:, None]).to(tl.int32), 1)
     if counting:
         tl.store(starts + group * (num_keys + 1) + mine, before, mine <= num_keys)
     else:

@@ -15,6 +15,7 @@ from avgn.kernels.max_pooled_cosine.plan import (
     plan_forward,
     plan_lists,
     plan_order,
+    plan_pool,
     plan_prepare,
 )
 
@@ -37,19 +38,28 @@ def run_forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Ten
     unit_audio = torch.empty_like(audio)
     unit_gate = audio if gate is None else torch.empty_like(gate)
     filler = audio if gate is None else gate
-    plan = plan_prepare(gate is not None, cells, width)
+    shared = shared_memory(audio.device)
+    plan = plan_prepare(gate is not None, cells, width, audio.dtype, shared)
+    others = images * (cells if gate is None else gates)
     blocks = ceil_div(rows, plan["BLOCK_R"])
-    blocks += ceil_div(images * cells, plan["BLOCK_R"]) if gate is None else images * ceil_div(gates, plan["BLOCK_G"])
+    blocks += ceil_div(others, plan["BLOCK_R"]) if gate is None else images * ceil_div(gates, plan["BLOCK_R"])
     inputs = (audio, visual, filler, unit_audio, audio_inverse, unit_gate, gate_inverse, norm_inverse)
     launch(fused._prepare, blocks, (*inputs, rows, images, cells, gates, width), plan)
-    plan = plan_forward(gate is not None, rows, cells, width, audio.dtype, shared_memory(audio.device))
-    programs = ceil_div(rows, plan["BLOCK_R"]) * images
-    if gate is None:
-        plain = (unit_audio, visual, norm_inverse, similarity, argmax, rows, images, sources, cells, width)
-        launch(fused._forward_plain, programs, plain, plan)
-    else:
+    plan = plan_forward(gate is not None, rows, cells, width, audio.dtype, shared)
+    row_blocks = ceil_div(rows, plan["BLOCK_R"])
+    if gate is not None:
         gated = (unit_audio, visual, unit_gate, gate_id, norm_inverse, similarity, argmax, *sizes)
-        launch(fused._forward_gated, programs, gated, plan)
+        launch(fused._forward_gated, row_blocks * images, gated, plan)
+        return outputs
+    high = plan["BLOCK_P"]
+    slots = 1 if cells == 1 else (cells - 2) // high + 2
+    best = similarity.new_empty(images, slots, rows)
+    where = similarity.new_empty(images, slots, rows, dtype=torch.int32)
+    plain = (unit_audio, visual, norm_inverse, best, where, rows, images, cells, slots, width)
+    launch(fused._forward_plain, row_blocks * ceil_div(others, high), plain, plan)
+    plan = plan_pool(rows, high)
+    pooled = (best, where, similarity, argmax, rows, images, sources, cells, slots)
+    launch(fused._pool, images * ceil_div(rows, plan["BLOCK_R"]), pooled, plan)
     return outputs
 
 
@@ -90,7 +100,7 @@ def _order(keys: Tensor, rows: int, groups: int, sources: int, num_keys: int) ->
     """The rows of each group sorted by key, and where each key starts, both int32."""
     order = keys.new_empty(groups, rows, dtype=torch.int32)
     starts = keys.new_empty(groups, num_keys + 1, dtype=torch.int32)
-    plan = plan_order(rows)
+    plan = plan_order(rows, num_keys)
     programs = groups * (ceil_div(rows, plan["BLOCK_R"]) + ceil_div(num_keys + 1, plan["BLOCK_R"]))
     launch(fused._order, programs, (keys, order, starts, rows, groups, sources, num_keys), plan)
     return order, starts
