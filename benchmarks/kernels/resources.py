@@ -139,8 +139,8 @@ def _compile(kernel: Any, options: dict[str, Any], chip: int, dtype: torch.dtype
 def _integers(shape: Shape) -> dict[str, int]:
     """Sizes that Triton makes constants of where they are one."""
     gates = max(shape.c, 1)
-    return {"num_rows": shape.b * shape.n, "num_images": shape.b, "sources": shape.n, "num_cells": shape.p, "gates": gates,
-            "num_classes": gates}  # fmt: skip
+    of_cosine = {"num_rows": shape.b * shape.n, "num_images": shape.b, "sources": shape.n, "gates": gates}
+    return {**of_cosine, "num_cells": shape.p, "num_classes": gates}
 
 
 def _kind(name: str, dtype: torch.dtype, kernel: Any) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from avgn.kernels.launch import SHARED_MEMORY, block, interprets, is_plain, precision
+from avgn.kernels.dispatch import interprets
+from avgn.kernels.launch import SHARED_MEMORY, block, is_plain, precision
 
 
 @cache
