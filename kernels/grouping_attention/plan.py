@@ -31,7 +31,7 @@ def plan_whole(hard: bool, cells: int, classes: int, width: int, dtype: torch.dt
 @cache
 def plan_rows(hard: bool, cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
     """The scores of a block of cells: all classes a program where they fit, so that queries are read once."""
-    most = (64, 64) if is_plain(dtype, shared) else (128, 256) if shared >= SHARED_MEMORY[(9, 0)] else (64, 128)
+    most = (64, 64) if is_plain(dtype, shared) else (64, 256) if shared >= SHARED_MEMORY[(9, 0)] else (64, 128)
     return {"HARD": hard, **_plan(block(cells, most=most[0]), block(classes, most=most[1]), width, dtype, shared)}
 
 
@@ -46,7 +46,7 @@ def plan_mix(cells: int, classes: int, width: int, dtype: torch.dtype, shared: i
     """A block of classes and columns of the grouped values."""
     plain = is_plain(dtype, shared)
     return {
-        "BLOCK_C": block(classes, most=64 if plain else 128),
+        "BLOCK_C": block(classes, most=64 if plain else 256 if shared >= SHARED_MEMORY[(9, 0)] else 128),
         "BLOCK_K": block(cells, most=16 if plain else 64),
         "BLOCK_O": block(width, most=64 if plain else 128),
         "PRECISION": precision(dtype),
