@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from avgn.kernels.grouping_attention.checks import backward_error, forward_error, reference_backward, reference_forward
 from avgn.kernels.grouping_attention.launches import (
@@ -54,6 +55,7 @@ class GroupingAttention(torch.autograd.Function):
         return outputs[0]
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
             return (None,) * 6

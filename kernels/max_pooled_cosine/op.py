@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from avgn.kernels.max_pooled_cosine.checks import (
     Inputs,
@@ -62,6 +63,7 @@ class MaxPooledCosine(torch.autograd.Function):
         return outputs[:2]
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
             return (None,) * 4
