@@ -59,6 +59,22 @@ def prefers_reference() -> bool:
     return os.environ.get("AVGN_KERNELS", "") == "reference" or torch.compiler.is_compiling()
 
 
+def needs_operator(*tensors: Tensor) -> bool:
+    """Whether the registered operator must be called: something traces, or sees tensors that hold no values.
+
+    In plain eager code the same launches run under an autograd function, at a tenth of the operator's cost.
+    """
+    for tensor in tensors:
+        kind = type(tensor)
+        if kind is not Tensor and kind is not torch.nn.Parameter:
+            return True
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
 def interprets() -> bool:
     """Whether Triton kernels run in its interpreter (TRITON_INTERPRET=1, set before the first use)."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on")

@@ -1,8 +1,8 @@
-"""What the fused kernels share: blocks, strides, the sizes that fit a chip, and the choice among a few launches."""
+"""What the fused kernels share: blocks, strides, the sizes that fit a chip, and launches that cost the host little."""
 
 from __future__ import annotations
 
-import os
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ SHARED_MEMORY = {
     (10, 0): 227 << 10,
     (12, 0): 99 << 10,
 }
+# launches that are remembered; shapes of a training differ little, those of a service may
+KEPT = 4096
 
 
 def block(count: int, *, least: int = 16, most: int | None = None) -> int:
@@ -50,6 +52,7 @@ def is_plain(dtype: torch.dtype, shared: int) -> bool:
     return dtype == torch.float32 or shared <= SHARED_MEMORY[(7, 5)]
 
 
+@cache
 def shared_memory(device: torch.device) -> int:
     """The bytes of shared memory that a program may use on a device."""
     if device.type != "cuda":
@@ -59,38 +62,42 @@ def shared_memory(device: torch.device) -> int:
     return known[-1] if known else 48 << 10
 
 
-_chosen: dict[tuple[Any, ...], dict[str, Any]] = {}
+_built: dict[tuple[Any, ...], Any] = {}
 
 
-def launch(kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], plan: dict[str, Any]) -> None:
-    """Run a kernel by its plan; with AVGN_TUNE=1 on a CUDA device by the fastest of the plan's few variants.
+def launch(kernel: Any, programs: int, arguments: tuple[Any, ...], plan: dict[str, Any]) -> None:
+    """Run `programs` programs of a kernel on the device of its first argument, with the constants of its plan.
 
-    A choice is made on the first call with given sizes and kept for the process. Variants differ in warps and stages
-    alone: the sums of a result are the same in each.
+    A plan is a dictionary that is made once and kept: Triton's own search for the compiled kernel, which takes longer
+    than a small kernel runs, is done once for a plan, the sizes, and the alignment of the tensors.
     """
     device = arguments[0].device
-    if device.type == "cuda" and os.environ.get("AVGN_TUNE") == "1":
-        sizes = tuple(argument for argument in arguments if isinstance(argument, int))
-        key = (kernel.fn.__name__, str(device), str(arguments[0].dtype), sizes, tuple(sorted(plan.items())))
-        if key not in _chosen:
-            _chosen[key] = _fastest(kernel, grid, arguments, plan)
-        plan = _chosen[key]
-    kernel[grid](*arguments, **plan)
+    if device.type != "cuda":
+        kernel[(programs,)](*arguments, **plan)
+    elif device.index == torch.cuda.current_device():
+        _launch(kernel, programs, arguments, plan, device.index)
+    else:
+        # Triton launches on the current device
+        with torch.cuda.device(device):
+            _launch(kernel, programs, arguments, plan, device.index)
 
 
-def variants(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """The plan, and itself with other warps or one stage less: none needs more shared memory than the plan."""
-    warps, stages = plan["num_warps"], plan.get("num_stages", 1)
-    found = [plan, plan | {"num_warps": 8 if warps == 4 else 4}]
-    if stages > 1:
-        found.append(plan | {"num_stages": stages - 1})
-    return found
-
-
-def _fastest(kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], plan: dict[str, Any]) -> dict[str, Any]:
-    from triton.testing import do_bench
-
-    def time_of(options: dict[str, Any]) -> float:
-        return float(do_bench(lambda: kernel[grid](*arguments, **options), warmup=5, rep=20))
-
-    return min(variants(plan), key=time_of)
+def _launch(kernel: Any, programs: int, arguments: tuple[Any, ...], plan: dict[str, Any], device: int) -> None:
+    facts = [
+        (argument.data_ptr() % 16 == 0, argument.dtype) if isinstance(argument, Tensor) else argument
+        for argument in arguments
+    ]
+    # kernels live as long as their modules; hashing one would hash its source
+    key = (id(kernel), id(plan), device, *facts)
+    known = _built.get(key)
+    if known is None:
+        if len(_built) >= KEPT:
+            _built.clear()
+        built = kernel[(programs,)](*arguments, **plan)
+        constants = tuple(plan[name] for name in kernel.arg_names[len(arguments) :])
+        # the plan is kept with the kernel, so that no other one can take its id
+        _built[key] = (built, constants, plan)
+        return
+    built, constants, _ = known
+    stream = torch._C._cuda_getCurrentRawStream(device)
+    built.run(programs, 1, 1, stream, built.function, built.packed_metadata, None, None, None, *arguments, *constants)

@@ -37,6 +37,14 @@ def tile(pointer, rows, stride, num_rows, at, width, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
+def near_tile(pointer, rows, num_rows, at, width, BLOCK_D: tl.constexpr):
+    """[rows,BLOCK_D] of dense rows from column `at`, zeros outside; rows lie within 2^31 elements of the pointer."""
+    columns = at + tl.arange(0, BLOCK_D)
+    inside = (rows[:, None] < num_rows) & (columns[None, :] < width)
+    return tl.load(pointer + (rows[:, None] * width + columns[None, :]), inside, 0.0)
+
+
+@triton.jit
 def put(pointer, value, rows, num_rows, at, width, BLOCK_D: tl.constexpr):
     """Store [rows,BLOCK_D] into dense rows of `width` from column `at`."""
     columns = at + tl.arange(0, BLOCK_D)

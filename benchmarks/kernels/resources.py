@@ -18,22 +18,32 @@ from triton.compiler import ASTSource
 
 from avgn.kernels.grouping_attention import fused as grouping
 from avgn.kernels.grouping_attention import plan as grouping_plan
-from avgn.kernels.launch import SHARED_MEMORY, block
+from avgn.kernels.launch import SHARED_MEMORY
 from avgn.kernels.max_pooled_cosine import fused as cosine
 from avgn.kernels.max_pooled_cosine import plan as cosine_plan
 
 CHIPS = {major * 10 + minor: size for (major, minor), size in SHARED_MEMORY.items()}
 NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 MATRICES = ("query", "key", "value", "out", "grad_q", "grad_k", "grad_v", "audio", "visual", "gate",
-            "grad_audio", "grad_visual", "grad_gate")  # fmt: skip
-INTEGERS = {"row_winner": "*i32", "gate_id": "*i32", "argmax": "*i64"}
-SIZES = ("num_", "batch_", "stride_", "width", "sources", "gates")
+            "grad_audio", "grad_visual", "grad_gate", "unit_audio", "unit_gate", "weights", "slopes")  # fmt: skip
+INTEGERS = {
+    "row_winner": "*i32",
+    "gate_id": "*i32",
+    "argmax": "*i64",
+    "keys": "*i64",
+    "order": "*i32",
+    "starts": "*i32",
+    "where": "*i32",
+}
+SIZES = ("num_", "batch_", "stride_", "width", "sources", "gates", "slots")
+# a warp-group product whose left operand comes from registers instead of a descriptor of shared memory
+REGISTER_OPERAND = re.compile(r"\b[HQI]GMMA\S*\s+R\d+, R\d+")
 INSTRUCTIONS = ("HMMA", "HGMMA", "UTCHMMA", "STL", "LDL")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """B sounds and images of N sources, P cells, C classes, D width."""
+    """B sounds and images of N sources, P cells, C classes (none: no gates, and one class to group), D width."""
 
     b: int = 128
     n: int = 2
@@ -44,30 +54,31 @@ class Shape:
 
 def kernels(shape: Shape, dtype: torch.dtype, shared: int) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """(operation, kernel, constants and options) of everything that a training step launches."""
-    facts = (shape.p, shape.c, shape.d, dtype, shared)
-    if grouping_plan.fits_whole(shape.p, shape.c):
-        whole = grouping_plan.plan_whole(*facts) | {"HARD": False}
-        yield "grouping_attention", grouping._forward_whole, whole
-        yield "grouping_attention", grouping._backward_whole, whole
+    facts = (shape.p, max(shape.c, 1), shape.d, dtype, shared)
+    soft = (False, *facts)
+    if grouping_plan.fits_whole(*facts[:2]):
+        yield "grouping_attention", grouping._forward_whole, grouping_plan.plan_whole(*soft)
     else:
-        tiled = grouping_plan.plan_backward(*facts) | {"HARD": False}
-        out = {"BLOCK_O": block(shape.d, most=64)}
-        yield "grouping_attention", grouping._forward_rows, grouping_plan.plan_rows(*facts) | {"HARD": False}
-        yield "grouping_attention", grouping._forward_columns, grouping_plan.plan_columns(*facts) | {"HARD": False}
-        yield "grouping_attention", grouping._backward_rows, tiled
-        yield "grouping_attention", grouping._backward_cells, tiled | out
-        yield "grouping_attention", grouping._backward_classes, tiled | out
-    rows = shape.b * shape.n
-    gated = {"GATED": True}
-    yield "max_pooled_cosine", cosine._forward, cosine_plan.plan_forward(rows, shape.p, shape.d, dtype, shared) | gated
-    yield "max_pooled_cosine", cosine._backward_audio, cosine_plan.plan_backward_audio(shape.b, shape.d) | gated
-    visual = cosine_plan.plan_backward_visual(rows, shape.p, shape.d, dtype, shared) | gated
-    yield "max_pooled_cosine", cosine._backward_visual, visual
-    yield (
-        "max_pooled_cosine",
-        cosine._backward_gate,
-        cosine_plan.plan_backward_gate(rows, shape.c, shape.d, dtype, shared),
-    )
+        yield "grouping_attention", grouping._forward_rows, grouping_plan.plan_rows(*soft)
+        yield "grouping_attention", grouping._forward_weights, grouping_plan.plan_weights(*soft[:3])
+        yield "grouping_attention", grouping._forward_products, grouping_plan.plan_mix(*facts)
+    scores = grouping_plan.plan_scores(*soft)
+    if not scores["WHOLE"]:
+        yield "grouping_attention", grouping._along, grouping_plan.plan_along(shape.d)
+    yield "grouping_attention", grouping._backward_scores, scores
+    yield "grouping_attention", grouping._backward_products, grouping_plan.plan_products(*facts)
+    rows, gated = shape.b * shape.n, shape.c > 0
+    forward = cosine._forward_gated if gated else cosine._forward_plain
+    yield "max_pooled_cosine", cosine._prepare, cosine_plan.plan_prepare(gated, shape.p, shape.d, dtype, shared)
+    plan = cosine_plan.plan_forward(gated, rows, *facts[:1], *facts[2:])
+    yield "max_pooled_cosine", forward, plan
+    if not gated:
+        yield "max_pooled_cosine", cosine._pool, cosine_plan.plan_pool(rows, plan["BLOCK_P"])
+    yield "max_pooled_cosine", cosine._order, cosine_plan.plan_order(rows, shape.p)
+    yield "max_pooled_cosine", cosine._backward_audio, cosine_plan.plan_backward_audio(gated, shape.b, shape.d)
+    yield "max_pooled_cosine", cosine._backward_visual, cosine_plan.plan_lists(gated, shape.d)
+    if gated:
+        yield "max_pooled_cosine", cosine._backward_gate, cosine_plan.plan_lists(None, shape.d)
 
 
 def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list[dict[str, Any]]:
@@ -75,7 +86,7 @@ def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list
     shape = shape or Shape()
     rows = []
     for operation, kernel, options in kernels(shape, dtype, CHIPS[chip]):
-        found = _compile(kernel, options, chip, dtype)
+        found = _compile(kernel, options, chip, dtype, shape)
         rows.append(
             {
                 "chip": f"sm_{chip}",
@@ -89,14 +100,16 @@ def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list
     return rows
 
 
-def _compile(kernel: Any, options: dict[str, Any], chip: int, dtype: torch.dtype) -> dict[str, Any]:
+def _compile(kernel: Any, options: dict[str, Any], chip: int, dtype: torch.dtype, shape: Shape) -> dict[str, Any]:
     names = [parameter.name for parameter in kernel.params]
     signature = {name: "constexpr" if name in options else _kind(name, dtype, kernel) for name in names}
-    constants = {(index,): options[name] for index, name in enumerate(names) if name in options}
+    ones = {name for name, size in _integers(shape).items() if size == 1 and name in names}
+    signature |= dict.fromkeys(ones, "constexpr")
+    constants = {(index,): options.get(name, 1) for index, name in enumerate(names) if name in options or name in ones}
     aligned = {
         (index,): [["tt.divisibility", 16]]
         for index, name in enumerate(names)
-        if signature[name].startswith("*") or name.startswith(("batch_", "stride_")) or name == "width"
+        if name not in ones and (signature[name].startswith("*") or name.startswith(("batch_", "stride_", "width")))
     }
     launch = {name: options[name] for name in ("num_warps", "num_stages") if name in options}
     with warnings.catch_warnings():
@@ -118,8 +131,16 @@ def _compile(kernel: Any, options: dict[str, Any], chip: int, dtype: torch.dtype
         "stack": int(found[2]),
         "shared": int(built.metadata.shared),
         "instructions": counts,
+        "register operands": len(REGISTER_OPERAND.findall(code)),
         "tf32": len(re.findall(r"\.TF32\b", code)),
     }
+
+
+def _integers(shape: Shape) -> dict[str, int]:
+    """Sizes that Triton makes constants of where they are one."""
+    gates = max(shape.c, 1)
+    of_cosine = {"num_rows": shape.b * shape.n, "num_images": shape.b, "sources": shape.n, "gates": gates}
+    return {**of_cosine, "num_cells": shape.p, "num_classes": gates}
 
 
 def _kind(name: str, dtype: torch.dtype, kernel: Any) -> str:

@@ -1,7 +1,7 @@
-"""Grouping attention as Triton kernels: forward and backward without S or A in device memory.
+"""Grouping attention as Triton kernels.
 
-The maths stands in this folder's README. Pictures whose S fits one program take a single kernel each way; larger ones
-take one over rows (cells) and one over columns (classes).
+The maths stands in this folder's README. Matrix units multiply tiles that come from shared memory; a product's left
+operand is never computed in registers: weights that a program has just computed stand on the right.
 
 Legend: B batch, P cells, C classes, D width.
 """
@@ -16,6 +16,12 @@ import triton.language as tl
 from avgn.kernels.tiles import dot, products, put, tile
 
 NEVER = tl.constexpr(-3.0e38)
+
+
+@triton.jit
+def _put_turned(out, value, classes, num_classes, at, width, BLOCK_D: tl.constexpr):
+    """Store [BLOCK_D,classes] into dense rows of `width`, a row a class, from column `at`."""
+    put(out, tl.trans(value), classes, num_classes, at, width, BLOCK_D)
 
 
 @triton.jit
@@ -48,21 +54,22 @@ def _forward_whole(query, key, value, out, row_lse, column_norm, row_winner,
         norm = high + tl.log(total + eps * tl.exp(-tl.maximum(high, -80.0)))
         after = tl.exp(high - norm)
     tl.store(column_norm + sample * num_classes + classes, norm, classes < num_classes)
-    mixed = tl.trans(weight.to(value.dtype.element_ty))
+    mixed = weight.to(value.dtype.element_ty)
     for at in range(0, width, BLOCK_D):
         v = tile(value + sample * batch_v, cells, stride_v, num_cells, at, width, BLOCK_D)
-        grouped = dot(mixed, v, None, PRECISION) * after[:, None]
-        put(out + sample * num_classes * width, grouped, classes, num_classes, at, width, BLOCK_D)
+        grouped = dot(tl.trans(v), mixed, None, PRECISION) * after[None, :]
+        _put_turned(out + sample * num_classes * width, grouped, classes, num_classes, at, width, BLOCK_D)
 
 
 @triton.jit
-def _forward_rows(query, key, row_lse, row_winner, batch_q, stride_q, batch_k, stride_k, scale,
-                  num_cells, num_classes, width,
+def _forward_rows(query, key, assigned, row_lse, row_winner, batch_q, stride_q, batch_k, stride_k, scale,
+                  num_cells, num_classes, stride_a, width,
                   HARD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
                   PRECISION: tl.constexpr):  # fmt: skip
-    """The log-sum-exp over the classes (and the winner) of a block of cells."""
-    sample = tl.program_id(1).to(tl.int64)
-    cells = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    """The scores [B,P,stride_a] of a block of cells, their log-sum-exp over the classes, and (hard) the winner."""
+    blocks = tl.cdiv(num_cells, BLOCK_P)
+    sample = (tl.program_id(0) // blocks).to(tl.int64)
+    cells = (tl.program_id(0) % blocks) * BLOCK_P + tl.arange(0, BLOCK_P)
     top = tl.full((BLOCK_P,), NEVER, tl.float32)
     total = tl.zeros((BLOCK_P,), tl.float32)
     winner = tl.zeros((BLOCK_P,), tl.int32)
@@ -74,6 +81,9 @@ def _forward_rows(query, key, row_lse, row_winner, batch_q, stride_q, batch_k, s
         best = tl.max(scores, 1)
         if HARD:
             winner = tl.where(best > top, start + tl.argmax(scores, 1).to(tl.int32), winner)
+        else:
+            at = assigned + (sample * num_cells + cells[:, None]) * stride_a + classes[None, :]
+            tl.store(at, scores, (cells[:, None] < num_cells) & (classes[None, :] < stride_a))
         higher = tl.maximum(top, best)
         total = total * tl.exp(top - higher) + tl.sum(tl.exp(scores - higher[:, None]), 1)
         top = higher
@@ -83,196 +93,207 @@ def _forward_rows(query, key, row_lse, row_winner, batch_q, stride_q, batch_k, s
 
 
 @triton.jit
-def _forward_columns(query, key, value, out, row_lse, column_norm, row_winner,
-                     batch_q, stride_q, batch_k, stride_k, batch_v, stride_v, scale, eps, num_cells, num_classes, width,
-                     HARD: tl.constexpr, RESIDENT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
-                     BLOCK_D: tl.constexpr, BLOCK_O: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """A block of classes and of output columns, over all cells. RESIDENT: BLOCK_D holds the width, keys stay on chip."""
-    sample = tl.program_id(2).to(tl.int64)
-    classes = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    at = tl.program_id(1) * BLOCK_O
-    if RESIDENT:
-        turned = tl.trans(tile(key + sample * batch_k, classes, stride_k, num_classes, 0, width, BLOCK_D))
-    high = tl.full((BLOCK_C,), NEVER, tl.float32)
-    total = tl.zeros((BLOCK_C,), tl.float32)
-    acc = tl.zeros((BLOCK_C, BLOCK_O), tl.float32)
+def _forward_weights(scores, weights, row_lse, column_norm, row_winner, eps, num_cells, num_classes, stride_a,
+                     HARD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+    """w [B,P,stride_a] and the log-normaliser of a block of classes, over all cells.
+
+    Running maxima and sums are kept for each place of a tile, and reduced once.
+    """
+    blocks = tl.cdiv(num_classes, BLOCK_C)
+    sample = (tl.program_id(0) // blocks).to(tl.int64)
+    classes = (tl.program_id(0) % blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
+    scores += sample * num_cells * stride_a
+    weights += sample * num_cells * stride_a
+    row_lse += sample * num_cells
+    row_winner += sample * num_cells
+    high = tl.full((BLOCK_P, BLOCK_C), NEVER, tl.float32)
+    total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for start in range(0, num_cells, BLOCK_P):
         cells = start + tl.arange(0, BLOCK_P)
         real_cell = cells < num_cells
         if HARD:
-            winner = tl.load(row_winner + sample * num_cells + cells, real_cell, -1)
-            weight = (winner[:, None] == classes[None, :]).to(tl.float32)
-            total += tl.sum(weight, 0)
+            winner = tl.load(row_winner + cells, real_cell, -1)
+            total += (winner[:, None] == classes[None, :]).to(tl.float32)
         else:
-            if RESIDENT:
-                q = tile(query + sample * batch_q, cells, stride_q, num_cells, 0, width, BLOCK_D)
-                scores = scale * dot(q, turned, None, PRECISION)
-            else:
-                scores = scale * products(query + sample * batch_q, key + sample * batch_k, cells, classes, stride_q,
-                                          stride_k, num_cells, num_classes, width, BLOCK_P, BLOCK_C, BLOCK_D, PRECISION)  # fmt: skip
-            lse = tl.load(row_lse + sample * num_cells + cells, real_cell, 0.0)
-            assigned = tl.where(real_cell[:, None], scores - lse[:, None], NEVER)
-            higher = tl.maximum(high, tl.max(assigned, 0))
-            rescale = tl.exp(high - higher)
-            weight = tl.exp(assigned - higher[None, :])
-            total = total * rescale + tl.sum(weight, 0)
-            acc *= rescale[:, None]
+            inside = real_cell[:, None] & (classes[None, :] < num_classes)
+            found = tl.load(scores + cells[:, None].to(tl.int64) * stride_a + classes[None, :], inside, NEVER)
+            found -= tl.load(row_lse + cells, real_cell, 0.0)[:, None]
+            higher = tl.maximum(high, found)
+            total = total * tl.exp(high - higher) + tl.exp(found - higher)
             high = higher
-        v = tile(value + sample * batch_v, cells, stride_v, num_cells, at, width, BLOCK_O)
-        acc = dot(tl.trans(weight.to(value.dtype.element_ty)), v, acc, PRECISION)
     if HARD:
-        norm = tl.log(tl.maximum(total, 1.0))
-        after = tl.exp(-norm)
+        norm = tl.log(tl.maximum(tl.sum(total, 0), 1.0))
     else:
-        norm = high + tl.log(total + eps * tl.exp(-tl.maximum(high, -80.0)))
-        after = tl.exp(high - norm)
-    if at == 0:
-        tl.store(column_norm + sample * num_classes + classes, norm, classes < num_classes)
-    put(out + sample * num_classes * width, acc * after[:, None], classes, num_classes, at, width, BLOCK_O)
+        top = tl.max(high, 0)
+        whole = tl.sum(total * tl.exp(high - top[None, :]), 0)
+        norm = top + tl.log(whole + eps * tl.exp(-tl.maximum(top, -80.0)))
+    tl.store(column_norm + sample * num_classes + classes, norm, classes < num_classes)
+    for start in range(0, num_cells, BLOCK_P):
+        cells = start + tl.arange(0, BLOCK_P)
+        real_cell = cells < num_cells
+        at = cells[:, None].to(tl.int64) * stride_a + classes[None, :]
+        real = real_cell[:, None] & (classes[None, :] < num_classes)
+        if HARD:
+            winner = tl.load(row_winner + cells, real_cell, -1)
+            weight = tl.where(winner[:, None] == classes[None, :], tl.exp(-norm)[None, :], 0.0)
+        else:
+            found = tl.load(scores + at, real, NEVER) - tl.load(row_lse + cells, real_cell, 0.0)[:, None]
+            weight = tl.where(real, tl.exp(found - norm[None, :]), 0.0)
+        inside = real_cell[:, None] & (classes[None, :] < stride_a)
+        tl.store(weights + at, weight.to(weights.dtype.element_ty), inside)
+
+
+@triton.jit
+def _of_classes(mixed, rows_of, out, first, at, stride_a, stride_r, num_cells, num_classes, width,
+                BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """A block of classes and columns of mixed^T [C,P] times rows_of [P,D]."""
+    acc = tl.zeros((BLOCK_C, BLOCK_O), tl.float32)
+    for start in range(0, num_cells, BLOCK_K):
+        cells = start + tl.arange(0, BLOCK_K)
+        left = tile(mixed, cells, stride_a, num_cells, first, stride_a, BLOCK_C)
+        right = tile(rows_of, cells, stride_r, num_cells, at, width, BLOCK_O)
+        acc = dot(tl.trans(left), right, acc, PRECISION)
+    put(out, acc, first + tl.arange(0, BLOCK_C), num_classes, at, width, BLOCK_O)
+
+
+@triton.jit
+def _forward_products(weights, value, out, batch_v, stride_v, num_cells, num_classes, stride_a, width,
+                      BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """A block of classes and columns of w^T V."""
+    columns = tl.cdiv(width, BLOCK_O)
+    tiles = tl.cdiv(num_classes, BLOCK_C) * columns
+    sample = (tl.program_id(0) // tiles).to(tl.int64)
+    mine = tl.program_id(0) % tiles
+    _of_classes(weights + sample * num_cells * stride_a, value + sample * batch_v, out + sample * num_classes * width,
+                mine // columns * BLOCK_C, (mine % columns) * BLOCK_O, stride_a, stride_v, num_cells, num_classes, width,
+                BLOCK_C, BLOCK_K, BLOCK_O, PRECISION)  # fmt: skip
+
+
+@triton.jit
+def _along(grad, out, delta, num_rows, width, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
+    """delta = sum_d grad * out of a block of rows."""
+    rows = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    total = tl.zeros((BLOCK_R,), tl.float32)
+    for at in range(0, width, BLOCK_D):
+        slope = tile(grad, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32)
+        total += tl.sum(slope * tile(out, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32), 1)
+    tl.store(delta + rows, total, rows < num_rows)
 
 
 @triton.jit
 def _weights(query, key, value, grad, row_lse, column_norm, row_winner, delta, cells, classes,
              stride_q, stride_k, stride_v, scale, num_cells, num_classes, width,
-             HARD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
-             PRECISION: tl.constexpr):  # fmt: skip
+             HARD: tl.constexpr, WHOLE: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+             BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Of one sample: w (what sums the values), A, and T = A d(A), each [BLOCK_P,BLOCK_C], zero outside."""
     real_cell = cells < num_cells
     real_class = classes < num_classes
     real = real_cell[:, None] & real_class[None, :]
-    scores = scale * products(query, key, cells, classes, stride_q, stride_k, num_cells, num_classes, width,
-                               BLOCK_P, BLOCK_C, BLOCK_D, PRECISION)  # fmt: skip
-    reach = products(value, grad, cells, classes, stride_v, width, num_cells, num_classes, width,
-                      BLOCK_P, BLOCK_C, BLOCK_D, PRECISION)  # fmt: skip
+    scores = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
+    reach = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
+    for at in range(0, width, BLOCK_D):
+        q = tile(query, cells, stride_q, num_cells, at, width, BLOCK_D)
+        k = tile(key, classes, stride_k, num_classes, at, width, BLOCK_D)
+        scores = dot(q, tl.trans(k), scores, PRECISION)
+        v = tile(value, cells, stride_v, num_cells, at, width, BLOCK_D)
+        g = tile(grad, classes, width, num_classes, at, width, BLOCK_D)
+        reach = dot(v, tl.trans(g), reach, PRECISION)
     lse = tl.load(row_lse + cells, real_cell, 0.0)
     norm = tl.load(column_norm + classes, real_class, 0.0)
-    shift = tl.load(delta + classes, real_class, 0.0)
-    assigned = tl.where(real, scores - lse[:, None], NEVER)
+    assigned = tl.where(real, scores * scale - lse[:, None], NEVER)
     soft = tl.exp(assigned - norm[None, :])
-    change = soft * (reach - shift[None, :])
     if HARD:
         winner = tl.load(row_winner + cells, real_cell, -1)
         weight = tl.where(winner[:, None] == classes[None, :], tl.exp(-norm)[None, :], 0.0)
+        change = soft * reach
     else:
         weight = soft
+        if WHOLE:
+            # sum_d grad * out, when all cells are here
+            shift = tl.sum(soft * reach, 0)
+        else:
+            shift = tl.load(delta + classes, real_class, 0.0)
+        change = soft * (reach - shift[None, :])
     return weight, tl.exp(assigned), change
 
 
 @triton.jit
-def _backward_whole(query, key, value, grad, grad_q, grad_k, grad_v, row_lse, column_norm, row_winner, delta,
-                    batch_q, stride_q, batch_k, stride_k, batch_v, stride_v, scale, num_cells, num_classes, width,
-                    HARD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
-                    PRECISION: tl.constexpr):  # fmt: skip
-    """All gradients of a whole sample."""
-    sample = tl.program_id(0).to(tl.int64)
-    cells = tl.arange(0, BLOCK_P)
-    classes = tl.arange(0, BLOCK_C)
+def _backward_scores(query, key, value, grad, weights, slopes, row_lse, column_norm, row_winner, delta,
+                     batch_q, stride_q, batch_k, stride_k, batch_v, stride_v, scale,
+                     num_cells, num_classes, stride_a, width,
+                     HARD: tl.constexpr, WHOLE: tl.constexpr, SINGLE: tl.constexpr, BLOCK_P: tl.constexpr,
+                     BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """w and the gradient of S [B,P,stride_a] of a block of cells. SINGLE: BLOCK_C holds all classes."""
+    blocks = tl.cdiv(num_cells, BLOCK_P)
+    sample = (tl.program_id(0) // blocks).to(tl.int64)
+    cells = (tl.program_id(0) % blocks) * BLOCK_P + tl.arange(0, BLOCK_P)
     query += sample * batch_q
     key += sample * batch_k
     value += sample * batch_v
     grad += sample * num_classes * width
-    weight, soft, change = _weights(
-        query, key, value, grad, row_lse + sample * num_cells, column_norm + sample * num_classes,
-        row_winner + sample * num_cells, delta + sample * num_classes, cells, classes, stride_q, stride_k, stride_v,
-        scale, num_cells, num_classes, width, HARD, BLOCK_P, BLOCK_C, BLOCK_D, PRECISION)  # fmt: skip
-    kind: tl.constexpr = query.dtype.element_ty
-    scores_grad = ((change - soft * tl.sum(change, 1)[:, None]) * scale).to(kind)
-    weight = weight.to(kind)
-    for at in range(0, width, BLOCK_D):
-        g = tile(grad, classes, width, num_classes, at, width, BLOCK_D)
-        put(grad_v + sample * num_cells * width, dot(weight, g, None, PRECISION), cells, num_cells, at, width, BLOCK_D)
-    for at in range(0, width, BLOCK_D):
-        k = tile(key, classes, stride_k, num_classes, at, width, BLOCK_D)
-        put(
-            grad_q + sample * num_cells * width,
-            dot(scores_grad, k, None, PRECISION),
-            cells,
-            num_cells,
-            at,
-            width,
-            BLOCK_D,
-        )
-    turned = tl.trans(scores_grad)
-    for at in range(0, width, BLOCK_D):
-        q = tile(query, cells, stride_q, num_cells, at, width, BLOCK_D)
-        put(
-            grad_k + sample * num_classes * width,
-            dot(turned, q, None, PRECISION),
-            classes,
-            num_classes,
-            at,
-            width,
-            BLOCK_D,
-        )
-
-
-@triton.jit
-def _backward_rows(query, key, value, grad, row_sum, row_lse, column_norm, row_winner, delta,
-                   batch_q, stride_q, batch_k, stride_k, batch_v, stride_v, scale, num_cells, num_classes, width,
-                   HARD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
-                   PRECISION: tl.constexpr):  # fmt: skip
-    """sum_c T of a block of cells."""
-    sample = tl.program_id(1).to(tl.int64)
-    cells = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    row_lse += sample * num_cells
+    column_norm += sample * num_classes
+    row_winner += sample * num_cells
+    delta += sample * num_classes
     total = tl.zeros((BLOCK_P,), tl.float32)
-    for start in range(0, num_classes, BLOCK_C):
-        _, _, change = _weights(
-            query + sample * batch_q, key + sample * batch_k, value + sample * batch_v, grad + sample * num_classes * width,
-            row_lse + sample * num_cells, column_norm + sample * num_classes, row_winner + sample * num_cells,
-            delta + sample * num_classes, cells, start + tl.arange(0, BLOCK_C), stride_q, stride_k, stride_v,
-            scale, num_cells, num_classes, width, HARD, BLOCK_P, BLOCK_C, BLOCK_D, PRECISION)  # fmt: skip
-        total += tl.sum(change, 1)
-    tl.store(row_sum + sample * num_cells + cells, total, cells < num_cells)
-
-
-@triton.jit
-def _backward_cells(query, key, value, grad, grad_q, grad_v, row_sum, row_lse, column_norm, row_winner, delta,
-                    batch_q, stride_q, batch_k, stride_k, batch_v, stride_v, scale, num_cells, num_classes, width,
-                    HARD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
-                    BLOCK_O: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """The gradients of query and value: a block of cells and of columns, over all classes."""
-    sample = tl.program_id(2).to(tl.int64)
-    cells = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
-    at = tl.program_id(1) * BLOCK_O
-    kind: tl.constexpr = query.dtype.element_ty
-    row = tl.load(row_sum + sample * num_cells + cells, cells < num_cells, 0.0)
-    acc_q = tl.zeros((BLOCK_P, BLOCK_O), tl.float32)
-    acc_v = tl.zeros((BLOCK_P, BLOCK_O), tl.float32)
-    for start in range(0, num_classes, BLOCK_C):
+    if not SINGLE:
+        for start in range(0, num_classes, BLOCK_C):
+            _, _, change = _weights(
+                query, key, value, grad, row_lse, column_norm, row_winner, delta, cells, start + tl.arange(0, BLOCK_C),
+                stride_q, stride_k, stride_v, scale, num_cells, num_classes, width, HARD, WHOLE, BLOCK_P, BLOCK_C,
+                BLOCK_D, PRECISION)  # fmt: skip
+            total += tl.sum(change, 1)
+    for start in range(0, 1 if SINGLE else num_classes, BLOCK_C):
         classes = start + tl.arange(0, BLOCK_C)
         weight, soft, change = _weights(
-            query + sample * batch_q, key + sample * batch_k, value + sample * batch_v, grad + sample * num_classes * width,
-            row_lse + sample * num_cells, column_norm + sample * num_classes, row_winner + sample * num_cells,
-            delta + sample * num_classes, cells, classes, stride_q, stride_k, stride_v,
-            scale, num_cells, num_classes, width, HARD, BLOCK_P, BLOCK_C, BLOCK_D, PRECISION)  # fmt: skip
-        scores_grad = (change - soft * row[:, None]) * scale
-        k = tile(key + sample * batch_k, classes, stride_k, num_classes, at, width, BLOCK_O)
-        acc_q = dot(scores_grad.to(kind), k, acc_q, PRECISION)
-        g = tile(grad + sample * num_classes * width, classes, width, num_classes, at, width, BLOCK_O)
-        acc_v = dot(weight.to(kind), g, acc_v, PRECISION)
-    put(grad_q + sample * num_cells * width, acc_q, cells, num_cells, at, width, BLOCK_O)
-    put(grad_v + sample * num_cells * width, acc_v, cells, num_cells, at, width, BLOCK_O)
+            query, key, value, grad, row_lse, column_norm, row_winner, delta, cells, classes,
+            stride_q, stride_k, stride_v, scale, num_cells, num_classes, width, HARD, WHOLE, BLOCK_P, BLOCK_C,
+            BLOCK_D, PRECISION)  # fmt: skip
+        if SINGLE:
+            total = tl.sum(change, 1)
+        slope = (change - soft * total[:, None]) * scale
+        at = (sample * num_cells + cells[:, None]) * stride_a + classes[None, :]
+        inside = (cells[:, None] < num_cells) & (classes[None, :] < stride_a)
+        tl.store(weights + at, weight.to(weights.dtype.element_ty), inside)
+        tl.store(slopes + at, slope.to(slopes.dtype.element_ty), inside)
 
 
 @triton.jit
-def _backward_classes(query, key, value, grad, grad_k, row_sum, row_lse, column_norm, row_winner, delta,
-                      batch_q, stride_q, batch_k, stride_k, batch_v, stride_v, scale, num_cells, num_classes, width,
-                      HARD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
-                      BLOCK_O: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """The gradient of key: a block of classes and of columns, over all cells."""
-    sample = tl.program_id(2).to(tl.int64)
-    classes = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    at = tl.program_id(1) * BLOCK_O
-    acc = tl.zeros((BLOCK_C, BLOCK_O), tl.float32)
-    for start in range(0, num_cells, BLOCK_P):
-        cells = start + tl.arange(0, BLOCK_P)
-        _, soft, change = _weights(
-            query + sample * batch_q, key + sample * batch_k, value + sample * batch_v, grad + sample * num_classes * width,
-            row_lse + sample * num_cells, column_norm + sample * num_classes, row_winner + sample * num_cells,
-            delta + sample * num_classes, cells, classes, stride_q, stride_k, stride_v,
-            scale, num_cells, num_classes, width, HARD, BLOCK_P, BLOCK_C, BLOCK_D, PRECISION)  # fmt: skip
-        row = tl.load(row_sum + sample * num_cells + cells, cells < num_cells, 0.0)
-        scores_grad = (change - soft * row[:, None]) * scale
-        q = tile(query + sample * batch_q, cells, stride_q, num_cells, at, width, BLOCK_O)
-        acc = dot(tl.trans(scores_grad.to(query.dtype.element_ty)), q, acc, PRECISION)
-    put(grad_k + sample * num_classes * width, acc, classes, num_classes, at, width, BLOCK_O)
+def _of_cells(mixed, rows_of, grad_of, first, at, stride_a, stride_r, num_cells, num_classes, width,
+              BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """A block of cells and columns of mixed [P,C] times rows_of [C,D]."""
+    cells = first + tl.arange(0, BLOCK_P)
+    acc = tl.zeros((BLOCK_P, BLOCK_O), tl.float32)
+    for start in range(0, num_classes, BLOCK_K):
+        left = tile(mixed, cells, stride_a, num_cells, start, stride_a, BLOCK_K)
+        right = tile(rows_of, start + tl.arange(0, BLOCK_K), stride_r, num_classes, at, width, BLOCK_O)
+        acc = dot(left, right, acc, PRECISION)
+    put(grad_of, acc, cells, num_cells, at, width, BLOCK_O)
+
+
+@triton.jit
+def _backward_products(query, key, grad, weights, slopes, grad_q, grad_k, grad_v,
+                       batch_q, stride_q, batch_k, stride_k, num_cells, num_classes, stride_a, width,
+                       BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr,
+                       PRECISION: tl.constexpr):  # fmt: skip
+    """A tile of one gradient of a sample: dQ = dS K, dV = w G, or dK = dS^T Q."""
+    columns = tl.cdiv(width, BLOCK_O)
+    of_cells = tl.cdiv(num_cells, BLOCK_P) * columns
+    tiles = 2 * of_cells + tl.cdiv(num_classes, BLOCK_C) * columns
+    sample = (tl.program_id(0) // tiles).to(tl.int64)
+    mine = tl.program_id(0) % tiles
+    at = (mine % columns) * BLOCK_O
+    slopes += sample * num_cells * stride_a
+    if mine < of_cells:
+        first = mine // columns * BLOCK_P
+        _of_cells(slopes, key + sample * batch_k, grad_q + sample * num_cells * width, first, at, stride_a, stride_k,
+                  num_cells, num_classes, width, BLOCK_P, BLOCK_K, BLOCK_O, PRECISION)  # fmt: skip
+    elif mine < 2 * of_cells:
+        first = (mine - of_cells) // columns * BLOCK_P
+        _of_cells(weights + sample * num_cells * stride_a, grad + sample * num_classes * width,
+                  grad_v + sample * num_cells * width, first, at, stride_a, width,
+                  num_cells, num_classes, width, BLOCK_P, BLOCK_K, BLOCK_O, PRECISION)  # fmt: skip
+    else:
+        first = (mine - 2 * of_cells) // columns * BLOCK_C
+        _of_classes(slopes, query + sample * batch_q, grad_k + sample * num_classes * width, first, at, stride_a, stride_q,
+                    num_cells, num_classes, width, BLOCK_C, BLOCK_K, BLOCK_O, PRECISION)  # fmt: skip

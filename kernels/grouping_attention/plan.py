@@ -5,52 +5,90 @@ Legend: P cells, C classes, D width.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 
-from avgn.kernels.launch import block, is_plain, precision
+from avgn.kernels.launch import SHARED_MEMORY, block, is_plain, precision
 
-# the largest S that one program holds
+# the largest S that one program holds in the forward
 WHOLE_ELEMENTS = 16_384
-# what a program keeps for itself beside the tiles that the compiler plans for
-SPARE = 8 << 10
 
 
 def fits_whole(cells: int, classes: int) -> bool:
-    """Whether one program takes a whole sample."""
+    """Whether one program takes the forward of a whole sample."""
     return block(cells) * block(classes) <= WHOLE_ELEMENTS
 
 
-def plan_whole(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
-    """Forward or backward of a whole sample in one program."""
-    return _plan(block(cells), block(classes), width, dtype, shared)
+@cache
+def plan_whole(hard: bool, cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
+    """The forward of a whole sample in one program."""
+    # half of the multiprocessors' warps wait for memory: eight a program were faster than four at every size
+    return {"HARD": hard, **_plan(block(cells), block(classes), width, dtype, shared), "num_warps": 8}
 
 
-def plan_rows(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
-    """The log-sum-exp of a block of cells: many cells a program, so that keys are read seldom."""
-    most = (64, 64) if is_plain(dtype, shared) else (128, 256)
-    return _plan(block(cells, most=most[0]), block(classes, most=most[1]), width, dtype, shared)
+@cache
+def plan_rows(hard: bool, cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
+    """The scores of a block of cells: all classes a program where they fit, so that queries are read once."""
+    most = (64, 64) if is_plain(dtype, shared) else (64, 256) if shared >= SHARED_MEMORY[(9, 0)] else (64, 128)
+    return {"HARD": hard, **_plan(block(cells, most=most[0]), block(classes, most=most[1]), width, dtype, shared)}
 
 
-def plan_columns(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
-    """A block of classes over all cells; keys stay on chip where it has the room."""
-    if is_plain(dtype, shared):
-        plan = _plan(block(cells, most=32), block(classes, most=64), width, dtype, shared)
-        return plan | {"RESIDENT": False, "BLOCK_O": block(width, most=64)}
-    size = dtype.itemsize
-    high, wide, whole, out = 16, block(classes, most=128), block(width), block(width, most=256)
-    resident = (wide + high) * whole * size + (out + wide) * high * size + SPARE <= shared
-    plan = _plan(high if resident else block(cells, most=64), wide, width, dtype, shared)
-    if resident:
-        plan |= {"BLOCK_D": whole, "num_stages": 1, "num_warps": 8}
-    return plan | {"RESIDENT": resident, "BLOCK_O": out}
+@cache
+def plan_weights(hard: bool, cells: int, classes: int) -> dict[str, Any]:
+    """The weights of a block of classes over all cells."""
+    return {"HARD": hard, "BLOCK_P": block(cells, most=128), "BLOCK_C": block(classes, most=16), "num_warps": 4}
 
 
-def plan_backward(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
-    """The backward in tiles."""
-    most = 32 if is_plain(dtype, shared) else 64
-    return _plan(block(cells, most=most), block(classes, most=most), width, dtype, shared)
+@cache
+def plan_mix(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
+    """A block of classes and columns of the grouped values."""
+    plain = is_plain(dtype, shared)
+    return {
+        "BLOCK_C": block(classes, most=64 if plain else 256 if shared >= SHARED_MEMORY[(9, 0)] else 128),
+        "BLOCK_K": block(cells, most=16 if plain else 64),
+        "BLOCK_O": block(width, most=64 if plain else 128),
+        "PRECISION": precision(dtype),
+        "num_warps": 8,
+        "num_stages": 2 if plain or shared < SHARED_MEMORY[(8, 0)] else 3,
+    }
+
+
+@cache
+def plan_along(width: int) -> dict[str, Any]:
+    """Sums of products of rows."""
+    return {"BLOCK_R": 8, "BLOCK_D": block(width, most=512), "num_warps": 4}
+
+
+@cache
+def plan_scores(hard: bool, cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
+    """The weights and the gradient of the scores of a block of cells."""
+    plain = is_plain(dtype, shared)
+    high, wide = block(cells, most=32 if plain else 64), block(classes, most=64 if plain else 256)
+    if not plain and shared < SHARED_MEMORY[(9, 0)]:
+        high, wide = block(cells, most=32 if wide > 64 else 64), min(wide, 128)
+    return {
+        "HARD": hard,
+        "WHOLE": high >= cells,
+        "SINGLE": wide >= classes,
+        **_plan(high, wide, width, dtype, shared // 2),
+    }
+
+
+@cache
+def plan_products(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
+    """A tile of one gradient."""
+    plain = is_plain(dtype, shared)
+    return {
+        "BLOCK_P": block(cells, most=32 if plain else 64),
+        "BLOCK_C": block(classes, most=32 if plain else 64),
+        "BLOCK_K": block(max(cells, classes), most=16 if plain else 32),
+        "BLOCK_O": block(width, most=64 if plain else 128),
+        "PRECISION": precision(dtype),
+        "num_warps": 8 if plain else 4,
+        "num_stages": 2 if plain or shared < SHARED_MEMORY[(8, 0)] else 3,
+    }
 
 
 def _plan(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:

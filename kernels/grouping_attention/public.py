@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from avgn.kernels.dispatch import check_fused, under_autocast, uses_triton
+from avgn.kernels.dispatch import check_fused, needs_operator, under_autocast, uses_triton
 from avgn.kernels.grouping_attention import reference
 
 
@@ -32,9 +32,13 @@ def grouping_attention(
         return reference.grouping_attention(
             query, key, value, scale=scale, eps=eps, hard=hard, return_assignment=return_assignment
         )
-    from avgn.kernels.grouping_attention.op import grouping_attention_op
+    from avgn.kernels.grouping_attention.op import GroupingAttention, grouping_attention_op
 
     reference.check_shapes(query, key, value)
     query, key, value = under_autocast(query, key, value)
     check_fused("grouping_attention", query, key, value)
-    return grouping_attention_op(query, key, value, float(scale), float(eps), bool(hard))[0]
+    inputs = (query, key, value, float(scale), float(eps), bool(hard))
+    if needs_operator(query, key, value):
+        return grouping_attention_op(*inputs)[0]
+    out: Tensor = GroupingAttention.apply(*inputs)
+    return out

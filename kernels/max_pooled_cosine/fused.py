@@ -1,9 +1,10 @@
 """Max-pooled cosine similarity as Triton kernels: forward, and one backward for each input.
 
-The maths stands in this folder's README. Inputs come with the inverse of their lengths, so that products stay within
-half precision.
+The maths stands in this folder's README. Matrix units multiply half-precision tiles that come from shared memory; a
+product's left operand is never computed in registers. The backward reads the winning cells alone: its sums run over
+lists of pairs, so that no sum depends on the order in which programs finish.
 
-Legend: R = B * N sources, M images, P cells, G gates of an image, D width.
+Legend: R = B * N sources, M images, P cells, G gates of an image (one where there are none), D width.
 """
 
 # ruff: noqa: E501
@@ -13,195 +14,341 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from avgn.kernels.tiles import dot, put, tile
+from avgn.kernels.tiles import dot, near_tile, put, tile
 
 EPS = tl.constexpr(1e-12)
+# 1 / sqrt(EPS), less what rounding may take: where a norm's inverse exceeds it, the norm was clamped
+CLAMPED = tl.constexpr(0.9999e6)
 NEVER = tl.constexpr(-3.0e38)
+# unit vectors are multiplied by it, so that their elements and products of two stay normal numbers of float16
+UNIT = tl.constexpr(16.0)
 
 
 @triton.jit
-def _unit_rows(pointer, inverse, rows, stride, num_rows, at, width, BLOCK_D: tl.constexpr):
-    """Rows scaled to length one, float32 [rows,BLOCK_D]."""
-    return tile(pointer, rows, stride, num_rows, at, width, BLOCK_D).to(tl.float32) * inverse[:, None]
+def _inverse_lengths(pointer, rows, num_rows, width, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
+    """1 / length [BLOCK_R] of rows."""
+    power = tl.zeros((BLOCK_R,), tl.float32)
+    for at in range(0, width, BLOCK_D):
+        x = tile(pointer, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32)
+        power += tl.sum(x * x, 1)
+    return 1.0 / tl.sqrt(tl.maximum(power, EPS))
 
 
 @triton.jit
-def _gate_rows(gate, gate_inverse, ids, real, at, width, BLOCK_D: tl.constexpr):
-    """Gate rows `ids` of an image scaled to length one, float32 [ids,BLOCK_D]; zeros where not real."""
-    columns = at + tl.arange(0, BLOCK_D)
-    inside = real[:, None] & (columns[None, :] < width)
-    rows = tl.load(gate + ids[:, None].to(tl.int64) * width + columns[None, :], inside, 0.0)
-    return rows.to(tl.float32) * tl.load(gate_inverse + ids, real, 0.0)[:, None]
+def _unit_rows(pointer, unit, inverse, rows, num_rows, width, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Store the inverse lengths of rows, and the rows scaled to length UNIT."""
+    inverses = _inverse_lengths(pointer, rows, num_rows, width, BLOCK_R, BLOCK_D)
+    tl.store(inverse + rows, inverses, rows < num_rows)
+    for at in range(0, width, BLOCK_D):
+        x = tile(pointer, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32)
+        put(unit, x * (inverses * UNIT)[:, None], rows, num_rows, at, width, BLOCK_D)
+    return inverses
 
 
 @triton.jit
-def _forward(audio, audio_inverse, visual, gate, gate_inverse, gate_id, similarity, argmax, length,
-             num_rows, num_images, sources, num_cells, gates, width,
+def _halves(x):
+    """Float32 as the sum of two bfloat16: its range, and 16 of its digits."""
+    high = x.to(tl.bfloat16)
+    return high, (x - high.to(tl.float32)).to(tl.bfloat16)
+
+
+@triton.jit
+def _square_products(left, right, acc, SQUARES: tl.constexpr):
+    """acc + left right^T of non-negative float32 tiles: in IEEE float32, or as products of their halves."""
+    if SQUARES == "ieee":
+        return tl.dot(left, tl.trans(right), acc, input_precision="ieee")
+    PRECISION: tl.constexpr = "widen" if SQUARES == "widen" else "ieee"
+    left_high, left_low = _halves(left)
+    right_high, right_low = _halves(tl.trans(right))
+    acc = dot(left_low, right_low, acc, PRECISION)
+    acc = dot(left_low, right_high, acc, PRECISION)
+    acc = dot(left_high, right_low, acc, PRECISION)
+    return dot(left_high, right_high, acc, PRECISION)
+
+
+@triton.jit
+def _prepare(audio, visual, gate, unit_audio, audio_inverse, unit_gate, gate_inverse, norm_inverse,
+             num_rows, num_images, num_cells, gates, width,
              GATED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
-             PRECISION: tl.constexpr, SQUARES: tl.constexpr):  # fmt: skip
-    """A block of sources against all cells of one image."""
-    image = tl.program_id(1).to(tl.int64)
-    rows = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
-    real = rows < num_rows
-    inverse = tl.load(audio_inverse + rows, real, 0.0)
-    kind: tl.constexpr = audio.dtype.element_ty
-    visual += image * num_cells * width
-    if GATED:
-        ids = tl.load(gate_id + rows, real, 0)
+             BLOCK_W: tl.constexpr, SQUARES: tl.constexpr):  # fmt: skip
+    """Unit sources and gates, and 1 / |g v| [M,G,P] of every gate and cell; BLOCK_W columns are scaled at a time."""
+    program = tl.program_id(0)
+    row_blocks = tl.cdiv(num_rows, BLOCK_R)
+    if program < row_blocks:
+        rows = program * BLOCK_R + tl.arange(0, BLOCK_R)
+        _unit_rows(audio, unit_audio, audio_inverse, rows, num_rows, width, BLOCK_R, BLOCK_W)
+    elif GATED:
+        gate_blocks = tl.cdiv(gates, BLOCK_R)
+        image = ((program - row_blocks) // gate_blocks).to(tl.int64)
+        mine = ((program - row_blocks) % gate_blocks) * BLOCK_R + tl.arange(0, BLOCK_R)
         gate += image * gates * width
-        gate_inverse += image * gates
+        visual += image * num_cells * width
+        inverses = _unit_rows(gate, unit_gate + image * gates * width, gate_inverse + image * gates, mine, gates, width,
+                              BLOCK_R, BLOCK_W)  # fmt: skip
+        for start in range(0, num_cells, BLOCK_P):
+            cells = start + tl.arange(0, BLOCK_P)
+            power = tl.zeros((BLOCK_R, BLOCK_P), tl.float32)
+            for at in range(0, width, BLOCK_D):
+                g = near_tile(gate, mine, gates, at, width, BLOCK_D).to(tl.float32)
+                v = near_tile(visual, cells, num_cells, at, width, BLOCK_D).to(tl.float32)
+                power = _square_products(g * g, v * v, power, SQUARES)
+            norm = tl.sqrt(tl.maximum(power * (inverses * inverses)[:, None], EPS))
+            at_norm = norm_inverse + (image * gates + mine[:, None]) * num_cells + cells[None, :]
+            tl.store(at_norm, 1.0 / norm, (mine[:, None] < gates) & (cells[None, :] < num_cells))
+    else:
+        places = (program - row_blocks).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+        total = (program * 0 + num_images).to(tl.int64) * num_cells
+        found = _inverse_lengths(visual, places, total, width, BLOCK_R, BLOCK_W)
+        tl.store(norm_inverse + places, found, places < total)
+
+
+@triton.jit
+def _forward_gated(audio, visual, gate, gate_id, norm_inverse, similarity, argmax,
+                   num_rows, num_images, sources, num_cells, gates, width,
+                   BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """A block of unit sources against all cells of one image: cells are the left operand, which is loaded."""
+    row_blocks = tl.cdiv(num_rows, BLOCK_R)
+    image = (tl.program_id(0) // row_blocks).to(tl.int64)
+    first = (tl.program_id(0) % row_blocks) * BLOCK_R
+    local = tl.arange(0, BLOCK_R)
+    rows = first + local
+    real = rows < num_rows
+    ids = tl.load(gate_id + rows, real, 0)
+    # offsets within an image take 32 bits
+    audio += first.to(tl.int64) * width
+    norm_inverse += image * gates * num_cells
+    gate += image * gates * width
+    visual += image * num_cells * width
+    kind: tl.constexpr = visual.dtype.element_ty
     best = tl.full((BLOCK_R,), NEVER, tl.float32)
     where = tl.zeros((BLOCK_R,), tl.int32)
-    best_length = tl.full((BLOCK_R,), 1.0, tl.float32)
     for start in range(0, num_cells, BLOCK_P):
         cells = start + tl.arange(0, BLOCK_P)
-        product = tl.zeros((BLOCK_R, BLOCK_P), tl.float32)
-        if GATED:
-            power = tl.zeros((BLOCK_R, BLOCK_P), tl.float32)
-        else:
-            cell_power = tl.zeros((BLOCK_P,), tl.float32)
+        product = tl.zeros((BLOCK_P, BLOCK_R), tl.float32)
         for at in range(0, width, BLOCK_D):
-            sound = _unit_rows(audio, inverse, rows, width, num_rows, at, width, BLOCK_D)
-            cell = tile(visual, cells, width, num_cells, at, width, BLOCK_D)
-            square = cell.to(tl.float32) * cell.to(tl.float32)
-            if GATED:
-                modulation = _gate_rows(gate, gate_inverse, ids, real, at, width, BLOCK_D)
-                sound *= modulation
-                power = tl.dot(modulation * modulation, tl.trans(square), power, input_precision=SQUARES)
+            columns = at + tl.arange(0, BLOCK_D)
+            cell = near_tile(visual, cells, num_cells, at, width, BLOCK_D)
+            sound = near_tile(audio, local, num_rows - first, at, width, BLOCK_D)
+            inside = real[:, None] & (columns[None, :] < width)
+            modulation = tl.load(gate + (ids[:, None] * width + columns[None, :]), inside, 0.0)
+            if PRECISION == "widen":
+                modulated = (sound.to(tl.float32) * modulation.to(tl.float32)).to(kind)
             else:
-                cell_power += tl.sum(square, 1)
-            product = dot(sound.to(kind), tl.trans(cell), product, PRECISION)
-        if not GATED:
-            power = tl.broadcast_to(cell_power[None, :], (BLOCK_R, BLOCK_P))
-        norm = tl.sqrt(tl.maximum(power, EPS))
-        cosine = tl.where(cells[None, :] < num_cells, product / norm, NEVER)
-        here = tl.max(cosine, 1)
-        index = tl.argmax(cosine, 1)
-        chosen = tl.sum(tl.where(tl.arange(0, BLOCK_P)[None, :] == index[:, None], norm, 0.0), 1)
+                modulated = sound * modulation
+            product = dot(cell, tl.trans(modulated), product, PRECISION)
+        both = real[:, None] & (cells[None, :] < num_cells)
+        inverse = tl.load(norm_inverse + (ids[:, None] * num_cells + cells[None, :]), both, 1.0)
+        cosine = tl.where(cells[None, :] < num_cells, tl.trans(product) * inverse, NEVER)
+        here, index = tl.max(cosine, 1, return_indices=True)
         better = here > best
         best = tl.where(better, here, best)
         where = tl.where(better, start + index.to(tl.int32), where)
-        best_length = tl.where(better, chosen, best_length)
     out = ((rows // sources).to(tl.int64) * num_images + image) * sources + rows % sources
-    tl.store(similarity + out, best, real)
+    tl.store(similarity + out, best * (1.0 / (UNIT * UNIT)), real)
     tl.store(argmax + out, where.to(tl.int64), real)
-    tl.store(length + out, best_length, real)
 
 
 @triton.jit
-def _pairs(grad, similarity, argmax, length, out, real):
-    """Of pairs (source, image): the winning cell, grad / length, and grad * cosine / length^2 (0 where clamped)."""
-    change = tl.load(grad + out, real, 0.0)
-    cosine = tl.load(similarity + out, real, 0.0)
-    cell = tl.load(argmax + out, real, 0)
-    norm = tl.load(length + out, real, 1.0)
-    first = change / norm
-    second = tl.where(norm * norm > EPS, first * cosine / norm, 0.0)
-    return cell, first, second, change * cosine
+def _forward_plain(audio, visual, norm_inverse, best, where, num_rows, num_images, num_cells, slots, width,
+                   BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """A block of unit sources against a block of the cells of all images: the best of each image's cells in the block.
+
+    Blocks needn't start with an image, so that none is padded: an image's cells lie in up to `slots` blocks.
+    """
+    row_blocks = tl.cdiv(num_rows, BLOCK_R)
+    block = (tl.program_id(0) // row_blocks).to(tl.int64)
+    first = (tl.program_id(0) % row_blocks) * BLOCK_R
+    local = tl.arange(0, BLOCK_R)
+    rows = first + local
+    audio += first.to(tl.int64) * width
+    begin = block * BLOCK_P
+    end = tl.minimum(begin + BLOCK_P, (block * 0 + num_images) * num_cells)
+    count = (end - begin).to(tl.int32)
+    cells = tl.arange(0, BLOCK_P)
+    visual += begin * width
+    product = tl.zeros((BLOCK_R, BLOCK_P), tl.float32)
+    for at in range(0, width, BLOCK_D):
+        sound = near_tile(audio, local, num_rows - first, at, width, BLOCK_D)
+        cell = near_tile(visual, cells, count, at, width, BLOCK_D)
+        product = dot(sound, tl.trans(cell), product, PRECISION)
+    inverse = tl.load(norm_inverse + begin + cells, cells < count, 1.0)
+    cosine = product * inverse[None, :]
+    earliest = begin // num_cells
+    for later in range(0, ((end - 1) // num_cells - earliest + 1).to(tl.int32)):
+        image = earliest + later
+        start = image * num_cells
+        low = (start - begin).to(tl.int32)
+        inside = (cells >= low) & (cells < tl.minimum(low + num_cells, count))
+        here, index = tl.max(tl.where(inside[None, :], cosine, NEVER), 1, return_indices=True)
+        at_slot = (image * slots + (block - start // BLOCK_P)) * num_rows + rows
+        tl.store(best + at_slot, here, rows < num_rows)
+        tl.store(where + at_slot, index.to(tl.int32) - low, rows < num_rows)
 
 
 @triton.jit
-def _backward_audio(audio, audio_inverse, visual, gate, gate_inverse, gate_id, similarity, argmax, length, grad, grad_audio,
-                    num_rows, num_images, sources, num_cells, gates, width,
+def _pool(best, where, similarity, argmax, num_rows, num_images, sources, num_cells, slots,
+          BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr):  # fmt: skip
+    """The best of an image's blocks of BLOCK_P cells, ties to the lowest."""
+    row_blocks = tl.cdiv(num_rows, BLOCK_R)
+    image = (tl.program_id(0) // row_blocks).to(tl.int64)
+    rows = (tl.program_id(0) % row_blocks) * BLOCK_R + tl.arange(0, BLOCK_R)
+    real = rows < num_rows
+    used = ((image * num_cells + num_cells - 1) // BLOCK_P - image * num_cells // BLOCK_P + 1).to(tl.int32)
+    high = tl.full((BLOCK_R,), NEVER, tl.float32)
+    cell = tl.zeros((BLOCK_R,), tl.int32)
+    for slot in range(0, used):
+        at = (image * slots + slot) * num_rows + rows
+        here = tl.load(best + at, real, 0.0)
+        better = here > high
+        high = tl.where(better, here, high)
+        cell = tl.where(better, tl.load(where + at, real, 0), cell)
+    out = ((rows // sources).to(tl.int64) * num_images + image) * sources + rows % sources
+    tl.store(similarity + out, high * (1.0 / UNIT), real)
+    tl.store(argmax + out, cell.to(tl.int64), real)
+
+
+@triton.jit
+def _order(keys, order, starts, num_rows, num_groups, sources, num_keys,
+           WIDE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr):  # fmt: skip
+    """Sort the rows of a group by their keys, ties by row: order [groups,R], and where each key starts [groups,keys+1].
+
+    A row's place is the number of rows before it. `keys` is laid out [R/sources,groups,sources]. WIDE: a key times the
+    rows takes 64 bits.
+    """
+    row_blocks = tl.cdiv(num_rows, BLOCK_R)
+    blocks = row_blocks + tl.cdiv(num_keys + 1, BLOCK_R)
+    group = (tl.program_id(0) // blocks).to(tl.int64)
+    block = tl.program_id(0) % blocks
+    counting = block >= row_blocks
+    mine = tl.where(counting, block - row_blocks, block) * BLOCK_R + tl.arange(0, BLOCK_R)
+    at = ((mine // sources).to(tl.int64) * num_groups + group) * sources + mine % sources
+    kind: tl.constexpr = tl.int64 if WIDE else tl.int32
+    key = tl.load(keys + at, (mine < num_rows) & (counting == 0), 0).to(kind)
+    # rows in one number with their keys; a key's start counts the rows of smaller keys
+    rank = tl.where(counting, mine.to(kind) * num_rows, key * num_rows + mine)
+    before = tl.zeros((BLOCK_R,), tl.int32)
+    for start in range(0, num_rows, BLOCK_S):
+        others = start + tl.arange(0, BLOCK_S)
+        at_other = ((others // sources).to(tl.int64) * num_groups + group) * sources + others % sources
+        other = tl.load(keys + at_other, others < num_rows, num_keys + 1).to(kind) * num_rows + others
+        before += tl.sum((other[None, :] < rank[:, None]).to(tl.int32), 1)
+    if counting:
+        tl.store(starts + group * (num_keys + 1) + mine, before, mine <= num_keys)
+    else:
+        tl.store(order + group * num_rows + before, mine, mine < num_rows)
+
+
+@triton.jit
+def _backward_audio(audio, audio_inverse, visual, gate, gate_inverse, gate_id, norm_inverse, similarity, argmax, grad,
+                    grad_audio, num_rows, num_images, sources, num_cells, gates, width,
                     GATED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
     """One source and a block of columns, over all images: reads the winning cells alone."""
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    column_blocks = tl.cdiv(width, BLOCK_D)
+    row = (tl.program_id(0) // column_blocks).to(tl.int64)
+    columns = (tl.program_id(0) % column_blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
     inside = columns < width
     inverse = tl.load(audio_inverse + row)
     sound = tl.load(audio + row * width + columns, inside, 0.0).to(tl.float32) * inverse
     acc = tl.zeros((BLOCK_D,), tl.float32)
     along = tl.zeros((BLOCK_M,), tl.float32)
+    mine = row * 0
     if GATED:
         mine = tl.load(gate_id + row).to(tl.int64)
     for start in range(0, num_images, BLOCK_M):
         images = start + tl.arange(0, BLOCK_M).to(tl.int64)
         real = images < num_images
         out = ((row // sources) * num_images + images) * sources + row % sources
-        cell, first, _, turned = _pairs(grad, similarity, argmax, length, out, real)
+        cell = tl.load(argmax + out, real, 0)
+        change = tl.load(grad + out, real, 0.0)
+        along += change * tl.load(similarity + out, real, 0.0)
+        at = images * gates + mine
+        first = change * tl.load(norm_inverse + at * num_cells + cell, real, 0.0)
         both = real[:, None] & inside[None, :]
-        seen = tl.load(visual + (images[:, None] * num_cells + cell[:, None]) * width + columns[None, :], both, 0.0).to(
-            tl.float32
-        )
+        seen = tl.load(visual + (images[:, None] * num_cells + cell[:, None]) * width + columns[None, :], both, 0.0)
+        seen = seen.to(tl.float32)
         if GATED:
-            at = images * gates + mine
-            modulation = tl.load(gate + at[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
-            seen *= modulation * tl.load(gate_inverse + at, real, 0.0)[:, None]
+            first *= tl.load(gate_inverse + at, real, 0.0)
+            seen *= tl.load(gate + at[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
         acc += tl.sum(seen * first[:, None], 0)
-        along += turned
     acc = (acc - sound * tl.sum(along, 0)) * inverse
     tl.store(grad_audio + row * width + columns, acc.to(grad_audio.dtype.element_ty), inside)
 
 
 @triton.jit
-def _backward_visual(audio, audio_inverse, visual, gate, gate_inverse, gate_id, similarity, argmax, length, grad, grad_visual,
-                     num_rows, num_images, sources, num_cells, gates, width,
-                     GATED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
-                     SQUARES: tl.constexpr):  # fmt: skip
-    """A block of cells of one image and of columns, over all sources; cells that never win get zero."""
-    image = tl.program_id(2).to(tl.int64)
-    cells = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
-    at = tl.program_id(1) * BLOCK_D
-    if GATED:
-        gate += image * gates * width
-        gate_inverse += image * gates
-    towards = tl.zeros((BLOCK_P, BLOCK_D), tl.float32)
-    shrink = tl.zeros((BLOCK_P, BLOCK_D), tl.float32)
-    for start in range(0, num_rows, BLOCK_R):
-        rows = start + tl.arange(0, BLOCK_R)
-        real = rows < num_rows
-        out = ((rows // sources).to(tl.int64) * num_images + image) * sources + rows % sources
-        cell, first, second, _ = _pairs(grad, similarity, argmax, length, out, real)
-        won = (cells[:, None] == cell[None, :]) & real[None, :]
-        sound = _unit_rows(audio, tl.load(audio_inverse + rows, real, 0.0), rows, width, num_rows, at, width, BLOCK_D)
+def _backward_visual(audio, audio_inverse, visual, gate, gate_inverse, gate_id, norm_inverse, similarity, grad, order, starts,
+                     grad_visual, num_rows, num_images, sources, num_cells, gates, width,
+                     GATED: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
+    """One cell and a block of columns, over the sources that it won; cells that never win get zero."""
+    column_blocks = tl.cdiv(width, BLOCK_D)
+    place = (tl.program_id(0) // column_blocks).to(tl.int64)
+    columns = (tl.program_id(0) % column_blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    inside = columns < width
+    image = place // num_cells
+    cell = place % num_cells
+    begin = tl.load(starts + image * (num_cells + 1) + cell)
+    end = tl.load(starts + image * (num_cells + 1) + cell + 1)
+    towards = tl.zeros((BLOCK_D,), tl.float32)
+    shrink = tl.zeros((BLOCK_D,), tl.float32)
+    for start in range(begin, end, BLOCK_J):
+        list_at = start + tl.arange(0, BLOCK_J)
+        real = list_at < end
+        row = tl.load(order + image * num_rows + list_at, real, 0).to(tl.int64)
+        out = ((row // sources) * num_images + image) * sources + row % sources
+        at = image * gates + row * 0
         if GATED:
-            ids = tl.load(gate_id + rows, real, 0)
-            modulation = _gate_rows(gate, gate_inverse, ids, real, at, width, BLOCK_D)
-            sound *= modulation
-            shrink = tl.dot(
-                tl.where(won, second[None, :], 0.0), modulation * modulation, shrink, input_precision=SQUARES
-            )
+            at += tl.load(gate_id + row, real, 0)
+        inverse = tl.load(norm_inverse + at * num_cells + cell, real, 0.0)
+        first = tl.load(grad + out, real, 0.0) * inverse
+        second = tl.where(inverse < CLAMPED, first * tl.load(similarity + out, real, 0.0) * inverse, 0.0)
+        first *= tl.load(audio_inverse + row, real, 0.0)
+        both = real[:, None] & inside[None, :]
+        sound = tl.load(audio + row[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
+        if GATED:
+            modulation = tl.load(gate + at[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
+            modulation *= tl.load(gate_inverse + at, real, 0.0)[:, None]
+            towards += tl.sum(sound * modulation * first[:, None], 0)
+            shrink += tl.sum(modulation * modulation * second[:, None], 0)
         else:
-            shrink += tl.sum(tl.where(won, second[None, :], 0.0), 1)[:, None]
-        towards = tl.dot(tl.where(won, first[None, :], 0.0), sound, towards, input_precision=SQUARES)
-    seen = tile(visual + image * num_cells * width, cells, width, num_cells, at, width, BLOCK_D).to(tl.float32)
-    put(grad_visual + image * num_cells * width, towards - seen * shrink, cells, num_cells, at, width, BLOCK_D)
+            towards += tl.sum(sound * first[:, None], 0)
+            shrink += tl.sum(second, 0)
+    seen = tl.load(visual + place * width + columns, inside, 0.0).to(tl.float32)
+    found = towards - seen * shrink
+    tl.store(grad_visual + place * width + columns, found.to(grad_visual.dtype.element_ty), inside)
 
 
 @triton.jit
-def _backward_gate(audio, audio_inverse, visual, gate, gate_inverse, gate_id, similarity, argmax, length, grad, grad_gate,
-                   num_rows, num_images, sources, num_cells, gates, width,
-                   BLOCK_R: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_D: tl.constexpr, SQUARES: tl.constexpr):  # fmt: skip
-    """A block of gates of one image and of columns, over all sources: reads the winning cells alone."""
-    image = tl.program_id(2).to(tl.int64)
-    mine = tl.program_id(0) * BLOCK_G + tl.arange(0, BLOCK_G)
-    at = tl.program_id(1) * BLOCK_D
-    columns = at + tl.arange(0, BLOCK_D)
-    visual += image * num_cells * width
-    towards = tl.zeros((BLOCK_G, BLOCK_D), tl.float32)
-    shrink = tl.zeros((BLOCK_G, BLOCK_D), tl.float32)
-    for start in range(0, num_rows, BLOCK_R):
-        rows = start + tl.arange(0, BLOCK_R)
-        real = rows < num_rows
-        out = ((rows // sources).to(tl.int64) * num_images + image) * sources + rows % sources
-        cell, first, second, _ = _pairs(grad, similarity, argmax, length, out, real)
-        used = (mine[:, None] == tl.load(gate_id + rows, real, -1)[None, :]) & real[None, :]
-        both = real[:, None] & (columns[None, :] < width)
-        seen = tl.load(visual + cell[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
-        sound = _unit_rows(audio, tl.load(audio_inverse + rows, real, 0.0), rows, width, num_rows, at, width, BLOCK_D)
-        towards = tl.dot(tl.where(used, first[None, :], 0.0), sound * seen, towards, input_precision=SQUARES)
-        shrink = tl.dot(tl.where(used, second[None, :], 0.0), seen * seen, shrink, input_precision=SQUARES)
-    own = mine < gates
-    inverse = tl.load(gate_inverse + image * gates + mine, own, 0.0)
-    modulation = (
-        tile(gate + image * gates * width, mine, width, gates, at, width, BLOCK_D).to(tl.float32) * inverse[:, None]
-    )
-    put(
-        grad_gate + image * gates * width,
-        (towards - modulation * shrink) * inverse[:, None],
-        mine,
-        gates,
-        at,
-        width,
-        BLOCK_D,
-    )
+def _backward_gate(audio, audio_inverse, visual, gate, gate_inverse, gate_id, norm_inverse, similarity, argmax, grad, order, starts,
+                   grad_gate, num_rows, num_images, sources, num_cells, gates, width,
+                   BLOCK_J: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
+    """One gate of one image and a block of columns, over the sources that it modulates: reads the winning cells alone."""
+    column_blocks = tl.cdiv(width, BLOCK_D)
+    place = (tl.program_id(0) // column_blocks).to(tl.int64)
+    columns = (tl.program_id(0) % column_blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    inside = columns < width
+    image = place // gates
+    mine = place % gates
+    begin = tl.load(starts + mine)
+    end = tl.load(starts + mine + 1)
+    towards = tl.zeros((BLOCK_D,), tl.float32)
+    shrink = tl.zeros((BLOCK_D,), tl.float32)
+    for start in range(begin, end, BLOCK_J):
+        list_at = start + tl.arange(0, BLOCK_J)
+        real = list_at < end
+        row = tl.load(order + list_at, real, 0).to(tl.int64)
+        out = ((row // sources) * num_images + image) * sources + row % sources
+        cell = tl.load(argmax + out, real, 0)
+        inverse = tl.load(norm_inverse + place * num_cells + cell, real, 0.0)
+        first = tl.load(grad + out, real, 0.0) * inverse
+        second = tl.where(inverse < CLAMPED, first * tl.load(similarity + out, real, 0.0) * inverse, 0.0)
+        first *= tl.load(audio_inverse + row, real, 0.0)
+        both = real[:, None] & inside[None, :]
+        sound = tl.load(audio + row[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
+        seen = tl.load(visual + (image * num_cells + cell)[:, None] * width + columns[None, :], both, 0.0).to(
+            tl.float32
+        )
+        towards += tl.sum(sound * seen * first[:, None], 0)
+        shrink += tl.sum(seen * seen * second[:, None], 0)
+    inverse_gate = tl.load(gate_inverse + place)
+    modulation = tl.load(gate + place * width + columns, inside, 0.0).to(tl.float32) * inverse_gate
+    found = (towards - modulation * shrink) * inverse_gate
+    tl.store(grad_gate + place * width + columns, found.to(grad_gate.dtype.element_ty), inside)

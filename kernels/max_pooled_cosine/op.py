@@ -1,6 +1,6 @@
 """The max-pooled-cosine operator: `avgn::max_pooled_cosine` with its gradients, for eager, compile and export.
 
-Legend: B sounds, N sources of a sample, R = B * N, M images, P cells, G gates of an image, D width.
+Legend: B sounds, N sources of a sample, M images, P cells, G gates of an image, D width.
 """
 
 from __future__ import annotations
@@ -9,43 +9,80 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from avgn.kernels.launch import ceil_div, launch, shared_memory
-from avgn.kernels.max_pooled_cosine import fused
-from avgn.kernels.max_pooled_cosine.plan import (
-    plan_backward_audio,
-    plan_backward_gate,
-    plan_backward_visual,
-    plan_forward,
+from avgn.kernels.max_pooled_cosine.checks import (
+    Inputs,
+    backward_error,
+    forward_error,
+    reference_backward,
+    reference_forward,
 )
-from avgn.kernels.max_pooled_cosine.reference import EPS
+from avgn.kernels.max_pooled_cosine.launches import (
+    Five,
+    Three,
+    gradients_like,
+    outputs_like,
+    run_backward,
+    run_forward,
+)
+from avgn.kernels.selfcheck import trusted
+
+
+def forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Five:
+    """Similarity [B,M,N] float32, argmax [B,M,N] int64, and what the backward needs.
+
+    audio [B,N,D], visual [M,P,D], gate [M,G,D] with gate_id [B,N] int32 or neither; P of at least one.
+    """
+    right = _is_empty(audio, visual, gate) or trusted(_name(gate), audio, lambda: forward_error(audio, visual, gate))
+    return (run_forward if right else reference_forward)(audio, visual, gate, gate_id)
+
+
+def backward(grad: Tensor, inputs: Inputs, saved: Five, needs: list[bool]) -> Three:
+    """Gradients of audio, visual and gate; those that aren't needed come empty."""
+    audio, visual, gate, _ = inputs
+    if _is_empty(audio, visual, gate) or (
+        trusted(_name(gate), audio, lambda: forward_error(audio, visual, gate))
+        and trusted(f"{_name(gate)} backward", audio, lambda: backward_error(audio, visual, gate))
+    ):
+        return run_backward(grad, inputs, saved, needs)
+    return reference_backward(grad, *inputs, needs)
+
+
+class MaxPooledCosine(torch.autograd.Function):
+    """The operator in eager code: the same launches without the registration's cost."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        outputs = forward(audio, visual, gate, gate_id)
+        ctx.save_for_backward(audio, visual, gate, gate_id, *outputs)
+        ctx.mark_non_differentiable(outputs[1])
+        ctx.set_materialize_grads(False)
+        return outputs[:2]
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grads[0] is None:
+            return (None,) * 4
+        needs = list(ctx.needs_input_grad[:3])
+        return _given(backward(grads[0], ctx.saved_tensors[:4], ctx.saved_tensors[4:], needs), needs)
 
 
 @torch.library.custom_op("avgn::max_pooled_cosine", mutates_args=())
 def max_pooled_cosine_op(
     audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Similarity [B,M,N] float32, argmax [B,M,N] int64 and the length of the winning cell after the gate [B,M,N].
-
-    audio [B,N,D], visual [M,P,D], gate [M,G,D] with gate_id [B,N] int32 or neither; P of at least one.
-    """
-    audio, visual = audio.contiguous(), visual.contiguous()
-    gate = None if gate is None else gate.contiguous()
-    gate_id = None if gate_id is None else gate_id.contiguous()
-    outputs = _outputs(audio, visual)
-    if outputs[0].numel():
-        rows = audio.shape[0] * audio.shape[1]
-        plan = plan_forward(rows, visual.shape[1], visual.shape[2], audio.dtype, shared_memory(audio.device))
-        inputs = (audio, _inverse(audio), visual, *_gates(gate, gate_id, audio))
-        grid = (ceil_div(rows, plan["BLOCK_R"]), visual.shape[0])
-        extra = {"GATED": gate is not None}
-        launch(fused._forward, grid, (*inputs, *outputs, *_sizes(audio, visual, gate)), plan | extra)
-    return outputs
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return forward(audio, visual, gate, gate_id)
 
 
 @max_pooled_cosine_op.register_fake
-def _(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(audio, visual)
+def _(
+    audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return outputs_like(audio, visual, gate)
 
 
 @torch.library.custom_op("avgn::max_pooled_cosine_backward", mutates_args=())
@@ -57,33 +94,13 @@ def max_pooled_cosine_backward_op(
     gate_id: Tensor | None,
     similarity: Tensor,
     argmax: Tensor,
-    length: Tensor,
+    audio_inverse: Tensor,
+    gate_inverse: Tensor,
+    norm_inverse: Tensor,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of audio, visual and gate; those that aren't needed come empty."""
-    audio, visual, grad = audio.contiguous(), visual.contiguous(), grad.contiguous()
-    gate = None if gate is None else gate.contiguous()
-    gate_id = None if gate_id is None else gate_id.contiguous()
-    grad_audio, grad_visual, grad_gate = _gradients(audio, visual, gate, needs)
-    if similarity.numel() == 0:
-        return grad_audio.zero_(), grad_visual.zero_(), grad_gate.zero_()
-    images, cells, width = visual.shape
-    rows = audio.shape[0] * audio.shape[1]
-    inputs = (audio, _inverse(audio), visual, *_gates(gate, gate_id, audio), similarity, argmax, length, grad.float())
-    sizes = _sizes(audio, visual, gate)
-    extra, shared = {"GATED": gate is not None}, shared_memory(audio.device)
-    if needs[0]:
-        plan = plan_backward_audio(images, width) | extra
-        launch(fused._backward_audio, (rows, ceil_div(width, plan["BLOCK_D"])), (*inputs, grad_audio, *sizes), plan)
-    if needs[1]:
-        plan = plan_backward_visual(rows, cells, width, audio.dtype, shared) | extra
-        grid = (ceil_div(cells, plan["BLOCK_P"]), ceil_div(width, plan["BLOCK_D"]), images)
-        launch(fused._backward_visual, grid, (*inputs, grad_visual, *sizes), plan)
-    if gate is not None and needs[2]:
-        plan = plan_backward_gate(rows, gate.shape[1], width, audio.dtype, shared)
-        grid = (ceil_div(gate.shape[1], plan["BLOCK_G"]), ceil_div(width, plan["BLOCK_D"]), images)
-        launch(fused._backward_gate, grid, (*inputs, grad_gate, *sizes), plan)
-    return grad_audio, grad_visual, grad_gate
+    saved = (similarity, argmax, audio_inverse, gate_inverse, norm_inverse)
+    return backward(grad, (audio, visual, gate, gate_id), saved, needs)
 
 
 @max_pooled_cosine_backward_op.register_fake
@@ -95,10 +112,12 @@ def _(
     gate_id: Tensor | None,
     similarity: Tensor,
     argmax: Tensor,
-    length: Tensor,
+    audio_inverse: Tensor,
+    gate_inverse: Tensor,
+    norm_inverse: Tensor,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _gradients(audio, visual, gate, needs)
+    return gradients_like(audio, visual, gate, needs)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -107,46 +126,24 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+def _operator_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 4
     needs = list(ctx.needs_input_grad[:3])
-    found = max_pooled_cosine_backward_op(grad, *ctx.saved_tensors, needs)
+    return _given(max_pooled_cosine_backward_op(grad, *ctx.saved_tensors, needs), needs)
+
+
+max_pooled_cosine_op.register_autograd(_operator_backward, setup_context=_save)
+
+
+def _given(found: Three, needs: list[bool]) -> tuple[Tensor | None, ...]:
+    """The gradients that are needed, in the places of the operator's inputs."""
     return (*(one if need else None for one, need in zip(found, needs, strict=True)), None)
 
 
-max_pooled_cosine_op.register_autograd(_backward, setup_context=_save)
+def _name(gate: Tensor | None) -> str:
+    return "max_pooled_cosine" if gate is None else "gated max_pooled_cosine"
 
 
-def _outputs(audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    shape = (audio.shape[0], visual.shape[0], audio.shape[1])
-    return (
-        audio.new_empty(shape, dtype=torch.float32),
-        audio.new_empty(shape, dtype=torch.int64),
-        audio.new_empty(shape, dtype=torch.float32),
-    )
-
-
-def _gradients(audio: Tensor, visual: Tensor, gate: Tensor | None, needs: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-    gate_shape = (0,) if gate is None or not needs[2] else gate.shape
-    return (
-        audio.new_empty(audio.shape if needs[0] else (0,)),
-        visual.new_empty(visual.shape if needs[1] else (0,)),
-        visual.new_empty(gate_shape),
-    )
-
-
-def _inverse(tensor: Tensor) -> Tensor:
-    return tensor.float().square().sum(-1).clamp_min(EPS).rsqrt()
-
-
-def _gates(gate: Tensor | None, gate_id: Tensor | None, filler: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    if gate is None or gate_id is None:
-        return filler, filler, filler
-    return gate, _inverse(gate), gate_id
-
-
-def _sizes(audio: Tensor, visual: Tensor, gate: Tensor | None) -> tuple[int, int, int, int, int, int]:
-    """rows, images, sources, cells, gates, width."""
-    batch, sources, width = audio.shape
-    return batch * sources, visual.shape[0], sources, visual.shape[1], 0 if gate is None else gate.shape[1], width
+def _is_empty(audio: Tensor, visual: Tensor, gate: Tensor | None) -> bool:
+    return audio.numel() == 0 or visual.numel() == 0 or (gate is not None and gate.numel() == 0)

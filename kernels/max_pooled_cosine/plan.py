@@ -1,64 +1,75 @@
-"""Block sizes of the max-pooled-cosine kernels for a shape and a dtype.
+"""Block sizes of the max-pooled-cosine kernels for a shape and a dtype, chosen among those measured on an H200.
 
 Legend: R sources, M images, P cells, G gates of an image, D width.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 
-from avgn.kernels.launch import block, is_plain, precision
-
-# chips with more shared memory than this multiply with a warp group
-WARP_GROUPS = 200 << 10
+from avgn.kernels.dispatch import interprets
+from avgn.kernels.launch import SHARED_MEMORY, block, is_plain, precision
 
 
-def plan_forward(rows: int, cells: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
-    """Blocks of a program that holds BLOCK_R sources against BLOCK_P cells."""
-    plain = is_plain(dtype, shared)
+@cache
+def plan_prepare(gated: bool, cells: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
+    """Blocks of the program that scales rows and multiplies squares."""
     return {
-        "BLOCK_R": block(rows, most=32 if plain else 64),
+        "GATED": gated,
+        "BLOCK_R": 16,
         "BLOCK_P": block(cells, most=64),
-        "BLOCK_D": 32,
+        "BLOCK_D": block(width, most=64),
+        "BLOCK_W": block(width, most=512),
+        "SQUARES": "ieee" if is_plain(dtype, shared) else "widen" if interprets() else "halves",
+        "num_warps": 4,
+        "num_stages": 2,
+    }
+
+
+@cache
+def plan_forward(gated: bool, rows: int, cells: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
+    """Blocks of a program that holds BLOCK_R sources against BLOCK_P cells."""
+    if is_plain(dtype, shared):
+        sizes = {"BLOCK_R": block(rows, most=32), "BLOCK_P": block(cells, most=64), "BLOCK_D": block(width, most=32)}
+        return sizes | {"PRECISION": precision(dtype), "num_warps": 8, "num_stages": 2}
+    roomy = shared >= SHARED_MEMORY[(8, 0)]
+    most = 64 if gated or not roomy else 128
+    return {
+        "BLOCK_R": block(rows, most=most),
+        # a warp group multiplies 64 rows: where cells are the left operand there are no fewer
+        "BLOCK_P": 64 if gated else most,
+        "BLOCK_D": block(width, most=64 if roomy else 32),
         "PRECISION": precision(dtype),
-        "SQUARES": squares(dtype, shared),
-        "num_warps": 8 if plain else 4,
-        "num_stages": 2,
+        "num_warps": 4,
+        "num_stages": 3 if roomy else 2,
     }
 
 
-def plan_backward_audio(images: int, width: int) -> dict[str, Any]:
+@cache
+def plan_pool(rows: int, block_p: int) -> dict[str, Any]:
+    """Blocks of the program that takes the best of an image's blocks."""
+    return {"BLOCK_R": block(rows, most=128), "BLOCK_P": block_p, "num_warps": 4}
+
+
+@cache
+def plan_order(rows: int, keys: int) -> dict[str, Any]:
+    """Blocks of the program that sorts sources by their winning cell, or by their gate."""
+    wide = (keys + 2) * rows >= 1 << 31
+    return {"WIDE": wide, "BLOCK_R": block(rows, most=64), "BLOCK_S": block(rows, most=32), "num_warps": 4}
+
+
+@cache
+def plan_backward_audio(gated: bool, images: int, width: int) -> dict[str, Any]:
     """Blocks of a program that sums over images for one source."""
-    return {"BLOCK_M": block(images, least=1, most=16), "BLOCK_D": block(width, most=128), "num_warps": 4}
+    sizes = {"BLOCK_M": block(images, least=1, most=16), "BLOCK_D": block(width, most=64)}
+    return {"GATED": gated, **sizes, "num_warps": 2}
 
 
-def plan_backward_visual(rows: int, cells: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
-    """Blocks of a program that sums over sources for BLOCK_P cells."""
-    return {
-        "BLOCK_R": block(rows, most=32),
-        # warp-group instructions need 64 rows; elsewhere they would not fit the registers
-        "BLOCK_P": block(cells, most=64 if shared > WARP_GROUPS else 32),
-        "BLOCK_D": block(width, most=64),
-        "SQUARES": squares(dtype, shared),
-        "num_warps": 8,
-        "num_stages": 2,
-    }
-
-
-def plan_backward_gate(rows: int, gates: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
-    """Blocks of a program that sums over sources for BLOCK_G gates."""
-    return {
-        "BLOCK_R": block(rows, most=32),
-        "BLOCK_G": block(gates, most=64),
-        "BLOCK_D": block(width, most=64),
-        "SQUARES": squares(dtype, shared),
-        "num_warps": 8,
-        "num_stages": 2,
-    }
-
-
-def squares(dtype: torch.dtype, shared: int) -> str:
-    """Squares of half-precision inputs need float32's range but not its digits."""
-    return "ieee" if is_plain(dtype, shared) else "tf32"
+@cache
+def plan_lists(gated: bool | None, width: int) -> dict[str, Any]:
+    """Blocks of a program that sums over a list of sources, for one cell (gated or not) or one gate (None)."""
+    constants = {} if gated is None else {"GATED": gated}
+    return {**constants, "BLOCK_J": 2, "BLOCK_D": block(width, most=512), "num_warps": 1}

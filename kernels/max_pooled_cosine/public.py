@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from avgn.kernels.dispatch import check_fused, prefers_reference, under_autocast, uses_triton
+from avgn.kernels.dispatch import check_fused, needs_operator, prefers_reference, under_autocast, uses_triton
 from avgn.kernels.max_pooled_cosine import chunked, reference
 
 LARGE = 1 << 20
@@ -35,7 +35,7 @@ def max_pooled_cosine(
     if not uses_triton("max_pooled_cosine", *given):
         plain = chunked.max_pooled_cosine if _is_large(audio, visual) else reference.max_pooled_cosine
         return plain(audio, visual, gate, gate_index=gate_index, audio_mask=audio_mask, visual_mask=visual_mask)
-    from avgn.kernels.max_pooled_cosine.op import max_pooled_cosine_op
+    from avgn.kernels.max_pooled_cosine.op import MaxPooledCosine, max_pooled_cosine_op
 
     reference.check_shapes(audio, visual, gate, gate_index, audio_mask, visual_mask)
     given = under_autocast(*given)
@@ -45,7 +45,8 @@ def max_pooled_cosine(
     if gate is not None and gate_index is None:
         gate_index = torch.arange(audio.shape[1], device=audio.device).expand(audio.shape[0], -1)
     ids = None if gate_index is None else gate_index.to(torch.int32)
-    similarity, argmax, _ = max_pooled_cosine_op(audio, visual, gate, ids)
+    call = max_pooled_cosine_op if needs_operator(*given) else MaxPooledCosine.apply
+    similarity, argmax = call(audio, visual, gate, ids)[:2]
     return reference.apply_masks(similarity, argmax, audio_mask, visual_mask)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,55 +14,206 @@ from avgn.kernels import grouping_attention, max_pooled_cosine
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
-LIMITS = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+grouping_reference = importlib.import_module("avgn.kernels.grouping_attention.reference")
+cosine_reference = importlib.import_module("avgn.kernels.max_pooled_cosine.reference")
+
+# ||found - truth|| / ||truth||, and the mean error over the spread of the truth
+SPREAD = {torch.float32: 4e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3}
+BIAS = {torch.float32: 4e-6, torch.float16: 2e-4, torch.bfloat16: 2e-3}
 
 
-def compare(function: Any, plain: Any, inputs: list[Tensor], dtype: torch.dtype) -> None:
-    found: list[Any] = []
-    truth: list[Any] = []
-    for call, kind, results in ((function, dtype, found), (plain, torch.float64, truth)):
-        tensors = [tensor.to("cuda", dtype).to(kind).detach().requires_grad_() for tensor in inputs]
-        out = call(*tensors)
-        generator = torch.Generator("cuda").manual_seed(7)
-        grad = torch.randn(out.shape, generator=generator, device="cuda")
-        out.backward(grad.to(out.dtype))
-        results += [out.detach(), *(tensor.grad for tensor in tensors)]
-    for one, other in zip(found, truth, strict=True):
-        assert torch.isfinite(one).all()
-        assert (one.double() - other).abs().max() <= LIMITS[dtype] * other.abs().max()
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernels don't write is NaN."""
+    empty = Tensor.new_empty
+
+    def poison(self: Tensor, *size: Any, **options: Any) -> Tensor:
+        made = empty(self, *size, **options)
+        return made.fill_(float("nan") if made.is_floating_point() else -(10**6))
+
+    monkeypatch.setattr(Tensor, "new_empty", poison)
 
 
-@pytest.mark.parametrize("dtype", LIMITS, ids=str)
-@pytest.mark.parametrize("options", [{}, {"eps": 1.0}, {"hard": True}], ids=str)
-@pytest.mark.parametrize("shape", [(8, 49, 37, 512), (2, 196, 221, 512), (2, 784, 37, 96), (3, 7, 5, 1024)], ids=str)
-def test_grouping_attention(shape: tuple[int, ...], options: dict[str, Any], dtype: torch.dtype) -> None:
-    reference = importlib.import_module("avgn.kernels.grouping_attention.reference")
+def near(found: Tensor, truth: Tensor, dtype: torch.dtype) -> None:
+    """Spread and bias within a few roundings of the dtype."""
+    off = found.double() - truth
+    scale = truth.norm().clamp_min(1e-12)
+    assert torch.isfinite(found).all()
+    assert off.norm() <= SPREAD[dtype] * scale, f"off by {float(off.norm() / scale):.1e}"
+    if truth.numel() > 4096:
+        assert off.mean().abs() <= BIAS[dtype] * truth.std(), f"biased by {float(off.mean() / truth.std()):.1e}"
+
+
+def random(*shape: int, seed: int, dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator("cuda").manual_seed(seed)
+    return torch.randn(*shape, generator=generator, device="cuda").to(dtype)
+
+
+def group(shape: tuple[int, ...], dtype: torch.dtype, change: Callable[[Tensor], Tensor], **options: Any) -> None:
     batch, cells, classes, width = shape
-    inputs = [torch.randn(batch, count, width) for count in (cells, classes, cells)]
-    settings = {"scale": width**-0.5, **options}
-    compare(
-        lambda *t: grouping_attention(*t, **settings),
-        lambda *t: reference.grouping_attention(*t, **settings),
-        inputs,
-        dtype,
-    )
+    inputs = [random(batch, count, width, seed=i, dtype=dtype) for i, count in enumerate((cells, classes, cells))]
+    slope = random(batch, classes, width, seed=3, dtype=dtype)
+    found = [change(tensor).requires_grad_() for tensor in inputs]
+    truth = [tensor.double().requires_grad_() for tensor in inputs]
+    settings: dict[str, Any] = {"scale": width**-0.5, **options}
+    out = grouping_attention(*found, **settings)
+    right = grouping_reference.grouping_attention(*truth, **settings)
+    assert isinstance(out, Tensor)
+    out.backward(slope)
+    right.backward(slope.double())
+    near(out.detach(), right.detach(), dtype)
+    for one, other in zip(found, truth, strict=True):
+        assert one.grad is not None and other.grad is not None
+        # one class, or one cell: the assignment is constant
+        if other.grad.norm() > 1e-9:
+            near(one.grad, other.grad, dtype)
+        else:
+            assert one.grad.abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("dtype", LIMITS, ids=str)
-@pytest.mark.parametrize("classes", [-1, 0, 37])
-@pytest.mark.parametrize("shape", [(16, 2, 16, 49, 512), (5, 3, 7, 196, 96)], ids=str)
-def test_max_pooled_cosine(shape: tuple[int, ...], classes: int, dtype: torch.dtype) -> None:
-    reference = importlib.import_module("avgn.kernels.max_pooled_cosine.reference")
-    sounds, sources, images, cells, width = shape
-    inputs = [torch.randn(sounds, sources, width), torch.randn(images, cells, width)]
+GROUPS = [(8, 49, 37, 512), (2, 196, 221, 512), (2, 784, 37, 96), (2, 784, 221, 512)]
+GROUPS += [(3, 7, 5, 1024), (4, 196, 37, 512), (5, 1, 1, 3), (1, 49, 300, 64)]
+
+
+@pytest.mark.parametrize("dtype", SPREAD, ids=str)
+@pytest.mark.parametrize("options", [{}, {"eps": 1.0}, {"hard": True}, {"scale": 1.0}], ids=str)
+@pytest.mark.parametrize("shape", GROUPS, ids=str)
+def test_grouping_attention(shape: tuple[int, ...], options: dict[str, Any], dtype: torch.dtype) -> None:
+    if options.get("scale") == 1.0 and dtype != torch.float32:
+        # sums of 512 products of half precision reach 60: no rounding is small then
+        shape = (*shape[:3], min(shape[3], 16))
+    if options.get("hard") and dtype != torch.float32:
+        pytest.skip("winners of near ties differ, and a class's mean with them: float32 tests the arithmetic")
+    group(shape, dtype, lambda tensor: tensor.clone(), **options)
+
+
+@pytest.mark.parametrize("dtype", SPREAD, ids=str)
+def test_grouping_attention_of_other_layouts(dtype: torch.dtype) -> None:
+    group((3, 49, 37, 64), dtype, lambda tensor: tensor.transpose(1, 2).contiguous().transpose(1, 2))
+    group((3, 49, 37, 64), dtype, lambda tensor: tensor.transpose(0, 1).contiguous().transpose(0, 1))
+    group((3, 196, 221, 64), dtype, lambda tensor: torch.cat([tensor, tensor], 2)[:, :, :64].detach())
+
+
+def pool(
+    shape: tuple[int, ...], dtype: torch.dtype, change: Callable[[Tensor], Tensor] = lambda tensor: tensor.clone()
+) -> None:
+    """B sounds of N sources, M images of P cells, width D; C classes, or a gate for each source (0), or none (-1)."""
+    sounds, sources, images, cells, width, classes = shape
+    inputs = [random(sounds, sources, width, seed=4, dtype=dtype), random(images, cells, width, seed=5, dtype=dtype)]
     options: dict[str, Tensor] = {}
     if classes >= 0:
-        inputs.append(torch.randn(images, classes or sources, width))
+        inputs.append(random(images, classes or sources, width, seed=6, dtype=dtype))
     if classes > 0:
-        options["gate_index"] = torch.randint(classes, (sounds, sources), device="cuda")
-    compare(
-        lambda *t: max_pooled_cosine(*t, **options)[0],
-        lambda *t: reference.max_pooled_cosine(*t, **options)[0],
-        inputs,
-        dtype,
-    )
+        generator = torch.Generator().manual_seed(7)
+        options["gate_index"] = torch.randint(classes, (sounds, sources), generator=generator).cuda()
+    found = [change(tensor).requires_grad_() for tensor in inputs]
+    truth = [tensor.double().requires_grad_() for tensor in inputs]
+    similarity, argmax = max_pooled_cosine(*found, **options)
+    right, winner = cosine_reference.max_pooled_cosine(*truth, **options)
+    near(similarity.detach(), right.detach(), dtype)
+    # where another cell won, it was as good within rounding
+    same = argmax == winner
+    assert same.double().mean() >= (1.0 if dtype == torch.float32 else 0.97)
+    slope = torch.where(same, random(*similarity.shape, seed=8, dtype=torch.float32), 0.0)
+    similarity.backward(slope)
+    right.backward(slope.double())
+    for one, other in zip(found, truth, strict=True):
+        assert one.grad is not None and other.grad is not None
+        near(one.grad, other.grad, dtype)
+
+
+POOLS = [(16, 2, 16, 49, 512, classes) for classes in (-1, 0, 37)]
+POOLS += [(5, 3, 7, 196, 96, classes) for classes in (-1, 0, 37)]
+POOLS += [(128, 2, 128, 49, 512, 37), (64, 2, 32, 196, 512, -1), (3, 1, 2, 784, 512, 1), (7, 1, 5, 784, 64, -1)]
+POOLS += [(2, 1, 1, 1, 3, 1), (32, 3, 32, 100, 128, 10), (9, 2, 3, 49, 1024, 221)]
+
+
+@pytest.mark.parametrize("dtype", SPREAD, ids=str)
+@pytest.mark.parametrize("shape", POOLS, ids=str)
+def test_max_pooled_cosine(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    pool(shape, dtype)
+
+
+@pytest.mark.parametrize("dtype", SPREAD, ids=str)
+@pytest.mark.parametrize("classes", [-1, 0, 5])
+def test_max_pooled_cosine_of_other_layouts(classes: int, dtype: torch.dtype) -> None:
+    pool((4, 2, 5, 49, 64, classes), dtype, lambda tensor: tensor.transpose(1, 2).contiguous().transpose(1, 2))
+    pool((4, 2, 5, 49, 64, classes), dtype, lambda tensor: torch.cat([tensor, tensor], 0)[: len(tensor)].detach())
+
+
+@pytest.mark.parametrize("classes", [-1, 1])
+def test_more_images_and_sounds_than_a_grid_is_high(classes: int) -> None:
+    pool((1, 1, 66_000, 2, 16, classes), torch.float16)
+    pool((66_000, 1, 1, 2, 16, classes), torch.float16)
+
+
+def test_more_samples_than_a_grid_is_high() -> None:
+    group((66_000, 2, 3, 16), torch.float16, lambda tensor: tensor.clone())
+    group((66_000, 1, 300, 16), torch.float16, lambda tensor: tensor.clone())
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device: a second one has to be guarded")
+def test_tensors_on_a_second_device() -> None:
+    cells, tokens = torch.randn(2, 49, 64, device="cuda:1"), torch.randn(2, 5, 64, device="cuda:1")
+    found = grouping_attention(cells, tokens, cells, scale=0.1)
+    assert isinstance(found, Tensor)
+    torch.testing.assert_close(found, grouping_reference.grouping_attention(cells, tokens, cells, scale=0.1))
+    similarity = max_pooled_cosine(tokens, cells, tokens)[0]
+    torch.testing.assert_close(similarity, cosine_reference.max_pooled_cosine(tokens, cells, tokens)[0])
+
+
+def test_fifty_calls_give_the_same_bits() -> None:
+    sound, seen, gate = (random(32, count, 512, seed=count, dtype=torch.float16) for count in (2, 49, 37))
+    ids = torch.arange(64, device="cuda").remainder(37).view(32, 2)
+    inputs = [tensor.requires_grad_() for tensor in (sound, seen, gate)]
+    first: list[Tensor] = []
+    for _ in range(50):
+        grouped = grouping_attention(seen, gate, seen, scale=0.05)
+        similarity = max_pooled_cosine(sound, seen, gate, gate_index=ids)[0]
+        plain = max_pooled_cosine(sound, seen)[0]
+        assert isinstance(grouped, Tensor)
+        loss = grouped.float().square().sum() + similarity.square().sum() + plain.square().sum()
+        results = [grouped, similarity, plain, *torch.autograd.grad(loss, inputs)]
+        first = first or results
+        assert all(torch.equal(one, other) for one, other in zip(results, first, strict=True))
+
+
+def test_a_graph_of_cuda_replays_them() -> None:
+    sound, seen, gate = (random(4, count, 64, seed=count, dtype=torch.float16) for count in (2, 49, 5))
+
+    def call() -> tuple[Tensor, Tensor]:
+        grouped = grouping_attention(seen, gate, seen, scale=0.1)
+        assert isinstance(grouped, Tensor)
+        return grouped, max_pooled_cosine(sound, seen)[0]
+
+    truth = call()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = call()
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(found[0], truth[0]) and torch.equal(found[1], truth[1])
+
+
+def test_a_call_costs_the_host_little() -> None:
+    """40 us forward and 120 us with its backward are the goal on a server's core; twice that fails."""
+    import time
+
+    seen, gate = (random(4, count, 64, seed=count, dtype=torch.float16).requires_grad_() for count in (49, 5))
+    slope = torch.ones_like(gate)
+    for backward, limit in ((False, 80e-6), (True, 240e-6)):
+        times = []
+        for _ in range(200):
+            begin = time.perf_counter()
+            out = grouping_attention(seen, gate, seen, scale=0.1)
+            assert isinstance(out, Tensor)
+            if backward:
+                torch.autograd.grad(out, (seen, gate), slope)
+            times.append(time.perf_counter() - begin)
+            torch.cuda.synchronize()
+        print(f"{1e6 * sorted(times)[100]:.0f} us of the host, backward: {backward}")
+        assert sorted(times)[100] <= limit

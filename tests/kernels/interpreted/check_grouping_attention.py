@@ -17,8 +17,8 @@ from tests.kernels.interpreted.traffic import count_bytes
 reference = importlib.import_module("avgn.kernels.grouping_attention.reference")
 assert os.environ.get("TRITON_INTERPRET") == "1"
 NAMES = ("out", "grad query", "grad key", "grad value")
-WHOLE = [(1, 49, 37, 96), (2, 49, 37, 512), (1, 49, 221, 96), (2, 1, 1, 3), (1, 30, 4, 520)]
-TILED = [(2, 49, 37, 96), (1, 70, 221, 40), (2, 1, 1, 3), (1, 20, 9, 300)]
+WHOLE = [(2, 49, 37, 96), (1, 49, 221, 40), (2, 1, 1, 3), (1, 30, 1, 16), (1, 20, 4, 520)]
+TILED = [(2, 49, 37, 96), (1, 196, 40, 24), (1, 20, 300, 24), (2, 1, 1, 3), (1, 20, 9, 300)]
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,56 @@ import torch
 from torch import Tensor
 
 from avgn.config import preset
-from avgn.kernels import grouping_attention, max_pooled_cosine
+from avgn.kernels import grouping_attention, max_pooled_cosine, selfcheck
+from avgn.kernels.grouping_attention import launches as grouping_launches
+from avgn.kernels.max_pooled_cosine import launches as cosine_launches
 from avgn.losses import Labels, compute_losses
 from avgn.model import AVGN
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.mark.parametrize("cause", ["wrong", "broken"])
+def test_a_kernel_that_is_wrong_gives_way_to_the_reference(
+    cause: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Here every rounding counts as wrong, or nothing can be launched: two operations, one line each way."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(selfcheck, "_verdicts", {})
+    monkeypatch.setattr(selfcheck, "_applies", lambda _: True)
+    if cause == "wrong":
+        monkeypatch.setattr(selfcheck, "LIMITS", dict.fromkeys(selfcheck.LIMITS, 0.0))
+    else:
+        monkeypatch.setattr(grouping_launches, "launch", refuse)
+        monkeypatch.setattr(cosine_launches, "launch", refuse)
+    cells, tokens = data()
+    results = []
+    for kernels in ("triton", "triton", "reference"):
+        monkeypatch.setenv("AVGN_KERNELS", kernels)
+        left, right = cells.clone().requires_grad_(), tokens.clone().requires_grad_()
+        value = Both()(left, right)
+        value.backward()
+        results.append([value.detach(), left.grad, right.grad])
+    torch.testing.assert_close(results[0], results[2])
+    torch.testing.assert_close(results[1], results[2])
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    reason = "its result is off by" if cause == "wrong" else "it can't be run: no kernel image is available"
+    assert len(said) == 2 and all(reason in line for line in said)
+    assert said[0].startswith("grouping_attention in torch.float32 on cpu: the reference runs instead, because")
+    assert said[1].startswith("gated max_pooled_cosine in torch.float32 on cpu")
+
+
+def test_a_kernel_that_is_right_passes_its_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selfcheck, "_verdicts", {})
+    monkeypatch.setattr(selfcheck, "_applies", lambda _: True)
+    monkeypatch.setenv("AVGN_KERNELS", "triton")
+    cells, tokens = data()
+    (Both()(cells.requires_grad_(), tokens.requires_grad_()) + max_pooled_cosine(tokens, cells)[0].sum()).backward()
+    assert len(selfcheck._verdicts) == 6
+    assert all(selfcheck._verdicts.values())
 
 
 class Both(torch.nn.Module):
