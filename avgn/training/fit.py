@@ -31,9 +31,10 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest
 from avgn.training.allocator import keep_freed_memory
-from avgn.training.compiling import check_compiler
+from avgn.training.compiling import check_compiler, compiles
 from avgn.training.config import TrainConfig
 from avgn.training.module import AVGNModule
+from avgn.training.prefetch import OnDevice
 from avgn.training.processes import Processes
 from avgn.training.source import TrainingSource
 from avgn.training.stages import looking
@@ -99,7 +100,7 @@ def train(
     processes = Processes.of_environment()
     if training.precision == "16-mixed" and not torch.cuda.is_available():
         raise InputError("precision 16-mixed needs a GPU: use bf16-mixed or 32-true on this machine")
-    if training.compile:
+    if compiles(training):
         check_compiler()
     if processes.first:
         # the others would find what the first one writes
@@ -146,6 +147,7 @@ def train(
     if not on_gpu:
         keep_freed_memory()
     module = AVGNModule(model, training, _total_steps(training, len(source)), source.survey)
+    batches: Any = source.loader(lambda: trainer.global_step, pin=on_gpu)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*mid-epoch checkpoint.*")
@@ -159,7 +161,7 @@ def train(
         try:
             trainer.fit(
                 module,
-                source.loader(lambda: trainer.global_step, pin=on_gpu),
+                OnDevice(batches) if on_gpu else batches,
                 build_loader(held_out, ordered_batches(len(held_out), training.batch_size)) if held_out else None,
                 ckpt_path=last if resume else None,
                 weights_only=True,

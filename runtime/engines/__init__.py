@@ -13,9 +13,10 @@ from typing import Any
 from avgn.runtime.bundle import Bundle, Variant
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.engines.gpu import find_gpu
+from avgn.runtime.engines.trust import native_obstacle
 from avgn.runtime.errors import InputError, MissingExtraError
 
-__all__ = ["ENGINES", "Engine", "EngineEntry", "choose_engine", "load_engine"]
+__all__ = ["ENGINES", "Engine", "EngineEntry", "choose_engine", "load_engine", "obstacle_of"]
 
 log = logging.getLogger("avgn.runtime")
 
@@ -28,7 +29,8 @@ class EngineEntry:
 
     `factory` is "module:callable" for `callable(bundle, variant, **options) -> Engine`; `requires` is the module
     whose presence makes the engine usable and `extra` the extra that installs it. `gpu` engines need an NVIDIA GPU,
-    `provider` is what onnxruntime must have been built with. Engines that are not `automatic` are used when asked for.
+    `provider` is what onnxruntime must have been built with. Engines that are not `automatic` are used when asked for;
+    `automatic_for` limits that to variants whose target begins so.
     """
 
     factory: str
@@ -38,6 +40,7 @@ class EngineEntry:
     gpu: bool = False
     provider: str | None = None
     automatic: bool = True
+    automatic_for: str = ""
 
     def missing(self) -> bool:
         """True when the engine's library is not installed."""
@@ -50,7 +53,7 @@ class EngineEntry:
         """Why the engine can't run variants for `target` on this machine, or None."""
         if self.missing():
             return f"{self.requires} is not installed: pip install 'avgn[{self.extra}]'"
-        if self.gpu:
+        if self.gpu or target.startswith("sm_"):
             if isinstance(gpu := find_gpu(), str):
                 return gpu
             if target.startswith("sm_") and target != gpu.target:
@@ -78,6 +81,14 @@ ENGINES: dict[str, EngineEntry] = {
         extra="rtx",
         reads=("tensorrt-rtx",),
         gpu=True,
+    ),
+    # its packages for a CPU were slower than the graphs in openvino (benchmarks/NOTES.md)
+    "aoti": EngineEntry(
+        factory="avgn.runtime.engines.aoti_engine:AotiEngine",
+        requires="torch",
+        extra="train",
+        reads=("aoti",),
+        automatic_for="sm_",
     ),
     "onnxruntime-cuda": EngineEntry(
         factory="avgn.runtime.engines.onnxruntime_gpu:CudaEngine",
@@ -123,7 +134,12 @@ def choose_engine(bundle: Bundle, backend: str = "auto", precision: str | None =
     if backend != "auto" and backend not in ENGINES:
         raise InputError(f"backend {backend!r} is not known: choose auto or one of {', '.join(ENGINES)}")
     names = [name for name, entry in ENGINES.items() if entry.automatic] if backend == "auto" else [backend]
-    fitting = [(name, variant) for name in names for variant in _fitting(bundle, ENGINES[name], precision)]
+    fitting = [
+        (name, variant)
+        for name in names
+        for variant in _fitting(bundle, ENGINES[name], precision)
+        if backend != "auto" or variant.target.startswith(ENGINES[name].automatic_for)
+    ]
     if not fitting:
         held = ", ".join(sorted({f"{v.precision} for {v.engine}" for v in bundle.info.variants}))
         wanted = f"{precision or 'any precision'} for {backend}"
@@ -131,7 +147,7 @@ def choose_engine(bundle: Bundle, backend: str = "auto", precision: str | None =
     obstacles: dict[str, str] = {}
     usable: list[tuple[str, Variant]] = []
     for name, variant in fitting:
-        if (obstacle := ENGINES[name].obstacle(variant.target)) is None:
+        if (obstacle := obstacle_of(name, bundle, variant)) is None:
             usable.append((name, variant))
         else:
             obstacles.setdefault(name, obstacle)
@@ -150,6 +166,11 @@ def choose_engine(bundle: Bundle, backend: str = "auto", precision: str | None =
     passed = "".join(f"; {each}: {obstacle}" for each, obstacle in obstacles.items() if each not in dict(usable))
     log.info("engine %s with %s graphs of %s (%s%s)", engine.name, variant.precision, bundle.path, why, passed)
     return engine
+
+
+def obstacle_of(name: str, bundle: Bundle, variant: Variant) -> str | None:
+    """Why the engine `name` can't or may not run a variant on this machine, or None."""
+    return ENGINES[name].obstacle(variant.target) or native_obstacle(bundle, variant)
 
 
 def check_unverified(bundle: Bundle, variant: Variant, engine: Engine) -> None:
