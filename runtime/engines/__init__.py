@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import ctypes.util
 import importlib
 import importlib.metadata
 import importlib.util
@@ -20,6 +23,8 @@ __all__ = ["ENGINES", "Engine", "EngineEntry", "choose_engine", "load_engine", "
 
 log = logging.getLogger("avgn.runtime")
 
+# of TensorRT
+RELEASES = (10, 11)
 PRECISIONS = ("fp32", "fp16", "int8-cpu", "int8-gpu")
 
 
@@ -29,7 +34,7 @@ class EngineEntry:
 
     `factory` is "module:callable" for `callable(bundle, variant, **options) -> Engine`; `requires` is the module
     whose presence makes the engine usable and `extra` the extra that installs it. `gpu` engines need an NVIDIA GPU,
-    `provider` is what onnxruntime must have been built with. Engines that are not `automatic` are used when asked for;
+    `provider` is what onnxruntime must have been built with, `library` a shared library that it loads. Engines that are not `automatic` are used when asked for;
     `automatic_for` limits that to variants whose target begins so.
     """
 
@@ -39,6 +44,7 @@ class EngineEntry:
     reads: tuple[str, ...]
     gpu: bool = False
     provider: str | None = None
+    library: str | None = None
     automatic: bool = True
     automatic_for: str = ""
 
@@ -63,6 +69,8 @@ class EngineEntry:
 
             if self.provider not in onnxruntime.get_available_providers():
                 return f"this onnxruntime has no {self.provider}: pip install 'avgn[gpu]' in place of avgn[cpu]"
+        if self.library is not None and not _loads(self.library):
+            return f"lib{self.library} is not installed: pip install 'avgn[{self.extra}]'"
         return None
 
 
@@ -106,6 +114,7 @@ ENGINES: dict[str, EngineEntry] = {
         reads=("onnxruntime",),
         gpu=True,
         provider="TensorrtExecutionProvider",
+        library="nvinfer",
         automatic=False,
     ),
     # faster than onnxruntime (benchmarks/NOTES.md)
@@ -191,6 +200,16 @@ def load_engine(bundle: Bundle, variant: Variant, name: str, **options: Any) -> 
     module, _, attribute = ENGINES[name].factory.partition(":")
     factory: Callable[..., Engine] = getattr(importlib.import_module(module), attribute)
     return factory(bundle, variant, **options)
+
+
+def _loads(name: str) -> bool:
+    """Whether a shared library is there: among the system's, or as pip installs TensorRT's."""
+    if ctypes.util.find_library(name) is not None or importlib.util.find_spec("tensorrt_libs") is not None:
+        return True
+    for release in RELEASES:
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(f"lib{name}.so.{release}") is not None
+    return False
 
 
 def check_installation() -> None:
