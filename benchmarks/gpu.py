@@ -109,7 +109,8 @@ def run_steps(steps: Sequence[Step], minutes: float, machine: Mapping[str, Any],
         if (reason := step.obstacle()) is not None:
             rows.append({"step": step.name, "outcome": "skipped", "why": reason, "seconds": 0.0})
         elif left < LEAST:
-            rows.append({"step": step.name, "outcome": "left out", "why": f"--minutes {minutes:g} are over"} | NOTHING)
+            why = f"--minutes {minutes:g} are over"
+            rows.append({"step": step.name, "outcome": "left out", "why": why, "seconds": 0.0})
         else:
             print(f"{step.name} ...", flush=True)
             rows.append(run_step(step, left))
@@ -117,9 +118,6 @@ def run_steps(steps: Sequence[Step], minutes: float, machine: Mapping[str, Any],
         record = merge(machine, rows)
         write_whole(output, fit(record))
     return record
-
-
-NOTHING: Mapping[str, Any] = {"seconds": 0.0}
 
 
 def merge(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -34,8 +34,8 @@ class EngineEntry:
 
     `factory` is "module:callable" for `callable(bundle, variant, **options) -> Engine`; `requires` is the module
     whose presence makes the engine usable and `extra` the extra that installs it. `gpu` engines need an NVIDIA GPU,
-    `provider` is what onnxruntime must have been built with, `library` a shared library that it loads. Engines that are not `automatic` are used when asked for;
-    `automatic_for` limits that to variants whose target begins so.
+    `provider` is what onnxruntime must have been built with, `library` a shared library that it loads. Engines that are
+    not `automatic` are used when asked for; `automatic_for` limits that to variants whose target begins so.
     """
 
     factory: str
