@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._inductor
+import torch._inductor.config
 from torch import Tensor, nn
 
 from avgn.export.halves import AudioHalf, ImageHalf
@@ -22,7 +24,8 @@ from avgn.training.compiling import check_compiler
 Report = Callable[[str], None]
 # what a package may be asked for
 MOST_BATCH, MOST_CELLS = 4096, 64
-SETTINGS = {"cpp.dynamic_threads": True}
+# threads as they are at run time; headers are compiled with the two files that need them, not ahead for many
+SETTINGS = {"cpp.dynamic_threads": True, "aot_inductor.precompile_headers": False}
 
 
 def target() -> str:
@@ -50,7 +53,7 @@ def build_packages(model: TwoHalves, folder: Path, suffix: str, report: Report) 
             try:
                 program = torch.export.export(module.eval().to(device), inputs, dynamic_shapes=dynamic)
                 torch._inductor.aoti_compile_and_package(
-                    program, package_path=str(files[half]), inductor_configs=SETTINGS
+                    program, package_path=str(files[half]), inductor_configs=_settings()
                 )
             except Exception as error:
                 reason = " ".join(str(error).split())[-160:]
@@ -60,6 +63,12 @@ def build_packages(model: TwoHalves, folder: Path, suffix: str, report: Report) 
             finally:
                 module.cpu()
     return files
+
+
+def _settings() -> dict[str, bool]:
+    """Those that this release of PyTorch knows."""
+    known = torch._inductor.config.get_config_copy()
+    return {name: value for name, value in SETTINGS.items() if name in known}
 
 
 def _halves(model: TwoHalves, device: str) -> dict[str, tuple[nn.Module, tuple[Tensor, ...], Any]]:
