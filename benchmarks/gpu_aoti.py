@@ -1,8 +1,9 @@
 """AOTInductor packages on this machine: built, verified against the core, and timed beside the other engines.
 
-python -m benchmarks.gpu_aoti --output FILE.json --work FOLDER [--models tiny resnet18] [--precisions fp32,fp16]
+python -m benchmarks.gpu_aoti --output FILE.json --work FOLDER [--models tiny resnet18]
 
-WORK/tiny is a bundle of the shipped checkpoint with ONNX graphs and packages; WORK/cache marks what was built here.
+WORK/tiny is a bundle of the shipped checkpoint with ONNX graphs and packages, WORK/resnet18 one of packages alone;
+WORK/cache marks what was built here.
 """
 
 from __future__ import annotations
@@ -10,22 +11,31 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from avgn.checkpoint import save_model
+from avgn.checkpoint import load_model
 from avgn.config import preset
+from avgn.engine import TorchEngine, describe
+from avgn.export import aoti
 from avgn.export.bundle import ExportOptions, export_bundle
-from avgn.model import build_model
-from avgn.runtime.bundle import Bundle
+from avgn.export.mixed import to_mixed
+from avgn.export.optimize import optimize
+from avgn.export.variants import describe_variant
+from avgn.model import TwoHalves, build_model
+from avgn.runtime.bundle import Bundle, write_bundle_info
 from avgn.runtime.engines import ENGINES, load_engine, obstacle_of
 from avgn.runtime.engines.base import Engine
-from avgn.runtime.engines.first_load import probes
+from avgn.runtime.engines.first_load import compare_engines, probes
+from avgn.runtime.engines.trust import trust
 from benchmarks.measuring import machine
 
 CHECKPOINT = "benchmarks/checkpoints/tiny"
@@ -33,12 +43,12 @@ BATCHES = (1, 8, 32)
 WARM, SECONDS = 5, 0.5
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--models", nargs="+", choices=("tiny", "resnet18"), default=["tiny", "resnet18"])
-    parser.add_argument("--precisions", default=None, help="default: fp16 on a GPU (tiny: fp32 too), else fp32")
+    parser.add_argument("--export", action="store_true", help="write one model's bundle, and measure nothing")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     os.environ["AVGN_CACHE"] = str(args.work / "cache")
@@ -46,35 +56,65 @@ def main() -> None:
     record: dict[str, Any] = {"machine": machine(), "bundles": {}}
     if on_gpu:
         record["machine"]["gpu"] = torch.cuda.get_device_name()
-    for name in args.models:
-        wanted = args.precisions or ("fp32,fp16" if name == "tiny" else "fp16")
-        precisions = tuple(wanted.split(",")) if on_gpu else ("fp32",)
+    children = {name: _export(name, args.work) for name in args.models} if not args.export else {}
+    if args.export:
+        for name in args.models:
+            (_write_tiny if name == "tiny" else _write_resnet18)(args.work / name)
+        return 0
+    failed = False
+    for name, child in children.items():
         begin = time.perf_counter()
-        bundle = export_bundle(
-            _checkpoint(name, args.work),
-            args.work / name,
-            ExportOptions(formats=("onnx", "aoti"), precisions=precisions),
-            overwrite=True,
-            report=lambda message: print(message, flush=True),
-        )
-        record["bundles"][name] = {"export seconds": round(time.perf_counter() - begin, 1), "rows": []}
-        args.output.write_text(json.dumps(record, indent=1) + "\n")
-        for row in _rows(bundle):
-            record["bundles"][name]["rows"].append(row)
+        said = child.communicate()[0]
+        made: dict[str, Any] = {"waited seconds": round(time.perf_counter() - begin, 1), "rows": []}
+        record["bundles"][name] = made
+        if child.returncode:
+            failed = True
+            made["error"] = said.splitlines()[-8:]
+    # nothing compiles any more
+    for name, made in record["bundles"].items():
+        core = TorchEngine(load_model(CHECKPOINT) if name == "tiny" else _resnet18())
+        for row in _rows(Bundle.load(args.work / name), core) if "error" not in made else ():
+            made["rows"].append(row)
             print(json.dumps(row), flush=True)
             args.output.write_text(json.dumps(record, indent=1) + "\n")
+    args.output.write_text(json.dumps(record, indent=1) + "\n")
+    return int(failed)
 
 
-def _checkpoint(name: str, work: Path) -> Path:
-    """The shipped checkpoint, or random weights of the paper's sizes: times don't depend on what was learned."""
-    if name == "tiny":
-        return Path(CHECKPOINT)
+def _export(name: str, work: Path) -> subprocess.Popen[str]:
+    """A process that exports one model's bundle."""
+    command = [sys.executable, "-m", "benchmarks.gpu_aoti", "--output", os.devnull, "--work", str(work), "--export"]
+    return subprocess.Popen(
+        [*command, "--models", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+
+
+def _write_tiny(folder: Path) -> None:
+    """The shipped checkpoint's bundle: fp32, its ONNX graphs, and packages that were compared with the core."""
+    options = ExportOptions(formats=("onnx", "aoti"))
+    export_bundle(CHECKPOINT, folder, options, overwrite=True, report=print)
+
+
+def _write_resnet18(folder: Path) -> None:
+    """Packages of the paper's sizes, fp16 on a GPU, with random weights: times don't depend on what was learned."""
+    model = _resnet18()
+    folder.mkdir(parents=True, exist_ok=True)
+    precision = "fp16" if torch.cuda.is_available() else "fp32"
+    half = optimize(model)
+    files = aoti.build_packages(to_mixed(half) if precision == "fp16" else half, folder, f".{precision}", print)
+    info = replace(describe(model), provenance={"torch": torch.__version__})
+    dim = model.config.source_dim
+    variant = describe_variant(info, dim, files, precision=precision, engine="aoti", target=aoti.target())
+    trust([variant])
+    write_bundle_info(folder, replace(info, variants=(variant,)))
+
+
+def _resnet18() -> TwoHalves:
     torch.manual_seed(0)
-    model = build_model(preset("avgn-resnet18", classes=tuple(f"class {at}" for at in range(37)))).eval()
-    return save_model(model, work / "resnet18-checkpoint")
+    return build_model(preset("avgn-resnet18", classes=tuple(f"class {at}" for at in range(37)))).eval()
 
 
-def _rows(bundle: Bundle) -> list[dict[str, Any]]:
+def _rows(bundle: Bundle, core: Engine) -> list[dict[str, Any]]:
     """One row for each variant and engine that runs it here."""
     rows = []
     for variant in bundle.variants:
@@ -85,8 +125,9 @@ def _rows(bundle: Bundle) -> list[dict[str, Any]]:
                 begin = time.perf_counter()
                 engine = load_engine(bundle, variant, name)
                 facts = {"engine": name, "precision": variant.precision, "target": variant.target}
-                loaded = {"load seconds": round(time.perf_counter() - begin, 2), "verified": variant.verified}
-                rows.append(facts | loaded | {"ms a call": _times(engine)})
+                loaded = {"load seconds": round(time.perf_counter() - begin, 2)}
+                compared = {"against the core": compare_engines(engine, core)}
+                rows.append(facts | loaded | compared | {"ms a call": _times(engine)})
     return rows
 
 
@@ -120,4 +161,4 @@ def _seconds(call: Callable[[], object]) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -22,6 +22,7 @@ import torch
 
 from avgn.config import preset
 from avgn.data import Batch
+from avgn.frontend import Spectrogram
 from avgn.losses import Labels
 from avgn.model import build_model
 from avgn.training import TrainConfig
@@ -31,7 +32,7 @@ from benchmarks.measuring import machine
 
 CLASSES, SOURCES = 37, 2
 WARM, TIMED, LISTED = 4, 10, 14
-SECONDS_TO_COMPILE = 25.0
+SECONDS_TO_COMPILE = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +133,7 @@ def _prepare(changes: Changes, batch: int) -> tuple[Callable[[Batch], torch.Tens
     if changes.compile:
         module.halves = torch.compile(module._encode, mode="reduce-overhead" if changes.graph else None)
     if not changes.products:
-        # what `Spectrogram` does on a CPU
-        model.frontend._by_products = model.frontend._by_convolution  # type: ignore[method-assign]
+        setattr(model.frontend, "_by_products", _exact_convolution(model.frontend))  # noqa: B010 - another form of it
     optimizer = module.configure_optimizers()["optimizer"]
     if not changes.fused:
         groups = [{name: group[name] for name in ("params", "weight_decay")} for group in optimizer.param_groups]
@@ -156,6 +156,16 @@ def _prepare(changes: Changes, batch: int) -> tuple[Callable[[Batch], torch.Tens
 
     batches = _Forever(_batch(batch, config.window_samples, config.image_size))
     return step, iter(OnDevice(batches) if changes.copies else batches)
+
+
+def _exact_convolution(frontend: Spectrogram) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+    """What `Spectrogram` does on a CPU, without TF32."""
+
+    def sums(signal: torch.Tensor) -> list[torch.Tensor]:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return frontend._by_convolution(signal)
+
+    return sums
 
 
 class _Forever:

@@ -34,8 +34,7 @@ class TrainConfig:
     keeping them. `visual_weights` ("imagenet", "random" or a file) and `audio_weights` (a file) are what the encoders'
     ResNets start from. `channels_last` lays pictures out as convolutions on the CPU and tensor cores like them.
     `compile` makes one graph of both halves by torch.compile, from the spectrogram to the presence logits; losses and
-    validation stay eager. It needs a C++ compiler and a minute to begin; None compiles on a GPU alone, because it was
-    slower on the CPU.
+    validation stay eager. It needs a C++ compiler and minutes to begin, and is off because it was slower on the CPU.
     """
 
     epochs: int = 100
@@ -69,7 +68,7 @@ class TrainConfig:
     balance: bool = False
     checkpoint_activations: bool = False
     channels_last: bool = True
-    compile: bool | None = None
+    compile: bool = False
     checkpoint_steps: int = 200
     validate_epochs: int = 1
     keep: Keep = "best"

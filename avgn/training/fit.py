@@ -31,7 +31,7 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest
 from avgn.training.allocator import keep_freed_memory
-from avgn.training.compiling import check_compiler, compiles
+from avgn.training.compiling import check_compiler
 from avgn.training.config import TrainConfig
 from avgn.training.module import AVGNModule
 from avgn.training.prefetch import OnDevice
@@ -100,7 +100,7 @@ def train(
     processes = Processes.of_environment()
     if training.precision == "16-mixed" and not torch.cuda.is_available():
         raise InputError("precision 16-mixed needs a GPU: use bf16-mixed or 32-true on this machine")
-    if compiles(training):
+    if training.compile:
         check_compiler()
     if processes.first:
         # the others would find what the first one writes

@@ -17,7 +17,6 @@ from avgn.data import Batch
 from avgn.losses import Labels, Losses, presence_loss
 from avgn.model import AudioSources, ImageCells, TwoHalves
 from avgn.runtime.errors import FailureError
-from avgn.training.compiling import compiles
 from avgn.training.config import TrainConfig
 from avgn.training.memory import checkpoint_activations
 from avgn.training.spec_augment import SpecAugment
@@ -72,7 +71,7 @@ class AVGNModule(LightningModule):
         if training.checkpoint_activations:
             checkpoint_activations(model)
         self.mask_spectrogram = SpecAugment(training.frequency_mask, training.time_mask)
-        self.halves: Any = torch.compile(self._encode) if compiles(training) else self._encode
+        self.halves: Any = torch.compile(self._encode) if training.compile else self._encode
 
     @property
     def config(self) -> Config:
