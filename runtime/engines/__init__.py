@@ -90,7 +90,7 @@ ENGINES: dict[str, EngineEntry] = {
         reads=("tensorrt-rtx",),
         gpu=True,
     ),
-    # its packages for a CPU were slower than the graphs in openvino (benchmarks/NOTES.md)
+    # its packages for a CPU were slower than the graphs (benchmarks/NOTES.md)
     "aoti": EngineEntry(
         factory="avgn.runtime.engines.aoti_engine:AotiEngine",
         requires="torch",
