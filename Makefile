@@ -65,5 +65,5 @@ bench-all: bench ## the numbers of all pages: accuracy, kernels, export, reactio
 tiny: ## train the shipped bundle again (about an hour on 2 cores)
 	$(PYTHON) -m benchmarks.tiny --output runs/tiny
 
-gpu: ## what needs a GPU: kernel tests, engines built, verified and timed, as one JSON to commit
-	$(PYTHON) -m benchmarks.gpu --output benchmarks/results/gpu.json
+gpu: ## what needs a GPU, in 8 minutes, as one JSON to commit; make gpu GPU=--dry-run lists the steps
+	$(PYTHON) -m benchmarks.gpu --output benchmarks/results/gpu.json $(GPU)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from avgn.model import AudioSources, TwoHalves
 from avgn.runtime.bundle_schema import BundleInfo, Thresholds
+from avgn.runtime.errors import InputError
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -15,31 +20,61 @@ DEFAULT_THRESHOLD = 0.5
 class TorchEngine:
     """Runs a localizer in PyTorch; numpy in and out, shapes as in the exported halves.
 
-    `info` holds what a bundle of this model would say of it, without variants.
+    `info` holds what a bundle of this model would say of it, without variants. On a GPU, convolutions keep all bits of
+    float32 and algorithms that give the same result every time.
     """
 
     name = "torch"
 
-    def __init__(self, model: TwoHalves) -> None:
-        self.model = model.eval()
+    def __init__(self, model: TwoHalves, device: str = "cpu") -> None:
+        """Move the model to `device` ("cpu", "cuda" or "cuda:1"). Raises InputError for one that isn't there."""
+        self.device = find_device(device)
+        self.model = model.to(self.device).eval()
         self.info = describe(model)
 
     @torch.inference_mode()
     def run_audio(self, waveform: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """waveform [B,T] -> sources [B,K,D], audio_prob [B,K]."""
-        audio = self.model.encode_audio(torch.from_numpy(np.ascontiguousarray(waveform)))
-        sources = self.model.hand_over(audio)
+        with _exact(self.device):
+            audio = self.model.encode_audio(self._given(waveform))
+            sources = self.model.hand_over(audio)
         prob = torch.ones(sources.shape[:2]) if audio.logit is None else audio.logit.sigmoid()
-        return {"sources": sources.numpy(), "audio_prob": prob.numpy()}
+        return {"sources": sources.cpu().numpy(), "audio_prob": prob.cpu().numpy()}
 
     @torch.inference_mode()
     def run_image(self, image: NDArray[np.uint8], sources: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """image [B,H,W,3] uint8 RGB, sources [B,K,D] -> maps [B,K,h,w], visual_prob [B,K]."""
-        cells = self.model.encode_image(torch.from_numpy(np.ascontiguousarray(image)))
-        audio = AudioSources(embedding=torch.from_numpy(np.ascontiguousarray(sources)), logit=None)
-        maps = self.model.localize(audio, cells)
+        with _exact(self.device):
+            cells = self.model.encode_image(self._given(image))
+            maps = self.model.localize(AudioSources(embedding=self._given(sources), logit=None), cells)
         prob = torch.ones(maps.shape[:2]) if cells.logit is None else cells.logit.sigmoid()
-        return {"maps": maps.numpy(), "visual_prob": prob.numpy()}
+        return {"maps": maps.cpu().numpy(), "visual_prob": prob.cpu().numpy()}
+
+    def _given(self, value: NDArray[np.float32] | NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name. Raises InputError for a name that is none, and for a GPU that this machine lacks."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device {name!r} is not known: use cpu, cuda, or cuda:1 for the second GPU") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device {name!r} is not supported: use cpu or cuda")
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise InputError(f"device {name!r} is not there, PyTorch sees {count} CUDA devices: use cpu")
+    return device
+
+
+@contextmanager
+def _exact(device: torch.device) -> Iterator[None]:
+    if device.type == "cpu":
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
 
 
 def describe(model: TwoHalves) -> BundleInfo:

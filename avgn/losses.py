@@ -29,12 +29,12 @@ class Labels:
     mask: Tensor
 
     def to(self, device: torch.device) -> Labels:
-        """The same on another device."""
+        """The same on another device; what lies in pinned memory is copied while the caller goes on."""
         return Labels(
-            sounding=self.sounding.to(device),
-            visible=self.visible.to(device),
-            order=self.order.to(device),
-            mask=self.mask.to(device),
+            sounding=self.sounding.to(device, non_blocking=True),
+            visible=self.visible.to(device, non_blocking=True),
+            order=self.order.to(device, non_blocking=True),
+            mask=self.mask.to(device, non_blocking=True),
         )
 
     def pin_memory(self) -> Labels:

@@ -1,8 +1,11 @@
-"""Everything that needs a GPU, in one record: kernel tests, engines built and verified, the contract, times.
+"""Everything that needs a GPU, in one record: kernels, a training step, engines built, verified and timed.
 
-python -m benchmarks.gpu --output benchmarks/results/gpu.json [--work runs/gpu]
+python -m benchmarks.gpu --output benchmarks/results/gpu.json [--minutes 8] [--only training,aoti] [--dry-run]
 
-A step that fails is written down with what it said, and the next one goes on. Without a GPU nothing starts (exit 2).
+Steps come in the order of their worth, each in a process of its own with a limit of its own, and the record is
+written after each of them: whatever ends the run leaves what was measured. A step whose library is not installed is
+skipped, and the record says why; a step that fails is written down with what it said, and the next one goes on. Nothing
+needs the network. Exit status: 0 when all that ran passed, 1 when something that ran failed, 2 without a GPU.
 """
 
 from __future__ import annotations
@@ -11,206 +14,152 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from avgn.runtime.engines.gpu import find_gpu
+from avgn.runtime.errors import InputError
+from avgn.runtime.files import write_whole
+from benchmarks.gpu_steps import ROOT, Step, plan, run_step
 
-ROOT = Path(__file__).resolve().parents[1]
-CHECKPOINT = "benchmarks/checkpoints/tiny"
-# formats that hold engines, and the engines that run their bundles; ONNX Runtime's read the graphs beside them
-FORMATS = {"tensorrt": "tensorrt,onnxruntime-cuda,onnxruntime-tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
-PACKAGES = ("torch", "triton", "onnxruntime-gpu", "onnxruntime", "tensorrt", "tensorrt-rtx", "cuda-bindings", "onnx")
-LINES = 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """A command, run from the repository's root. `result` is a JSON file that it writes, `report` one of pytest's."""
-
-    name: str
-    command: Sequence[str]
-    result: Path | None = None
-    report: Path | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    seconds: float = 3600.0
+PACKAGES = (
+    "torch",
+    "triton",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda-bindings",
+    "onnx",
+    "lightning",
+)
+MINUTES = 8.0
+# less than this is no use to any step, in seconds
+LEAST = 5.0
+# of the whole record, and of one step's result in it, in bytes
+LARGEST, LARGEST_RESULT = 1_000_000, 120_000
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/gpu.json"))
     parser.add_argument("--work", type=Path, default=Path("runs/gpu"), help="folder of what is built on the way")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="of all steps together")
+    parser.add_argument("--only", default="", help="comma-separated beginnings of the names of steps")
+    parser.add_argument("--dry-run", action="store_true", help="list the steps and their limits, run nothing")
     args = parser.parse_args()
-    gpu = find_gpu()
-    if isinstance(gpu, str):
-        print(
-            f"error: the checks of make gpu need an NVIDIA GPU and {gpu}: run them where there is one, "
-            "or make test for what a CPU can show",
-            file=sys.stderr,
-        )
-        return 2
     # every step runs in the repository's root
     args.work, args.output = args.work.resolve(), args.output.resolve()
-    # hours of measuring must not end in a folder that can't be written
-    for folder in (args.work, args.output.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            print(f"error: folder {folder} can't be written: give another one", file=sys.stderr)
-            return 2
-    # scenes are rendered into a new folder alone
-    shutil.rmtree(args.work / "scenes", ignore_errors=True)
-    record = merge({"gpu": gpu.name, "target": gpu.target, "driver": _driver()}, run_steps(plan(args.work)))
-    args.output.write_text(json.dumps(record, indent=1) + "\n")
+    try:
+        steps = choose(plan(args.work), args.only)
+        if args.dry_run:
+            print("\n".join(listing(steps, args.minutes)))
+            return 0
+        gpu = find_gpu()
+        if isinstance(gpu, str):
+            raise InputError(
+                f"the checks of make gpu need an NVIDIA GPU and {gpu}: run them where there is one, "
+                "or make test for what a CPU can show"
+            )
+        _check_folders(args.work, args.output.parent)
+        machine = {"gpu": gpu.name, "target": gpu.target, "driver": _driver()}
+        record = run_steps(steps, args.minutes, machine, args.output)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if record["failed"]:
         print(f"error: {', '.join(record['failed'])} failed: {args.output} says how", file=sys.stderr)
         return 1
     return 0
 
 
-def plan(work: Path) -> list[Step]:
-    """The steps; `work` takes their files."""
-    python = (sys.executable, "-m")
-    scenes = work / "scenes"
-    steps = [
-        _tests("kernel tests", "tests/kernels/test_gpu.py", work / "kernel-tests.xml"),
-        Step(
-            name="scenes for int8",
-            command=(*python, "avgn", "synthesize", str(scenes), "--scenes", "96", "--seed", "5"),
-        ),
-    ]
-    for format, backends in FORMATS.items():
-        bundle = work / format
-        steps += [
-            Step(
-                name=f"{format}: build",
-                command=(*python, "avgn", "export", CHECKPOINT, str(bundle), "--overwrite")
-                + ("--precision", "fp32,fp16,int8-gpu", "--format", f"onnx,{format}")
-                # what int8 costs is measured by verify, and is no reason to have no engine at all
-                + ("--calibration", str(scenes / "manifest.jsonl"), "--max-drop", "100"),
-            ),
-            Step(
-                name=f"{format}: verify",
-                command=(*python, "avgn", "verify", str(bundle), "--checkpoint", CHECKPOINT)
-                + ("--manifest", str(scenes / "manifest.jsonl"), "--json", str(work / f"{format}-verify.json")),
-                result=work / f"{format}-verify.json",
-            ),
-            _tests(
-                f"{format}: contract",
-                "tests/runtime/test_engine_contract.py",
-                work / f"{format}-contract.xml",
-                {"AVGN_GPU_BUNDLE": str(bundle)},
-            ),
-            Step(
-                name=f"{format}: latency and throughput",
-                command=(*python, "avgn", "benchmark", str(bundle), "--backends", backends)
-                + ("--json", str(work / f"{format}-speed.json")),
-                result=work / f"{format}-speed.json",
-            ),
-        ]
-    times = work / "kernels.json"
-    steps.append(
-        Step(name="kernel times", command=(*python, "benchmarks.kernels", "--output", str(times)), result=times)
-    )
-    return steps
+def choose(steps: Sequence[Step], only: str) -> list[Step]:
+    """The steps whose names begin with one of `only`, all without it. Raises InputError for what begins none."""
+    wanted = [name.strip() for name in only.split(",") if name.strip()]
+    for name in wanted:
+        if not any(step.name.startswith(name) for step in steps):
+            names = ", ".join(step.name for step in steps)
+            raise InputError(f"--only {name}: no step begins so, choose among these: {names}")
+    return [step for step in steps if not wanted or any(step.name.startswith(name) for name in wanted)]
 
 
-def _tests(name: str, file: str, report: Path, environment: Mapping[str, str] | None = None) -> Step:
-    command = (sys.executable, "-m", "pytest", "-q", file, f"--junit-xml={report}")
-    return Step(name=name, command=command, report=report, environment=environment or {})
-
-
-def run_steps(steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """Run the steps one after the other; one row each, whatever becomes of it."""
-    rows = []
+def listing(steps: Sequence[Step], minutes: float) -> list[str]:
+    """The steps as lines for people: the limit of each, and why it would be skipped here."""
+    lines = [f"{'step':32}{'limit s':>8}  {'here':8}"]
     for step in steps:
-        print(f"{step.name} ...", flush=True)
-        rows.append(run_step(step))
-        print(f"{step.name}: {rows[-1]['failure'] or 'passed'}", flush=True)
-    return rows
+        reason = step.obstacle()
+        lines.append(f"{step.name:32}{step.seconds:8.0f}  {'runs' if reason is None else f'skipped: {reason}'}")
+    running = sum(step.seconds for step in steps if step.obstacle() is None)
+    lines.append(f"{'limits of those that run here':32}{running:8.0f}  of --minutes {minutes:g} ({60 * minutes:.0f} s)")
+    return lines
 
 
-def run_step(step: Step) -> dict[str, Any]:
-    """One step's row: "seconds", "failure" (None when it passed), the end of what it "said", "result" and "tests"."""
-    for file in (step.result, step.report):
-        if file is not None:
-            # what an earlier run left is not this one's
-            file.unlink(missing_ok=True)
-    begin = time.monotonic()
-    failure, said = None, ""
-    try:
-        done = subprocess.run(
-            step.command,
-            cwd=ROOT,
-            env={**os.environ, **step.environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=step.seconds,
-        )
-        said = done.stdout
-        failure = f"exit status {done.returncode}" if done.returncode else None
-    except subprocess.TimeoutExpired:
-        failure = f"stopped after {step.seconds:g} s"
-    except OSError as error:
-        failure = f"did not start: {error.strerror}"
-    row: dict[str, Any] = {
-        "step": step.name,
-        "command": " ".join(("python", *step.command[1:])),
-        "seconds": round(time.monotonic() - begin, 1),
-        "failure": failure,
-    }
-    if step.report is not None:
-        row["tests"] = _tally(step.report)
-        if failure is None and row["tests"]["passed"] == 0:
-            row["failure"] = "no test ran"
-    if step.result is not None:
-        try:
-            row["result"] = json.loads(step.result.read_text())
-        except (OSError, ValueError):
-            row["failure"] = failure or f"{step.result.name} was not written"
-    if row["failure"]:
-        row["said"] = [line.replace(str(ROOT), ".") for line in said.splitlines()[-LINES:]]
-    return row
-
-
-def _tally(report: Path) -> dict[str, Any]:
-    """Counts of pytest's report, and why tests were skipped."""
-    counts: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "reasons": []}
-    try:
-        cases = list(ElementTree.parse(report).iter("testcase"))
-    except (OSError, ElementTree.ParseError):
-        return counts
-    for case in cases:
-        skipped = case.find("skipped")
-        if skipped is not None:
-            counts["skipped"] += 1
-            counts["reasons"].append(skipped.get("message", ""))
-        elif case.find("failure") is not None or case.find("error") is not None:
-            counts["failed"] += 1
+def run_steps(steps: Sequence[Step], minutes: float, machine: Mapping[str, Any], output: Path) -> dict[str, Any]:
+    """Run the steps one after the other within `minutes`; the record, which `output` holds after every step."""
+    end = time.monotonic() + 60 * minutes
+    rows: list[dict[str, Any]] = []
+    record = merge(machine, rows)
+    for step in steps:
+        left = end - time.monotonic()
+        if (reason := step.obstacle()) is not None:
+            rows.append({"step": step.name, "outcome": "skipped", "why": reason, "seconds": 0.0})
+        elif left < LEAST:
+            why = f"--minutes {minutes:g} are over"
+            rows.append({"step": step.name, "outcome": "left out", "why": why, "seconds": 0.0})
         else:
-            counts["passed"] += 1
-    counts["reasons"] = sorted(set(counts["reasons"]))
-    return counts
+            print(f"{step.name} ...", flush=True)
+            rows.append(run_step(step, left))
+        print(f"{step.name}: {rows[-1]['outcome']}" + (f" ({rows[-1]['why']})" if rows[-1]["why"] else ""), flush=True)
+        record = merge(machine, rows)
+        write_whole(output, fit(record))
+    return record
 
 
 def merge(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One record of all steps: the machine, versions, commit, which steps failed, and their rows by name."""
+    """One record of all steps: a summary first, then the machine, versions, commit, and the rows by name."""
     return {
+        "summary": {
+            row["step"]: f"{row['outcome']} in {row['seconds']:g} s" + (f": {row['why']}" if row["why"] else "")
+            for row in rows
+        },
+        "failed": [row["step"] for row in rows if row["outcome"] == "failed"],
         "machine": {**machine, "processor": platform.machine(), "cores": os.cpu_count()},
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
-        "commit": _said("git", "rev-parse", "HEAD"),
-        "failed": [row["step"] for row in rows if row["failure"]],
+        "commit": os.environ.get("AVGN_REVISION") or _said("git", "rev-parse", "HEAD"),
         "steps": {row["step"]: {name: value for name, value in row.items() if name != "step"} for row in rows},
     }
+
+
+def fit(record: Mapping[str, Any]) -> str:
+    """The record as JSON of at most LARGEST bytes: results that are too large leave their size."""
+    steps = {name: dict(row) for name, row in record["steps"].items()}
+    for row in steps.values():
+        size = len(json.dumps(row.get("result")))
+        if size > LARGEST_RESULT:
+            row["result"] = f"{size} bytes, left out"
+    text = json.dumps({**record, "steps": steps}, indent=1) + "\n"
+    for row in sorted(steps.values(), key=lambda row: -len(json.dumps(row.get("result")))):
+        if len(text) <= LARGEST:
+            break
+        row["result"] = "left out: the record would be too large"
+        text = json.dumps({**record, "steps": steps}, indent=1) + "\n"
+    return text
+
+
+def _check_folders(*folders: Path) -> None:
+    """Minutes of measuring must not end in a folder that can't be written."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"folder {folder} can't be made ({error.strerror}): give another one") from None
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"folder {folder} can't be written: give another one")
 
 
 def _version(package: str) -> str | None:

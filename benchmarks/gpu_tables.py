@@ -1,4 +1,4 @@
-"""The tables of docs/gpu.md, from benchmarks/results/gpu-budget.json."""
+"""The tables of docs/gpu.md, from benchmarks/results/gpu-budget.json and what an H200 measured beside it."""
 
 from __future__ import annotations
 
@@ -47,4 +47,52 @@ def kernels(record: Mapping[str, Any]) -> Table:
     return ("kernel, fp16, **predicted** us", "GFLOP", "MB", *chips), rows
 
 
+def measured(budget: Mapping[str, Any], record: Mapping[str, Any]) -> Table:
+    """What was predicted for an H100 SXM beside what an H200 measured, in microseconds."""
+    rows: list[Row] = []
+    halves = {(row["model"], row["kind"], row["half"], row["batch"]): row for row in record["runs"]["halves"]}
+    kinds = (("fp32", "fp32 optimized"), ("fp16", "fp16 mixed optimized"))
+    for model, found in budget["models"].items():
+        for precision, kind in kinds:
+            for half in ("audio", "image"):
+                expected = found["halves"][precision][half]["1"]["predicted us"][MEASURED]["expected, CUDA graph"]
+                row = halves[model, kind, half, 1]
+                compiled = halves.get((model, "fp16 mixed compiled", half, 1)) if precision == "fp16" else None
+                best = compiled or row
+                what = f"{model} {half}, {precision}, CUDA graph" + (", compiled" if compiled else "")
+                rows.append(_against(what, expected, best["graph_us"]))
+    return ("us", "**predicted**, H100 SXM", "measured, H200", "ratio"), rows + _others(budget, record)
+
+
+def _others(budget: Mapping[str, Any], record: Mapping[str, Any]) -> list[Row]:
+    """An engine that launches its kernels one by one, and the Triton kernels at revision 2809299."""
+    tiny = budget["models"]["avgn-tiny"]["halves"]["fp32"]
+    speed = record["runs"]["onnxruntime-cuda"]["rows"][0]["wall_ms"]
+    rows = [
+        _against(
+            f"avgn-tiny {half}, fp32, ONNX Runtime's CUDA provider, one by one",
+            tiny[half]["1"]["predicted us"][MEASURED]["expected, launched one by one"],
+            1e3 * speed[half]["p50"],
+        )
+        for half in ("audio", "image")
+    ]
+    expected = {row["kernel"]: row["predicted us"][MEASURED] for row in budget["kernels of a training step"]}
+    taken = {
+        (row["op"], row["backward"]): row["graph_us"]
+        for row in record["runs"]["kernels"]
+        if row["dtype"] == "fp16" and row["form"] == "fused" and row["shape"] in SHAPES
+    }
+    for operation, name in (("grouping", "grouping_attention"), ("cosine", "max_pooled_cosine")):
+        both = sum(value for kernel, value in expected.items() if kernel.startswith(name))
+        rows.append(_against(f"{name} forward, fp16", expected[f"{name} forward"], taken[operation, False]))
+        rows.append(_against(f"{name} forward and backward, fp16", both, taken[operation, True]))
+    return rows
+
+
+def _against(what: str, predicted: float, measured: float) -> Row:
+    return (what, f"{predicted:.0f}", f"{measured:.0f}", f"{measured / predicted:.1f}")
+
+
+MEASURED = "H100 SXM"
+SHAPES = ([128, 49, 37, 512], [128, 2, 49, 512, 37])
 TABLES = {"gpu halves": halves, "gpu frame": frame, "gpu kernels": kernels}

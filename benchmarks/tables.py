@@ -99,6 +99,7 @@ TABLES: dict[str, Callable[[], tuple[Row, list[Row]]]] = {
     "startup": startup,
     **{name: partial(_compared, name) for name in COMPARISONS},
     **{name: partial(_predicted, make) for name, make in gpu_tables.TABLES.items()},
+    "gpu measured": lambda: gpu_tables.measured(read("gpu-budget"), read("gpu-h200")),
 }
 
 

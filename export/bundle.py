@@ -6,7 +6,7 @@ import datetime
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ import avgn
 from avgn.checkpoint import WEIGHTS, load_model, read_facts
 from avgn.config import with_values
 from avgn.engine import TorchEngine
-from avgn.export import engine_builder
+from avgn.export import aoti, engine_builder
 from avgn.export.formats import FORMATS, PRECISIONS, check_request
 from avgn.export.graphs import MIN_OPSET
-from avgn.export.samples import read_batches, split_manifest
+from avgn.export.samples import Batch, read_batches, split_manifest
 from avgn.export.variants import Graphs, Maker, describe_variant
 from avgn.export.verify import accuracy, check_tolerance, compare, rendered_batches
 from avgn.model import TwoHalves
@@ -33,7 +33,8 @@ from avgn.runtime.bundle import (
     untrained_warning,
     write_bundle_info,
 )
-from avgn.runtime.engines import choose_engine
+from avgn.runtime.engines import choose_engine, load_engine
+from avgn.runtime.engines.trust import trust
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import Manifest
 from avgn.runtime.outputs import new_folder
@@ -100,7 +101,7 @@ class ExportOptions:
     @property
     def engines(self) -> tuple[str, ...]:
         """The formats that are built from graphs."""
-        return tuple(name for name in self.formats if name != "onnx")
+        return tuple(name for name in self.formats if name not in ("onnx", "aoti"))
 
 
 def export_bundle(
@@ -125,6 +126,8 @@ def export_bundle(
         raise InputError(f"{target} is no bundle and is not overwritten: choose another folder")
     for name in options.engines:
         _check_engine(name, options)
+    if "aoti" in options.formats:
+        aoti.check_aoti()
     model = _resized(load_model(checkpoint), options.image_size)
     core = TorchEngine(model)
     calibration, guard = _manifests(options)
@@ -160,6 +163,8 @@ def export_bundle(
                 metrics |= _guarded(before, accuracy(engine, guard), precision, max_drop)
             variants.append(replace(variant, verified=metrics))
             variants += _build_engines(info, model, graphs, options, folder, report)
+            if "aoti" in options.formats:
+                variants += _build_packages(info, maker, precision, core, scenes, folder, report)
         write_bundle_info(folder, replace(info, variants=tuple(variants)))
     return Bundle.load(target)
 
@@ -253,6 +258,31 @@ def _build_engines(
                 )
             )
     return made
+
+
+def _build_packages(
+    info: BundleInfo,
+    maker: Maker,
+    precision: str,
+    core: TorchEngine,
+    scenes: Sequence[Batch],
+    folder: Path,
+    report: Report,
+) -> list[Variant]:
+    """The AOTInductor packages of one precision, compared with the core: they run where they are made."""
+    target = aoti.target()
+    if precision not in FORMATS["aoti"].precisions or (precision == "fp16" and target.startswith("cpu")):
+        report(f"{precision}: no aoti packages, they hold fp32 (and on a GPU fp16)")
+        return []
+    files = aoti.build_packages(maker.module(precision), folder, f".{precision}.aoti.{target}", report)
+    dim = maker.model.config.source_dim
+    variant = describe_variant(info, dim, files, precision=precision, engine="aoti", target=target)
+    trust([variant])
+    write_bundle_info(folder, replace(info, variants=(variant,)))
+    report(f"{precision}: comparing the packages with the model")
+    metrics = compare(core, load_engine(Bundle.load(folder), variant, "aoti"), scenes)
+    _check(metrics | {"half_cosine_maps": metrics["cosine_maps"]}, precision)
+    return [replace(variant, verified=metrics)]
 
 
 def _provenance(checkpoint: Path, opset: int, options: ExportOptions) -> dict[str, str | int]:

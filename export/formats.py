@@ -24,6 +24,13 @@ class Format:
 
 FORMATS = {
     "onnx": Format(suffix=".onnx", extra="export", runs_on="CPU and GPU", precisions=PRECISIONS, options=COMMON),
+    "aoti": Format(
+        suffix=".pt2",
+        extra="train",
+        runs_on="this machine's GPU, or its CPU",
+        precisions=("fp32", "fp16"),
+        options=COMMON,
+    ),
     "tensorrt": Format(
         suffix=".engine",
         extra="gpu",

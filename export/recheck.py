@@ -7,7 +7,7 @@ from typing import Any
 
 from avgn.export.verify import accuracy, check_tolerance, compare, rendered_batches
 from avgn.runtime.bundle import Bundle, Variant
-from avgn.runtime.engines import ENGINES, load_engine
+from avgn.runtime.engines import ENGINES, load_engine, obstacle_of
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import Manifest
@@ -33,7 +33,7 @@ def recheck(
         names = [
             name
             for name, entry in ENGINES.items()
-            if variant.engine in entry.reads and entry.obstacle(variant.target) is None
+            if variant.engine in entry.reads and obstacle_of(name, loaded, variant) is None
         ]
         facts = {"precision": variant.precision, "target": variant.target}
         for name in names:

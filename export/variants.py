@@ -79,13 +79,17 @@ class Maker:
                 self.report(line)
         return self._optimized
 
+    def module(self, precision: str) -> TwoHalves:
+        """What the graphs of "fp32" or "fp16" are written from."""
+        return mixed.to_mixed(self.optimized) if precision == "fp16" else self.optimized
+
     def _write_fp32(self, folder: Path) -> dict[str, Path]:
         if self._fp32 is None:
             self._fp32 = write_graphs(self.optimized, folder, opset=self.opset, facts=self.facts)
         return self._fp32
 
     def _make_fp16(self) -> Graphs:
-        model = mixed.to_mixed(self.optimized)
+        model = self.module("fp16")
         engine = HalvesEngine(model)
         core = TorchEngine(self.model)
         batches = self.calibration

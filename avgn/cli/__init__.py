@@ -30,6 +30,7 @@ commands:
   reproduce TABLE           train and score a table of the paper beside the published figures
   export CHECKPOINT BUNDLE  freeze a checkpoint into verified graphs
   verify BUNDLE             compare a bundle's variants with their model again
+  trust BUNDLE              let machine code of a bundle run here that was built elsewhere
   benchmark BUNDLE...       speed, memory, size and accuracy of bundles in every engine of this machine
   deploy SERVER BUNDLE OUT  lay a bundle out for triton-server
   convert RELEASED OUT      read a checkpoint in the published AVGN format
@@ -82,6 +83,7 @@ COMMANDS = {
     "reproduce": "avgn.cli.reproduce:reproduce",
     "export": "avgn.cli.export:export",
     "verify": "avgn.cli.export:verify",
+    "trust": "avgn.cli.export:trust",
     "benchmark": "avgn.cli.benchmark:benchmark",
     "deploy": "avgn.cli.export:deploy",
     "convert": "avgn.cli.training:convert",

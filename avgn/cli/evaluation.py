@@ -50,6 +50,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--workers", type=int | None, default=None, help="threads that score, default one a core")
     parser.add_argument("--skip-bad", action="store_true", help="count unreadable items instead of stopping")
     parser.add_argument("--backend", type=str, default="auto", help=BACKENDS)
+    parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda, for a checkpoint; a bundle: --backend")
     parser.add_argument("--json", type=str | None, default=None, help="write the results to this file")
     args = parser.parse_args(argv)
     for option, value, least in (("--bootstrap", args.bootstrap, 0), ("--workers", args.workers, 1)):
@@ -99,7 +100,7 @@ def _scores(args: Any) -> list[dict[str, Any]]:
     from avgn.runtime.manifest import read_manifest
 
     manifest = read_manifest(args.manifest, check_files=not args.skip_bad)
-    engine = load_engine(args.model, args.backend)
+    engine = load_engine(args.model, args.backend, args.device)
     thresholds = None
     if args.thresholds is not None:
         found = calibrate(engine, read_manifest(args.thresholds), disjoint_from=manifest)
@@ -120,8 +121,8 @@ def _scores(args: Any) -> list[dict[str, Any]]:
         )
 
 
-def load_engine(model: str, backend: str = "auto") -> Engine:
-    """The engine of a checkpoint folder (PyTorch) or of a bundle (by `backend`)."""
+def load_engine(model: str, backend: str = "auto", device: str = "cpu") -> Engine:
+    """The engine of a checkpoint folder (PyTorch, on `device`) or of a bundle (by `backend`)."""
     from avgn.runtime.bundle import BUNDLE_FILE
     from avgn.runtime.localizer import Localizer
 
@@ -130,5 +131,7 @@ def load_engine(model: str, backend: str = "auto") -> Engine:
         from avgn.checkpoint import load_model
         from avgn.engine import TorchEngine
 
-        return TorchEngine(load_model(folder))
+        return TorchEngine(load_model(folder), device)
+    if device != "cpu":
+        raise InputError(f"--device {device} is for a checkpoint, {model} is a bundle: choose its engine by --backend")
     return Localizer.load(model, backend).engine

@@ -17,7 +17,9 @@ def export(argv: Sequence[str]) -> None:
     parser.add_argument("checkpoint", type=str)
     parser.add_argument("bundle", type=str, help="new folder")
     parser.add_argument("--precision", type=str, default="fp32", help="comma-separated: fp32, fp16, int8-cpu, int8-gpu")
-    parser.add_argument("--format", type=str, default="onnx", help="comma-separated: onnx, tensorrt, tensorrt-rtx")
+    parser.add_argument(
+        "--format", type=str, default="onnx", help="comma-separated: onnx, aoti, tensorrt, tensorrt-rtx"
+    )
     parser.add_argument("--calibration", type=str | None, default=None, help="manifest that int8 is calibrated on")
     parser.add_argument("--samples", type=int | None, default=None, help="how many of its items; default 64")
     parser.add_argument(
@@ -86,6 +88,25 @@ def verify(argv: Sequence[str]) -> None:
     bad = [row for row in rows if row["failure"]]
     if bad:
         raise FailureError("; ".join(str(row["failure"]) for row in bad))
+
+
+def trust(argv: Sequence[str]) -> None:
+    parser = make_parser(
+        "trust", "Let the machine code of a bundle (its aoti packages) run on this machine, which has not built it."
+    )
+    parser.add_argument("bundle", type=str)
+    parser.add_argument("--forget", action="store_true", help="refuse it again")
+    args = parser.parse_args(argv)
+    from avgn.runtime.bundle import Bundle
+    from avgn.runtime.engines import trust as marks
+
+    bundle = Bundle.load(args.bundle)
+    count = (marks.forget if args.forget else marks.trust)(bundle.variants)
+    if not count:
+        raise InputError(f"bundle {bundle.path} holds no machine code: it runs without this command")
+    what = f"{count} variant{'s' if count > 1 else ''} of machine code"
+    say = ("is refused again" if count == 1 else "are refused again") if args.forget else "may run here"
+    print(f"{what} {say}: {bundle.path}")
 
 
 def deploy(argv: Sequence[str]) -> None:

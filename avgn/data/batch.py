@@ -25,8 +25,12 @@ class Batch:
     labels: Labels
 
     def to(self, device: torch.device) -> Batch:
-        """The same on another device."""
-        return Batch(image=self.image.to(device), waveform=self.waveform.to(device), labels=self.labels.to(device))
+        """The same on another device; what lies in pinned memory is copied while the caller goes on."""
+        return Batch(
+            image=self.image.to(device, non_blocking=True),
+            waveform=self.waveform.to(device, non_blocking=True),
+            labels=self.labels.to(device),
+        )
 
     def pin_memory(self) -> Batch:
         """The same in memory that a GPU copies from while it computes."""

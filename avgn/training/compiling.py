@@ -8,11 +8,14 @@ import shutil
 from avgn.runtime.errors import InputError
 
 
-def check_compiler() -> None:
-    """Raise InputError where torch.compile would find no C++ compiler."""
-    name = os.environ.get("CXX", "g++")
-    if shutil.which(name) is None:
+def check_compiler(what: str = "compile", instead: str = "leave --compile out") -> None:
+    """Raise InputError where torch.compile would find no C++ compiler; `what` needs it, `instead` is the way out."""
+    if shutil.which(_compiler()) is None:
         raise InputError(
-            f"compile needs a C++ compiler and {name!r} is not on the PATH: install g++, let CXX name another one, "
-            "or leave --compile out"
+            f"{what} needs a C++ compiler and {_compiler()!r} is not on the PATH: install g++, let CXX name another "
+            f"one, or {instead}"
         )
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX", "g++")

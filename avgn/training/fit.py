@@ -36,6 +36,7 @@ from avgn.training.allocator import keep_freed_memory
 from avgn.training.compiling import check_compiler
 from avgn.training.config import TrainConfig
 from avgn.training.module import AVGNModule
+from avgn.training.prefetch import OnDevice
 from avgn.training.processes import Processes
 from avgn.training.progress import TrainingProgress
 from avgn.training.source import TrainingSource
@@ -168,6 +169,7 @@ def _train(
     if not on_gpu:
         keep_freed_memory()
     module = AVGNModule(model, training, total_steps, source.survey)
+    batches: Any = source.loader(lambda: trainer.global_step, pin=on_gpu)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*mid-epoch checkpoint.*")
@@ -181,7 +183,7 @@ def _train(
         try:
             trainer.fit(
                 module,
-                source.loader(lambda: trainer.global_step, pin=on_gpu),
+                OnDevice(batches) if on_gpu else batches,
                 build_loader(held_out, ordered_batches(len(held_out), training.batch_size)) if held_out else None,
                 ckpt_path=last if resume else None,
                 weights_only=True,

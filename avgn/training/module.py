@@ -107,9 +107,19 @@ class AVGNModule(LightningModule):
             losses = replace(losses, total=torch.full_like(losses.total, math.inf))
         self._log("val", losses, len(batch.image))
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
-        if not norms or torch.isfinite(torch.stack(norms)).all():
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm of all gradients, which also says whether the step can be taken.
+
+        Lightning's own would refuse a fused optimizer in mixed precision, and read every gradient once more.
+        """
+        trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(trained, gradient_clip_val or math.inf)
+        if torch.isfinite(norm):
             self.skipped_in_a_row = 0
             return
         self.skipped += 1
@@ -140,8 +150,8 @@ class AVGNModule(LightningModule):
             {"params": [p for p in trained if p.dim() > 1], "weight_decay": self.settings.weight_decay},
             {"params": [p for p in trained if p.dim() <= 1]},
         ]
-        # in mixed precision, Lightning doesn't clip gradients that a fused optimizer might unscale
-        fused = self.settings.precision == "32-true"
+        # float16's gradients are scaled, and a fused optimizer would unscale them after they were clipped
+        fused = self.settings.precision != "16-mixed"
         optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, weight_decay=0.0, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -155,13 +165,12 @@ class AVGNModule(LightningModule):
     def _survey(self) -> Iterator[Batch]:
         return (batch.to(self.device) for batch in self.survey())
 
-    def _encode(self, waveform: Tensor, image: Tensor) -> tuple[AudioSources, ImageCells]:
-        spectrogram = self.mask_spectrogram(self.model.frontend(waveform))
+    def _encode(self, spectrogram: Tensor, image: Tensor) -> tuple[AudioSources, ImageCells]:
         return self.model.encode_spectrogram(spectrogram), self.model.encode_image(image)
 
     def _losses(self, batch: Batch) -> Losses:
         waveform, picture = self.model.prepare(batch.waveform, batch.image)
-        audio, image = self.halves(waveform, picture)
+        audio, image = self.halves(self.mask_spectrogram(self.model.frontend(waveform)), picture)
         if self.settings.dropout > 0:
             audio, image = self._dropped(audio, image)
         losses = self.model.compute(audio, image, batch.labels)

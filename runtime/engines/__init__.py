@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import ctypes.util
 import importlib
 import importlib.metadata
 import importlib.util
@@ -13,12 +16,15 @@ from typing import Any
 from avgn.runtime.bundle import Bundle, Variant
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.engines.gpu import find_gpu
+from avgn.runtime.engines.trust import native_obstacle
 from avgn.runtime.errors import InputError, MissingExtraError
 
-__all__ = ["ENGINES", "Engine", "EngineEntry", "choose_engine", "load_engine"]
+__all__ = ["ENGINES", "Engine", "EngineEntry", "choose_engine", "load_engine", "obstacle_of"]
 
 log = logging.getLogger("avgn.runtime")
 
+# of TensorRT
+RELEASES = (10, 11)
 PRECISIONS = ("fp32", "fp16", "int8-cpu", "int8-gpu")
 
 
@@ -28,7 +34,8 @@ class EngineEntry:
 
     `factory` is "module:callable" for `callable(bundle, variant, **options) -> Engine`; `requires` is the module
     whose presence makes the engine usable and `extra` the extra that installs it. `gpu` engines need an NVIDIA GPU,
-    `provider` is what onnxruntime must have been built with. Engines that are not `automatic` are used when asked for.
+    `provider` is what onnxruntime must have been built with, `library` a shared library that it loads. Engines that are
+    not `automatic` are used when asked for; `automatic_for` limits that to variants whose target begins so.
     """
 
     factory: str
@@ -37,7 +44,9 @@ class EngineEntry:
     reads: tuple[str, ...]
     gpu: bool = False
     provider: str | None = None
+    library: str | None = None
     automatic: bool = True
+    automatic_for: str = ""
 
     def missing(self) -> bool:
         """True when the engine's library is not installed."""
@@ -50,7 +59,7 @@ class EngineEntry:
         """Why the engine can't run variants for `target` on this machine, or None."""
         if self.missing():
             return f"{self.requires} is not installed: pip install 'avgn[{self.extra}]'"
-        if self.gpu:
+        if self.gpu or target.startswith("sm_"):
             if isinstance(gpu := find_gpu(), str):
                 return gpu
             if target.startswith("sm_") and target != gpu.target:
@@ -60,6 +69,8 @@ class EngineEntry:
 
             if self.provider not in onnxruntime.get_available_providers():
                 return f"this onnxruntime has no {self.provider}: pip install 'avgn[gpu]' in place of avgn[cpu]"
+        if self.library is not None and not _loads(self.library):
+            return f"lib{self.library} is not installed: pip install 'avgn[{self.extra}]'"
         return None
 
 
@@ -79,6 +90,14 @@ ENGINES: dict[str, EngineEntry] = {
         reads=("tensorrt-rtx",),
         gpu=True,
     ),
+    # its packages for a CPU were slower than the graphs (benchmarks/NOTES.md)
+    "aoti": EngineEntry(
+        factory="avgn.runtime.engines.aoti_engine:AotiEngine",
+        requires="torch",
+        extra="train",
+        reads=("aoti",),
+        automatic_for="sm_",
+    ),
     "onnxruntime-cuda": EngineEntry(
         factory="avgn.runtime.engines.onnxruntime_gpu:CudaEngine",
         requires="onnxruntime",
@@ -95,6 +114,7 @@ ENGINES: dict[str, EngineEntry] = {
         reads=("onnxruntime",),
         gpu=True,
         provider="TensorrtExecutionProvider",
+        library="nvinfer",
         automatic=False,
     ),
     # faster than onnxruntime (benchmarks/NOTES.md)
@@ -123,7 +143,12 @@ def choose_engine(bundle: Bundle, backend: str = "auto", precision: str | None =
     if backend != "auto" and backend not in ENGINES:
         raise InputError(f"backend {backend!r} is not known: choose auto or one of {', '.join(ENGINES)}")
     names = [name for name, entry in ENGINES.items() if entry.automatic] if backend == "auto" else [backend]
-    fitting = [(name, variant) for name in names for variant in _fitting(bundle, ENGINES[name], precision)]
+    fitting = [
+        (name, variant)
+        for name in names
+        for variant in _fitting(bundle, ENGINES[name], precision)
+        if backend != "auto" or variant.target.startswith(ENGINES[name].automatic_for)
+    ]
     if not fitting:
         held = ", ".join(sorted({f"{v.precision} for {v.engine}" for v in bundle.info.variants}))
         wanted = f"{precision or 'any precision'} for {backend}"
@@ -131,7 +156,7 @@ def choose_engine(bundle: Bundle, backend: str = "auto", precision: str | None =
     obstacles: dict[str, str] = {}
     usable: list[tuple[str, Variant]] = []
     for name, variant in fitting:
-        if (obstacle := ENGINES[name].obstacle(variant.target)) is None:
+        if (obstacle := obstacle_of(name, bundle, variant)) is None:
             usable.append((name, variant))
         else:
             obstacles.setdefault(name, obstacle)
@@ -152,6 +177,11 @@ def choose_engine(bundle: Bundle, backend: str = "auto", precision: str | None =
     return engine
 
 
+def obstacle_of(name: str, bundle: Bundle, variant: Variant) -> str | None:
+    """Why the engine `name` can't or may not run a variant on this machine, or None."""
+    return ENGINES[name].obstacle(variant.target) or native_obstacle(bundle, variant)
+
+
 def check_unverified(bundle: Bundle, variant: Variant, engine: Engine) -> None:
     """Compare an engine that could not run where it was exported with its ONNX graphs, on the CPU.
 
@@ -170,6 +200,16 @@ def load_engine(bundle: Bundle, variant: Variant, name: str, **options: Any) -> 
     module, _, attribute = ENGINES[name].factory.partition(":")
     factory: Callable[..., Engine] = getattr(importlib.import_module(module), attribute)
     return factory(bundle, variant, **options)
+
+
+def _loads(name: str) -> bool:
+    """Whether a shared library is there: among the system's, or as pip installs TensorRT's."""
+    if ctypes.util.find_library(name) is not None or importlib.util.find_spec("tensorrt_libs") is not None:
+        return True
+    for release in RELEASES:
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(f"lib{name}.so.{release}") is not None
+    return False
 
 
 def check_installation() -> None:

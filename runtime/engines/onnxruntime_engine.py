@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -40,26 +40,16 @@ class OnnxRuntimeEngine(GraphEngine):
         `threads`: per graph, default the physical cores. Raises MissingExtraError without onnxruntime, InputError for
         a graph that can't be loaded or whose tensors are not those of bundle.json.
         """
-        onnxruntime = import_onnxruntime()
+        self._library = import_onnxruntime()
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}: leave it out to use all physical cores")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or physical_cores()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # spinning threads would take the cores that decoding and encoding need
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         super().__init__(bundle.info)
+        self._threads = threads or physical_cores()
+        self._providers = list(providers or ["CPUExecutionProvider"])
+        self._files = {half: bundle.graph(variant, half) for half in ("audio", "image")}
         self._sessions: dict[str, Any] = {}
-        for half in ("audio", "image"):
-            file = bundle.graph(variant, half)
-            try:
-                session = onnxruntime.InferenceSession(
-                    str(file), options, providers=list(providers or ["CPUExecutionProvider"])
-                )
-            except Exception as error:
-                reason = " ".join(str(error).split())[:160]
-                raise InputError(f"graph {file} can't be loaded ({reason}): export the bundle again") from None
+        for half, file in self._files.items():
+            session = self._open(half)
             declared = {"inputs": variant.inputs[half], "outputs": variant.outputs[half]}
             found = {"inputs": _specs(session.get_inputs()), "outputs": _specs(session.get_outputs())}
             check_graph(str(file), half, bundle.info, declared, found)
@@ -69,6 +59,24 @@ class OnnxRuntimeEngine(GraphEngine):
     @property
     def name(self) -> str:
         return "onnxruntime"
+
+    def _open(self, half: str, sizes: Mapping[str, int] | None = None, providers: Sequence[Any] | None = None) -> Any:
+        """A session of a half; `sizes` fixes axes that its graph leaves open, by their names."""
+        options = self._library.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # spinning threads would take the cores that decoding and encoding need
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for axis, size in (sizes or {}).items():
+            options.add_free_dimension_override_by_name(axis, size)
+        try:
+            return self._library.InferenceSession(
+                str(self._files[half]), options, providers=list(providers or self._providers)
+            )
+        except Exception as error:
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(f"graph {self._files[half]} can't be loaded ({reason}): export the bundle again") from None
 
     def _run(self, half: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, Floats]:
         values = self._sessions[half].run(self._names[half], feed)

@@ -15,7 +15,7 @@ from avgn.runtime import Bundle
 from benchmarks import gpu_tables, layers
 from benchmarks.budget import half_record
 from benchmarks.chips import CHIPS, Chip
-from benchmarks.gpu import ROOT
+from benchmarks.gpu_steps import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results" / "gpu-budget.json"
 PAGE = ROOT / "docs" / "gpu.md"

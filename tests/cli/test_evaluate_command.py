@@ -170,3 +170,15 @@ def test_masks_that_are_not_there(duets: Path, tmp_path: Path, refused: Refused)
     message = refused("none", tmp_path / "m.jsonl")
     assert message.startswith(f"item {items[0].id!r}: file {tmp_path / 'gone.png'} can't be read")
     assert main(["evaluate", "none", str(tmp_path / "m.jsonl"), "--skip-bad"]) == 0
+
+
+def test_a_device_that_is_not_there(duets: Path, refused: Refused) -> None:
+    checkpoint = Path(__file__).resolve().parents[2] / "benchmarks" / "checkpoints" / "tiny"
+    assert refused(checkpoint, duets, "--device", "dance") == (
+        "device 'dance' is not known: use cpu, cuda, or cuda:1 for the second GPU"
+    )
+    assert refused(checkpoint, duets, "--device", "meta") == "device 'meta' is not supported: use cpu or cuda"
+    assert refused(checkpoint, duets, "--device", "cuda:99").startswith("device 'cuda:99' is not there, PyTorch sees ")
+    assert refused("tiny", duets, "--device", "cuda") == (
+        "--device cuda is for a checkpoint, tiny is a bundle: choose its engine by --backend"
+    )

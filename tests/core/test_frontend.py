@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +14,7 @@ from scipy import signal
 from avgn.config import preset
 from avgn.frontend import Spectrogram
 
+ROOT = Path(__file__).resolve().parents[2]
 RATE = 22_050
 
 
@@ -40,11 +45,14 @@ def release_power(waveform: np.ndarray) -> np.ndarray:
     return np.asarray(signal.spectrogram(waveform.astype(np.float64), RATE, nperseg=512, noverlap=274)[2])
 
 
+@pytest.mark.parametrize("form", ["_by_convolution", "_by_products"])
 @pytest.mark.parametrize(("kind", "truth", "frames"), [("paper", paper_power, 300), ("release", release_power, 276)])
-def test_power_equals_a_float64_reference(kind: str, truth: object, frames: int) -> None:
+def test_power_equals_a_float64_reference(kind: str, truth: object, frames: int, form: str) -> None:
+    """Both forms: convolutions, as on the CPU, and products of cut frames, as on a GPU."""
     module = Spectrogram(preset("avgn-resnet18", frontend=kind))
     waveform = sounds()
-    found = module.power(torch.from_numpy(waveform)).numpy().astype(np.float64)
+    power = module._transform(torch.from_numpy(waveform), getattr(module, form))
+    found = power.numpy().astype(np.float64)
     expected = truth(waveform)  # type: ignore[operator]
     assert found.shape == expected.shape == (3, 257, frames)
     for mine, theirs in zip(found, expected, strict=True):
@@ -77,3 +85,23 @@ def test_silence_is_finite_and_wrong_shapes_are_refused() -> None:
     assert torch.isfinite(module(torch.zeros(1, RATE))).all()
     with pytest.raises(ValueError, match=r"must be \[B,T\]"):
         module(torch.zeros(RATE))
+
+
+@pytest.mark.parametrize("by", ["legacy", "new", "untouched"])
+def test_whole_float32_leaves_the_settings_as_they_were(by: str) -> None:
+    """Products have all bits inside, and outside what the program asked for, by either of PyTorch's two ways."""
+    code = (
+        "import sys, torch\n"
+        "from avgn.frontend import whole_float32\n"
+        "matmul = torch.backends.cuda.matmul\n"
+        "if sys.argv[1] == 'legacy': torch.set_float32_matmul_precision('high')\n"
+        "if sys.argv[1] == 'new': matmul.fp32_precision = 'tf32'\n"
+        "before = matmul.fp32_precision\n"
+        "with whole_float32():\n"
+        "    assert not matmul.allow_tf32 and matmul.fp32_precision != 'tf32'\n"
+        "assert matmul.fp32_precision == before\n"
+        "if sys.argv[1] == 'legacy': assert torch.get_float32_matmul_precision() == 'high' and matmul.allow_tf32\n"
+        "print('ok')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, by], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "ok\n", done.stderr

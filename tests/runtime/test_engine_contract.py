@@ -110,6 +110,23 @@ def test_results_are_the_callers_own(engine: Engine) -> None:
         value[:] = 0
 
 
+def test_the_same_input_gives_the_same_output_whatever_came_before(engine: Engine) -> None:
+    """Bit for bit: after other shapes, and from other threads."""
+    waveform, image = probes(engine.info)
+    sources = engine.run_audio(waveform[:1])["sources"]
+    maps = engine.run_image(image[:1], sources)["maps"]
+
+    def again(_: int) -> bool:
+        heard = engine.run_audio(waveform[:1])["sources"]
+        return np.array_equal(heard, sources) and np.array_equal(engine.run_image(image[:1], sources)["maps"], maps)
+
+    for batch in (4, 2, 3):
+        engine.run_image(image[:batch], engine.run_audio(waveform[:batch])["sources"])
+        assert again(batch)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(again, range(12)))
+
+
 def test_inputs_in_any_layout(engine: Engine) -> None:
     waveform, image = probes(engine.info)
     heard = engine.run_audio(waveform[:2])
@@ -140,10 +157,22 @@ def test_bound_outputs_stay_where_the_first_run_put_them(bundle: Bundle) -> None
     kept = []
     for at in range(3):
         engine.run_audio(waveform[at : at + 1])
-        (binding,) = engine._local.audio.values()
+        (binding,) = engine._shapes["audio"].values()
         # held, so that their memory can't be given out again by chance
         kept.append(binding._binding.get_outputs())
     assert len({tuple(value.data_ptr() for value in outputs) for outputs in kept}) == 1
+
+
+def test_a_session_of_a_shape_has_no_open_axes(bundle: Bundle) -> None:
+    """What an engine plans for a shape, a recorded graph too, is then all that it can run."""
+    engine = BoundEngine(bundle, parent_of(bundle, fp32(bundle)))
+    waveform, image = probes(engine.info)
+    sources = engine.run_audio(waveform[:2])["sources"]
+    engine.run_image(image[:2], sources)
+    for half in ("audio", "image"):
+        (binding,) = engine._shapes[half].values()
+        for value in (*binding._session.get_inputs(), *binding._session.get_outputs()):
+            assert all(isinstance(axis, int) for axis in value.shape), (value.name, value.shape)
 
 
 def test_what_does_not_fit_is_refused(engine: Engine) -> None:
@@ -180,9 +209,10 @@ def test_an_engine_that_can_not_run_here_says_why(bundle: Bundle) -> None:
     if isinstance(missing := find_gpu(), str):
         with pytest.raises(InputError, match=f"backend onnxruntime-cuda can't be used: {missing}"):
             choose_engine(bundle, "onnxruntime-cuda")
-        assert ENGINES["tensorrt-rtx"].obstacle("sm_89") == missing or ENGINES["tensorrt-rtx"].missing()
+        assert ENGINES["aoti"].obstacle("sm_89") == missing or ENGINES["aoti"].missing()
     else:
-        assert "built for sm_10, this GPU" in str(ENGINES["tensorrt-rtx"].obstacle("sm_10"))
+        # by an engine whose library every machine with a GPU and these tests has
+        assert "built for sm_10, this GPU" in str(ENGINES["aoti"].obstacle("sm_10"))
     with pytest.raises(InputError, match="backend 'dance' is not known"):
         choose_engine(bundle, "dance")
 

@@ -37,7 +37,7 @@ def small() -> Config:
 
 
 def test_the_halves_are_one_graph_with_the_same_gradients(caplog: pytest.LogCaptureFixture) -> None:
-    """All but the code made from it, which takes minutes: front-end, encoders, transformers, grouping, extra heads."""
+    """All but the code made from it, which takes minutes: encoders, transformers, grouping, extra heads."""
     torch.manual_seed(0)
     config = small()
     module = AVGNModule(build_model(config).train(), TrainConfig(auxiliary=1.0), 1)
@@ -46,7 +46,7 @@ def test_the_halves_are_one_graph_with_the_same_gradients(caplog: pytest.LogCapt
     found = []
     with caplog.at_level(logging.ERROR):
         for encode in (module._encode, torch.compile(module._encode, backend="eager", fullgraph=True)):
-            audio, cells = encode(waveform, image)
+            audio, cells = encode(module.model.frontend(waveform), image)
             assert audio.logit is not None and cells.logit is not None and cells.gate is not None
             assert module.auxiliary is not None
             features = dict(module.auxiliary.features)

@@ -163,14 +163,14 @@ def test_a_gradient_that_stays_non_finite_stops_training(squares: dict[str, Path
         parameter.grad = torch.full_like(parameter, float("nan"))
     before = model.tokens.detach().clone()
     module.log = lambda *a, **k: None  # type: ignore[method-assign]
-    module.on_before_optimizer_step(optimizer)
+    module.configure_gradient_clipping(optimizer, 1.0)
     optimizer.step()
     assert module.skipped == 1 and torch.equal(model.tokens, before)
     with pytest.raises(FailureError, match="not finite in 10 steps in a row"):
         for _ in range(9):
             for parameter in model.parameters():
                 parameter.grad = torch.full_like(parameter, float("inf"))
-            module.on_before_optimizer_step(optimizer)
+            module.configure_gradient_clipping(optimizer, 1.0)
 
 
 def load_small(config: Config) -> Any:

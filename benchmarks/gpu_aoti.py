@@ -1,0 +1,164 @@
+"""AOTInductor packages on this machine: built, verified against the core, and timed beside the other engines.
+
+python -m benchmarks.gpu_aoti --output FILE.json --work FOLDER [--models tiny resnet18]
+
+WORK/tiny is a bundle of the shipped checkpoint with ONNX graphs and packages, WORK/resnet18 one of packages alone;
+WORK/cache marks what was built here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from avgn.checkpoint import load_model
+from avgn.config import preset
+from avgn.engine import TorchEngine, describe
+from avgn.export import aoti
+from avgn.export.bundle import ExportOptions, export_bundle
+from avgn.export.mixed import to_mixed
+from avgn.export.optimize import optimize
+from avgn.export.variants import describe_variant
+from avgn.model import TwoHalves, build_model
+from avgn.runtime.bundle import Bundle, write_bundle_info
+from avgn.runtime.engines import ENGINES, load_engine, obstacle_of
+from avgn.runtime.engines.base import Engine
+from avgn.runtime.engines.first_load import compare_engines, probes
+from avgn.runtime.engines.trust import trust
+from benchmarks.measuring import machine
+
+CHECKPOINT = "benchmarks/checkpoints/tiny"
+BATCHES = (1, 8, 32)
+WARM, SECONDS = 5, 0.5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", choices=("tiny", "resnet18"), default=["tiny", "resnet18"])
+    parser.add_argument("--export", action="store_true", help="write one model's bundle, and measure nothing")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    os.environ["AVGN_CACHE"] = str(args.work / "cache")
+    on_gpu = torch.cuda.is_available()
+    record: dict[str, Any] = {"machine": machine(), "bundles": {}}
+    if on_gpu:
+        record["machine"]["gpu"] = torch.cuda.get_device_name()
+    children = {name: _export(name, args.work) for name in args.models} if not args.export else {}
+    if args.export:
+        for name in args.models:
+            (_write_tiny if name == "tiny" else _write_resnet18)(args.work / name)
+        return 0
+    failed = False
+    for name, child in children.items():
+        begin = time.perf_counter()
+        said = child.communicate()[0]
+        made: dict[str, Any] = {"waited seconds": round(time.perf_counter() - begin, 1), "rows": []}
+        record["bundles"][name] = made
+        if child.returncode:
+            failed = True
+            made["error"] = said.splitlines()[-8:]
+    # nothing compiles any more
+    for name, made in record["bundles"].items():
+        core = TorchEngine(load_model(CHECKPOINT) if name == "tiny" else _resnet18())
+        for row in _rows(Bundle.load(args.work / name), core) if "error" not in made else ():
+            made["rows"].append(row)
+            print(json.dumps(row), flush=True)
+            args.output.write_text(json.dumps(record, indent=1) + "\n")
+    args.output.write_text(json.dumps(record, indent=1) + "\n")
+    return int(failed)
+
+
+def _export(name: str, work: Path) -> subprocess.Popen[str]:
+    """A process that exports one model's bundle."""
+    command = [sys.executable, "-m", "benchmarks.gpu_aoti", "--output", os.devnull, "--work", str(work), "--export"]
+    return subprocess.Popen(
+        [*command, "--models", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+
+
+def _write_tiny(folder: Path) -> None:
+    """The shipped checkpoint's bundle: fp32, its ONNX graphs, and packages that were compared with the core."""
+    options = ExportOptions(formats=("onnx", "aoti"))
+    export_bundle(CHECKPOINT, folder, options, overwrite=True, report=print)
+
+
+def _write_resnet18(folder: Path) -> None:
+    """Packages of the paper's sizes, fp16 on a GPU, with random weights: times don't depend on what was learned."""
+    model = _resnet18()
+    folder.mkdir(parents=True, exist_ok=True)
+    precision = "fp16" if torch.cuda.is_available() else "fp32"
+    half = optimize(model)
+    files = aoti.build_packages(to_mixed(half) if precision == "fp16" else half, folder, f".{precision}", print)
+    info = replace(describe(model), provenance={"torch": torch.__version__})
+    dim = model.config.source_dim
+    variant = describe_variant(info, dim, files, precision=precision, engine="aoti", target=aoti.target())
+    trust([variant])
+    write_bundle_info(folder, replace(info, variants=(variant,)))
+
+
+def _resnet18() -> TwoHalves:
+    torch.manual_seed(0)
+    return build_model(preset("avgn-resnet18", classes=tuple(f"class {at}" for at in range(37)))).eval()
+
+
+def _rows(bundle: Bundle, core: Engine) -> list[dict[str, Any]]:
+    """One row for each variant and engine that runs it here."""
+    rows = []
+    for variant in bundle.variants:
+        for name, entry in ENGINES.items():
+            # CPU engines beside packages for a GPU would say nothing
+            beside = entry.gpu or name == "aoti" or not torch.cuda.is_available()
+            if variant.engine in entry.reads and beside and obstacle_of(name, bundle, variant) is None:
+                begin = time.perf_counter()
+                engine = load_engine(bundle, variant, name)
+                facts = {"engine": name, "precision": variant.precision, "target": variant.target}
+                loaded = {"load seconds": round(time.perf_counter() - begin, 2)}
+                compared = {"against the core": compare_engines(engine, core)}
+                rows.append(facts | loaded | compared | {"ms a call": _times(engine)})
+    return rows
+
+
+def _times(engine: Engine) -> dict[str, dict[str, float]]:
+    """Milliseconds of a call of each half with numpy in and out, p50 and p80, by batch."""
+    waveform, image = probes(engine.info)
+    found: dict[str, dict[str, float]] = {}
+    for batch in BATCHES:
+        heard, seen = (np.resize(value, (batch, *value.shape[1:])) for value in (waveform, image))
+        sources = engine.run_audio(heard)["sources"]
+        calls: dict[str, Callable[[], object]] = {
+            "audio": lambda heard=heard: engine.run_audio(heard),  # type: ignore[misc]
+            "image": lambda seen=seen, sources=sources: engine.run_image(seen, sources),  # type: ignore[misc]
+        }
+        for half, call in calls.items():
+            p50, p80 = np.percentile(_seconds(call), (50, 80))
+            found[f"{half}, batch {batch}"] = {"p50": round(1e3 * p50, 4), "p80": round(1e3 * p80, 4)}
+    return found
+
+
+def _seconds(call: Callable[[], object]) -> list[float]:
+    for _ in range(WARM):
+        call()
+    taken: list[float] = []
+    end = time.perf_counter() + SECONDS
+    while len(taken) < WARM or time.perf_counter() < end:
+        begin = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - begin)
+    return taken
+
+
+if __name__ == "__main__":
+    sys.exit(main())

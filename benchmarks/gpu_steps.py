@@ -1,0 +1,245 @@
+"""The steps of `make gpu`: what each runs, what it needs, how long it may take, and how one is run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from avgn.runtime.engines import ENGINES
+from avgn.runtime.engines.gpu import find_gpu
+
+ROOT = Path(__file__).resolve().parents[1]
+LINES = 12
+# TensorRT for RTX builds for these no engine
+NOT_RTX = ("sm_90", "sm_100")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A command, run from the repository's root, for at most `seconds`.
+
+    `result` is a JSON file that it writes, `report` one of pytest's. `needs` are modules that must be there, `unless`
+    says what else stands against it, and `after` is a file that an earlier step leaves.
+    """
+
+    name: str
+    command: Sequence[str]
+    seconds: float
+    result: Path | None = None
+    report: Path | None = None
+    needs: Sequence[str] = ()
+    unless: Callable[[], str | None] = lambda: None
+    after: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def obstacle(self) -> str | None:
+        """Why the step can't run here, or None."""
+        for module in self.needs:
+            if importlib.util.find_spec(module) is None:
+                return f"{module} is not installed"
+        return self.unless()
+
+
+def plan(work: Path) -> list[Step]:
+    """The steps in the order of their worth; `work` takes their files."""
+    python = (sys.executable, "-m")
+    bundle = work / "aoti" / "tiny"
+    return [
+        _tests("kernel tests", "tests/kernels/test_gpu.py", work / "kernel-tests.xml", 130, ("pytest", "triton")),
+        _measured("training step", "training_gpu", work, 150, ("lightning", "triton"), "--seconds", "140"),
+        _measured(
+            "aoti: build, verify, time", "gpu_aoti", work, 150, ("onnx", "onnxscript"), "--work", str(bundle.parent)
+        ),
+        _measured("kernel times", "gpu_kernels", work, 60, ("triton",)),
+        _tests(
+            "aoti: contract",
+            "tests/runtime/test_engine_contract.py",
+            work / "aoti-contract.xml",
+            50,
+            ("pytest", "onnxruntime"),
+            {"AVGN_GPU_BUNDLE": str(bundle), "AVGN_CACHE": str(work / "aoti" / "cache")},
+            bundle / "bundle.json",
+        ),
+        _measured(
+            "train and evaluate", "gpu_train", work, 50, ("lightning", "cv2", "safetensors"), "--work", str(work)
+        ),
+        *_engines("onnxruntime-cuda", "onnx", work, python),
+        *_engines("tensorrt", "tensorrt", work, python),
+        *_engines("tensorrt-rtx", "tensorrt-rtx", work, python),
+    ]
+
+
+def _engines(name: str, format: str, work: Path, python: tuple[str, ...]) -> list[Step]:
+    """Build a bundle for an engine, verify it, hold it to the contract and time it."""
+    bundle, checkpoint = work / name, "benchmarks/checkpoints/tiny"
+    entry = ENGINES[name]
+
+    def unless() -> str | None:
+        gpu = find_gpu()
+        if name == "tensorrt-rtx" and not isinstance(gpu, str) and gpu.target in NOT_RTX:
+            return f"TensorRT for RTX builds no engine for {gpu.target}"
+        return entry.obstacle()
+
+    formats = "onnx" if format == "onnx" else f"onnx,{format}"
+    needs = (entry.requires, "jsonargparse", "onnx", "onnxscript")
+    common: dict[str, Any] = {"needs": needs, "unless": unless}
+    done = bundle / "bundle.json"
+    speed, verified = work / f"{name}-speed.json", work / f"{name}-verify.json"
+    return [
+        Step(
+            name=f"{name}: build",
+            command=(*python, "avgn", "export", checkpoint, str(bundle), "--overwrite")
+            + ("--precision", "fp32,fp16", "--format", formats),
+            seconds=240,
+            **common,
+        ),
+        Step(
+            name=f"{name}: verify",
+            command=(*python, "avgn", "verify", str(bundle), "--checkpoint", checkpoint, "--json", str(verified)),
+            result=verified,
+            seconds=90,
+            after=done,
+            **common,
+        ),
+        _tests(
+            f"{name}: contract",
+            "tests/runtime/test_engine_contract.py",
+            work / f"{name}-contract.xml",
+            90,
+            (*needs, "pytest"),
+            {"AVGN_GPU_BUNDLE": str(bundle)},
+            done,
+            unless,
+        ),
+        Step(
+            name=f"{name}: latency and throughput",
+            command=(*python, "avgn", "benchmark", str(bundle), "--backends", name, "--rounds", "2", "--seconds", "0.5")
+            + ("--json", str(speed)),
+            result=speed,
+            seconds=90,
+            after=done,
+            **common,
+        ),
+    ]
+
+
+def _measured(name: str, module: str, work: Path, seconds: float, needs: Sequence[str], *options: str) -> Step:
+    result = work / f"{module}.json"
+    command = (sys.executable, "-m", f"benchmarks.{module}", "--output", str(result), *options)
+    return Step(name=name, command=command, result=result, seconds=seconds, needs=("torch", *needs))
+
+
+def _tests(
+    name: str,
+    file: str,
+    report: Path,
+    seconds: float,
+    needs: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    after: Path | None = None,
+    unless: Callable[[], str | None] = lambda: None,
+) -> Step:
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, f"--junit-xml={report}")
+    return Step(
+        name=name,
+        command=command,
+        report=report,
+        seconds=seconds,
+        needs=needs,
+        environment=environment or {},
+        after=after,
+        unless=unless,
+    )
+
+
+def run_step(step: Step, left: float = float("inf")) -> dict[str, Any]:
+    """One step's row, run for at most its limit and the `left` seconds.
+
+    Keys: "outcome" (passed, failed, left out), "why" (None when it passed), "seconds", the end of what it "said", and
+    its "result" and "tests".
+    """
+    row: dict[str, Any] = {
+        "step": step.name,
+        "command": " ".join(("python", *step.command[1:])).replace(str(ROOT), "."),
+    }
+    if step.after is not None and not step.after.is_file():
+        return row | {"outcome": "left out", "why": "the step that makes its bundle did not", "seconds": 0.0}
+    for file in (step.result, step.report):
+        if file is not None:
+            # what an earlier run left is not this one's
+            file.unlink(missing_ok=True)
+    begin = time.monotonic()
+    said, why = _run(step, min(step.seconds, left))
+    row |= {"outcome": "passed", "why": why, "seconds": round(time.monotonic() - begin, 1)}
+    if step.report is not None:
+        row["tests"] = _tally(step.report)
+        if why is None and row["tests"]["passed"] == 0:
+            row["why"] = "no test ran"
+    if step.result is not None:
+        try:
+            row["result"] = json.loads(step.result.read_text())
+        except (OSError, ValueError):
+            row["why"] = why or f"{step.result.name} was not written"
+    if row["why"]:
+        row["outcome"] = "failed"
+        row["said"] = [line.replace(str(ROOT), ".")[:400] for line in said.splitlines()[-LINES:]]
+    return row
+
+
+def _run(step: Step, limit: float) -> tuple[str, str | None]:
+    """What a step's process said, and how it failed; none of its processes is left."""
+    try:
+        child = subprocess.Popen(
+            step.command,
+            cwd=ROOT,
+            env={**os.environ, **step.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        return "", f"did not start: {error.strerror}"
+    try:
+        said, _ = child.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        said, _ = child.communicate()
+        return said, f"stopped after {limit:.3g} s"
+    except BaseException:
+        os.killpg(child.pid, signal.SIGKILL)
+        raise
+    return said, f"exit status {child.returncode}" if child.returncode else None
+
+
+def _tally(report: Path) -> dict[str, Any]:
+    """Counts of pytest's report, which tests failed with what, and why others were skipped."""
+    counts: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "reasons": [], "failures": []}
+    try:
+        cases = list(ElementTree.parse(report).iter("testcase"))
+    except (OSError, ElementTree.ParseError):
+        return counts
+    for case in cases:
+        skipped, broken = case.find("skipped"), case.find("failure")
+        broken = case.find("error") if broken is None else broken
+        if skipped is not None:
+            counts["skipped"] += 1
+            counts["reasons"].append(skipped.get("message", ""))
+        elif broken is not None:
+            counts["failed"] += 1
+            counts["failures"].append(f"{case.get('name')}: {' '.join(broken.get('message', '').split())[:200]}")
+        else:
+            counts["passed"] += 1
+    counts["reasons"] = sorted(set(counts["reasons"]))
+    return counts
