@@ -55,12 +55,12 @@ def plan(work: Path) -> list[Step]:
     python = (sys.executable, "-m")
     bundle = work / "aoti" / "tiny"
     return [
-        _tests("kernel tests", "tests/kernels/test_gpu.py", work / "kernel-tests.xml", 130, ("pytest", "triton")),
-        _measured("training step", "training_gpu", work, 150, ("lightning", "triton"), "--seconds", "140"),
+        _tests("kernel tests", "tests/kernels/test_gpu.py", work / "kernel-tests.xml", 120, ("pytest", "triton")),
+        _measured("kernel times", "gpu_kernels", work, 60, ("triton",)),
+        _measured("training step", "training_gpu", work, 135, ("lightning", "triton"), "--seconds", "125"),
         _measured(
             "aoti: build, verify, time", "gpu_aoti", work, 150, ("onnx", "onnxscript"), "--work", str(bundle.parent)
         ),
-        _measured("kernel times", "gpu_kernels", work, 60, ("triton",)),
         _tests(
             "aoti: contract",
             "tests/runtime/test_engine_contract.py",

@@ -1,89 +1,177 @@
-"""Measures the kernels on a CUDA device: correctness first, then times against naive, compiled and einsum forms."""
+"""Measures the kernels on a CUDA device: errors against float64 first, then times beside naive and compiled forms.
+
+Times are microseconds by replay of a CUDA graph, which leaves out the host; `host_us` is what a call costs the host.
+B batch, N sources, P cells, C classes, D width, G gates of an image (0: none).
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from avgn.kernels.grouping_attention import reference as grouping_reference
-from avgn.kernels.grouping_attention.op import grouping_attention_op
+from avgn.kernels import grouping_attention, max_pooled_cosine
 from avgn.kernels.max_pooled_cosine import reference as cosine_reference
-from avgn.kernels.max_pooled_cosine.op import max_pooled_cosine_op
-from benchmarks.kernels.measure import naive as naive_cosine
 
-TOLERANCE = 2e-2
+Form = Callable[..., Tensor]
+
+# B, P, C, D
+GROUPING = ((128, 49, 37, 512), (128, 196, 37, 512), (256, 49, 221, 512), (32, 784, 221, 512))
+# B, N, P, D, G
+COSINE = ((256, 2, 196, 512, 0), (128, 2, 49, 512, 37), (256, 2, 49, 512, 37), (512, 2, 49, 512, 221))
+# where torch.compile is measured as well: each takes seconds to compile
+COMPILED = {(128, 49, 37, 512), (128, 196, 37, 512), (128, 2, 49, 512, 37), (256, 2, 49, 512, 37)}
+# relative error of a whole tensor beyond which a kernel is not timed: ten times what fp16 rounds
+TOLERANCE = 5e-3
+# of pairs of the naive form with gates, in bytes; beyond it is left out
+ROOM = 8 << 30
 
 
-def measure_gpu(b: int = 128, n: int = 2, p: int = 49, c: int = 37, d: int = 512) -> list[dict[str, Any]]:
-    """One row an operation, direction and form: p20, p50 and p80 milliseconds in fp16. Raises RuntimeError when a
-    kernel's result is wrong.
+def measure_gpu(seconds: float = 45.0) -> list[dict[str, Any]]:
+    """One row a shape in fp16: errors, and for each form its forward, and forward and backward. Stops after `seconds`.
+
+    Raises RuntimeError when a kernel's result is wrong.
     """
-    query, key, value = (_random(b, count, d, seed=index) for index, count in enumerate((p, c, p)))
-    audio, visual, gate = (_random(b, count, d, seed=index) for index, count in enumerate((n, p, n)))
-    ids = torch.arange(n, device="cuda", dtype=torch.int32).expand(b, n)
-    scale = d**-0.5
-
-    def plain_grouping(*tensors: Tensor) -> Tensor:
-        found = grouping_reference.grouping_attention(*tensors, scale=scale)
-        assert isinstance(found, Tensor)
-        return found
-
-    def naive_grouping(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        weights = torch.softmax(q @ k.transpose(1, 2) * scale, dim=2)
-        return (weights / weights.sum(dim=1, keepdim=True)).transpose(1, 2) @ v
-
-    operations: dict[str, tuple[list[Tensor], dict[str, Callable[..., Tensor]]]] = {
-        "grouping_attention": (
-            [query, key, value],
-            {
-                "fused": lambda *t: grouping_attention_op(*t, scale, 0.0, False)[0],
-                "naive": naive_grouping,
-                "einsum": plain_grouping,
-                "compiled": torch.compile(naive_grouping),
-            },
-        ),
-        "max_pooled_cosine": (
-            [audio, visual, gate],
-            {
-                "fused": lambda *t: max_pooled_cosine_op(*t, ids)[0],
-                "naive": lambda *t: naive_cosine(*t)[0],
-                "einsum": lambda *t: cosine_reference.max_pooled_cosine(*t)[0],
-                "compiled": torch.compile(lambda *t: naive_cosine(*t)[0]),
-            },
-        ),
-    }
+    end = time.perf_counter() + seconds
     rows = []
-    for operation, (inputs, forms) in operations.items():
-        _check(operation, forms["fused"], forms["einsum"], inputs)
-        for form, function in forms.items():
-            for direction in ("forward", "forward+backward"):
-                times = _time(function, inputs, direction == "forward+backward")
-                rows.append({"operation": operation, "form": form, "direction": direction, **times})
+    for shape in (*GROUPING, *COSINE):
+        if time.perf_counter() > end:
+            rows.append({"shape": shape, "left_out": f"the {seconds:g} s are over"})
+            continue
+        inputs, forms = _grouping(*shape) if len(shape) == 4 else _cosine(*shape)
+        if shape in COMPILED:
+            forms["compiled"] = torch.compile(forms["plain"], dynamic=False)
+        row: dict[str, Any] = {"operation": "grouping attention" if len(shape) == 4 else "cosine", "shape": shape}
+        row["errors"] = _errors(row["operation"], forms["fused"], forms["plain"], inputs, shape)
+        for name, form in forms.items():
+            row[name] = _times(form, inputs)
+        row["ratios"] = {
+            name: {kind: row[name][kind] / row["fused"][kind] for kind in ("forward_us", "both_us")}
+            for name in forms
+            if name != "fused" and "forward_us" in row[name]
+        }
+        if len(shape) == 5:
+            b, n, p, d, _ = shape
+            row["forward_tflops"] = 2e-6 * b * b * n * p * d / row["fused"]["forward_us"]
+        rows.append(row)
+        torch.cuda.empty_cache()
     return rows
 
 
-def _check(name: str, fused: Callable[..., Tensor], plain: Callable[..., Tensor], inputs: list[Tensor]) -> None:
-    truth = plain(*(tensor.double() for tensor in inputs))
-    error = float((fused(*inputs).double() - truth).abs().max() / truth.abs().max())
-    if not error <= TOLERANCE:
-        raise RuntimeError(f"{name} is off by {error:.2e} of the largest value on this device: it is not timed")
+def _grouping(b: int, p: int, c: int, d: int) -> tuple[list[Tensor], dict[str, Form]]:
+    scale = d**-0.5
+    inputs = [_random(b, count, d, seed=seed) for seed, count in enumerate((p, c, p))]
+
+    def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        found = grouping_attention(query, key, value, scale=scale)
+        assert isinstance(found, Tensor)
+        return found
+
+    def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        weights = torch.softmax(query @ key.transpose(1, 2) * scale, dim=2)
+        return (weights / weights.sum(dim=1, keepdim=True)).transpose(1, 2) @ value
+
+    return inputs, {"fused": fused, "plain": plain}
 
 
-def _time(function: Callable[..., Tensor], inputs: list[Tensor], backward: bool) -> dict[str, float]:
-    from triton.testing import do_bench
+def _cosine(b: int, n: int, p: int, d: int, g: int) -> tuple[list[Tensor], dict[str, Form]]:
+    inputs = [_random(b, count, d, seed=seed) for seed, count in enumerate((n, p, g)) if count]
+    generator = torch.Generator().manual_seed(9)
+    ids = torch.randint(g, (b, n), generator=generator).cuda() if g else None
 
-    tensors = [tensor.detach().clone().requires_grad_(backward) for tensor in inputs]
+    def fused(audio: Tensor, visual: Tensor, gate: Tensor | None = None) -> Tensor:
+        return max_pooled_cosine(audio, visual, gate, gate_index=ids)[0]
 
+    def plain(audio: Tensor, visual: Tensor, gate: Tensor | None = None) -> Tensor:
+        return cosine_reference.max_pooled_cosine(audio, visual, gate, gate_index=ids)[0]
+
+    def naive(audio: Tensor, visual: Tensor, gate: Tensor | None = None) -> Tensor:
+        sound = torch.nn.functional.normalize(audio, dim=2)
+        if gate is None:
+            image = torch.nn.functional.normalize(visual, dim=2)
+            return torch.einsum("bnd,mpd->bmnp", sound, image).amax(3)
+        modulated = torch.nn.functional.normalize(visual[:, None] * gate[:, :, None], dim=3)
+        every = torch.einsum("bnd,mgpd->bmngp", sound, modulated).amax(4)
+        assert ids is not None
+        return every.gather(3, ids[:, None, :, None].expand(b, b, n, 1)).squeeze(3)
+
+    forms = {"fused": fused, "plain": plain}
+    if max(b * max(g, 1) * p * d, b * b * n * max(g, 1) * p) * 2 < ROOM:
+        forms["naive"] = naive
+    return inputs, forms
+
+
+def _errors(name: str, fused: Form, plain: Form, inputs: list[Tensor], shape: tuple[int, ...]) -> dict[str, float]:
+    """Relative errors (of norms) against float64 on a part of the batch, gradients included."""
+    few = [tensor[:16] for tensor in inputs]
+    if len(shape) == 5:
+        # ids choose gates for whole batches: compared at the full size, in float32 where float64 would not fit
+        few = inputs if shape[0] <= 128 else []
+    if not few:
+        return {}
+    given = [tensor.detach().clone().requires_grad_() for tensor in few]
+    exact = [tensor.detach().double().requires_grad_() for tensor in few]
+    out, truth = fused(*given), plain(*exact)
+    weights = _random(*truth.shape, seed=5)
+    out.backward(weights.to(out.dtype))
+    truth.backward(weights.double())
+    errors = {"out": _relative(out, truth), "bias": float((out.double() - truth).mean() / truth.std())}
+    for position, (mine, true) in enumerate(zip(given, exact, strict=True)):
+        assert mine.grad is not None and true.grad is not None
+        errors[f"gradient {position}"] = _relative(mine.grad, true.grad)
+    wrong = {key: value for key, value in errors.items() if not abs(value) <= TOLERANCE}
+    # a gradient goes to another cell where two are equal but for rounding
+    if "out" in wrong or "bias" in wrong:
+        raise RuntimeError(f"{name} {shape} is off by {wrong} on this device: it is not timed")
+    return errors
+
+
+def _relative(found: Tensor, truth: Tensor) -> float:
+    return float((found.double() - truth).norm() / truth.norm())
+
+
+def _times(form: Form, inputs: list[Tensor]) -> dict[str, Any]:
+    from triton.testing import do_bench_cudagraph
+
+    row: dict[str, Any] = {}
+    try:
+        for kind, backward in (("forward", False), ("both", True)):
+            tensors = [tensor.detach().clone().requires_grad_(backward) for tensor in inputs]
+            step = _step(form, tensors, backward)
+            step()
+            row[f"{kind}_us"] = 1e3 * do_bench_cudagraph(step, rep=20, return_mode="median")
+            row[f"{kind}_host_us"] = _host(step)
+    except torch.OutOfMemoryError:
+        row["out_of_memory"] = True
+        torch.cuda.empty_cache()
+    return row
+
+
+def _step(form: Form, tensors: list[Tensor], backward: bool) -> Callable[[], None]:
     def step() -> None:
-        out = function(*tensors)
+        out = form(*tensors)
         if backward:
             out.float().sum().backward()
+            for tensor in tensors:
+                tensor.grad = None
 
-    p20, p50, p80 = do_bench(step, quantiles=[0.2, 0.5, 0.8], grad_to_none=tensors)
-    return {"p20 ms": p20, "p50 ms": p50, "p80 ms": p80}
+    return step
+
+
+def _host(step: Callable[[], None], calls: int = 20) -> float:
+    """Microseconds that a call takes on the host: too few calls to fill the device's queue."""
+    times = []
+    for _ in range(5):
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        for _ in range(calls):
+            step()
+        times.append(1e6 * (time.perf_counter() - begin) / calls)
+    torch.cuda.synchronize()
+    return sorted(times)[2]
 
 
 def _random(*shape: int, seed: int) -> Tensor:
