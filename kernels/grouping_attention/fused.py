@@ -83,7 +83,7 @@ def _forward_rows(query, key, assigned, row_lse, row_winner, batch_q, stride_q, 
             winner = tl.where(best > top, start + tl.argmax(scores, 1).to(tl.int32), winner)
         else:
             at = assigned + (sample * num_cells + cells[:, None]) * stride_a + classes[None, :]
-            tl.store(at, scores, (cells[:, None] < num_cells) & (classes[None, :] < stride_a))
+            tl.store(at, scores, (cells[:, None] < num_cells) & (classes[None, :] < num_classes))
         higher = tl.maximum(top, best)
         total = total * tl.exp(top - higher) + tl.sum(tl.exp(scores - higher[:, None]), 1)
         top = higher

@@ -38,7 +38,7 @@ def plan_rows(hard: bool, cells: int, classes: int, width: int, dtype: torch.dty
 @cache
 def plan_weights(hard: bool, cells: int, classes: int) -> dict[str, Any]:
     """The weights of a block of classes over all cells."""
-    return {"HARD": hard, "BLOCK_P": block(cells, most=128), "BLOCK_C": block(classes, most=16), "num_warps": 4}
+    return {"HARD": hard, "BLOCK_P": block(cells, most=64), "BLOCK_C": block(classes, most=64), "num_warps": 8}
 
 
 @cache

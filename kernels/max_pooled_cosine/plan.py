@@ -43,7 +43,8 @@ def plan_forward(gated: bool, rows: int, cells: int, width: int, dtype: torch.dt
         "BLOCK_P": 64 if gated else most,
         "BLOCK_D": block(width, most=64 if roomy else 32),
         "PRECISION": precision(dtype),
-        "num_warps": 4,
+        # without warp groups, 128 x 128 results don't fit the registers of four warps
+        "num_warps": 8 if most == 128 and shared < SHARED_MEMORY[(9, 0)] else 4,
         "num_stages": 3 if roomy else 2,
     }
 
