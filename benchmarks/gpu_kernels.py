@@ -1,26 +1,48 @@
-"""The fused kernels on this GPU beside plain, einsum and compiled forms, and nothing that a CPU could measure.
+"""The fused kernels on this GPU beside plain, naive and compiled forms, and nothing that a CPU could measure.
 
-python -m benchmarks.gpu_kernels --output FILE.json
+python -m benchmarks.gpu_kernels --output FILE.json [--seconds 80]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.kernels.gpu import measure_gpu
+from benchmarks.kernels.gpu import SHAPES, measure_shape, prepare_shape
 from benchmarks.measuring import machine
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=80.0, help="no shape begins after so many")
     args = parser.parse_args()
-    record = {"machine": machine() | {"gpu": torch.cuda.get_device_name()}, "rows": measure_gpu()}
-    args.output.write_text(json.dumps(record, indent=1) + "\n")
+    end = time.perf_counter() + args.seconds
+    _compile_together()
+    rows: list[dict[str, Any]] = []
+    record = {"machine": machine() | {"gpu": torch.cuda.get_device_name()}, "rows": rows}
+    for shape in SHAPES:
+        if time.perf_counter() > end:
+            rows.append({"shape": shape, "left_out": f"the {args.seconds:g} s are over"})
+        else:
+            rows.append(measure_shape(shape))
+        args.output.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _compile_together() -> None:
+    """Fill the compilers' caches, a process a shape: one after the other they take minutes."""
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=prepare_shape, args=(shape,)) for shape in SHAPES]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
 
 
 if __name__ == "__main__":

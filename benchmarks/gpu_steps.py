@@ -55,8 +55,8 @@ def plan(work: Path) -> list[Step]:
     python = (sys.executable, "-m")
     bundle = work / "aoti" / "tiny"
     return [
-        _tests("kernel tests", "tests/kernels/test_gpu.py", work / "kernel-tests.xml", 120, ("pytest", "triton")),
-        _measured("kernel times", "gpu_kernels", work, 60, ("triton",)),
+        _tests("kernel tests", "tests/kernels/test_gpu.py", work / "kernel-tests.xml", 100, ("pytest", "triton")),
+        _measured("kernel times", "gpu_kernels", work, 90, ("triton",)),
         _measured("training step", "training_gpu", work, 135, ("lightning", "triton"), "--seconds", "125"),
         _measured(
             "aoti: build, verify, time", "gpu_aoti", work, 150, ("onnx", "onnxscript"), "--work", str(bundle.parent)
@@ -149,7 +149,10 @@ def _tests(
     after: Path | None = None,
     unless: Callable[[], str | None] = lambda: None,
 ) -> Step:
-    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, f"--junit-xml={report}")
+    # the compiler takes most of the time
+    together = ("-n", str(min(8, os.cpu_count() or 1))) if importlib.util.find_spec("xdist") else ()
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *together, file)
+    command += (f"--junit-xml={report}",)
     return Step(
         name=name,
         command=command,

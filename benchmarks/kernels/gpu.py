@@ -22,6 +22,16 @@ Form = Callable[..., Tensor]
 GROUPING = ((128, 49, 37, 512), (128, 196, 37, 512), (256, 49, 221, 512), (32, 784, 221, 512))
 # B, N, P, D, G
 COSINE = ((256, 2, 196, 512, 0), (128, 2, 49, 512, 37), (256, 2, 49, 512, 37), (512, 2, 49, 512, 221))
+SHAPES: tuple[tuple[int, ...], ...] = (
+    GROUPING[0],
+    COSINE[0],
+    COSINE[1],
+    GROUPING[1],
+    COSINE[2],
+    GROUPING[3],
+    GROUPING[2],
+    COSINE[3],
+)
 # where torch.compile is measured as well: each takes seconds to compile
 COMPILED = {(128, 49, 37, 512), (128, 196, 37, 512), (128, 2, 49, 512, 37), (256, 2, 49, 512, 37)}
 # relative error of a whole tensor beyond which a kernel is not timed: ten times what fp16 rounds
@@ -30,35 +40,49 @@ TOLERANCE = 5e-3
 ROOM = 8 << 30
 
 
-def measure_gpu(seconds: float = 45.0) -> list[dict[str, Any]]:
-    """One row a shape in fp16: errors, and for each form its forward, and forward and backward. Stops after `seconds`.
+def measure_gpu() -> list[dict[str, Any]]:
+    """One row a shape, as `measure_shape` gives it."""
+    return [measure_shape(shape) for shape in SHAPES]
+
+
+def measure_shape(shape: tuple[int, ...]) -> dict[str, Any]:
+    """Errors in fp16, and the times of each form: its forward alone, and with its backward.
 
     Raises RuntimeError when a kernel's result is wrong.
     """
-    end = time.perf_counter() + seconds
-    rows = []
-    for shape in (*GROUPING, *COSINE):
-        if time.perf_counter() > end:
-            rows.append({"shape": shape, "left_out": f"the {seconds:g} s are over"})
-            continue
-        inputs, forms = _grouping(*shape) if len(shape) == 4 else _cosine(*shape)
-        if shape in COMPILED:
-            forms["compiled"] = torch.compile(forms["plain"], dynamic=False)
-        row: dict[str, Any] = {"operation": "grouping attention" if len(shape) == 4 else "cosine", "shape": shape}
-        row["errors"] = _errors(row["operation"], forms["fused"], forms["plain"], inputs, shape)
-        for name, form in forms.items():
-            row[name] = _times(form, inputs)
-        row["ratios"] = {
-            name: {kind: row[name][kind] / row["fused"][kind] for kind in ("forward_us", "both_us")}
-            for name in forms
-            if name != "fused" and "forward_us" in row[name]
-        }
-        if len(shape) == 5:
-            b, n, p, d, _ = shape
-            row["forward_tflops"] = 2e-6 * b * b * n * p * d / row["fused"]["forward_us"]
-        rows.append(row)
-        torch.cuda.empty_cache()
-    return rows
+    inputs, forms = _forms(shape)
+    row: dict[str, Any] = {"operation": "grouping attention" if len(shape) == 4 else "cosine", "shape": shape}
+    row["errors"] = _errors(row["operation"], forms["fused"], forms["plain"], inputs, shape)
+    for name, form in forms.items():
+        row[name] = _times(form, inputs)
+    fused = row["fused"]
+    row["ratios"] = {
+        name: {kind: row[name][kind] / fused[kind] for kind in ("forward_us", "both_us")}
+        for name in forms
+        if name != "fused" and "both_us" in row[name]
+    }
+    if len(shape) == 5:
+        b, n, p, d, _ = shape
+        row["forward_tflops"] = 2e-6 * b * b * n * p * d / fused["forward_us"]
+    torch.cuda.empty_cache()
+    return row
+
+
+def prepare_shape(shape: tuple[int, ...]) -> None:
+    """Compile what `measure_shape` will run, forward and backward."""
+    inputs, forms = _forms(shape)
+    for name in ("fused", "compiled"):
+        if name in forms:
+            for backward in (False, True):
+                _step(forms[name], [tensor.clone().requires_grad_(backward) for tensor in inputs], backward)()
+    torch.cuda.synchronize()
+
+
+def _forms(shape: tuple[int, ...]) -> tuple[list[Tensor], dict[str, Form]]:
+    inputs, forms = _grouping(*shape) if len(shape) == 4 else _cosine(*shape)
+    if shape in COMPILED:
+        forms["compiled"] = torch.compile(forms["plain"], dynamic=False)
+    return inputs, forms
 
 
 def _grouping(b: int, p: int, c: int, d: int) -> tuple[list[Tensor], dict[str, Form]]:
@@ -118,7 +142,10 @@ def _errors(name: str, fused: Form, plain: Form, inputs: list[Tensor], shape: tu
     weights = _random(*truth.shape, seed=5)
     out.backward(weights.to(out.dtype))
     truth.backward(weights.double())
-    errors = {"out": _relative(out, truth), "bias": float((out.double() - truth).mean() / truth.std())}
+    errors = {
+        "out": _relative(out, truth),
+        "bias": float((out.detach().double() - truth.detach()).mean() / truth.detach().std()),
+    }
     for position, (mine, true) in enumerate(zip(given, exact, strict=True)):
         assert mine.grad is not None and true.grad is not None
         errors[f"gradient {position}"] = _relative(mine.grad, true.grad)
@@ -130,7 +157,7 @@ def _errors(name: str, fused: Form, plain: Form, inputs: list[Tensor], shape: tu
 
 
 def _relative(found: Tensor, truth: Tensor) -> float:
-    return float((found.double() - truth).norm() / truth.norm())
+    return float((found.detach().double() - truth.detach()).norm() / truth.detach().norm())
 
 
 def _times(form: Form, inputs: list[Tensor]) -> dict[str, Any]:
