@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time as clock
 from collections.abc import Iterator
 
 from avgn.runtime.media import AudioBlock, AudioEnd, VideoFrame
 from avgn.runtime.sources import LiveEvent
 from avgn.runtime.sources.devices import Reopened
 from avgn.runtime.sources.url import UrlSource
+
+# seconds of sound that the first picture waits for, and at most how long: a recording takes sound on with it, or never
+FIRST_SOUND = 0.1
+PATIENCE = 1.0
+POLL = 0.01
 
 
 class MicrophoneBeside:
@@ -30,13 +36,25 @@ class MicrophoneBeside:
 
     def events(self) -> Iterator[LiveEvent]:
         """Sound is handed on before each picture, so that a picture finds the sound that was captured before it."""
+        is_first = True
         try:
             for event in self._pictures.events():
                 if isinstance(event, AudioBlock | AudioEnd):
                     continue
                 begin = self._pictures.clock.begin
                 if isinstance(event, VideoFrame) and begin is not None:
-                    yield from self._microphone.events(begin)
+                    yield from self._first_sound(begin) if is_first else self._microphone.events(begin)
+                    is_first = False
                 yield event
         finally:
             self._microphone.close()
+
+    def _first_sound(self, begin: float) -> Iterator[LiveEvent]:
+        """The sound from before the first picture and the first that follows it, as far as the microphone gives any."""
+        deadline, heard = clock.monotonic() + PATIENCE, 0.0
+        while heard < FIRST_SOUND and clock.monotonic() < deadline:
+            for event in self._microphone.events(begin):
+                if isinstance(event, AudioBlock):
+                    heard = max(heard, event.time + len(event.samples) / event.rate)
+                yield event
+            clock.sleep(POLL)

@@ -153,6 +153,7 @@ def test_a_microphone_beside_an_address(video: Path, sound_server: dict[str, str
     assert done.returncode == 0, done.stderr
     assert "no sound" not in done.stderr and "is silent" not in done.stderr
     sound = np.concatenate([block.samples for block in open_media(tmp_path / "o.mp4").audio()])[:, 0]
-    second = sound[48_000:96_000]
+    # at the beginning the sender catches up with the time that it waited for us
+    second = sound[-72_000:-24_000]
     spectrum = np.abs(np.fft.rfft(second))
     assert len(second) == 48_000 and abs(int(spectrum.argmax()) - 1000) <= 2 and np.abs(second).max() > 0.1
