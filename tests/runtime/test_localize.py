@@ -33,7 +33,9 @@ def test_overlay_and_json_lines(localizer: Localizer, clip: Path, tmp_path: Path
     assert summary.frames == 60 and summary.seconds == pytest.approx(2.0, abs=0.01) and summary.warnings == ()
     assert set(summary.ms) == {"decode", "resize", "audio", "image", "decide", "draw", "encode"}
     assert [row.on_screen for row in summary.table] == [{"red": 30}, {"red": 30}]
-    assert "red 100%, off-screen blue 100%" in summary.lines()[1]
+    # what is never seen must be certain for 0.6 s before it is said: 12 of the first 30 frames
+    assert [row.off_screen for row in summary.table] == [{"blue": 12}, {"blue": 30}]
+    assert "red 100%, off-screen blue 40%" in summary.lines()[1]
     lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert [line["frame"] for line in lines] == list(range(60))
     before, times, _ = read_video(clip)
