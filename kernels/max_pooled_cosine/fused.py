@@ -35,13 +35,19 @@ def _inverse_lengths(pointer, rows, num_rows, width, BLOCK_R: tl.constexpr, BLOC
 
 
 @triton.jit
-def _unit_rows(pointer, unit, inverse, rows, num_rows, width, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Store the inverse lengths of rows, and the rows scaled to length UNIT."""
-    inverses = _inverse_lengths(pointer, rows, num_rows, width, BLOCK_R, BLOCK_D)
+def _unit_rows(pointer, unit, inverse, rows, num_rows, width,
+               ONCE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
+    """Store the inverse lengths of rows, and the rows scaled to length UNIT. ONCE: BLOCK_D holds the width."""
+    if ONCE:
+        x = tile(pointer, rows, width, num_rows, 0, width, BLOCK_D).to(tl.float32)
+        inverses = 1.0 / tl.sqrt(tl.maximum(tl.sum(x * x, 1), EPS))
+        put(unit, x * (inverses * UNIT)[:, None], rows, num_rows, 0, width, BLOCK_D)
+    else:
+        inverses = _inverse_lengths(pointer, rows, num_rows, width, BLOCK_R, BLOCK_D)
+        for at in range(0, width, BLOCK_D):
+            x = tile(pointer, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32)
+            put(unit, x * (inverses * UNIT)[:, None], rows, num_rows, at, width, BLOCK_D)
     tl.store(inverse + rows, inverses, rows < num_rows)
-    for at in range(0, width, BLOCK_D):
-        x = tile(pointer, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32)
-        put(unit, x * (inverses * UNIT)[:, None], rows, num_rows, at, width, BLOCK_D)
     return inverses
 
 
@@ -69,14 +75,14 @@ def _square_products(left, right, acc, SQUARES: tl.constexpr):
 @triton.jit
 def _prepare(audio, visual, gate, unit_audio, audio_inverse, unit_gate, gate_inverse, norm_inverse,
              num_rows, num_images, num_cells, gates, width,
-             GATED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
+             GATED: tl.constexpr, ONCE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
              BLOCK_W: tl.constexpr, SQUARES: tl.constexpr):  # fmt: skip
     """Unit sources and gates, and 1 / |g v| [M,G,P] of every gate and cell; BLOCK_W columns are scaled at a time."""
     program = tl.program_id(0)
     row_blocks = tl.cdiv(num_rows, BLOCK_R)
     if program < row_blocks:
         rows = program * BLOCK_R + tl.arange(0, BLOCK_R)
-        _unit_rows(audio, unit_audio, audio_inverse, rows, num_rows, width, BLOCK_R, BLOCK_W)
+        _unit_rows(audio, unit_audio, audio_inverse, rows, num_rows, width, ONCE, BLOCK_R, BLOCK_W)
     elif GATED:
         gate_blocks = tl.cdiv(gates, BLOCK_R)
         image = ((program - row_blocks) // gate_blocks).to(tl.int64)
@@ -84,7 +90,7 @@ def _prepare(audio, visual, gate, unit_audio, audio_inverse, unit_gate, gate_inv
         gate += image * gates * width
         visual += image * num_cells * width
         inverses = _unit_rows(gate, unit_gate + image * gates * width, gate_inverse + image * gates, mine, gates, width,
-                              BLOCK_R, BLOCK_W)  # fmt: skip
+                              ONCE, BLOCK_R, BLOCK_W)  # fmt: skip
         for start in range(0, num_cells, BLOCK_P):
             cells = start + tl.arange(0, BLOCK_P)
             power = tl.zeros((BLOCK_R, BLOCK_P), tl.float32)

@@ -19,6 +19,7 @@ def plan_prepare(gated: bool, cells: int, width: int, dtype: torch.dtype, shared
     """Blocks of the program that scales rows and multiplies squares."""
     return {
         "GATED": gated,
+        "ONCE": width <= 512,
         "BLOCK_R": 16,
         "BLOCK_P": block(cells, most=64),
         "BLOCK_D": block(width, most=64),

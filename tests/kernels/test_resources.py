@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from typing import Any
 
 import pytest
@@ -14,13 +15,20 @@ import torch
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
 from avgn.kernels.launch import SHARED_MEMORY
-from benchmarks.kernels.resources import Shape, resources
+from benchmarks.kernels.resources import Shape
+from benchmarks.kernels.resources import resources as compile_all
 
 MATRIX = {80: "HMMA", 90: "HGMMA"}
 # the paper's sizes; scores in tiles; sources without gates; what is one is a constant to the compiler
 SHAPES = [Shape(), Shape(p=784, c=221), Shape(p=196, c=0), Shape(b=1, n=1, p=1, c=1, d=16)]
 MULTIPLY = ("forward_whole", "forward_rows", "forward_columns", "backward_scores", "backward_products", "forward_gated",
             "forward_plain")  # fmt: skip
+
+
+@cache
+def resources(chip: int, dtype: torch.dtype, shape: Shape) -> list[dict[str, Any]]:
+    """What several tests look at, compiled once."""
+    return compile_all(chip, dtype, shape)
 
 
 @pytest.mark.parametrize("chip", [80, 90])
@@ -37,7 +45,7 @@ def test_half_precision_stays_in_registers_and_uses_the_matrix_units(chip: int, 
 
 @pytest.mark.parametrize("chip", [80, 90])
 def test_float32_is_never_tf32(chip: int) -> None:
-    for row in resources(chip, torch.float32):
+    for row in resources(chip, torch.float32, SHAPES[0]):
         assert row["tf32"] == 0, row
         assert not any(row["instructions"][name] for name in ("HMMA", "HGMMA")), row
         assert row["stack"] <= 256, row
