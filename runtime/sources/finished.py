@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from avgn.runtime.av_features import import_av, open_input
 from avgn.runtime.errors import FailureError, InputError
-from avgn.runtime.media import audio_stream, import_av
+from avgn.runtime.media import audio_stream
 from avgn.runtime.sources.address import PROTOCOLS, Address, open_web, scheme_of, short_reason
 
 CHUNK = 1 << 18
@@ -89,7 +90,7 @@ def _take_apart(address: Address, path: Path) -> None:
         options["rtsp_transport"] = "tcp"
     try:
         with (
-            av.open(address.url, timeout=TIMEOUT, options=options, metadata_errors="replace") as source,
+            open_input(address.url, timeout=TIMEOUT, options=options) as source,
             av.open(str(path), "w", format="matroska") as out,
         ):
             kept = [stream for stream in (next(iter(source.streams.video), None), audio_stream(source)) if stream]

@@ -8,14 +8,14 @@ import time as clock
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from avgn.runtime.audio import to_float
 from avgn.runtime.av_features import import_av, open_input
+from avgn.runtime.container import DECODER_LIMITS
 from avgn.runtime.errors import InputError
 from avgn.runtime.media import AudioBlock, AudioEnd, VideoFrame, audio_stream
 from avgn.runtime.memory import give_back
 from avgn.runtime.nvtx import stage
+from avgn.runtime.pictures import upright
 from avgn.runtime.sources import LiveEvent, StateChange
 from avgn.runtime.sources.address import PROTOCOLS, SCHEMES, is_url, scheme_of, without_secrets
 from avgn.runtime.sources.times import JUMP, Times, WallClock
@@ -57,6 +57,8 @@ class UrlSource:
         self.clock = WallClock(clock.monotonic)
         # whether the connection has a sound track; None before the first
         self.has_sound: bool | None = None
+        # width of a pixel over its height
+        self._aspect = 1.0
 
     @property
     def name(self) -> str:
@@ -105,6 +107,9 @@ class UrlSource:
                 raise InputError(f"{self.name} has neither pictures nor sound")
             streams = [stream for stream in (video, sound) if stream is not None]
             self.has_sound = sound is not None
+            if video is not None:
+                video.codec_context.options = dict(DECODER_LIMITS)
+                self._aspect = float(video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or 1)
             if sound is None:
                 yield AudioEnd()
             times = Times(
@@ -137,7 +142,7 @@ class UrlSource:
             captured = clock.monotonic()
             time = times.picture(stamp)
             with stage("convert") as timer:
-                rgb = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+                rgb = upright(frame, self._aspect)
             return VideoFrame(rgb=rgb, time=time, ms=timer.ms, captured=captured)
         samples = frame.to_ndarray()
         samples = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
@@ -157,7 +162,7 @@ class UrlSource:
         if self._scheme == "rtp":
             # else half a second is waited for pieces that come too late
             settings["reorder_queue_size"] = "0"
-        settings["protocol_whitelist"] = PROTOCOLS
+        settings |= {"protocol_whitelist": PROTOCOLS, **DECODER_LIMITS}
         return settings | self._options
 
 
