@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(trials))
     if args.output:
         rows: list[dict[str, Any]] = [{**vars(trial), "passed": trial.passed} for trial in trials]
-        args.output.write_text(json.dumps({"extras": EXTRAS, "trials": rows}, indent=1) + "\n")
+        args.output.write_text(json.dumps({"extras": EXTRAS, "tests": args.tests, "trials": rows}, indent=1) + "\n")
     return 0 if all(trial.passed for trial in trials) else 1
 
 

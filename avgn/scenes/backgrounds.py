@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,7 +49,7 @@ def blend(field: Field, colours: NDArray[np.float32]) -> Picture:
     return result
 
 
-def _saw(phase: Field) -> Field:
+def _saw(phase: NDArray[np.floating[Any]]) -> Field:
     result: Field = (phase - np.floor(phase)).astype(np.float32)
     return result
 

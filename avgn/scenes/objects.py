@@ -46,8 +46,8 @@ def draw_sprite(label: str, area: float, d: Draw) -> Sprite:
     pose = _pose(d)
     parts = [(_warp(points, warp), filled) for warp in [_warp_field(d)] for points, filled in OUTLINES[label](d)]
     posed = [(points @ pose.T, filled) for points, filled in parts]
-    corner = np.min([points.min(axis=0) for points, filled in posed if filled], axis=0)
-    extent = np.max([points.max(axis=0) for points, filled in posed if filled], axis=0) - corner
+    corner = np.stack([points.min(axis=0) for points, filled in posed if filled]).min(axis=0)
+    extent = np.stack([points.max(axis=0) for points, filled in posed if filled]).max(axis=0) - corner
     scale = 60.0 / float(extent.max())
     for _ in range(3):
         alpha = _coverage(posed, corner, extent, scale)

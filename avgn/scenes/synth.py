@@ -153,7 +153,7 @@ def place_in_room(sound: Wave, d: Draw) -> Wave:
     return _level(heard * (1 + swell.astype(np.float32)))
 
 
-def _tilt_towards(target: float, spectrum: NDArray[np.complex128], octave: NDArray[np.float64]) -> float:
+def _tilt_towards(target: float, spectrum: NDArray[np.complexfloating[Any, Any]], octave: NDArray[np.float64]) -> float:
     """The tilt (powers of f, within 6 dB an octave) that brings the centroid closest to `target` Hz."""
     band = ((octave - octave[0]) * 6).astype(np.int64)
     power = np.bincount(band, np.abs(spectrum) ** 2)

@@ -17,7 +17,7 @@ from avgn.runtime.manifest import Source
 def test_boxes_are_half_open_and_clipped() -> None:
     mask = canvas.box_mask([(0.25, 0.5, 0.5, 0.75)])
     rows, columns = np.nonzero(mask)
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (112, 167, 56, 111)
+    assert tuple(int(side) for side in (rows.min(), rows.max(), columns.min(), columns.max())) == (112, 167, 56, 111)
     assert canvas.box_mask([(0, 0, 1, 1)]).all()
     assert canvas.box_mask([(-0.4, -0.1, 0.5, 2.0)]).sum() == 112 * 224
     assert canvas.box_mask([(0.001, 0.001, 0.004, 0.004)]).sum() == 0

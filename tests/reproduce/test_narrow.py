@@ -39,10 +39,11 @@ SIZES: dict[str, Any] = {
 
 
 def test_pretrained_encoders_tell_classes_apart_and_are_what_training_starts_from(tmp_path: Path) -> None:
-    scenes = SceneConfig(split="train", sources=(1, 1), silent=(0, 0), off_screen=0.0, size=(96, 96), seconds=0.4)
+    scenes = SceneConfig(split="train", sources=(1, 1), silent=(0, 0), off_screen=0.0, size=(96, 96), seconds=0.55)
     manifest = read_manifest(synthesize(tmp_path / "solos", scenes=24, config=scenes, seed=3))
-    config = preset("avgn-tiny", classes=manifest.classes, **SIZES)
-    spec = PretrainSpec(importer="", root="", visual_steps=60, audio_steps=60, batch_size=8, learning_rate=5e-3)
+    # with one thread, oneDNN's bf16 convolution of a map 2 wide to one 1 wide reads memory that was never written
+    config = preset("avgn-tiny", classes=manifest.classes, **SIZES | {"window_seconds": 0.45})
+    spec = PretrainSpec(importer="", root="", visual_steps=60, audio_steps=120, batch_size=8, learning_rate=5e-3)
     weights = tmp_path / "weights"
     weights.mkdir()
     pretrain(config, manifest, spec, weights, 0)

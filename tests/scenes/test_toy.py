@@ -21,8 +21,8 @@ Data = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 def colour_histogram(label: str, split: str, seed: int) -> NDArray[np.float64]:
     frame, mask = render_single_object(label, split, seed, (128, 128))
-    bins = frame[mask].astype(np.int64) // 32
-    counts = np.bincount(bins @ [64, 8, 1], minlength=512)
+    bins: NDArray[np.int64] = (frame[mask].astype(np.int64) // 32) @ np.array([64, 8, 1])
+    counts = np.bincount(bins, minlength=512)
     shares: NDArray[np.float64] = counts / counts.sum()
     return shares
 
