@@ -25,7 +25,7 @@ def plan_prepare(gated: bool, cells: int, width: int, dtype: torch.dtype, shared
         "BLOCK_D": block(width, most=64),
         "BLOCK_W": block(width, most=512),
         "SQUARES": "ieee" if is_plain(dtype, shared) else "widen" if interprets() else "halves",
-        "num_warps": 4,
+        "num_warps": 4 if shared >= SHARED_MEMORY[(9, 0)] else 8,
         "num_stages": 2,
     }
 
