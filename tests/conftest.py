@@ -10,7 +10,10 @@ import pytest
 HERE = Path(__file__).parent
 # they look at the clock, or talk to a browser, a sound server or a stream in real time: files, or single tests of them
 ALONE = (
+    "cli/test_addresses_command.py",
+    "cli/test_endings.py",
     "cli/test_live_command.py",
+    "runtime/test_addresses.py",
     "runtime/test_devices.py::test_a_camera_that_is_not_there_is_tried_again",
     "runtime/test_devices.py::test_a_microphone",
     "runtime/test_live.py",
