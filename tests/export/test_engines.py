@@ -200,7 +200,7 @@ def test_a_missing_library_is_named() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"formats": ("coreml",)}, "format 'coreml' is not known: choose from onnx, tensorrt, tensorrt-rtx"),
+        ({"formats": ("coreml",)}, "format 'coreml' is not known: choose from onnx, aoti, tensorrt, tensorrt-rtx"),
         ({"precisions": ("bf16",)}, "precision 'bf16' is not known"),
         ({"precisions": ()}, "no precision was given"),
         ({"precisions": ("fp32", "fp32")}, "names one twice"),

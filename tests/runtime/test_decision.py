@@ -203,7 +203,7 @@ def test_a_negative_threshold_is_released_below_itself() -> None:
 
 def test_known_sound_resets_how_long_unknown_sound_was_heard() -> None:
     """Unknown sound counts from the last known one, not from the first loud frame."""
-    sharp = rules(audio_smoothing=0, visual_smoothing=0, min_off=0, unknown_seconds=0.3)
+    sharp = rules(audio_smoothing=0, visual_smoothing=0, min_off=0, unknown_seconds=0.3, off_screen_seconds=0)
     heard = [[p, 0.0] for p in (0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1)]
     assert states(run(sharp, heard, [[0.0, 0.0]] * 7)) == [
         *("none", "none", "off-screen"),

@@ -37,9 +37,10 @@ def test_containers_and_codecs(localizer: Localizer, tmp_path: Path, name: str) 
     assert media.info.audio_channels == FORMATS[name].get("channels", 1)
     times = [result.time for result in results]
     assert times[0] == pytest.approx(0, abs=0.05) and np.diff(times) == pytest.approx(np.full(44, 1 / 30), abs=0.002)
-    for result in results[10:40]:
+    for number, result in enumerate(results[10:40], start=10):
         found = {source.label: source for source in result.sources}
-        expected = {"red"} if name == "mjpeg-pcm.avi" else {"red", "blue"}
+        # blue is never seen: it is said after 0.6 s; 8 kHz hold none of it
+        expected = {"red"} if name == "mjpeg-pcm.avi" or number < 25 else {"red", "blue"}
         assert expected <= set(found) and "green" not in found
         assert found["red"].on_screen and found["red"].peak == pytest.approx((0.25, 0.3), abs=0.07)
 
