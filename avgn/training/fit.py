@@ -119,6 +119,8 @@ def _train(
         raise InputError("precision 16-mixed needs a GPU: use bf16-mixed or 32-true on this machine")
     if training.compile:
         check_compiler()
+        if torch.cuda.is_available():
+            log.warning("--compile gave gradients that were not finite on an H200: leave it out if training stops so")
     if processes.first:
         # the others would find what the first one writes
         _check_output(output, resume)
