@@ -306,7 +306,7 @@ def test_bad_input(tmp_path: Path, small: Manifest) -> None:
     assert "got 24 and -1" in refused("inspect", small.path, "--seed", -1)
     (tmp_path / "file").write_text("")
     message = refused("inspect", small.path, "--output", tmp_path / "file")
-    assert message == f"avgn: folder {tmp_path / 'file'} can't be made (File exists): choose another --output"
+    assert message == f"avgn: folder {tmp_path / 'file'} can't be written (it is there already): choose another name"
     write_manifest(tmp_path / "empty.jsonl", CLASSES, [])
     assert "empty.jsonl has no items: there is nothing to inspect" in refused("inspect", tmp_path / "empty.jsonl")
 
