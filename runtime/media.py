@@ -119,6 +119,8 @@ class MediaFile:
         if block is None:
             raise InputError(f"{self.audio_path} holds no sound samples: give the sound with --audio FILE")
         check_sound(self.audio_path, block.sample_rate, block.layout.nb_channels)
+        # of the file, whatever a part of it shows
+        self._frame_seconds = 1 / fps
         self.timeline = Timeline()
         self._set_zero()
         self.corrupt_frames = self.corrupt_audio = 0
@@ -152,7 +154,7 @@ class MediaFile:
         frames = Peekable(self._video.decode(self._count_frame))
         for frame in frames:
             stamp = self._video.stamp_of(frame)
-            time = placer.place(stamp, 1 / self.info.fps, lambda: self._video.stamp_of(frames.peek()))
+            time = placer.place(stamp, self._frame_seconds, lambda: self._video.stamp_of(frames.peek()))
             # never backwards, whatever a file says
             last = max(last, time)
             rgb = upright(frame, self.info.pixel_aspect)
