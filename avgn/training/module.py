@@ -150,8 +150,10 @@ class AVGNModule(LightningModule):
             {"params": [p for p in trained if p.dim() > 1], "weight_decay": self.settings.weight_decay},
             {"params": [p for p in trained if p.dim() <= 1]},
         ]
-        # float16's gradients are scaled, and a fused optimizer would unscale them after they were clipped
-        fused = self.settings.precision != "16-mixed"
+        # float16's gradients are scaled, and a fused optimizer would unscale them after they were clipped; on the CPU
+        # runs in bfloat16 stay those of before
+        on_gpu = any(p.is_cuda for p in trained)
+        fused = self.settings.precision == "32-true" or (on_gpu and self.settings.precision != "16-mixed")
         optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, weight_decay=0.0, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
