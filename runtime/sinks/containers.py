@@ -77,7 +77,7 @@ class Container:
             flags += "+empty_moov"
         elif has_hybrid():
             # fragments while it grows, an index like that of any other file in the end
-            flags = "frag_keyframe+hybrid_fragmented+delay_moov"
+            flags = HYBRID
         else:
             flags += "+empty_moov"
         return options | {"movflags": flags, "frag_duration": str(FRAGMENT_SECONDS * 1_000_000)}
@@ -147,12 +147,20 @@ def container_of(place: Place) -> Container:
     return found
 
 
+HYBRID = "frag_keyframe+hybrid_fragmented+delay_moov"
+# libavformat of FFmpeg 8: 7.1 has hybrid files as well, but now and then leaves pictures of the last fragment out of the
+# index, with the same input in one run and not in the next, so that no trial could tell
+WHOLE_HYBRID = 62
+
+
 @lru_cache(maxsize=1)
 def has_hybrid() -> bool:
-    """Whether this FFmpeg can end a fragmented MP4 with an index (from 7.1 on)."""
+    """Whether this FFmpeg can end a fragmented MP4 with an index that knows every picture."""
     av = import_av()
+    if av.library_versions.get("libavformat", (0,))[0] < WHOLE_HYBRID:
+        return False
     try:
-        with av.open(io.BytesIO(), "w", format="mp4", options={"movflags": "hybrid_fragmented"}) as container:
+        with av.open(io.BytesIO(), "w", format="mp4", options={"movflags": HYBRID}) as container:
             stream = container.add_stream("mpeg4", rate=25)
             stream.width = stream.height = 16
             # without a picture FFmpeg's hybrid files end in a crash

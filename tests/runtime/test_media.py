@@ -48,7 +48,9 @@ def test_containers_and_codecs(localizer: Localizer, tmp_path: Path, name: str) 
 def test_variable_frame_rate_keeps_the_containers_times(localizer: Localizer, tmp_path: Path) -> None:
     times = [0.0, 0.05, 0.3, 0.31, 0.5, 0.95, 1.2, 1.9]
     clip = write_clip(tmp_path / "v.mkv", [SCENE.frame()] * len(times), times, SCENE.sound(2.0, 44100), ticks=1000)
-    assert [r.time for r in localizer.stream(clip)] == pytest.approx(times, abs=0.0011)
+    found = np.array([r.time for r in localizer.stream(clip)])
+    # older FFmpeg writes AAC's first block before the first picture, and times count from it
+    assert 0 <= found[0] < 0.025 and found - found[0] == pytest.approx(np.array(times), abs=0.0011)
 
 
 @pytest.mark.parametrize("angle", MATRICES)
