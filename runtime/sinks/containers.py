@@ -148,8 +148,8 @@ def container_of(place: Place) -> Container:
 
 
 HYBRID = "frag_keyframe+hybrid_fragmented+delay_moov"
-# libavformat of FFmpeg 8: 7.1 has hybrid files as well, but now and then leaves pictures of the last fragment out of the
-# index, with the same input in one run and not in the next, so that no trial could tell
+# libavformat of FFmpeg 8: 7.1 has hybrid files as well, but now and then leaves pictures of the last fragment out of
+# the index, with the same input in one run and not in the next, so that no trial could tell
 WHOLE_HYBRID = 62
 
 
