@@ -203,6 +203,7 @@ def _train(
             raise said from None
     if trainer.interrupted:
         raise KeyboardInterrupt
+    processes.part()
     if not trainer.is_global_zero:
         return output
     if validation is not None and training.keep == "best":

@@ -64,3 +64,14 @@ class Processes:
             "num_nodes": self.machines,
             "sync_batchnorm": on_gpu,
         }
+
+    def part(self) -> None:
+        """End the connections between the processes, once all of them have trained.
+
+        Threads of gloo hold tensors; one that lets go of them while Python ends aborts its process.
+        """
+        import torch.distributed
+
+        if self.count > 1 and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
