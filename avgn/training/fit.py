@@ -121,6 +121,7 @@ def _train(
         check_compiler()
         if torch.cuda.is_available():
             log.warning("--compile gave gradients that were not finite on an H200: leave it out if training stops so")
+    joined = torch.distributed.is_initialized()
     if processes.first:
         # the others would find what the first one writes
         _check_output(output, resume)
@@ -203,7 +204,8 @@ def _train(
             raise said from None
     if trainer.interrupted:
         raise KeyboardInterrupt
-    processes.part()
+    if not joined:
+        processes.part()
     if not trainer.is_global_zero:
         return output
     if validation is not None and training.keep == "best":
