@@ -121,7 +121,7 @@ def _train(
         check_compiler()
         if torch.cuda.is_available():
             log.warning("--compile gave gradients that were not finite on an H200: leave it out if training stops so")
-    joined = torch.distributed.is_initialized()
+    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
     if processes.first:
         # the others would find what the first one writes
         _check_output(output, resume)
