@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import logging
@@ -13,6 +14,7 @@ from contextlib import suppress
 from avgn.runtime.errors import FailureError, InputError, MissingExtraError
 from avgn.runtime.interrupts import exit_status, listen
 from avgn.runtime.outputs.place import STDOUT
+from avgn.runtime.outputs.reasons import shown
 from avgn.runtime.outputs.whole import abandon
 
 HELP = """usage: avgn COMMAND [OPTIONS]
@@ -114,10 +116,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         return _fail(f"unknown command {name!r}: use one of {', '.join(COMMANDS)}", 2)
     listen()
-    for stream in (sys.stdout, sys.stderr):
-        # names that are no text are printed all the same
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     try:
         module_name, _, function = COMMANDS[name].partition(":")
         getattr(importlib.import_module(module_name), function)(arguments[1:])
@@ -134,6 +132,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted", exit_status())
     except BrokenPipeError as error:
         return _end_without_reader(error)
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP) or error.filename is None:
+            raise
+        return _fail(
+            f"{shown(str(error.filename))} is no path of a file ({str(error.strerror).lower()}): give another one", 2
+        )
     finally:
         abandon()
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def is_several(args: Any) -> bool:
         return False
     if args.video is None:
         return False
-    return bool(args.more) or Path(args.video).is_dir() or _is_folder(args.output)
+    return bool(args.more) or os.path.isdir(args.video) or _is_folder(args.output)
 
 
 def localize_several(args: Any, given: dict[str, Any]) -> None:
@@ -86,4 +87,6 @@ def _check(args: Any, videos: list[str]) -> None:
 
 
 def _is_folder(path: str | None) -> bool:
-    return path is not None and (path.endswith(("/", "\\")) or Path(path).is_dir())
+    if path == "":
+        raise InputError("output '' is no path: give the name of a file, or of a folder for several videos")
+    return path is not None and (path.endswith(("/", "\\")) or os.path.isdir(path))

@@ -106,10 +106,9 @@ def _new_path(text: str, kind: str) -> Path:
     path = Path(os.path.realpath(text))
     if text.endswith(os.sep):
         raise InputError(f"{kind} {shown(text)} is the name of a folder: give the name of a file")
-    if not path.parent.is_dir():
-        raise InputError(
-            f"{kind} {shown(text)} can't be written: its folder does not exist, so make it or choose another"
-        )
+    if not os.path.isdir(path.parent):
+        whose = f"the folder that it links into, {shown(str(path.parent))}," if os.path.islink(text) else "its folder"
+        raise InputError(f"{kind} {shown(text)} can't be written: {whose} does not exist, so make it or choose another")
     return path
 
 
