@@ -1,16 +1,19 @@
 """Tries the lowest and the newest releases of all runtime dependencies on the Pythons of this machine.
 
 `python -m tests.matrix` needs the standard library alone. In a fresh environment for each Python and each end it runs
-the demo, the doctor and the tests of the runtime, prints a table and writes it as JSON. Exit status 1: a failure.
+the demo, the doctor and the tests of the runtime that meet the dependencies, prints a table and writes it as JSON. What
+a trial runs beyond its limit of time is killed, with all that it started. Exit status 1: a failure.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,7 +35,10 @@ import json, setuptools
 setuptools.setup = lambda **k: print(json.dumps([k["install_requires"], k["extras_require"]]))
 exec(open("setup.py").read(), {"__file__": "setup.py"})
 """
-STEP_SECONDS = 1200
+# what meets the dependencies: files and devices read and written, drawing, engines, imports
+SHORT = ("av_features", "engine_contract", "imports", "media")
+MORE = ("audio", "bundle", "containers", "devices", "downmix", "drawing", "localize", "outputs", "pictures", "times")
+TRIAL_SECONDS = 600
 Version = tuple[int, ...]
 
 
@@ -95,7 +101,7 @@ def bounds(python: str) -> dict[str, str]:
 def lowest(pip: Sequence[str], package: str, bound: str) -> str:
     """The oldest release within the bound that has a wheel for this Python."""
     name = package.partition("[")[0]
-    done = run([*pip, "index", "versions", "--only-binary", ":all:", name])
+    done = run([*pip, "index", "versions", "--only-binary", ":all:", name], time.monotonic() + 60)
     listed = re.search(r"Available versions: (.*)", done.stdout)
     least = re.search(r">=([\d.]+)", bound)
     if listed is None or least is None:
@@ -110,24 +116,25 @@ def _reaches(version: str, least: str) -> bool:
     return padded[0] >= padded[1]
 
 
-def try_end(python: str, version: str, end: str, folder: Path, selected: Sequence[str]) -> Trial:
-    """Make an environment and run all steps in it; what a failing step said is its result."""
+def try_end(python: str, version: str, end: str, folder: Path, selected: Sequence[str], seconds: float) -> Trial:
+    """Make an environment and run all steps in it, within `seconds`; what a failing step said is its result."""
     trial, begin = Trial(python=version, end=end), time.monotonic()
+    until = begin + seconds
     environment = folder / f"{version}-{end}"
-    subprocess.run([python, "-m", "venv", environment], check=True)
+    subprocess.run([python, "-m", "venv", environment], check=True, timeout=seconds)
     inside = str(environment / "bin" / "python")
     pip = [inside, "-m", "pip", "--disable-pip-version-check"]
-    run([*pip, "install", "--quiet", "--upgrade", "pip", "setuptools"])
+    run([*pip, "install", "--quiet", "--upgrade", "pip", "setuptools"], until)
     wanted = bounds(inside)
     pins = [
         f"{name}=={lowest(pip, name, bound)}" if end == "lowest" else name + bound for name, bound in wanted.items()
     ]
-    done = run([*pip, "install", "--quiet", "--upgrade", "--prefer-binary", *pins, *TEST_PACKAGES])
+    done = run([*pip, "install", "--quiet", "--upgrade", "--prefer-binary", *pins, *TEST_PACKAGES], until)
     trial.steps["install"] = "ok" if done.returncode == 0 else _last_line(done)
     if done.returncode == 0:
         trial.versions = installed(inside, [name.partition("[")[0] for name in wanted])
         for name, command in steps(folder / "out", selected):
-            done = run([inside, "-m", *command], cwd=ROOT)
+            done = run([inside, "-m", *command], until)
             trial.steps[name] = "ok" if done.returncode == 0 else _last_line(done)
             if done.returncode:
                 print(done.stdout[-6000:], done.stderr[-3000:], file=sys.stderr)
@@ -149,12 +156,30 @@ def installed(python: str, names: Sequence[str]) -> dict[str, str]:
     return dict(zip(names, found.stdout.split(), strict=True))
 
 
-def run(command: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(command: Sequence[str], until: float) -> subprocess.CompletedProcess[str]:
+    """Run a command in the checkout; at `until` (time.monotonic) it is killed, with the processes that it started."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=STEP_SECONDS)
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 124, "", f"took over {STEP_SECONDS} s")
+    begin = time.monotonic()
+    # files: a pipe ends only when the last process that holds it has ended
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err, env=environment, start_new_session=True)
+        try:
+            status = process.wait(max(0.1, until - begin))
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        said = []
+        for file in (out, err):
+            file.seek(0)
+            said.append(file.read())
+    if status is None:
+        return subprocess.CompletedProcess(
+            command, 124, said[0], f"{said[1]}\nERROR: killed after {time.monotonic() - begin:.0f} s"
+        )
+    return subprocess.CompletedProcess(command, status, *said)
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -192,8 +217,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--pythons", help="minor versions, as 3.10,3.13; by default all from 3.10 on")
     parser.add_argument("--output", type=Path, help="JSON file")
-    parser.add_argument("--tests", nargs="+", default=["tests/runtime"])
+    parser.add_argument("--tests", nargs="+", help="files of tests, by default those that meet the dependencies")
+    parser.add_argument("--seconds", type=float, default=TRIAL_SECONDS, help="limit of each trial (%(default)s)")
     args = parser.parse_args(argv)
+    names = SHORT if args.short else (*SHORT, *MORE)
+    selected = args.tests or [f"tests/runtime/test_{name}.py" for name in names]
     pythons = find_pythons()
     if args.pythons:
         pythons = {v: name for v, name in pythons.items() if v.rpartition(".")[0] in args.pythons.split(",")}
@@ -207,12 +235,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="avgn-matrix-") as folder:
         for version, end in plan:
             print(f"Python {version} ({pythons[version]}) with the {end} dependencies", file=sys.stderr, flush=True)
-            trials.append(try_end(pythons[version], version, end, Path(folder), args.tests))
+            trials.append(try_end(pythons[version], version, end, Path(folder), selected, args.seconds))
             print(f"  {trials[-1].steps}, {trials[-1].seconds:.0f} s", file=sys.stderr, flush=True)
     print(table(trials))
     if args.output:
         rows: list[dict[str, Any]] = [{**vars(trial), "passed": trial.passed} for trial in trials]
-        args.output.write_text(json.dumps({"extras": EXTRAS, "tests": args.tests, "trials": rows}, indent=1) + "\n")
+        args.output.write_text(json.dumps({"extras": EXTRAS, "tests": selected, "trials": rows}, indent=1) + "\n")
     return 0 if all(trial.passed for trial in trials) else 1
 
 

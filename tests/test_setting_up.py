@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests import matrix
 from tests.commands import ROOT
+from tests.processes import is_running
 
 # what pyenv leaves on the PATH for a version that is not chosen
 SHIM = "#!/bin/sh\necho 'pyenv: python3.13: command not found' >&2\nexit 127\n"
@@ -92,6 +95,17 @@ def test_releases_are_compared_as_numbers() -> None:
     assert not matrix._reaches("4.8.1.78", "4.10.0.84") and not matrix._reaches("14.0.1", "14.1")
 
 
+def test_a_step_beyond_its_time_is_killed_with_what_it_started() -> None:
+    # a child that holds its parent's output, in a process that has ended or hangs
+    for parent in ("pass", "time.sleep(600)"):
+        begin = time.monotonic()
+        code = f"import subprocess, sys, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); {parent}"
+        done = matrix.run([sys.executable, "-c", code], begin + 3)
+        assert time.monotonic() - begin < 20 and done.returncode == (0 if parent == "pass" else 124), done
+        assert ("ERROR: killed after 3 s" in done.stderr) == (parent != "pass")
+        assert not is_running(int(done.stdout))
+
+
 def test_the_table_shows_both_ends_and_failures() -> None:
     low = matrix.Trial(
         python="3.10.1", end="lowest", versions={"av": "14.1.0"}, steps={"demo": "ok", "tests": "FAILED x"}
@@ -100,3 +114,45 @@ def test_the_table_shows_both_ends_and_failures() -> None:
     text = matrix.table([low, high])
     assert "| av | 14.1.0 ... 17.1.0 |" in text and "| tests | FAILED x ... ok |" in text
     assert high.passed and not low.passed
+
+
+SHARED = """
+import os, signal, time
+def test_first(): {action}
+def test_second(): open({done!r}, "a").write("{name} second\\n")
+"""
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_processes_share_the_files_of_tests_and_a_dead_one_fails_the_suite(tmp_path: Path, dies: bool) -> None:
+    ran = tmp_path / "ran"
+    for name in "abcdef":
+        action = "os.kill(os.getpid(), signal.SIGKILL)" if dies and name == "b" else "time.sleep(0.3)"
+        (tmp_path / f"test_{name}.py").write_text(SHARED.format(action=action, done=str(ran), name=name))
+    done = subprocess.run(
+        ["bash", ROOT / ".ci" / "suite", sys.executable, "not soak and not alone", "-p", "no:cacheprovider", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"WORKERS": "2", "MINUTES": "1"},
+    )
+    assert done.returncode == (137 if dies else 0), done.stdout + done.stderr
+    # a file is run by one of them, as a whole
+    expected = [f"{name} second" for name in "abcdef" if not (dies and name == "b")]
+    assert sorted(ran.read_text().splitlines()) == expected
+    assert dies == ("was killed" in done.stderr)
+    if not dies:
+        counts = [int(n) for n in re.findall(r"(\d+) passed", done.stdout)]
+        assert sum(counts) == 12 and len(counts) == 2 and min(counts) > 0, done.stdout
+
+
+def test_a_suite_that_hangs_is_stopped(tmp_path: Path) -> None:
+    (tmp_path / "test_hangs.py").write_text("import time\ndef test(): time.sleep(600)\n")
+    done = subprocess.run(
+        ["bash", ROOT / ".ci" / "suite", sys.executable, "not soak and not alone", "-p", "no:cacheprovider", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"WORKERS": "2", "MINUTES": "0.1"},
+    )
+    assert done.returncode == 124 and "was killed: after 0.1 minutes" in done.stderr

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from avgn.runtime.engines.openvino_engine import import_openvino
+
 SIZES = (512, 1024, 2048)
 SECONDS = 0.15
 LEAST = 3
@@ -78,9 +80,7 @@ def _onnxruntime(size: int, threads: int) -> Iterator[tuple[str, Call]]:
 
 
 def _openvino(size: int, threads: int) -> Iterator[tuple[str, Call]]:
-    import openvino
-
-    core = openvino.Core()
+    core = import_openvino().Core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     graphs = [("fp32", _float_graph(size), "f32"), ("int8", _quantized_graph(size), "f32")]
     graphs += [("bf16", _float_graph(size), "bf16")] if "BF16" in able else []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,29 @@ PIECES = (4, 1)
 ANY = 0
 
 
+def import_openvino() -> ModuleType:
+    """OpenVINO without its telemetry; raises MissingExtraError when it is not installed.
+
+    With `openvino_telemetry`, importing it reports to a server from a forked process. FFmpeg's threads are not in the
+    fork: where a thread held a picture scaler of PyAV's, the child waits for them for ever, and the parent for it.
+    """
+    name = "openvino_telemetry"
+    held = sys.modules.get(name)
+    # OpenVINO takes its stand-in where this can't be imported
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    except ImportError:
+        raise MissingExtraError("openvino", "openvino") from None
+    finally:
+        if held is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = held
+    module: ModuleType = openvino
+    return module
+
+
 class OpenVinoEngine(GraphEngine):
     """Runs a variant's ONNX graphs; threads may share it.
 
@@ -37,10 +62,7 @@ class OpenVinoEngine(GraphEngine):
         computed in f32 and the others as OpenVINO likes best on this processor. Raises MissingExtraError without
         openvino, InputError for a graph that can't be loaded or whose tensors are not those of bundle.json.
         """
-        try:
-            import openvino
-        except ImportError:
-            raise MissingExtraError("openvino", "openvino") from None
+        openvino = import_openvino()
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}: leave it out to use all physical cores")
         self._settings: dict[str, Any] = {

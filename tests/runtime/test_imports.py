@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,23 @@ for name in {names}:
     sys.modules[name] = None
 import avgn.runtime as runtime
 from avgn.runtime import *
+"""
+
+WATCHED = """
+import sys
+events = []
+telling = ("os.fork", "os.posix_spawn", "socket.connect", "socket.getaddrinfo", "subprocess.Popen")
+sys.addaudithook(lambda event, _: events.append(event) if event in telling else None)
+import numpy as np, time
+from avgn.runtime import Localizer
+stream = Localizer.load({bundle!r}, backend={engine!r}).open_stream(mode="file")
+stream.push_audio(np.zeros(48000, np.float32), 16000, 0.0)
+stream.push_frame(np.zeros((64, 64, 3), np.uint8), 0.0)
+stream.end_audio()
+stream.flush()
+# what a thread in the background would tell
+time.sleep(1)
+print(events)
 """
 
 
@@ -47,6 +65,16 @@ def test_missing_engine_is_named(bundle_path: Path) -> None:
     assert done.stdout.strip() == "openvino"
     done = python(BLOCK.format(names=("onnxruntime", "openvino")) + load)
     assert "MissingExtraError: onnxruntime is not installed: pip install 'avgn[cpu]'" in done.stderr
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_engine_forks_nothing_and_tells_nobody(bundle_path: Path, tmp_path: Path, engine: str) -> None:
+    pytest.importorskip(engine)
+    code = WATCHED.format(bundle=str(bundle_path), engine=engine)
+    # OpenVINO's telemetry keeps quiet where it sees a CI machine
+    told = {name: value for name, value in os.environ.items() if "CI" not in name} | {"HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, env=told)
+    assert (done.stdout.strip(), list(tmp_path.glob("intel*"))) == ("[]", []), done.stderr
 
 
 def test_every_name_is_at_hand_and_none_is_imported_early() -> None:

@@ -49,7 +49,7 @@ def test_variable_frame_rate_keeps_the_containers_times(localizer: Localizer, tm
     times = [0.0, 0.05, 0.3, 0.31, 0.5, 0.95, 1.2, 1.9]
     clip = write_clip(tmp_path / "v.mkv", [SCENE.frame()] * len(times), times, SCENE.sound(2.0, 44100), ticks=1000)
     found = np.array([r.time for r in localizer.stream(clip)])
-    # older FFmpeg writes AAC's first block before the first picture, and times count from it
+    # FFmpeg 7 writes AAC's first block before the first picture of Matroska, and times count from it
     assert 0 <= found[0] < 0.025 and found - found[0] == pytest.approx(np.array(times), abs=0.0011)
 
 
@@ -144,7 +144,9 @@ def test_corrupt_frame_is_skipped_and_counted(tmp_path: Path, localizer: Localiz
     media = open_media(clip)
     results = list(localizer.stream(media))
     assert media.corrupt_frames >= 1 and len(results) >= 45
-    assert results[-1].time == pytest.approx(59 / 30, abs=0.001)
+    # as above: times may count from AAC's first block
+    assert 0 <= results[0].time < 0.025
+    assert results[-1].time - results[0].time == pytest.approx(59 / 30, abs=0.001)
     assert media.warnings()[0] == f"{media.corrupt_frames} corrupt pieces of video were skipped in {clip}"
 
 
