@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from avgn.runtime.collections.job import Outcome
+from avgn.runtime.documents import LARGEST, parse_json
 from avgn.runtime.errors import InputError, MissingExtraError
 from avgn.runtime.outputs import DirectFile, Place, WholeFile, find_place, write_error, write_whole
 from avgn.runtime.outputs.locks import lock
+from avgn.runtime.regular import read_regular
 
 ROWS_PER_FILE = 10_000
 Facts = dict[str, Any]
@@ -289,7 +291,9 @@ def _scan(path: Path, file: IO[bytes]) -> dict[str, tuple[int, int]]:
             file.truncate(start)
             break
         try:
-            name = json.loads(line)["id"]
+            name = parse_json(line)["id"]
+            if not isinstance(name, str):
+                raise ValueError("its id is no text")
         except (ValueError, TypeError, KeyError):
             raise InputError(f"{path} line {number} is not a result row: remove the line and run again") from None
         places[name] = (start, len(line))
@@ -305,9 +309,10 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
 
 def _read_facts(path: Path) -> Facts:
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = parse_json(read_regular(path, LARGEST))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read ({error}): remove it with its output and run again") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} can't be read ({reason}): remove it with its output and run again") from None
     return facts if isinstance(facts, dict) else {}
 
 
