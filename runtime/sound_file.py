@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from avgn.runtime.audio import Downmix, to_float
 from avgn.runtime.av_features import import_av, open_input
-from avgn.runtime.container import DECODER_LIMITS, prepare_decoder
+from avgn.runtime.container import LOCAL, prepare_decoder
 from avgn.runtime.errors import InputError
+from avgn.runtime.followers import self_contained
 from avgn.runtime.limits import check_sound
 from avgn.runtime.regular import open_regular
 from avgn.runtime.tracks import audio_stream
@@ -124,7 +125,7 @@ class Decoded:
         """Samples [T, C] and rate of the track's pieces; it ends where either changes its kind."""
         av = import_av()
         try:
-            with open_input(f"file:{self.path}", options={"protocol_whitelist": "file", **DECODER_LIMITS}) as container:
+            with open_input(f"file:{self.path}", options=LOCAL | self_contained()) as container:
                 stream = audio_stream(container)
                 if stream is None:
                     raise ValueError("no sound in it")
