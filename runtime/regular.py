@@ -29,9 +29,10 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     except ValueError:
         raise OSError(errno.EINVAL, "its name holds a NUL byte") from None
     except OSError as error:
-        # a socket can't even be opened
+        # a socket, or a device that nobody has, can't even be opened
         if error.errno == errno.ENXIO:
-            raise OSError(errno.ENXIO, KINDS[stat.S_IFSOCK]) from None
+            kind = stat.S_IFMT(os.stat(path).st_mode)
+            raise OSError(errno.ENXIO, KINDS.get(kind, error.strerror)) from None
         raise
     kind = stat.S_IFMT(os.fstat(handle).st_mode)
     if kind != stat.S_IFREG:

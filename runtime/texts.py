@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import logging
 import os
 import re
 import unicodedata
@@ -23,6 +24,8 @@ MARKS = (
 OTHER_MARKS = tuple(mark for mark, codec in MARKS if codec != "utf-8")
 # what terminals take as commands: colours, titles, cursor movements
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
+# Unicode's categories of what commands a terminal, breaks a line or turns the text around
+UNSEEN = ("Cc", "Cf", "Zl", "Zp")
 # bytes of a text that is read at once, and letters of a line
 LARGEST_TEXT = 64 << 20
 LONGEST_LINE = 16 << 20
@@ -37,6 +40,21 @@ def plain(message: str) -> str:
         for char in ESCAPES.sub("", message)
     )
     return " ".join("".join(kept).split())
+
+
+def printable(text: str) -> str:
+    """Text of several lines for a terminal, without commands to it; columns stay where they are."""
+    return "".join(
+        char if char == "\n" or char in JOINERS or unicodedata.category(char) not in UNSEEN else " "
+        for char in ESCAPES.sub("", text)
+    )
+
+
+class PlainFormatter(logging.Formatter):
+    """Writes log messages without commands to the terminal: names in them come from strangers' files."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return plain(super().formatMessage(record))
 
 
 def read_text(
@@ -101,9 +119,7 @@ def is_name(name: str) -> bool:
 
     Bytes that are no UTF-8 are no such thing: `is_text` finds those.
     """
-    return bool(name.strip()) and not any(
-        char not in JOINERS and unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") for char in name
-    )
+    return bool(name.strip()) and not any(char not in JOINERS and unicodedata.category(char) in UNSEEN for char in name)
 
 
 def is_text(name: str) -> bool:

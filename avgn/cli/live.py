@@ -11,6 +11,7 @@ from typing import Any
 from avgn.cli import collections, excerpts, several
 from avgn.cli.options import add_engine_options, make_parser, parse_size, split_names
 from avgn.runtime.errors import InputError
+from avgn.runtime.texts import plain, printable
 from avgn.runtime.trace import tracing
 
 
@@ -141,7 +142,7 @@ def _localize_finished(args: Any, address: Any) -> None:
                 f"--{name} is for live streams, and {address} is finished, for {address.why}: "
                 "leave it out, or say --live"
             )
-    with fetched(address, lambda message: print(f"avgn: {message}", file=sys.stderr)) as path:
+    with fetched(address, lambda message: print(f"avgn: {plain(message)}", file=sys.stderr)) as path:
         _localize_file(args, str(path))
 
 
@@ -170,9 +171,9 @@ def _localize_file(args: Any, video: str) -> None:
             **excerpts.chosen(args),
         )
     for warning in summary.warnings:
-        print(f"avgn: {warning}", file=sys.stderr)
+        print(f"avgn: {plain(warning)}", file=sys.stderr)
     taken = takes_stdout(args.output, args.json, args.csv)
-    print("\n".join(summary.lines()), file=sys.stderr if taken else sys.stdout)
+    print(printable("\n".join(summary.lines())), file=sys.stderr if taken else sys.stdout)
 
 
 def _localize_live(args: Any, trust: Any) -> None:
@@ -214,7 +215,7 @@ def _localize_live(args: Any, trust: Any) -> None:
         backend=args.backend,
         precision=args.precision,
         threads=args.threads,
-        report=lambda message: print(message, file=sys.stderr),
+        report=lambda message: print(plain(message), file=sys.stderr),
     )
     print("\n".join(stats_lines(stats)), file=sys.stderr)
 

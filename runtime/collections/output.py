@@ -19,6 +19,7 @@ from avgn.runtime.documents import LARGEST, parse_json
 from avgn.runtime.errors import InputError, MissingExtraError
 from avgn.runtime.outputs import DirectFile, Place, WholeFile, find_place, write_error, write_whole
 from avgn.runtime.outputs.locks import lock
+from avgn.runtime.outputs.names import new_name
 from avgn.runtime.regular import read_regular
 
 ROWS_PER_FILE = 10_000
@@ -246,8 +247,10 @@ class ParquetOutput(Output):
         for start in range(0, len(names), ROWS_PER_FILE):
             rows = [json.loads(self._row(name)) for name in names[start : start + ROWS_PER_FILE]]
             part = self.path / f"part-{first + start // ROWS_PER_FILE:05d}.parquet"
-            partial = part.with_name("_" + part.name)
-            parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_schema(pyarrow)), partial)
+            # readers of such folders pass over what begins with _
+            partial = part.with_name("_" + new_name(part).name)
+            with partial.open("xb") as file:
+                parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_schema(pyarrow)), file)
             partial.replace(part)
 
     def _remove(self) -> None:
@@ -334,7 +337,11 @@ def _show(fact: Any) -> str:
 def _open_journal(path: Path) -> IO[bytes]:
     """Open a journal to go on with; a link, which somebody else may have laid, is none."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    facts = os.fstat(handle)
+    if facts.st_nlink > 1:
+        os.close(handle)
+        raise InputError(f"{path} is a second name of another file, and the run's journal is to lie there: remove it")
+    if not stat.S_ISREG(facts.st_mode):
         os.close(handle)
         raise InputError(f"{path} is no file, and the run's journal is to lie there: remove it")
     return os.fdopen(handle, "a+b")
