@@ -40,6 +40,7 @@ matrix: ## demo, doctor and the runtime's tests with the lowest and the newest d
 	$(PYTHON) -m tests.matrix --output benchmarks/results/matrix.json
 
 soak: ## long checks that `make test` leaves out
+	-$(PYTHON) -m pip install -q atheris
 	$(PYTHON) -m pytest -q -m soak tests
 	$(PYTHON) -m benchmarks.soak --minutes 30 --output benchmarks/results/soak.json
 

@@ -7,15 +7,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+import torch
+from safetensors.torch import save
 
 from avgn.config import Config
 from avgn.model import TwoHalves, build_model
 from avgn.runtime.bundle_schema import Thresholds
+from avgn.runtime.documents import read_json, shown
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
-from avgn.runtime.texts import read_text
+from avgn.runtime.texts import plain
+from avgn.weights import BadWeightsError, read_safetensors
 
 FORMAT = "avgn-checkpoint"
 VERSION = 1
@@ -53,17 +55,13 @@ def save_model(model: TwoHalves, folder: str | os.PathLike[str], training: dict[
 def read_facts(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The checked content of a checkpoint's config.json. Raises InputError for anything else."""
     path = Path(folder) / FACTS
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"checkpoint {folder} holds no {FACTS}: give the folder that `avgn train` wrote")
-    text = read_text(path, "checkpoint", "restore the file")
-    try:
-        facts = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no readable JSON ({error}): restore the file") from None
+    facts = read_json(path, "checkpoint", "restore the file")
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise InputError(f'{path} is not a checkpoint of avgn: "format" must be "{FORMAT}"')
     if facts.get("version") != VERSION:
-        raise InputError(f"{path} has version {facts.get('version')!r}, this avgn reads {VERSION}: update avgn")
+        raise InputError(f"{path} has version {shown(facts.get('version'))}, this avgn reads {VERSION}: update avgn")
     if not isinstance(facts.setdefault("training", {}), dict):
         raise InputError(f"{path} holds no usable facts of its training: restore the file")
     return facts
@@ -77,17 +75,33 @@ def load_model(folder: str | os.PathLike[str]) -> TwoHalves:
     folder = Path(folder)
     facts = read_facts(folder)
     try:
-        model = build_model(Config.from_dict(facts["config"]))
-        thresholds = facts.get("thresholds")
-        if thresholds is not None:
-            model.thresholds = Thresholds(audio=tuple(thresholds["audio"]), visual=tuple(thresholds["visual"]))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder / FACTS} holds no usable configuration ({error}): restore the file") from None
+        config = Config.from_dict(facts["config"])
+        # without memory: the sizes are claims until the weights prove them
+        with torch.device("meta"):
+            sizes = build_model(config)
+        thresholds = _thresholds(facts.get("thresholds"))
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(
+            f"{folder / FACTS} holds no usable configuration ({plain(str(error))[:200]}): restore the file"
+        ) from None
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        state = read_safetensors(folder / WEIGHTS)
+        sizes.load_state_dict(state, assign=True)
+        model = build_model(config)
+        model.thresholds = thresholds
+        model.load_state_dict(state)
     except FileNotFoundError:
         raise InputError(f"checkpoint {folder} holds no {WEIGHTS}: give the folder that `avgn train` wrote") from None
-    except (SafetensorError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+    except (BadWeightsError, RuntimeError) as error:
+        reason = plain(str(error).strip().splitlines()[-1])[:300]
         raise InputError(f"{folder / WEIGHTS} doesn't fit its configuration ({reason}): restore the file") from None
     return model.eval()
+
+
+def _thresholds(raw: Any) -> Thresholds | None:
+    if raw is None:
+        return None
+    found = {name: tuple(raw[name]) for name in ("audio", "visual")}
+    if not all(type(value) in (int, float) for values in found.values() for value in values):
+        raise ValueError("thresholds must be numbers")
+    return Thresholds(**found)

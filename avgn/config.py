@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 from avgn.baselines.registry import AVGN, System, find_system
+from avgn.runtime.bundle_schema import MOST_SAMPLES
+from avgn.runtime.documents import shown
+from avgn.runtime.limits import MAX_PIXELS, MAX_RATE, MOST_CLASSES
+from avgn.runtime.texts import is_name
+from avgn.typed import fits, said
 
 Frontend = Literal["paper", "release"]
 Attention = Literal["transformer", "literal"]
@@ -18,6 +24,9 @@ Negatives = Literal["class", "nth"]
 ClassReduction = Literal["mean", "sum"]
 PairInput = Literal["canvas", "crops"]
 
+# the largest sizes, far above any model's: a configuration may come from a stranger
+MOST = {"sample_rate": MAX_RATE, "width_visual": 1024, "width_audio": 1024, "dim": 8192, "depth": 64, "heads": 512}
+MOST |= {"mlp_ratio": 64, "window_seconds": 600}
 # the encoder halves its spectrogram five times
 MIN_WINDOW = 2048
 
@@ -81,7 +90,18 @@ class Config:
                 )
         self._check_system()
         if not self.classes or len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"classes must be unique names, got {self.classes!r}: take them from the manifest")
+            raise ValueError(f"classes must be unique names, got {shown(self.classes)}: take them from the manifest")
+        if len(self.classes) > MOST_CLASSES:
+            raise ValueError(f"classes must be at most {MOST_CLASSES}, got {len(self.classes)}: leave some out")
+        if strange := next((name for name in self.classes if not is_name(name)), None):
+            raise ValueError(f"class {shown(strange)} holds control characters or is blank: rename it")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)}: choose a smaller one")
+        if math.prod(self.image_size) > MAX_PIXELS:
+            raise ValueError(f"image_size must be at most {MAX_PIXELS} pixels, got {self.image_size}: choose a smaller")
+        if self.window_samples > MOST_SAMPLES:
+            raise ValueError(f"a window must have at most {MOST_SAMPLES} samples, got {self.window_samples}: shorten")
         if self.visual_stride not in (16, 32):
             raise ValueError(f"visual_stride must be 16 or 32, got {self.visual_stride}: choose one of them")
         if any(side % 32 or side <= 0 for side in self.image_size) or len(self.image_size) != 2:
@@ -170,11 +190,16 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:
-        """Rebuild from `to_dict`. Raises ValueError for unknown names."""
+        """Rebuild from `to_dict`, which strangers may have changed. Raises ValueError for unknown names and types."""
+        if not isinstance(values, dict):
+            raise ValueError(f"configuration must be names with values, got {shown(values)}")
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"configuration holds unknown entries {unknown}: it was written by another version")
+        for name, hint in get_type_hints(cls).items():
+            if name in values and not fits(values[name], hint):
+                raise ValueError(f"{name} must be {said(hint)}, got {shown(values[name])}")
         return cls(**values)
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import pickle
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from avgn.checkpoint import save_model
@@ -16,8 +13,13 @@ from avgn.config import preset
 from avgn.model import build_model
 from avgn.released import translate
 from avgn.runtime.errors import InputError
+from avgn.runtime.limits import MOST_CLASSES
+from avgn.runtime.manifest import check_names
 from avgn.runtime.texts import plain, read_text
+from avgn.weights import BadWeightsError, read_torch, state_of
 
+# bytes of a list of classes, or of a published training list
+LARGEST_LIST = 16 << 20
 WRAPPERS = ("model", "state_dict")
 
 
@@ -38,11 +40,14 @@ def convert_released(
     if tokens is None or tokens.dim() != 2:
         raise InputError(f"{source} holds no class tokens (av_token): it is not a published AVGN checkpoint")
     count = tokens.shape[0]
+    if not 0 < count <= MOST_CLASSES:
+        raise InputError(f"{source} has {count} class tokens: 1 to {MOST_CLASSES} can be used")
     names = tuple(classes) if classes is not None else tuple(f"class_{index:02d}" for index in range(count))
     if len(names) != count:
         raise InputError(
             f"{source} has {count} classes, {len(names)} names were given: give one name a class, in order"
         )
+    check_names("--classes", "class", names)
     if len(set(names)) != count:
         raise InputError("the class names are not unique: give one name a class, in the order of the training list")
     model = build_model(preset("avgn-release", classes=names))
@@ -58,29 +63,19 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path} does not exist: give a published checkpoint")
     try:
-        with warnings.catch_warnings():
-            # PyTorch warns of its own unpickler: what can't be read is said below
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{path} holds more than weights and is not loaded, for it may run code "
-            f"({plain(str(error).splitlines()[0])[:150]}): save its state dict alone"
-        ) from None
-    except Exception as error:
-        # the unpickler raises what it likes on damaged files
-        raise InputError(f"{path} can't be read ({error.__class__.__name__}): give a published checkpoint") from None
-    for name in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"{path} holds no state dict: give a published checkpoint")
-    return content
+        return state_of(read_torch(path), WRAPPERS)
+    except BadWeightsError as error:
+        if error.holds_code:
+            raise InputError(
+                f"{path} holds more than weights and is not loaded, for it may run code ({error}): save its state dict "
+                "alone"
+            ) from None
+        raise InputError(f"{path} can't be read ({error}): give a published checkpoint") from None
 
 
 def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """One class a line, in the order of the tokens. Raises InputError for a file that can't be read."""
-    lines = read_text(path, "class list", "give a text file, one class a line").split("\n")
+    lines = read_text(path, "class list", "give a text file, one class a line", most=LARGEST_LIST).split("\n")
     return tuple(line.strip() for line in lines if line.strip())
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
+
+from avgn.weights import BadWeightsError, read_safetensors, read_torch, state_of
 
 log = logging.getLogger(__name__)
 
@@ -133,15 +134,6 @@ def _read_state(path: Path, kind: str) -> dict[str, Tensor]:
         other = ", imagenet or random" if kind == "visual" else ""
         raise ValueError(f"{kind} weights {path} don't exist: give a ResNet-18 state dict{other}")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"{kind} weights {path} can't be read ({error.__class__.__name__}): give a state dict"
-        ) from None
-    if not isinstance(state, dict):
-        raise ValueError(f"{kind} weights {path} hold a {type(state).__name__}: give a state dict")
-    return state
+        return state_of(read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path))
+    except BadWeightsError as error:
+        raise ValueError(f"{kind} weights {path} can't be read ({error}): give a state dict") from None

@@ -67,8 +67,8 @@ def write_repository(
 def model_config(bundle: Bundle, variant: Variant, half: str, name: str, max_batch: int) -> str:
     """The text of a half's config.pbtxt."""
     lines = [
-        f"name: {json.dumps(name)}",
-        f'backend: "{BACKENDS[variant.engine][0]}"',
+        f"name: {_quoted(name)}",
+        f"backend: {_quoted(BACKENDS[variant.engine][0])}",
         f"max_batch_size: {max_batch}",
         *_tensors("input", variant.inputs[half]),
         *_tensors("output", variant.outputs[half]),
@@ -81,17 +81,23 @@ def model_config(bundle: Bundle, variant: Variant, half: str, name: str, max_bat
         "precision": variant.precision,
     }
     for key, value in facts.items():
-        text = json.dumps(value if isinstance(value, str) else json.dumps(value))
-        lines.append(f"parameters {{ key: {json.dumps(key)} value {{ string_value: {text} }} }}")
+        text = _quoted(value if isinstance(value, str) else json.dumps(value))
+        lines.append(f"parameters {{ key: {_quoted(key)} value {{ string_value: {text} }} }}")
     return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A string of protobuf's text format: UTF-8, in which all that is not a plain letter is an octal escape."""
+    plain = "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03o}" for byte in text.encode())
+    return f'"{plain}"'
 
 
 def _tensors(side: str, specs: tuple[TensorSpec, ...]) -> Iterator[str]:
     for spec in specs:
         # the server adds the batch itself
         dims = ", ".join(str(axis) if isinstance(axis, int) else "-1" for axis in spec.shape[1:])
-        labels = f' label_filename: "{LABELS}"' if spec.name.endswith("_prob") else ""
-        yield f'{side} {{ name: "{spec.name}" data_type: {DTYPES[spec.dtype]} dims: [ {dims} ]{labels} }}'
+        labels = f" label_filename: {_quoted(LABELS)}" if spec.name.endswith("_prob") else ""
+        yield f"{side} {{ name: {_quoted(spec.name)} data_type: {DTYPES[spec.dtype]} dims: [ {dims} ]{labels} }}"
 
 
 @contextmanager

@@ -12,9 +12,11 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from avgn.runtime.bundle_schema import BundleInfo, TensorSpec, Thresholds, Variant, from_json, to_json
+from avgn.runtime.documents import LARGEST
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.onnx_check import check_onnx
+from avgn.runtime.regular import open_regular
 from avgn.runtime.texts import read_text
 
 __all__ = [
@@ -67,10 +69,13 @@ class Bundle:
         """
         path = resolve_bundle_path(folder)
         info_file = path / BUNDLE_FILE
-        info = from_json(read_text(info_file, "bundle", "give a folder made by avgn export"), str(info_file))
+        info = from_json(
+            read_text(info_file, "bundle", "give a folder made by avgn export", most=LARGEST), str(info_file)
+        )
+        hashes: dict[str, str] = {}
         for variant in info.variants:
             for half in HALVES:
-                _check_graph(path, getattr(variant, half), variant.sha256[half])
+                _check_graph(path, getattr(variant, half), variant.sha256[half], hashes)
                 if variant.engine in ONNX_ENGINES:
                     check_onnx(path / getattr(variant, half), f"graph {getattr(variant, half)!r} of bundle {path}")
         return cls(path=path, info=info)
@@ -148,13 +153,14 @@ def write_bundle_info(folder: str | os.PathLike[str], info: BundleInfo) -> Path:
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """The sha256 of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-def _check_graph(folder: Path, name: str, expected: str) -> None:
+def _check_graph(folder: Path, name: str, expected: str, hashes: dict[str, str]) -> None:
+    """Raise InputError unless a graph lies in the folder and is what was exported; `hashes` by name are found once."""
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or PureWindowsPath(name).drive:
         raise InputError(f"{folder / BUNDLE_FILE}: graph path {name!r} is absolute: a bundle names files in its folder")
     if ".." in PurePosixPath(name).parts or "\\" in name:
@@ -165,7 +171,7 @@ def _check_graph(folder: Path, name: str, expected: str) -> None:
             raise InputError(f"graph {name!r} of {folder} is a link that leaves the folder: copy the file into it")
         if not file.is_file():
             raise InputError(f"graph {name!r} of bundle {folder} is missing: copy the whole folder or export again")
-        found = file_sha256(file)
+        found = hashes[name] = hashes.get(name) or file_sha256(file)
     except InputError:
         raise
     except (OSError, ValueError, RuntimeError) as error:

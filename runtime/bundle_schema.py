@@ -8,15 +8,24 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
+from avgn.runtime.documents import BadDocumentError, parse_json, shown
 from avgn.runtime.errors import InputError
+from avgn.runtime.limits import MAX_PIXELS, MAX_RATE, MOST_CLASSES
+from avgn.runtime.texts import is_name, is_text
 
 FORMAT = "avgn-bundle"
 VERSION = 1
 DTYPES = ("float32", "float16", "uint8", "int64", "int32", "int8", "bool")
 HALVES = ("audio", "image")
+# what one bundle may ask for: pairs of graphs, samples of a window and values of its maps
+MOST_VARIANTS = 64
+MOST_SAMPLES = 1 << 25
+MOST_CELLS = 1 << 25
+LONGEST_NAME = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +116,10 @@ def to_json(info: BundleInfo) -> str:
 def from_json(text: str, where: str = "bundle.json") -> BundleInfo:
     """Parse bundle.json; raises InputError that names `where`, the field and the way out."""
     try:
-        raw = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        raise InputError(f"{where}: not valid JSON ({reason}): export the bundle again") from None
+        raw = parse_json(text, constants=False)
+    except BadDocumentError as error:
+        raise InputError(f"{where}: not valid JSON ({error}): export the bundle again") from None
     return _Reader(where).info(raw)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 class _Reader:
@@ -125,9 +129,7 @@ class _Reader:
         self.where = where
 
     def fail(self, rule: str, value: Any) -> NoReturn:
-        shown = repr(value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        raise InputError(f"{self.where}: {rule}, got {shown}: export the bundle again")
+        raise InputError(f"{self.where}: {rule}, got {shown(value)}: export the bundle again")
 
     def info(self, raw: Any) -> BundleInfo:
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
@@ -142,9 +144,12 @@ class _Reader:
         classes = self.strings(raw.get("classes"), "classes")
         if not classes or len(set(classes)) != len(classes):
             self.fail("classes must be unique names, at least one", list(classes))
+        if len(classes) > MOST_CLASSES:
+            self.fail(f"classes must be at most {MOST_CLASSES} names", len(classes))
         model = self.mapping(raw.get("model"), "model")
         if not isinstance(model.get("name"), str):
             self.fail("model must have a name", model.get("name"))
+        self.shows([model["name"]], "model.name")
         color_order = raw.get("color_order", "RGB")
         if color_order != "RGB":
             self.fail("color_order must be RGB", color_order)
@@ -154,11 +159,14 @@ class _Reader:
         variants = raw.get("variants")
         if not isinstance(variants, list) or not variants:
             self.fail("variants must be a list with at least one entry", variants)
+        if len(variants) > MOST_VARIANTS:
+            self.fail(f"variants must be at most {MOST_VARIANTS}", len(variants))
         decision = self.mapping(raw.get("decision", {}), "decision")
+        self.shows(decision, "decision")
         info = BundleInfo(
             model=model,
             classes=classes,
-            sample_rate=self.integer(raw.get("sample_rate"), "sample_rate", 1000, 1_000_000),
+            sample_rate=self.integer(raw.get("sample_rate"), "sample_rate", 1000, MAX_RATE),
             window_seconds=self.number(raw.get("window_seconds"), "window_seconds", 0.01, 600),
             image_size=self.pair(raw.get("image_size"), "image_size"),
             grid=self.pair(raw.get("grid"), "grid"),
@@ -170,6 +178,12 @@ class _Reader:
             provenance=self.mapping(raw.get("provenance", {}), "provenance"),
             decision={key: self.number(value, f"decision.{key[:40]}", -1e6, 1e6) for key, value in decision.items()},
         )
+        if info.window_samples > MOST_SAMPLES:
+            self.fail(f"window_seconds must be at most {MOST_SAMPLES} samples", info.window_samples)
+        if math.prod(info.image_size) > MAX_PIXELS:
+            self.fail(f"image_size must be at most {MAX_PIXELS // 10**6} million pixels", list(info.image_size))
+        if len(classes) * math.prod(info.grid) > MOST_CELLS:
+            self.fail(f"the maps of all classes must have at most {MOST_CELLS} cells", list(info.grid))
         return info
 
     def variant(self, raw: Any, number: int) -> Variant:
@@ -179,6 +193,7 @@ class _Reader:
         for key, value in texts.items():
             if not isinstance(value, str) or not value or "\0" in value:
                 self.fail(f"{name}.{key} must be a name", value)
+            self.shows([value], f"{name}.{key}")
         sha256 = self.mapping(entry.get("sha256"), f"{name}.sha256")
         for half in HALVES:
             value = sha256.get(half)
@@ -187,6 +202,7 @@ class _Reader:
         verified = entry.get("verified")
         if verified is not None:
             measured = self.mapping(verified, f"{name}.verified")
+            self.shows(measured, f"{name}.verified")
             verified = {key: self.number(value, f"{name}.verified", -1e30, 1e30) for key, value in measured.items()}
         return Variant(
             **texts,  # type: ignore[arg-type]
@@ -211,6 +227,7 @@ class _Reader:
         label, dtype, shape = entry.get("name"), entry.get("dtype"), entry.get("shape")
         if not isinstance(label, str) or not label:
             self.fail(f"{name}: a tensor must have a name", label)
+        self.shows([label], f"{name}: a tensor's name")
         if not isinstance(dtype, str) or dtype not in DTYPES:
             self.fail(f"{name}: dtype must be one of {', '.join(DTYPES)}", dtype)
         if not isinstance(shape, list):
@@ -218,6 +235,7 @@ class _Reader:
         for axis in shape:
             if not (isinstance(axis, str) and axis) and not (type(axis) is int and 0 < axis < 2**31):
                 self.fail(f"{name}: an axis must be a positive size or a name", axis)
+        self.shows((axis for axis in shape if isinstance(axis, str)), f"{name}: an axis")
         return TensorSpec(name=label, dtype=dtype, shape=tuple(shape))
 
     def thresholds(self, raw: Any, count: int) -> Thresholds:
@@ -239,7 +257,17 @@ class _Reader:
     def strings(self, raw: Any, name: str) -> tuple[str, ...]:
         if not isinstance(raw, list) or not all(isinstance(value, str) and value for value in raw):
             self.fail(f"{name} must be a list of names", raw)
+        self.shows(raw, name)
         return tuple(raw)
+
+    def shows(self, names: Iterable[str], where: str) -> None:
+        """Names reach terminals, tables and other programs' files."""
+        for name in names:
+            if len(name) > LONGEST_NAME or not is_name(name) or not is_text(name):
+                self.fail(
+                    f"{where} must be at most {LONGEST_NAME} letters that can be shown, without control characters",
+                    name,
+                )
 
     def number(self, raw: Any, name: str, low: float, high: float) -> float:
         if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not low <= raw <= high or math.isnan(raw):

@@ -8,12 +8,15 @@ from typing import Any
 
 from avgn.runtime.av_features import import_av, open_input
 from avgn.runtime.errors import InputError
+from avgn.runtime.followers import WAY_OUT, is_follower, self_contained
 from avgn.runtime.limits import MAX_PIXELS
 
 # demuxers that take any text for pictures
 NOT_MEDIA = {"tty", "bin", "xbin", "adf", "idf"}
 # FFmpeg refuses larger pictures before it makes room for them, also while it looks for a file's tracks
 DECODER_LIMITS = {"max_pixels": str(MAX_PIXELS)}
+# options for local files: nothing on a network is read
+LOCAL = {"protocol_whitelist": "file", **DECODER_LIMITS}
 # above so many pixels a picture is decoded by threads that share it, not by threads that hold a picture each
 SHARED_PIXELS = 4096 * 2304
 
@@ -28,7 +31,7 @@ def open_container(path: Path) -> Any:
             raise InputError(f"{path} is not a file: give the path of a video file")
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes): give a complete video file")
-        container = open_input(f"file:{path}", options={"protocol_whitelist": "file", **DECODER_LIMITS})
+        container = open_input(f"file:{path}", options=LOCAL | self_contained())
     except InputError:
         raise
     except EOFError:
@@ -36,6 +39,8 @@ def open_container(path: Path) -> Any:
     except PermissionError:
         raise InputError(f"{path} can't be read (permission denied): change its permissions") from None
     except (av.FFmpegError, OSError, ValueError) as error:
+        if is_follower(path):
+            raise InputError(f"{path} is a playlist or script that names other files: {WAY_OUT}") from None
         raise InputError(
             f"{path} can't be opened as video ({_reason(error)}): it is not a media file, or it is truncated"
         ) from None

@@ -13,6 +13,10 @@ MAX_CHANNELS = 64
 MAX_PIXELS = 40_000_000
 # of one still: phones take 108 million
 MAX_STILL_PIXELS = 128_000_000
+# names in one list of classes
+MOST_CLASSES = 10_000
+# bytes of a file with one still or mask, and of an archive of masks once it is unpacked
+LARGEST_STILL = 256 << 20
 # pictures a second that are believed; what a file says beyond is not used
 MIN_FPS, MAX_FPS = 1.0, 1000.0
 # how many times wider or taller than a square a pixel may be

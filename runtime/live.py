@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.engines.base import Engine
+from avgn.runtime.errors import InputError
 from avgn.runtime.media import AudioBlock, AudioEnd, VideoFrame
 from avgn.runtime.multi import MultiStream
 from avgn.runtime.result import Result
@@ -159,7 +160,8 @@ class LivePipeline:
         except Exception as error:
             # a stream closed under a frame that was on its way is no failure
             if not self._stopping:
-                log.exception("capture from %s failed", self.source.name)
+                if not isinstance(error, InputError):
+                    log.exception("capture from %s failed", self.source.name)
                 self._change(StateChange(state="ended", reason=str(error)))
                 self._error = self._multi.error or error
         finally:

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from avgn.runtime.documents import BadDocumentError, parse_json, shown
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
-from avgn.runtime.texts import is_text, read_text
+from avgn.runtime.limits import MOST_CLASSES
+from avgn.runtime.texts import is_name, is_text, read_lines
 
 Box = tuple[float, float, float, float]
 FORMAT = "avgn-manifest"
 VERSION = 1
 BOX_SLACK = 1e-6
+# items of one manifest, which all lie in memory; the variable raises the limit
+MOST_ITEMS = 250_000
+ITEMS_VARIABLE = "AVGN_MANIFEST_ITEMS"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """One thing that sounds, is seen, or both.
 
@@ -42,7 +48,7 @@ class Source:
     annotators: tuple[tuple[Box, ...], ...] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
     """One picture of several that stand side by side in an item, with its own sound."""
 
@@ -50,7 +56,7 @@ class Part:
     audio: Path
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """One scene: a frame with a sound, or a video file, and the truth about its sources.
 
@@ -98,13 +104,19 @@ def read_manifest(path: str | os.PathLike[str], *, check_files: bool = True) -> 
     """
     path = Path(path)
     # plain newlines alone: names may hold what Unicode counts as the end of a line
-    lines = read_text(path, "manifest", "give the path of a manifest.jsonl").split("\n")
-    if lines == [""]:
+    lines = read_lines(path, "manifest", "give the path of a manifest.jsonl")
+    first = next(lines, "")
+    if not first:
         raise InputError(f"manifest {path} is empty: its first line must name the format and the classes")
-    classes = _read_header(path, lines[0])
+    classes = _read_header(path, first)
     items: list[Item] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(lines[1:], start=2):
+    most = _most_items()
+    for number, line in enumerate(lines, start=2):
+        if number > most + 1:
+            raise InputError(
+                f"manifest {path} has more than {most} lines: split it, or let {ITEMS_VARIABLE} name another limit"
+            )
         if not line.strip():
             continue
         item = _read_item(path, number, line, classes)
@@ -126,20 +138,39 @@ def write_manifest(path: str | os.PathLike[str], classes: Sequence[str], items: 
     write_whole(path, "\n".join(lines) + "\n", "manifest")
 
 
+def check_names(where: str, kind: str, names: Iterable[str]) -> None:
+    """Raise InputError for a name that can't be shown: names reach terminals, tables and other programs' files."""
+    for name in names:
+        if not is_name(name):
+            raise InputError(f"{where}: {kind} {shown(name)} holds control characters or is blank: rename it")
+
+
+def _most_items() -> int:
+    text = os.environ.get(ITEMS_VARIABLE, "")
+    if text and not (text.isdecimal() and 0 < len(text) < 12):
+        raise InputError(f"{ITEMS_VARIABLE} must be a whole number, got {text[:40]!r}: {MOST_ITEMS} is the default")
+    return int(text or MOST_ITEMS)
+
+
 def _read_header(path: Path, line: str) -> tuple[str, ...]:
     try:
-        header = json.loads(line)
-    except json.JSONDecodeError:
+        header = parse_json(line)
+    except BadDocumentError:
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise InputError(f'{path} line 1: not a manifest: the first line must hold "format": "{FORMAT}"')
     if header.get("version") != VERSION:
-        raise InputError(f"{path} line 1: version {header.get('version')!r} is not known: this avgn reads {VERSION}")
+        raise InputError(
+            f"{path} line 1: version {shown(header.get('version'))} is not known: this avgn reads {VERSION}"
+        )
     classes = header.get("classes")
     if not isinstance(classes, list) or not classes or not all(isinstance(c, str) and c for c in classes):
-        raise InputError(f"{path} line 1: classes must be a list of names, got {classes!r}")
+        raise InputError(f"{path} line 1: classes must be a list of names, got {shown(classes)}")
+    if len(classes) > MOST_CLASSES:
+        raise InputError(f"{path} line 1: {len(classes)} classes are more than {MOST_CLASSES}: leave some out")
     if strange := next((name for name in classes if not is_text(name)), None):
         raise InputError(f"{path} line 1: class {strange!r} is no text (bytes that are no UTF-8): write it in UTF-8")
+    check_names(f"{path} line 1", "class", classes)
     if len(set(classes)) != len(classes):
         raise InputError(f"{path} line 1: a class is listed twice: class names are unique")
     return tuple(classes)
@@ -148,9 +179,9 @@ def _read_header(path: Path, line: str) -> tuple[str, ...]:
 def _read_item(path: Path, number: int, line: str, classes: tuple[str, ...]) -> Item:
     where = f"{path} line {number}"
     try:
-        raw = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not valid JSON ({error.msg}): mend or remove the line") from None
+        raw = parse_json(line)
+    except BadDocumentError as error:
+        raise InputError(f"{where}: not valid JSON ({error}): mend or remove the line") from None
     if not isinstance(raw, dict):
         raise InputError(f"{where}: an item must be a JSON object, got {type(raw).__name__}")
     for key in ("id", "sources", "split"):
@@ -165,21 +196,28 @@ def _read_item(path: Path, number: int, line: str, classes: tuple[str, ...]) -> 
         if value is None:
             return None
         if not isinstance(value, str):
-            raise InputError(f"{where}: {key} must be a path, got {value!r}")
+            raise InputError(f"{where}: {key} must be a path, got {shown(value)}")
+        if "\0" in value:
+            raise InputError(f"{where}: {key} {shown(value)} holds a NUL byte, as no path does: mend the line")
         return base / value
 
     parts = raw.get("parts", [])
     if not isinstance(parts, list) or not all(isinstance(p, dict) and {"frame", "audio"} <= p.keys() for p in parts):
-        raise InputError(f"{where}: parts must be a list of objects with a frame and an audio, got {parts!r}")
+        raise InputError(f"{where}: parts must be a list of objects with a frame and an audio, got {shown(parts)}")
     if parts and (len(parts) < 2 or raw.get("frame") is not None or raw.get("audio") is not None):
         raise InputError(f"{where}: an item has either parts (two or more) or a frame and an audio of its own")
+    names = {
+        key: _text(where, key, raw.get(key, default))
+        for key, default in (("id", ""), ("split", ""), ("dataset", ""), ("video", raw["id"]))
+    }
     return Item(
-        id=str(raw["id"]),
+        id=names["id"],
         sources=tuple(_read_source(where, source, classes, base, len(parts)) for source in raw["sources"]),
-        parts=tuple(Part(frame=base / str(p["frame"]), audio=base / str(p["audio"])) for p in parts),
-        split=str(raw["split"]),
-        dataset=str(raw.get("dataset", "")),
-        video=str(raw.get("video", raw["id"])),
+        parts=tuple(Part(frame=_part(where, base, p["frame"]), audio=_part(where, base, p["audio"])) for p in parts),
+        # the same few of all items
+        split=sys.intern(names["split"]),
+        dataset=sys.intern(names["dataset"]),
+        video=names["video"],
         frame=file("frame"),
         audio=file("audio"),
         video_file=file("video_file"),
@@ -187,25 +225,41 @@ def _read_item(path: Path, number: int, line: str, classes: tuple[str, ...]) -> 
     )
 
 
+def _text(where: str, key: str, value: Any) -> str:
+    """A name of an item; numbers are taken as they are written."""
+    if type(value) not in (int, float, str):
+        raise InputError(f"{where}: {key} must be a text, got {shown(value)}")
+    text = str(value)
+    if text:
+        check_names(where, key, [text])
+    return text
+
+
+def _part(where: str, base: Path, value: Any) -> Path:
+    if not isinstance(value, str) or "\0" in value:
+        raise InputError(f"{where}: a part must name a frame and an audio, got {shown(value)}")
+    return base / value
+
+
 def _read_source(where: str, raw: Any, classes: tuple[str, ...], base: Path, num_parts: int) -> Source:
     if not isinstance(raw, dict) or "label" not in raw:
-        raise InputError(f"{where}: a source must be an object with a label, got {raw!r}")
+        raise InputError(f"{where}: a source must be an object with a label, got {shown(raw)}")
     label = raw["label"]
-    if label not in classes:
-        raise InputError(f"{where}: class {label!r} is not in the manifest's class list: add it or mend the label")
+    if not isinstance(label, str) or label not in classes:
+        raise InputError(f"{where}: class {shown(label)} is not in the manifest's class list: add it or mend the label")
     for key in ("sounding", "on_screen"):
         if not isinstance(raw.get(key), bool):
-            raise InputError(f"{where}: {key!r} of {label!r} must be true or false, got {raw.get(key)!r}")
+            raise InputError(f"{where}: {key!r} of {label!r} must be true or false, got {shown(raw.get(key))}")
     mask = raw.get("mask")
     intervals = raw.get("intervals")
     track = raw.get("track")
     part = raw.get("part")
     annotators = raw.get("annotators")
     if (part is not None) != bool(num_parts) or (num_parts and part not in range(num_parts)):
-        raise InputError(f"{where}: part of {label!r} must be {_part_rule(num_parts)}, got {part!r}")
+        raise InputError(f"{where}: part of {label!r} must be {_part_rule(num_parts)}, got {shown(part)}")
     try:
         return Source(
-            label=label,
+            label=sys.intern(label),
             sounding=raw["sounding"],
             on_screen=raw["on_screen"],
             boxes=tuple(_read_box(where, box) for box in raw.get("boxes", [])),
@@ -215,7 +269,7 @@ def _read_source(where: str, raw: Any, classes: tuple[str, ...], base: Path, num
             part=part,
             annotators=None if annotators is None else tuple(tuple(_read_box(where, b) for b in a) for a in annotators),
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{where}: source {label!r} is malformed ({error}): see the manifest format") from None
@@ -227,7 +281,7 @@ def _part_rule(num_parts: int) -> str:
 
 def _read_box(where: str, raw: Any) -> Box:
     if not isinstance(raw, (list, tuple)) or len(raw) != 4 or not all(isinstance(v, (int, float)) for v in raw):
-        raise InputError(f"{where}: a box must be four numbers x1, y1, x2, y2, got {raw!r}")
+        raise InputError(f"{where}: a box must be four numbers x1, y1, x2, y2, got {shown(raw)}")
     x1, y1, x2, y2 = (float(v) for v in raw)
     if not all(-BOX_SLACK <= v <= 1 + BOX_SLACK for v in (x1, y1, x2, y2)):
         raise InputError(f"{where}: box {raw!r} lies outside the image: coordinates are normalised to 0..1")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from avgn.runtime.errors import InputError
+from avgn.runtime.regular import open_regular
 
 View = memoryview
 Field = tuple[int, int, int | View]
@@ -57,7 +58,7 @@ def check_onnx(path: Path, name: str) -> None:
     if path.suffix != ".onnx":
         raise InputError(f"{name} is called {path.name!r}, not *.onnx: engines read other formats by their names")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if not os.fstat(file.fileno()).st_size:
                 raise _Refused("is empty")
             # closed when the last view of it is gone

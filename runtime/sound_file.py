@@ -18,9 +18,11 @@ import numpy.typing as npt
 
 from avgn.runtime.audio import Downmix, to_float
 from avgn.runtime.av_features import import_av, open_input
-from avgn.runtime.container import DECODER_LIMITS, prepare_decoder
+from avgn.runtime.container import LOCAL, prepare_decoder
 from avgn.runtime.errors import InputError
+from avgn.runtime.followers import self_contained
 from avgn.runtime.limits import check_sound
+from avgn.runtime.regular import open_regular
 from avgn.runtime.tracks import audio_stream
 
 Floats = npt.NDArray[np.float32]
@@ -60,7 +62,7 @@ def open_sound(path: Path) -> Iterator[Sound]:
     Plain PCM is taken as it lies in the file, which is much faster than opening a decoder; the rest goes to PyAV.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             sound: Sound = find_pcm(path, file) or Decoded(path)
             if sound.length == 0:
                 raise InputError(f"audio {path} holds no samples: mend or remove the item")
@@ -123,7 +125,7 @@ class Decoded:
         """Samples [T, C] and rate of the track's pieces; it ends where either changes its kind."""
         av = import_av()
         try:
-            with open_input(f"file:{self.path}", options={"protocol_whitelist": "file", **DECODER_LIMITS}) as container:
+            with open_input(f"file:{self.path}", options=LOCAL | self_contained()) as container:
                 stream = audio_stream(container)
                 if stream is None:
                     raise ValueError("no sound in it")

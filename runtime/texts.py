@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import codecs
+import logging
 import os
 import re
+import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 from avgn.runtime.errors import InputError
+from avgn.runtime.regular import open_regular, read_regular
 
 # the longer marks first: that of UTF-32 begins with that of UTF-16
 MARKS = (
@@ -17,8 +21,14 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+OTHER_MARKS = tuple(mark for mark, codec in MARKS if codec != "utf-8")
 # what terminals take as commands: colours, titles, cursor movements
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
+# Unicode's categories of what commands a terminal, breaks a line or turns the text around
+UNSEEN = ("Cc", "Cf", "Zl", "Zp")
+# bytes of a text that is read at once, and letters of a line
+LARGEST_TEXT = 64 << 20
+LONGEST_LINE = 16 << 20
 # joiners that scripts and emoji need
 JOINERS = "\u200c\u200d"
 
@@ -32,15 +42,33 @@ def plain(message: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def read_text(path: str | os.PathLike[str], kind: str, way_out: str, *, file_names: bool = False) -> str:
-    """The text of a file: UTF-8, or what its byte-order mark says; every line ends in a plain newline.
+def printable(text: str) -> str:
+    """Text of several lines for a terminal, without commands to it; columns stay where they are."""
+    return "".join(
+        char if char == "\n" or char in JOINERS or unicodedata.category(char) not in UNSEEN else " "
+        for char in ESCAPES.sub("", text)
+    )
+
+
+class PlainFormatter(logging.Formatter):
+    """Writes log messages without commands to the terminal: names in them come from strangers' files."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return plain(super().formatMessage(record))
+
+
+def read_text(
+    path: str | os.PathLike[str], kind: str, way_out: str, *, file_names: bool = False, most: int = LARGEST_TEXT
+) -> str:
+    """The text of a plain file: UTF-8, or what its byte-order mark says; every line ends in a plain newline.
 
     With `file_names`, bytes that are no UTF-8 stay as Python keeps them in file names (surrogate escapes), since the
-    names on a disk need not be UTF-8. Raises InputError that names the `kind`, the path and the `way_out`.
+    names on a disk need not be UTF-8. Raises InputError that names the `kind`, the path and the `way_out`, also for a
+    file of more than `most` bytes.
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_regular(path, most)
     except FileNotFoundError:
         raise InputError(f"{kind} {path} does not exist: {way_out}") from None
     except OSError as error:
@@ -53,6 +81,45 @@ def read_text(path: str | os.PathLike[str], kind: str, way_out: str, *, file_nam
         line = data[: len(mark) + error.start].count(b"\n") + 1
         raise InputError(f"{kind} {path} can't be read as {codec.upper()} (line {line}): save it as UTF-8") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: str | os.PathLike[str], kind: str, way_out: str) -> Iterator[str]:
+    """The lines of a plain text file, one after the other, without their ends; as `read_text` reads it.
+
+    Raises InputError that names the `kind`, the path and the `way_out`, also for a line longer than LONGEST_LINE.
+    """
+    path = Path(path)
+    try:
+        with open_regular(path) as file:
+            head = file.read(4)
+            if head.startswith(OTHER_MARKS):
+                yield from read_text(path, kind, way_out).split("\n")
+                return
+            file.seek(len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0)
+            number = 0
+            while line := file.readline(LONGEST_LINE):
+                number += 1
+                if len(line) == LONGEST_LINE:
+                    raise InputError(f"{kind} {path} line {number} has more than {LONGEST_LINE} bytes: {way_out}")
+                try:
+                    text = line.decode()
+                except UnicodeDecodeError:
+                    raise InputError(
+                        f"{kind} {path} can't be read as UTF-8 (line {number}): save it as UTF-8"
+                    ) from None
+                yield from text.removesuffix("\n").removesuffix("\r").split("\r")
+    except FileNotFoundError:
+        raise InputError(f"{kind} {path} does not exist: {way_out}") from None
+    except OSError as error:
+        raise InputError(f"{kind} {path} can't be read ({error.strerror}): {way_out}") from None
+
+
+def is_name(name: str) -> bool:
+    """Whether a name can be shown as it is: nothing in it commands a terminal, breaks a line or turns the text around.
+
+    Bytes that are no UTF-8 are no such thing: `is_text` finds those.
+    """
+    return bool(name.strip()) and not any(char not in JOINERS and unicodedata.category(char) in UNSEEN for char in name)
 
 
 def is_text(name: str) -> bool:

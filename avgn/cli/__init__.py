@@ -16,6 +16,7 @@ from avgn.runtime.interrupts import exit_status, listen
 from avgn.runtime.outputs.place import STDOUT
 from avgn.runtime.outputs.reasons import shown
 from avgn.runtime.outputs.whole import abandon
+from avgn.runtime.texts import PlainFormatter, plain
 
 HELP = """usage: avgn COMMAND [OPTIONS]
 
@@ -103,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 (failure), 2 (bad input) or 130, 143, 129 (interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _accept_any_name()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0
@@ -161,8 +164,6 @@ def _accept_any_name() -> None:
 
 
 def _fail(message: str, status: int) -> int:
-    from avgn.runtime.texts import plain
-
     # a terminal that was closed takes no more
     with suppress(OSError):
         print(f"avgn: {plain(message)}", file=sys.stderr)

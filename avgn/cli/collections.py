@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.texts import plain, printable
 
 # options of the other kind, with their defaults
 FOR_COLLECTIONS = {"workers": 1, "cluster": None, "address": None, "parquet": None, "maps": None, "strict": False}
@@ -70,12 +71,12 @@ def localize_manifest(args: Any) -> None:
             where = args.json or args.parquet
             print(f"what is done stays beside {where}: run the same command to go on", file=sys.stderr)
         raise
-    print("\n".join(summary.lines()), file=sys.stderr if takes_stdout(args.json) else sys.stdout)
+    print(printable("\n".join(summary.lines())), file=sys.stderr if takes_stdout(args.json) else sys.stdout)
     warning = summary.warning()
     if warning is not None:
         if args.strict:
             raise FailureError(warning)
-        print(f"avgn: {warning}", file=sys.stderr)
+        print(f"avgn: {plain(warning)}", file=sys.stderr)
 
 
 def _refuse(args: Any, options: dict[str, Any], sentence: str) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from avgn.cli import collections, excerpts, several
 from avgn.cli.options import add_engine_options, make_parser, parse_size, split_names
 from avgn.runtime.errors import InputError
+from avgn.runtime.texts import plain, printable
 from avgn.runtime.trace import tracing
 
 
@@ -58,6 +60,14 @@ def localize(argv: Sequence[str]) -> None:
         help="read an address as a live stream: newest frame first, connected again when it ends",
     )
     parser.add_argument("--no-live", action="store_true", help="read an address to its end, every frame, and once")
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="let an address lead to other hosts, or a playlist on this machine to other files, by what it names",
+    )
+    parser.add_argument(
+        "--insecure", action="store_true", help="https addresses: take a server whose certificate can't be verified"
+    )
     parser.add_argument("--camera-size", type=str | None, default=None, help="WIDTHxHEIGHT to ask the camera for")
     parser.add_argument("--camera-fps", type=float | None, default=None, help="frames a second to ask the camera for")
     parser.add_argument("--show", action="store_true", help="live sources: a window; Escape or q ends the run")
@@ -75,6 +85,8 @@ def localize(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     if args.threshold is not None:
         args.bundle = excerpts.with_threshold(args.bundle, args.threshold)
+    if several.is_several(args) or args.manifest is not None:
+        _refuse_trust(args, "one video or address")
     if several.is_several(args):
         with tracing(args.profile):
             several.localize_several(args, excerpts.chosen(args) | {"audio_track": args.audio_track})
@@ -83,8 +95,11 @@ def localize(argv: Sequence[str]) -> None:
         collections.localize_manifest(args)
         return
     collections.refuse_options(args)
+    from avgn.runtime.followers import is_follower
     from avgn.runtime.sources.address import is_url, local_path, look_at
     from avgn.runtime.sources.devices import camera_name, is_camera
+    from avgn.runtime.sources.finished import gathered
+    from avgn.runtime.sources.web import Trust
 
     args.video = camera_name(local_path(args.video))
     for name in () if is_camera(args.video) else ("camera_size", "camera_fps"):
@@ -94,14 +109,28 @@ def localize(argv: Sequence[str]) -> None:
         raise InputError(f"--live or --no-live is for an address, got both or {args.video}: leave them out")
     if args.microphone is not None and not is_camera(args.video) and not is_url(args.video):
         raise InputError(f"--microphone goes with a camera or a stream: give camera:0 in place of {args.video}")
-    address = look_at(args.video, args.live if args.live != args.no_live else None) if is_url(args.video) else None
+    trust = Trust(follow=args.follow, insecure=args.insecure)
+    if is_camera(args.video):
+        _refuse_trust(args, "an address or a playlist")
+    address = (
+        look_at(args.video, args.live if args.live != args.no_live else None, trust) if is_url(args.video) else None
+    )
     if is_camera(args.video) or (address is not None and address.is_live):
         with tracing(args.profile):
-            _localize_live(args)
+            _localize_live(args, trust)
     elif address is not None:
         _localize_finished(args, address)
+    elif args.follow and is_follower(Path(args.video)):
+        with gathered(Path(args.video)) as path:
+            _localize_file(args, str(path))
     else:
         _localize_file(args, args.video)
+
+
+def _refuse_trust(args: Any, what: str) -> None:
+    for name in ("follow", "insecure"):
+        if getattr(args, name):
+            raise InputError(f"--{name} goes with {what}: leave it out")
 
 
 def _localize_finished(args: Any, address: Any) -> None:
@@ -113,7 +142,7 @@ def _localize_finished(args: Any, address: Any) -> None:
                 f"--{name} is for live streams, and {address} is finished, for {address.why}: "
                 "leave it out, or say --live"
             )
-    with fetched(address, lambda message: print(f"avgn: {message}", file=sys.stderr)) as path:
+    with fetched(address, lambda message: print(f"avgn: {plain(message)}", file=sys.stderr)) as path:
         _localize_file(args, str(path))
 
 
@@ -142,12 +171,12 @@ def _localize_file(args: Any, video: str) -> None:
             **excerpts.chosen(args),
         )
     for warning in summary.warnings:
-        print(f"avgn: {warning}", file=sys.stderr)
+        print(f"avgn: {plain(warning)}", file=sys.stderr)
     taken = takes_stdout(args.output, args.json, args.csv)
-    print("\n".join(summary.lines()), file=sys.stderr if taken else sys.stdout)
+    print(printable("\n".join(summary.lines())), file=sys.stderr if taken else sys.stdout)
 
 
-def _localize_live(args: Any) -> None:
+def _localize_live(args: Any, trust: Any) -> None:
     from avgn.runtime.live_run import ATTEMPTS, localize_live, stats_lines
     from avgn.runtime.sources import Source
     from avgn.runtime.sources.devices import PREFIX, CameraSource, is_camera
@@ -172,7 +201,9 @@ def _localize_live(args: Any) -> None:
     elif microphone not in (None, "none"):
         from avgn.runtime.sources.beside import MicrophoneBeside
 
-        source = MicrophoneBeside(UrlSource(args.video, attempts=ATTEMPTS), chosen)
+        source = MicrophoneBeside(UrlSource(args.video, attempts=ATTEMPTS, trust=trust), chosen)
+    else:
+        source = UrlSource(args.video, attempts=ATTEMPTS, trust=trust)
     stats = localize_live(
         args.bundle,
         source,
@@ -184,7 +215,7 @@ def _localize_live(args: Any) -> None:
         backend=args.backend,
         precision=args.precision,
         threads=args.threads,
-        report=lambda message: print(message, file=sys.stderr),
+        report=lambda message: print(plain(message), file=sys.stderr),
     )
     print("\n".join(stats_lines(stats)), file=sys.stderr)
 

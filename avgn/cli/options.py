@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from avgn.cli.arguments import arrange
 from avgn.runtime.errors import InputError
+from avgn.runtime.texts import printable
 
 BACKENDS = (
     "what runs the graphs: auto (the first that this machine can run), tensorrt, tensorrt-rtx, onnxruntime-cuda, "
@@ -86,7 +87,7 @@ class Report:
 
     def say(self, text: object) -> None:
         """Print for people."""
-        print(text, file=sys.stderr if self._is_on_stdout else sys.stdout)
+        print(printable(str(text)), file=sys.stderr if self._is_on_stdout else sys.stdout)
 
 
 def split_names(text: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.texts import plain
 
 SHOWN = 5
 
@@ -42,7 +43,7 @@ def localize_several(args: Any, given: dict[str, Any]) -> None:
     if overlays is not None and lines is None:
         lines = overlays
     outputs = [folder for folder in (overlays, lines, events) if folder is not None]
-    jobs = list_jobs(videos, outputs, lambda message: print(f"avgn: {message}", file=sys.stderr))
+    jobs = list_jobs(videos, outputs, lambda message: print(f"avgn: {plain(message)}", file=sys.stderr))
     options = {} if args.threads is None else {"threads": args.threads}
     localizer = Localizer.load(args.bundle, args.backend, args.precision, **options)
     outcomes = localize_all(
@@ -51,7 +52,7 @@ def localize_several(args: Any, given: dict[str, Any]) -> None:
         overlays=overlays,
         lines=lines,
         events=events,
-        report=lambda message: print(message, flush=True),
+        report=lambda message: print(plain(message), flush=True),
         show_progress=sys.stderr.isatty(),
         **given,
     )

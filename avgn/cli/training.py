@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from avgn.cli.config_file import config_action
 from avgn.cli.options import make_parser, parse_range, parse_size, to_underscores
 from avgn.runtime.errors import InputError
 
@@ -82,7 +83,7 @@ def train(argv: Sequence[str]) -> None:
     from avgn.training.config import TrainConfig
 
     parser = make_parser("train", "Train a localizer from a manifest.")
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("--config", action=config_action(), help="YAML file with any of these options")
     parser.add_argument("manifest", type=str, help="training manifest, or a folder of shards")
     parser.add_argument("--validation", type=str | None, default=None, help="validation manifest")
     parser.add_argument("--output", type=str, required=True, help="new folder for the checkpoint")
@@ -97,15 +98,19 @@ def train(argv: Sequence[str]) -> None:
         if entry.name not in ("name", "classes", "system"):
             model.add_argument(f"--model.{entry.name}", type=hints[entry.name] | None, default=None)
     args = parser.parse_args(to_underscores(argv))
-    from avgn.data.shards import Shards, read_shards
-    from avgn.runtime.manifest import Manifest, read_manifest
+    from avgn.runtime.manifest import read_manifest
+
+    # before PyTorch is imported, which takes longer than to see that a manifest is none
+    validation = None if args.validation is None else read_manifest(args.validation)
+    manifest: Any
+    if Path(args.manifest).is_dir():
+        from avgn.data.shards import read_shards
+
+        manifest = read_shards(Path(args.manifest))
+    else:
+        manifest = read_manifest(args.manifest)
     from avgn.training.fit import train
 
-    def read_scenes(path: str) -> Manifest | Shards:
-        return read_shards(Path(path)) if Path(path).is_dir() else read_manifest(path)
-
-    manifest = read_scenes(args.manifest)
-    validation = None if args.validation is None else read_manifest(args.validation)
     if args.threads is not None:
         if args.threads < 1:
             raise InputError(f"--threads must be at least 1, got {args.threads}: leave it out for all cores")

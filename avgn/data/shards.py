@@ -24,9 +24,13 @@ from avgn.data.cache import to_int16
 from avgn.data.dataset import classes_of, read_sound
 from avgn.data.tar_samples import BLOCK, TarWriter, read_tar
 from avgn.reading import read_frame
+from avgn.runtime.documents import parse_json
 from avgn.runtime.errors import InputError
+from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.manifest import Manifest
 from avgn.runtime.outputs import new_folder
+from avgn.runtime.regular import read_regular
+from avgn.runtime.texts import is_name, is_text
 
 INDEX = "index.json"
 FORMAT = "avgn-shards"
@@ -124,7 +128,7 @@ def read_samples(path: Path, num_classes: int) -> Iterator[Packed]:
     """The samples of a shard in order; labels are below `num_classes`. Raises InputError for a file that is none."""
     try:
         for raw in read_tar(path):
-            labels = json.loads(raw["labels.json"])
+            labels = parse_json(raw["labels.json"])
             yield Packed(
                 frame=raw["frame.jpg"],
                 audio=raw["audio.wav"],
@@ -155,13 +159,10 @@ def decode(scene: Packed) -> tuple[NDArray[np.uint8], NDArray[np.int16], int]:
 
 def _read_index(path: Path) -> Any:
     try:
-        if not path.is_file():
-            raise FileNotFoundError("no such file")
-        if path.stat().st_size > LARGEST_INDEX:
-            raise ValueError(f"more than {LARGEST_INDEX} bytes")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path.parent} holds no readable {INDEX} ({error}): write it with avgn shard") from None
+        return parse_json(read_regular(path, LARGEST_INDEX))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path.parent} holds no readable {INDEX} ({reason}): write it with avgn shard") from None
 
 
 def _check_file(folder: Path, entry: Any) -> tuple[str, int]:
@@ -189,7 +190,7 @@ def _check_file(folder: Path, entry: Any) -> tuple[str, int]:
 
 
 def _is_label(name: Any) -> bool:
-    return isinstance(name, str) and bool(name.strip()) and name.isprintable()
+    return isinstance(name, str) and is_name(name) and is_text(name)
 
 
 def _indices(raw: Any, count: int) -> frozenset[int]:
@@ -202,7 +203,10 @@ def _picture(path: Path) -> bytes:
     """JPEG bytes of at most LONGEST pixels a side: the file's own where it is one already."""
     import cv2
 
-    data = path.read_bytes()
+    try:
+        data = read_regular(path, LARGEST_STILL)
+    except OSError as error:
+        raise InputError(f"frame {path} can't be read ({error.strerror}): mend or remove the item") from None
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
         # for its message

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from avgn.runtime.regular import open_regular
+
 # bytes of one member: far above a JPEG of 512 pixels and minutes of sound, far below what hurts
 LARGEST = 1 << 28
 # bytes of a member's header, and to a multiple of which members are filled up
@@ -65,7 +67,7 @@ def read_tar(path: Path) -> Iterator[dict[str, bytes]]:
     """
     key: str | None = None
     sample: dict[str, bytes] = {}
-    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+    with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
             # a sparse file's size is a claim that no bytes stand behind
             if not member.isreg() or member.issparse():

@@ -10,7 +10,9 @@ from avgn.datasets.report import SHOWN, Report
 from avgn.datasets.wav import read_header
 from avgn.reading import read_frame, read_wav
 from avgn.runtime.errors import InputError
+from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.manifest import Item
+from avgn.runtime.regular import read_regular
 
 BAD_PICTURE = "with a frame that can't be decoded"
 BAD_SOUND = "with a sound that can't be decoded"
@@ -48,9 +50,11 @@ def keep_readable(
 def fault_of_frame(path: Path) -> str | None:
     """What is wrong with a picture file, None if nothing."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, LARGEST_STILL)
         read_frame(path, (1, 1))
-    except (OSError, InputError) as error:
+    except OSError as error:
+        return f"frame {path} can't be read ({error.strerror}): mend or remove the item"
+    except InputError as error:
         return str(error)
     # OpenCV 4 fills what is missing of a cut JPEG with grey and says so to the terminal alone
     if data.startswith(JPEG) and JPEG_END not in data[-TAIL:]:

@@ -24,10 +24,12 @@ from avgn.datasets.base import Options
 from avgn.datasets.report import Report
 from avgn.progress import Progress
 from avgn.runtime.clock import AudioClock
+from avgn.runtime.documents import LARGEST, parse_json
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.interrupts import leave_to_parent
 from avgn.runtime.media import MediaFile, VideoFrame, open_media
+from avgn.runtime.regular import read_regular
 
 UNUSABLE = "videos that can't be used"
 RATE = 22_050
@@ -168,7 +170,7 @@ def pieces(out: Path, name: str) -> tuple[Path, Path]:
 
 def _finished(mark: Path, wanted: str) -> list[str] | None:
     try:
-        said = json.loads(mark.read_text(encoding="utf-8"))
+        said = parse_json(read_regular(mark, LARGEST))
     except (OSError, ValueError):
         return None
     return [str(name) for name in said["names"]] if isinstance(said, dict) and said.get("wanted") == wanted else None

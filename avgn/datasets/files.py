@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from avgn.runtime.documents import BadDocumentError, parse_json
 from avgn.runtime.errors import InputError
 from avgn.runtime.folders import is_clutter
 from avgn.runtime.texts import read_text
@@ -93,8 +93,9 @@ def read_json(path: Path) -> Any:
     """A JSON file; raises InputError when it can't be read."""
     text = read_text(path, "annotation", "give the folder of the lists with --metadata")
     try:
-        return json.loads(text)
-    except ValueError as error:
+        # published files may give a name twice
+        return parse_json(text, unique=False)
+    except BadDocumentError as error:
         raise InputError(f"annotation {path} can't be read ({error}): give the data set's own file") from None
 
 

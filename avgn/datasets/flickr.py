@@ -13,6 +13,7 @@ from avgn.datasets.report import Report
 from avgn.datasets.vggsound import silent_pairs
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Box, Item, Source
+from avgn.runtime.regular import read_regular
 
 # the set has no classes
 LABEL = "sound"
@@ -64,9 +65,7 @@ class _NoEntities(ElementTree.TreeBuilder):
 def read_annotators(path: Path, report: Report) -> tuple[tuple[Box, ...], ...]:
     """The boxes of each annotator, normalised. Raises InputError for what is no such XML."""
     try:
-        data = path.read_bytes()
-        if len(data) > MAX_BYTES:
-            raise InputError(f"annotation {path} has {len(data)} bytes: give the data set's own file")
+        data = read_regular(path, MAX_BYTES)
         root = ElementTree.fromstring(data, ElementTree.XMLParser(target=_NoEntities()))
     except (OSError, ElementTree.ParseError, ValueError) as error:
         if isinstance(error, InputError):

@@ -16,7 +16,9 @@ from avgn.datasets.files import Files, canonical, read_rows
 from avgn.datasets.report import Report
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
+from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.manifest import Item, Part, Source
+from avgn.runtime.regular import read_regular
 
 MASK_FOLDERS = ("masks", "seg", "segmentations", "annotations")
 MASKS = (".pkl", ".pickle", ".npy")
@@ -122,7 +124,7 @@ def read_mask_array(path: Path) -> NDArray[np.bool_]:
     Raises InputError for a pickle that calls anything else, and for arrays that are no masks.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path, LARGEST_STILL)
         if path.suffix.lower() == ".npy":
             array: Any = np.load(io.BytesIO(data), allow_pickle=False)
         else:

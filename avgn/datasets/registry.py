@@ -15,7 +15,8 @@ from avgn.datasets.checking import keep_readable
 from avgn.datasets.silence import note_muted
 from avgn.progress import Progress
 from avgn.runtime.errors import InputError
-from avgn.runtime.manifest import read_manifest, write_manifest
+from avgn.runtime.limits import MOST_CLASSES
+from avgn.runtime.manifest import check_names, read_manifest, write_manifest
 from avgn.runtime.texts import read_text
 
 Adapter = Callable[[Options], Import]
@@ -103,6 +104,9 @@ def read_class_list(path: Path) -> tuple[str, ...]:
     lines = read_text(path, "class list", "give a text file, one class a line").split("\n")
     names = [unicodedata.normalize("NFC", line.strip()) for line in lines if line.strip()]
     twice = [name for name, count in Counter(names).items() if count > 1]
+    check_names(f"class list {path}", "class", names)
+    if len(names) > MOST_CLASSES:
+        raise InputError(f"class list {path} has {len(names)} classes, more than {MOST_CLASSES}: leave some out")
     if not names or twice:
         what = f"lists {twice[0]!r} twice" if twice else "is empty"
         raise InputError(f"class list {path} {what}: write every class once, one a line")

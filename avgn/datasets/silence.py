@@ -14,6 +14,7 @@ from avgn.datasets.wav import WavHeader, read_header
 from avgn.reading import read_wav
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item
+from avgn.runtime.regular import open_regular
 from avgn.runtime.sound_file import SAMPLES
 
 MUTED = "silent under a sounding label"
@@ -66,7 +67,7 @@ def _is_quiet_pcm(path: Path, header: WavHeader) -> bool:
     frame = SAMPLES[header.code, header.bits].itemsize * header.channels
     length = max(1, LOOK_BYTES // frame) * frame
     last = max(0, header.size - length) // frame * frame
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for look in range(LOOKS):
             file.seek(header.start + look * last // (LOOKS - 1) // frame * frame)
             if _peak(file.read(min(length, header.size)), header) >= QUIET:

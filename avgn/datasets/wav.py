@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from avgn.runtime.errors import InputError
-from avgn.runtime.sound_file import EXTENSIBLE
+from avgn.runtime.regular import open_regular
+from avgn.runtime.sound_file import EXTENSIBLE, HEADER
 
 # what writers to a pipe put in place of a size that they don't know yet
 UNKNOWN_SIZE = 0xFFFF_FF00
@@ -33,8 +35,8 @@ class WavHeader:
 def read_header(path: Path) -> WavHeader:
     """Read the header of a RIFF file of any coding. Raises InputError for another file or one that can't be read."""
     try:
-        with path.open("rb") as file:
-            end = path.stat().st_size
+        with open_regular(path) as file:
+            end = os.fstat(file.fileno()).st_size
             start = file.read(12)
             if start[:4] != b"RIFF" or start[8:] != b"WAVE":
                 raise InputError(f"audio {path} is no wav file: convert it to 16-bit wav")
@@ -44,8 +46,8 @@ def read_header(path: Path) -> WavHeader:
                 if name == b"data" and len(form) >= 16:
                     return _header(path, form, size, file.tell(), end - file.tell())
                 if name == b"fmt ":
-                    form = file.read(size)
-                    size = size % 2
+                    form = file.read(min(size, HEADER))
+                    size = size - len(form) + size % 2
                 else:
                     size += size % 2
                 file.seek(size, 1)

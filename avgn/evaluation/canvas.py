@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from avgn.evaluation.metrics import consensus
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import import_cv2, upsample_map
+from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.manifest import Box, Source
+from avgn.runtime.regular import read_regular
 
 Array = NDArray[Any]
 Upsample = Callable[[Array, tuple[int, int]], Array]
@@ -35,10 +37,13 @@ def box_mask(boxes: Sequence[Box], size: tuple[int, int] = CANVAS) -> Array:
 
 def read_mask(path: Path, size: tuple[int, int] = CANVAS) -> Array:
     """A mask image (anything but 0 is the object) as [H, W] bool: true where at least half of the area is."""
-    import cv2
-
+    cv2 = import_cv2()
     data = np.frombuffer(_read_bytes(path), dtype=np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except cv2.error:
+        # too many pixels
+        image = None
     if image is None:
         raise InputError(f"mask {path} is not an image that can be read: write it as PNG")
     if image.ndim == 3:
@@ -143,6 +148,6 @@ def _overlap(source: int, target: int) -> Array:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, LARGEST_STILL)
     except OSError as error:
         raise InputError(f"file {path} can't be read ({error.strerror}): mend the path or remove the item") from None

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from avgn.runtime.documents import LARGEST, parse_json
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
+from avgn.runtime.regular import read_regular
 
 SETTINGS = "settings.json"
 LOCK = ".lock"
@@ -39,8 +41,10 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
         write_whole(path, json.dumps(settings, indent=1) + "\n")
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        before = parse_json(read_regular(path, LARGEST))
+        if not isinstance(before, dict):
+            raise ValueError("it is no object")
+    except (OSError, ValueError):
         raise InputError(f"{path} can't be read: choose another --output") from None
     changed = sorted(name for name in settings if before.get(name) != settings[name])
     if changed:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import avgn
 from avgn.reproduce.pretrain import PretrainSpec
+from avgn.runtime.documents import read_yaml, shown
 from avgn.runtime.errors import InputError
-from avgn.runtime.texts import read_text
+from avgn.typed import fits, said
 
 FOLDER = Path(avgn.__file__).parent / "recipes"
 # folders of a run that are no set's
@@ -102,16 +102,10 @@ def recipe_names() -> list[str]:
 
 def read_recipe(name: str) -> Recipe:
     """A recipe of the package by name, or a YAML file. Raises InputError that names what can't be used."""
-    import yaml
-
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.exists():
         raise InputError(f"recipe {name!r} is not known: use one of {', '.join(recipe_names())}, or a YAML file")
-    try:
-        raw = yaml.safe_load(read_text(path, "recipe", "give a YAML file"))
-    except yaml.YAMLError as error:
-        raise InputError(f"recipe {path} can't be read ({' '.join(str(error).split())}): give a YAML file") from None
-    found = _fill(Recipe, raw, str(path))
+    found = _fill(Recipe, read_yaml(path, "recipe", "give a YAML file"), str(path))
     sets = tuple(
         _fill(
             SetSpec,
@@ -176,51 +170,26 @@ def _narrow(values: Any, sets: list[str], rows: list[str], path: Path) -> Narrow
 def _list(values: Any, key: str, path: Path) -> list[Any]:
     found = values[key]
     if not isinstance(found, list) or not found or not all(isinstance(part, dict) for part in found):
-        raise InputError(f"recipe {path}: {key} must be a list of entries, got {found!r}")
+        raise InputError(f"recipe {path}: {key} must be a list of entries, got {shown(found)}")
     return found
 
 
 def _fill(kind: Any, values: Any, path: object) -> Any:
     """The dataclass from a mapping, or for a recipe its checked mapping."""
     if not isinstance(values, dict):
-        raise InputError(f"recipe {path}: {kind.__name__} must be a mapping, got {values!r}")
+        raise InputError(f"recipe {path}: {kind.__name__} must be a mapping, got {shown(values)}")
     known = {entry.name: entry for entry in fields(kind)}
     for name in values:
         if name not in known:
-            raise InputError(f"recipe {path}: entry {name!r} is not known: use {', '.join(known)}")
+            raise InputError(f"recipe {path}: entry {shown(name)} is not known: use {', '.join(known)}")
     for name, entry in known.items():
         if name not in values and entry.default is MISSING and entry.default_factory is MISSING:
             raise InputError(f"recipe {path}: entry {name!r} is missing from a {kind.__name__}")
     hints = get_type_hints(kind)
     for name, value in values.items():
-        if not _fits(value, hints[name]):
-            raise InputError(f"recipe {path}: {name} must be {_said(hints[name])}, got {value!r}")
+        if not fits(value, hints[name]):
+            raise InputError(f"recipe {path}: {name} must be {said(hints[name])}, got {shown(value)}")
     try:
         return values if kind is Recipe else kind(**values)
     except ValueError as error:
         raise InputError(f"recipe {path}: {error}") from None
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value read from YAML is of a field's type; what becomes a dataclass is checked by itself."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return any(_fits(value, each) for each in inner)
-    if hint is Any or is_dataclass(hint):
-        return True
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
-    if origin is tuple:
-        return isinstance(value, list | tuple) and all(_fits(each, inner[0]) for each in value)
-    if isinstance(value, bool) or value is None:
-        return hint is bool or (hint is type(None) and value is None)
-    return isinstance(value, int | float if hint is float else hint)
-
-
-def _said(hint: Any) -> str:
-    """A field's type for people."""
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
-        return " or ".join(_said(each) for each in get_args(hint))
-    kinds = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "nothing"}
-    return kinds.get(hint, "a list" if origin is tuple else "a mapping of names to values")

@@ -21,6 +21,7 @@ import numpy as np
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest, read_manifest
+from avgn.runtime.texts import PlainFormatter
 
 if TYPE_CHECKING:
     from avgn.config import Config
@@ -90,7 +91,9 @@ def _begin(threads: int) -> None:
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _end_with(process: Any) -> None:

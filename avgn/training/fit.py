@@ -28,6 +28,7 @@ from avgn.encoders import LEAST_CHANNELS_LAST, load_audio_weights, load_visual_w
 from avgn.engine import TorchEngine
 from avgn.evaluation.calibration import calibrate
 from avgn.model import build_model
+from avgn.runtime.documents import read_json
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest
@@ -43,6 +44,7 @@ from avgn.training.source import TrainingSource
 from avgn.training.stages import looking
 from avgn.training.throughput import Throughput
 from avgn.training.worker_errors import of_worker
+from avgn.weights import read_torch
 
 log = logging.getLogger(__name__)
 
@@ -243,9 +245,12 @@ def _check_output(output: Path, resume: bool) -> None:
 def _check_resumed(last: Path, config: Config) -> None:
     """Whether the interrupted run trained this configuration, and its checkpoint can be read."""
     path = last.parents[1] / CONFIG
+    for written in (last.parents[1] / LOSSES, last, last.with_name("best.ckpt")):
+        if written.is_symlink():
+            raise InputError(f"{written} is a link, and a resumed run would write where it leads: put the file there")
     try:
-        before = Config.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        torch.load(last, map_location="cpu", weights_only=True)
+        before = Config.from_dict(read_json(path, "run", "train anew"))
+        read_torch(last)
     except Exception as error:
         raise InputError(f"{last.parent} can't be resumed from ({error.__class__.__name__}): train anew") from None
     if before.classes != config.classes:

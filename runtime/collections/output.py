@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from avgn.runtime.collections.job import Outcome
+from avgn.runtime.documents import LARGEST, parse_json
 from avgn.runtime.errors import InputError, MissingExtraError
 from avgn.runtime.outputs import DirectFile, Place, WholeFile, find_place, write_error, write_whole
 from avgn.runtime.outputs.locks import lock
+from avgn.runtime.outputs.names import new_name
+from avgn.runtime.regular import read_regular
 
 ROWS_PER_FILE = 10_000
 Facts = dict[str, Any]
@@ -244,8 +247,10 @@ class ParquetOutput(Output):
         for start in range(0, len(names), ROWS_PER_FILE):
             rows = [json.loads(self._row(name)) for name in names[start : start + ROWS_PER_FILE]]
             part = self.path / f"part-{first + start // ROWS_PER_FILE:05d}.parquet"
-            partial = part.with_name("_" + part.name)
-            parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_schema(pyarrow)), partial)
+            # readers of such folders pass over what begins with _
+            partial = part.with_name("_" + new_name(part).name)
+            with partial.open("xb") as file:
+                parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_schema(pyarrow)), file)
             partial.replace(part)
 
     def _remove(self) -> None:
@@ -289,7 +294,9 @@ def _scan(path: Path, file: IO[bytes]) -> dict[str, tuple[int, int]]:
             file.truncate(start)
             break
         try:
-            name = json.loads(line)["id"]
+            name = parse_json(line)["id"]
+            if not isinstance(name, str):
+                raise ValueError("its id is no text")
         except (ValueError, TypeError, KeyError):
             raise InputError(f"{path} line {number} is not a result row: remove the line and run again") from None
         places[name] = (start, len(line))
@@ -305,9 +312,10 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
 
 def _read_facts(path: Path) -> Facts:
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = parse_json(read_regular(path, LARGEST))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read ({error}): remove it with its output and run again") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} can't be read ({reason}): remove it with its output and run again") from None
     return facts if isinstance(facts, dict) else {}
 
 
@@ -329,7 +337,11 @@ def _show(fact: Any) -> str:
 def _open_journal(path: Path) -> IO[bytes]:
     """Open a journal to go on with; a link, which somebody else may have laid, is none."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    facts = os.fstat(handle)
+    if facts.st_nlink > 1:
+        os.close(handle)
+        raise InputError(f"{path} is a second name of another file, and the run's journal is to lie there: remove it")
+    if not stat.S_ISREG(facts.st_mode):
         os.close(handle)
         raise InputError(f"{path} is no file, and the run's journal is to lie there: remove it")
     return os.fdopen(handle, "a+b")

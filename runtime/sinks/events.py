@@ -13,6 +13,8 @@ import numpy.typing as npt
 from avgn.runtime.outputs import TextOutput
 from avgn.runtime.result import Result
 
+# what spreadsheets take for the beginning of a formula
+FORMULA = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")
 COLUMNS = ("class", "start", "end", "on_screen", "mean_x", "mean_y", "frames")
 
 
@@ -65,6 +67,11 @@ class EventFollower:
         return ended
 
 
+def cell(text: str) -> str:
+    """A name as a spreadsheet shows it: one that a spreadsheet would compute or break gets an apostrophe before it."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
 class EventsWriter(TextOutput):
     """Writes one row per source and appearance, times in seconds, positions from 0 to 1 (empty where never on screen).
 
@@ -93,4 +100,4 @@ class EventsWriter(TextOutput):
         for event in events:
             place = ["", ""] if event.place is None else [f"{value:.4f}" for value in event.place]
             times = (f"{event.start:.3f}", f"{event.end:.3f}", f"{event.share:.3f}")
-            self._rows.writerow((event.label, *times, *place, event.frames))
+            self._rows.writerow((cell(event.label), *times, *place, event.frames))

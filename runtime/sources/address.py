@@ -6,21 +6,28 @@
 from __future__ import annotations
 
 import http.client
-import ssl
-import urllib.error
 import urllib.parse
-import urllib.request
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from avgn.runtime.errors import InputError
+from avgn.runtime.sources.web import WEB, Trust, Web, check_address, host_of
 
 LIVE_SCHEMES = ("rtsp", "rtsps", "udp", "rtp", "srt", "tcp", "rtmp")
-WEB = ("http", "https")
 SCHEMES = (*LIVE_SCHEMES, *WEB)
-# a redirected or crafted playlist must not read local files
-PROTOCOLS = "http,https,tcp,tls,crypto,udp,rtp,rtsp,srt,rtmp"
+# what FFmpeg may open for an address of each scheme; http(s) it opens through `web.Opener`
+PROTOCOLS = {
+    "rtsp": "rtsp,rtp,udp,tcp",
+    "rtsps": "rtsp,rtsps,rtp,srtp,udp,tcp,tls",
+    "udp": "udp",
+    "rtp": "rtp,udp",
+    "srt": "srt",
+    "tcp": "tcp",
+    "rtmp": "rtmp,tcp",
+}
+# with --follow; never local files
+ALL_PROTOCOLS = "http,https,tcp,tls,crypto,udp,rtp,rtsp,srt,rtmp"
 
 # seconds: until a web server has said what it has
 ASK_TIMEOUT = 5.0
@@ -41,6 +48,7 @@ class Address:
     is_live: bool
     why: str
     length: int | None = None
+    trust: Trust = field(default_factory=Trust)
 
     def __str__(self) -> str:
         return without_secrets(self.url)
@@ -78,29 +86,32 @@ def local_path(text: str) -> str:
     return longer if longer != path and Path(longer).exists() else path
 
 
-def look_at(url: str, live: bool | None = None) -> Address:
+def look_at(url: str, live: bool | None = None, trust: Trust | None = None) -> Address:
     """Decide whether an address is live; `live` overrules what is found.
 
     Live: every address that isn't http(s); over http(s) a server that says no length (cameras, radio), pictures pushed
     one after another (multipart), radio with a length made up (icy- headers), and playlists that still grow. Finished:
     a file of known length, and a playlist with an end. A server that can't be asked now counts as live, for that is
-    tried again. Raises InputError for a DASH presentation where FFmpeg was built without it.
+    tried again. `trust` says which hosts it may lead to. Raises InputError for a DASH presentation where FFmpeg was
+    built without it, for a server whose certificate can't be verified, and for an address that leads to another host.
     """
     if not is_url(url):
         raise InputError(f"{url} is no network stream: start it with one of {', '.join(SCHEMES)}://")
+    trust = trust or Trust()
     found = Address(url=url, is_live=True, why=f"{scheme_of(url)} has no end")
     if scheme_of(url) in WEB:
-        found = _ask(url)
+        found = _ask(url, trust)
+    found = replace(found, trust=trust)
     if live is not None and live != found.is_live:
         found = replace(found, is_live=live, why="as asked")
     return found
 
 
-def _ask(url: str) -> Address:
+def _ask(url: str, trust: Trust) -> Address:
     """What a web server says that it has."""
     try:
         # broken off after the headers, unless it is a playlist
-        with open_web(url, {}) as answer:
+        with open_web(url, {}, trust) as answer:
             headers, kind = answer.headers, answer.headers.get("Content-Type", "").lower()
             path = urllib.parse.urlsplit(answer.url).path.lower()
             if kind.startswith("multipart/"):
@@ -108,7 +119,7 @@ def _ask(url: str) -> Address:
             if any(name.lower().startswith("icy-") for name in headers):
                 return Address(url=url, is_live=True, why="it is a radio's")
             if any(name in kind for name in PLAYLIST_TYPES) or path.endswith(PLAYLIST_SUFFIXES):
-                return _look_into(url, answer.read(PLAYLIST_BYTES).decode("utf-8", "replace"))
+                return _look_into(url, answer.read(PLAYLIST_BYTES).decode("utf-8", "replace"), trust)
             length = headers.get("Content-Length", "")
             if not length.isdigit() or int(length) == 0:
                 return Address(url=url, is_live=True, why="its server says no length")
@@ -116,7 +127,7 @@ def _ask(url: str) -> Address:
             head = answer.read(512).lstrip(b"\xef\xbb\xbf \t\r\n")
             if head.startswith((b"#EXTM3U", b"<MPD", b"<?xml")) and int(length) <= PLAYLIST_BYTES:
                 rest = answer.read(PLAYLIST_BYTES)
-                return _look_into(url, (head + rest).decode("utf-8", "replace"))
+                return _look_into(url, (head + rest).decode("utf-8", "replace"), trust)
             return Address(url=url, is_live=False, why="its server has it whole", length=int(length))
     except InputError:
         raise
@@ -124,7 +135,7 @@ def _ask(url: str) -> Address:
         return Address(url=url, is_live=True, why=f"its server can't be asked: {short_reason(error)}")
 
 
-def _look_into(url: str, text: str, depth: int = 0) -> Address:
+def _look_into(url: str, text: str, trust: Trust, depth: int = 0) -> Address:
     """Whether a playlist is finished, HLS or DASH; of several qualities the first is looked at."""
     if "<MPD" in text[:4096]:
         if not _reads_dash():
@@ -145,37 +156,16 @@ def _look_into(url: str, text: str, depth: int = 0) -> Address:
         first = next((line for line in lines if line and not line.startswith("#")), None)
         if first is not None:
             variant = urllib.parse.urljoin(url, first)
-            if scheme_of(variant) in WEB:
-                with open_web(variant, {}) as answer:
-                    text = answer.read(PLAYLIST_BYTES).decode("utf-8", "replace")
-                return replace(_look_into(variant, text, 1), url=url)
+            check_address(variant, host_of(url), trust)
+            with open_web(variant, {}, trust) as answer:
+                text = answer.read(PLAYLIST_BYTES).decode("utf-8", "replace")
+            return replace(_look_into(variant, text, trust, 1), url=url)
     return Address(url=url, is_live=True, why="it is a playlist that grows")
 
 
-def open_web(url: str, headers: dict[str, str]) -> Any:
-    """The answer of a web server to a GET; user and password of the address are sent where they are asked for.
-
-    Raises OSError or ValueError when there is none.
-    """
-    parts = urllib.parse.urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    plain = urllib.parse.urlunsplit(parts._replace(netloc=host, fragment=""))
-    # as FFmpeg does: cameras sign their certificates themselves
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
-    if parts.username:
-        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        user, password = (urllib.parse.unquote(part or "") for part in (parts.username, parts.password))
-        passwords.add_password(None, plain, user, password)
-        handlers += [urllib.request.HTTPBasicAuthHandler(passwords), urllib.request.HTTPDigestAuthHandler(passwords)]
-    request = urllib.request.Request(_quoted(plain), headers={"User-Agent": "avgn", "Accept": "*/*", **headers})
-    return urllib.request.build_opener(*handlers).open(request, timeout=ASK_TIMEOUT)
-
-
-def _quoted(url: str) -> str:
-    """Spaces and letters beyond ASCII as an address has them; what is quoted already stays."""
-    return urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")
+def open_web(url: str, headers: dict[str, str], trust: Trust) -> Any:
+    """The answer of a web server to a GET. Raises OSError, ValueError or HTTPException when there is none."""
+    return Web(trust, ASK_TIMEOUT).get(url, headers)
 
 
 def _reads_dash() -> bool:

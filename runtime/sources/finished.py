@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from avgn.runtime.av_features import import_av, open_input
+from avgn.runtime.av_features import import_av
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.media import audio_stream
-from avgn.runtime.sources.address import PROTOCOLS, Address, open_web, scheme_of, short_reason
+from avgn.runtime.sources.address import Address, open_web, scheme_of, short_reason
+from avgn.runtime.sources.opening import open_address, open_followed
+from avgn.runtime.sources.web import RefusedError
 
 CHUNK = 1 << 18
 # connections in a row that bring nothing before a copy is given up, and seconds between two
@@ -48,11 +50,32 @@ def fetched(address: Address, report: Callable[[str], None] = lambda message: No
             )
         if address.length is None:
             path = folder / "stream.mkv"
-            _take_apart(address, path)
+            options = {"rtsp_transport": "tcp"} if scheme_of(address.url) in ("rtsp", "rtsps") else {}
+            _take_apart(
+                address, lambda: open_address(address.url, address.trust, timeout=TIMEOUT, options=options), path
+            )
         else:
             path = folder / _name_of(address)
             with path.open("wb") as file:
                 _copy(address, file, address.length)
+        yield path
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def gathered(playlist: Path) -> Iterator[Path]:
+    """One local file with all that a local playlist names, which is other files of this machine; removed at the end.
+
+    Raises InputError when it can't be read.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="avgn-"))
+    try:
+        path = folder / "playlist.mkv"
+        try:
+            _take_apart(playlist, lambda: open_followed(playlist), path)
+        except FailureError as error:
+            raise InputError(str(error).replace("check the address", "check what it names")) from None
         yield path
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -64,7 +87,7 @@ def _copy(address: Address, file: BinaryIO, length: int) -> None:
     while done < length:
         before = done
         try:
-            with open_web(address.url, {"Range": f"bytes={done}-"} if done else {}) as answer:
+            with open_web(address.url, {"Range": f"bytes={done}-"} if done else {}, address.trust) as answer:
                 if done and answer.status != 206:
                     # a server without ranges begins again
                     done = 0
@@ -73,6 +96,8 @@ def _copy(address: Address, file: BinaryIO, length: int) -> None:
                     file.write(chunk)
                     done += len(chunk)
             reason = "the connection was closed"
+        except RefusedError:
+            raise
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = short_reason(error)
         failures = 0 if done > before else failures + 1
@@ -82,26 +107,20 @@ def _copy(address: Address, file: BinaryIO, length: int) -> None:
             clock.sleep(PAUSE)
 
 
-def _take_apart(address: Address, path: Path) -> None:
-    """Write the packets of an address to a Matroska file until it ends, as they are."""
+def _take_apart(name: object, opened: Callable[[], Any], path: Path) -> None:
+    """Write the packets of what is opened to a Matroska file until it ends, as they are."""
     av = import_av()
-    options = {"protocol_whitelist": PROTOCOLS}
-    if scheme_of(address.url) in ("rtsp", "rtsps"):
-        options["rtsp_transport"] = "tcp"
     try:
-        with (
-            open_input(address.url, timeout=TIMEOUT, options=options) as source,
-            av.open(str(path), "w", format="matroska") as out,
-        ):
+        with opened() as source, av.open(str(path), "w", format="matroska") as out:
             kept = [stream for stream in (next(iter(source.streams.video), None), audio_stream(source)) if stream]
             if not kept:
-                raise InputError(f"{address} has neither pictures nor sound: give a video's address")
+                raise InputError(f"{name} has neither pictures nor sound: give a video's address")
             copies = {stream.index: out.add_stream_from_template(stream) for stream in kept}
             _copy_packets(source.demux(*kept), copies, out, source.start_time)
     except (av.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise FailureError(f"{address} can't be fetched ({short_reason(error)}): check the address") from None
+        raise FailureError(f"{name} can't be fetched ({short_reason(error)}): check the address") from None
 
 
 def _copy_packets(packets: Iterator[Any], copies: dict[int, Any], out: Any, start: int | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from avgn.runtime.audio import to_float
-from avgn.runtime.av_features import import_av, open_input
+from avgn.runtime.av_features import import_av
 from avgn.runtime.container import DECODER_LIMITS
 from avgn.runtime.errors import InputError
 from avgn.runtime.media import AudioBlock, AudioEnd, VideoFrame, audio_stream
@@ -17,8 +17,10 @@ from avgn.runtime.memory import give_back
 from avgn.runtime.nvtx import stage
 from avgn.runtime.pictures import upright
 from avgn.runtime.sources import LiveEvent, StateChange
-from avgn.runtime.sources.address import PROTOCOLS, SCHEMES, is_url, scheme_of, without_secrets
+from avgn.runtime.sources.address import SCHEMES, is_url, scheme_of, without_secrets
+from avgn.runtime.sources.opening import open_address
 from avgn.runtime.sources.times import JUMP, Times, WallClock
+from avgn.runtime.sources.web import RefusedError, Trust
 
 # seconds: to open a stream, and between two packets of an open one
 OPEN_TIMEOUT = {"udp": 3.0, "rtp": 3.0}
@@ -36,11 +38,18 @@ class UrlSource:
     """A network stream; `events` goes on for ever, through losses, until `close`, or ends after `attempts` failures."""
 
     def __init__(
-        self, url: str, *, attempts: int | None = None, listen: bool = False, options: dict[str, str] | None = None
+        self,
+        url: str,
+        *,
+        attempts: int | None = None,
+        listen: bool = False,
+        options: dict[str, str] | None = None,
+        trust: Trust | None = None,
     ) -> None:
         """`attempts`: failed connections in a row after which the source ends; None: never.
 
-        `listen`: an RTSP camera connects to us instead of us to it. `options`: FFmpeg's.
+        `listen`: an RTSP camera connects to us instead of us to it. `options`: FFmpeg's. `trust`: what it may lead
+        to; by default the host that the address names and no other.
 
         Raises InputError for an address that is none of SCHEMES.
         """
@@ -53,6 +62,7 @@ class UrlSource:
         self._scheme = scheme_of(url)
         self._listen = listen
         self._options = dict(options or {})
+        self._trust = trust or Trust()
         self._closed = threading.Event()
         self.clock = WallClock(clock.monotonic)
         # whether the connection has a sound track; None before the first
@@ -79,6 +89,8 @@ class UrlSource:
                         yield StateChange(state="live")
                     yield event
                 reason = "the stream ended"
+            except RefusedError:
+                raise
             except Exception as error:
                 reason = _reason(error)
             if self._closed.is_set():
@@ -100,7 +112,7 @@ class UrlSource:
         """One connection: pictures and sound as they come."""
         av = import_av()
         timeout = (OPEN_TIMEOUT.get(self._scheme, 10.0), READ_TIMEOUT.get(self._scheme, 10.0))
-        with open_input(self.url, timeout=timeout, options=self._settings()) as container:
+        with open_address(self.url, self._trust, timeout=timeout, options=self._settings()) as container:
             video = next(iter(container.streams.video), None)
             sound = audio_stream(container)
             if video is None and sound is None:
@@ -162,7 +174,6 @@ class UrlSource:
         if self._scheme == "rtp":
             # else half a second is waited for pieces that come too late
             settings["reorder_queue_size"] = "0"
-        settings |= {"protocol_whitelist": PROTOCOLS, **DECODER_LIMITS}
         return settings | self._options
 
 

@@ -312,9 +312,10 @@ def test_classes_that_differ_in_case_are_told(tmp_path: Path, clip: Path) -> Non
 def test_byte_order_marks_everywhere(tmp_path: Path) -> None:
     root = write_files(tmp_path, ["a"], ["a"])
     plain = root / "m.jsonl"
-    source = {"label": "b\u2028l", "sounding": True, "on_screen": True, "boxes": []}
+    source = {"label": "bell", "sounding": True, "on_screen": True, "boxes": []}
     item = {"id": "a", "frame": "frames/a.jpg", "audio": "audio/a.wav", "split": "test", "sources": [source]}
-    header = {"format": "avgn-manifest", "version": 1, "classes": ["b\u2028l"]}
+    item["note"] = "one\u2028two"
+    header = {"format": "avgn-manifest", "version": 1, "classes": ["bell"]}
     # JSON may hold what Unicode calls the end of a line
     text = "\n".join(json.dumps(line, ensure_ascii=False) for line in (header, item)) + "\n"
     for codec in ("utf-8", "utf-8-sig", "utf-16"):

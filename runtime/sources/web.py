@@ -1,0 +1,211 @@
+"""Reads http(s) for FFmpeg, which thereby connects to nobody by itself.
+
+A server's answer may send elsewhere: by a redirect, or by a playlist that names other hosts or files of this machine.
+Everything that such a stream needs is fetched here, so that one rule holds for all of it: the host that was asked for
+and no other, unless `follow`; over https with a certificate that can be verified, unless `insecure`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import http.cookiejar
+import io
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from typing import Any
+
+from avgn.runtime.errors import InputError
+from avgn.runtime.sources.aes import Decrypted
+
+WEB = ("http", "https")
+# seconds until a server answers, and between two pieces of an answer
+TIMEOUT = 10.0
+# what FFmpeg asks of `seek` besides 0, 1 and 2
+FORCE = 0x20000
+
+
+class RefusedError(InputError):
+    """An address led to what may not be read from it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """What an address may lead to: other hosts if `follow`, servers without a certificate to verify if `insecure`."""
+
+    follow: bool = False
+    insecure: bool = False
+
+
+def host_of(url: str) -> str:
+    """The host of an address in small letters; empty where there is none."""
+    try:
+        return (urllib.parse.urlsplit(url).hostname or "").rstrip(".").lower()
+    except ValueError:
+        return ""
+
+
+class SameHost(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to the same host, and with `Trust.follow` to any; never to another scheme than http(s)."""
+
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        check_address(newurl, host_of(req.full_url), self._trust)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def check_address(url: str, host: str, trust: Trust) -> None:
+    """Raise RefusedError unless what a stream of `host` names may be fetched."""
+    scheme = url.partition(":")[0].lower()
+    if scheme not in WEB:
+        raise RefusedError(f"the stream of {host} names {url[:80]!r}, which is no web address: it is not read")
+    if host_of(url) != host and not trust.follow:
+        raise RefusedError(
+            f"the stream of {host} leads to another host, {host_of(url)[:80]!r}: pass --follow if you trust it"
+        )
+
+
+@dataclass
+class Web:
+    """A visitor of one host; cookies that it sets are sent back to it."""
+
+    trust: Trust = field(default_factory=Trust)
+    timeout: float = TIMEOUT
+    cookies: http.cookiejar.CookieJar = field(default_factory=http.cookiejar.CookieJar)
+
+    def get(self, url: str, headers: dict[str, str]) -> Any:
+        """The answer to a GET; user and password of the address are sent where they are asked for.
+
+        Raises RefusedError for what may not be fetched, OSError, ValueError or HTTPException when there is no answer.
+        """
+        parts = urllib.parse.urlsplit(url)
+        plain = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+        handlers: list[urllib.request.BaseHandler] = [
+            urllib.request.HTTPSHandler(context=tls_context(insecure=self.trust.insecure)),
+            urllib.request.HTTPCookieProcessor(self.cookies),
+            SameHost(self.trust),
+        ]
+        if parts.username:
+            passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+            user, password = (urllib.parse.unquote(part or "") for part in (parts.username, parts.password))
+            passwords.add_password(None, plain, user, password)
+            handlers += [
+                urllib.request.HTTPBasicAuthHandler(passwords),
+                urllib.request.HTTPDigestAuthHandler(passwords),
+            ]
+        request = urllib.request.Request(quoted(plain), headers={"User-Agent": "avgn", "Accept": "*/*", **headers})
+        try:
+            return urllib.request.build_opener(*handlers).open(request, timeout=self.timeout)
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, ssl.SSLCertVerificationError):
+                raise RefusedError(
+                    f"the certificate of {host_of(url)} can't be verified ({error.reason.verify_message}): pass "
+                    "--insecure if you know that server"
+                ) from None
+            raise
+
+
+class Opener:
+    """What FFmpeg opens its inputs with: the address itself, and whatever that names."""
+
+    def __init__(self, url: str, trust: Trust, timeout: float = TIMEOUT) -> None:
+        self._host = host_of(url)
+        self._web = Web(trust, timeout)
+        self.refused: RefusedError | None = None
+
+    def __call__(self, url: str | bytes, flags: int, options: dict[str, str]) -> Any:
+        text = url.decode("utf-8", "surrogateescape") if isinstance(url, bytes) else url
+        encrypted = text.startswith("crypto+")
+        text = text.removeprefix("crypto+")
+        try:
+            check_address(text, self._host, self._web.trust)
+            file = WebFile(self._web, text, int(options.get("offset", 0)), int(options.get("end_offset", 0)))
+        except RefusedError as error:
+            self.refused = error
+            raise
+        return Decrypted(file, options.get("key", ""), options.get("iv", "")) if encrypted else file
+
+
+class WebFile:
+    """What lies at an address, as a file: bytes `first` to `end` (0: all); seekable where the server gives parts."""
+
+    def __init__(self, web: Web, url: str, first: int = 0, end: int = 0) -> None:
+        self._web, self._url = web, url
+        self._first, self._end = first, end
+        self._position = 0
+        self._answer = self._ask(0)
+        length = self._answer.headers.get("Content-Length", "")
+        self._length = int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
+        ranges = self._answer.status == 206 or self._answer.headers.get("Accept-Ranges", "").lower() == "bytes"
+        self._seekable = ranges and bool(self._length)
+
+    def _ask(self, position: int) -> Any:
+        start = self._first + position
+        asked = {"Range": f"bytes={start}-{self._end - 1 if self._end else ''}"} if start or self._end else {}
+        answer = self._web.get(self._url, asked)
+        if asked and start and answer.status != 206:
+            answer.close()
+            raise OSError(f"the server of {host_of(self._url)} gives no parts of a file")
+        return answer
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._seekable
+
+    def read(self, size: int = -1) -> bytes:
+        """What has come, at most `size` bytes; waits only where nothing has."""
+        data: bytes = self._answer.read1(size) if size > 0 else self._answer.read()
+        self._position += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        whence &= ~FORCE
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length or 0}[whence]
+        target = base + offset
+        if not 0 <= target <= (self._length or 0):
+            raise OSError("a place outside of the file")
+        if target != self._position:
+            self._answer.close()
+            # nothing is asked for at the very end
+            self._answer = io.BytesIO() if target == self._length else self._ask(target)
+            self._position = target
+        return target
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+def web_options() -> dict[str, str]:
+    """FFmpeg's options for inputs that an Opener opens."""
+    # no protocol is its own; connections that are kept are opened by itself
+    return {"protocol_whitelist": "none", "http_persistent": "0", "http_multiple": "0"}
+
+
+def tls_context(*, insecure: bool) -> ssl.SSLContext:
+    """Certificates are verified with those that this system trusts, else with certifi's, unless `insecure`."""
+    context = ssl.create_default_context()
+    if insecure:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile is None and paths.capath is None:
+        try:
+            import certifi
+        except ImportError:
+            return context
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+def quoted(url: str) -> str:
+    """Spaces and letters beyond ASCII as an address has them; what is quoted already stays."""
+    return urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")
