@@ -176,20 +176,31 @@ def _finished(mark: Path, wanted: str) -> list[str] | None:
     return [str(name) for name in said["names"]] if isinstance(said, dict) and said.get("wanted") == wanted else None
 
 
-def _listen(media: MediaFile) -> AudioClock:
+def _sounding(media: MediaFile, window: float) -> Iterator[tuple[VideoFrame, AudioClock]]:
+    """All pictures in order; with each a clock that holds the sound around it, and not much more."""
     clock = AudioClock(RATE)
-    for block in media.audio():
-        clock.push(block.samples, block.rate, block.time)
-    clock.close()
-    return clock
+    sound = media.audio()
+    for frame in media.video():
+        while not clock.closed and clock.end < (frame.time + window) * RATE:
+            block = next(sound, None)
+            if block is None:
+                clock.close()
+            else:
+                clock.push(block.samples, block.rate, block.time)
+        yield frame, clock
+        clock.forget(_first(frame, clock, round(window * RATE)))
+
+
+def _first(frame: VideoFrame, clock: AudioClock, length: int) -> int:
+    """Where the picture's sound of `length` samples begins: around it, as far as there is sound."""
+    return min(max(0, round(frame.time * RATE) - length // 2), max(0, clock.end - length))
 
 
 def _every(clip: Clip, out: Path, fps: float, window: float) -> list[str]:
     media = open_media(clip.path)
-    clock = _listen(media)
     names = []
     index = 0
-    for frame in media.video():
+    for frame, clock in _sounding(media, window):
         # the middle of each interval, so that the first has a sound before it
         if frame.time < (index + 0.5) / fps - 1e-6:
             continue
@@ -205,17 +216,19 @@ def _every(clip: Clip, out: Path, fps: float, window: float) -> list[str]:
 def _middle(clip: Clip, out: Path, plan: Plan) -> list[str]:
     """The picture in the middle, as the public lists annotate it, with the sound around it."""
     media = open_media(clip.path)
-    clock = _listen(media)
-    middle = (media.info.duration or clock.end / RATE) / 2
-    chosen: VideoFrame | None = None
-    for frame in media.video():
-        chosen = frame
-        if frame.time >= middle - 0.5 / media.info.fps:
+    middle = (media.info.duration or _sound_seconds(media)) / 2
+    chosen: tuple[VideoFrame, AudioClock] | None = None
+    for chosen in _sounding(media, plan.window):
+        if chosen[0].time >= middle - 0.5 / media.info.fps:
             break
     if chosen is None:
         raise InputError(f"{clip.path} holds no picture that can be decoded: leave it out")
-    _write_piece(clip, out, clip.stem, chosen, clock, plan.window)
+    _write_piece(clip, out, clip.stem, *chosen, plan.window)
     return [clip.stem]
+
+
+def _sound_seconds(media: MediaFile) -> float:
+    return max((block.time + len(block.samples) / block.rate for block in media.audio(counted=False)), default=0.0)
 
 
 def _write_piece(clip: Clip, out: Path, name: str, frame: VideoFrame, clock: AudioClock, window: float) -> None:
@@ -223,8 +236,7 @@ def _write_piece(clip: Clip, out: Path, name: str, frame: VideoFrame, clock: Aud
 
     length = round(window * RATE)
     picture, sound = pieces(out, name)
-    start = min(max(0, round(frame.time * RATE) - length // 2), max(0, clock.end - length))
-    _write(sound, _wav(clock.window(start, min(length, clock.end))))
+    _write(sound, _wav(clock.window(_first(frame, clock, length), min(length, clock.end))))
     done, data = cv2.imencode(".jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     if not done:
         raise InputError(f"a frame of {clip.path} can't be written as JPEG")
