@@ -125,7 +125,7 @@ def url(tiny: Localizer) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def guarded(tiny: Localizer) -> Iterator[str]:
-    with serving(tiny, token=TOKEN, limits=Limits(sessions=2, idle=1.0, hello=0.5)) as address:
+    with serving(tiny, token=TOKEN, limits=Limits(sessions=2, idle=1.0, hello=0.5, token_delay=0.05)) as address:
         yield address
 
 
@@ -212,8 +212,13 @@ def test_full_idle_and_fast(guarded: str) -> None:
         silent.send(hello)
         assert json.loads(silent.recv(timeout=5))["type"] == "hello"
         visitor.wait(1)
+        silent.send(message(wire.FRAME, 1.0, jpeg()))
+        assert json.loads(silent.recv(timeout=5))["type"] == "result"
         with talk(guarded) as third:
             third.send(hello)
+            # whoever only looks has no place yet, and needs none
+            assert json.loads(third.recv(timeout=5))["type"] == "hello"
+            third.send(message(wire.FRAME, 1.0, jpeg()))
             assert closed(third) == wire.FULL
         assert closed(silent) == wire.IDLE
         # its place is free again
