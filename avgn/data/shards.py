@@ -25,6 +25,7 @@ from avgn.data.dataset import classes_of, read_sound
 from avgn.data.tar_samples import BLOCK, TarWriter, read_tar
 from avgn.reading import read_frame
 from avgn.runtime.errors import InputError
+from avgn.runtime.image import decode_still, import_cv2
 from avgn.runtime.manifest import Manifest
 from avgn.runtime.outputs import new_folder
 
@@ -138,15 +139,12 @@ def read_samples(path: Path, num_classes: int) -> Iterator[Packed]:
 
 def decode(scene: Packed) -> tuple[NDArray[np.uint8], NDArray[np.int16], int]:
     """A scene's picture [H, W, 3] RGB, its sound [T] and the sound's rate; raises InputError for what is damaged."""
-    import cv2
-
-    data = np.frombuffer(scene.frame, dtype=np.uint8)
     try:
-        image: Any = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        image: Any = decode_still("its picture", scene.frame)
         with wave.open(io.BytesIO(scene.audio)) as file:
             rate, width, channels = file.getframerate(), file.getsampwidth(), file.getnchannels()
             samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
-    except (cv2.error, wave.Error, EOFError, ValueError) as error:
+    except (wave.Error, EOFError, ValueError) as error:
         raise InputError(f"a scene of a shard can't be decoded ({error}): write the shards again") from None
     if image is None or (width, channels) != (2, 1) or not samples.size or rate < 1:
         raise InputError("a scene of a shard has a damaged picture or sound: write the shards again")
@@ -200,10 +198,12 @@ def _indices(raw: Any, count: int) -> frozenset[int]:
 
 def _picture(path: Path) -> bytes:
     """JPEG bytes of at most LONGEST pixels a side: the file's own where it is one already."""
-    import cv2
-
-    data = path.read_bytes()
-    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
+    cv2 = import_cv2()
+    try:
+        data = path.read_bytes()
+        image = decode_still(f"frame {path}", data)
+    except (OSError, ValueError):
+        image = None
     if image is None:
         # for its message
         read_frame(path, (1, 1))

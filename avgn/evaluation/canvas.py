@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from avgn.evaluation.metrics import consensus
 from avgn.runtime.errors import InputError
-from avgn.runtime.image import import_cv2, upsample_map
+from avgn.runtime.image import decode_still, import_cv2, upsample_map
 from avgn.runtime.manifest import Box, Source
 
 Array = NDArray[Any]
@@ -35,10 +35,10 @@ def box_mask(boxes: Sequence[Box], size: tuple[int, int] = CANVAS) -> Array:
 
 def read_mask(path: Path, size: tuple[int, int] = CANVAS) -> Array:
     """A mask image (anything but 0 is the object) as [H, W] bool: true where at least half of the area is."""
-    import cv2
-
-    data = np.frombuffer(_read_bytes(path), dtype=np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    try:
+        image = decode_still(f"mask {path}", _read_bytes(path), import_cv2().IMREAD_UNCHANGED)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     if image is None:
         raise InputError(f"mask {path} is not an image that can be read: write it as PNG")
     if image.ndim == 3:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from avgn.evaluation.canvas import read_mask
 from avgn.runtime.errors import InputError
-from avgn.runtime.image import import_cv2, resize
+from avgn.runtime.image import decode_still, import_cv2, resize
 from avgn.runtime.manifest import Box, Item, Source
 from avgn.runtime.media import open_media
 from avgn.runtime.sinks.drawing import color_of
@@ -51,9 +51,10 @@ def draw_item(item: Item, classes: Sequence[str], height: int) -> tuple[Pixels, 
 
 def read_picture(path: Path) -> Pixels:
     """An image file as RGB [H, W, 3]; raises InputError that names it."""
-    cv2 = import_cv2()
-    data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        image = decode_still(f"frame {path}", path.read_bytes())
+    except ValueError as error:
+        raise InputError(str(error)) from None
     if image is None:
         raise InputError(f"frame {path} is not an image that can be read: mend or remove the item")
     return np.ascontiguousarray(image[..., ::-1])

@@ -120,6 +120,8 @@ class Application:
             self._metrics.refused.labels(reason).inc()
             await socket.send_denial_response(PlainTextResponse(f"this {reason} is not served", status_code=status))
             return
+        if pause := self._door.sockets.wait(visit.address):
+            await asyncio.sleep(pause)
         await socket.accept()
         try:
             await self._serve(socket, visit)

@@ -126,6 +126,7 @@ class Door:
         self.metrics = metrics
         self.visits: dict[Visit, None] = {}
         self.requests = Pace(1 / limits.requests_per_second, limits.request_burst, LONGEST_PAUSE)
+        self.sockets = Pace(1 / limits.sockets_per_second, limits.socket_burst, LONGEST_PAUSE)
         self._stalled = 0.0
         self._looked = clock.monotonic()
 

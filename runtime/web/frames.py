@@ -7,6 +7,8 @@ import struct
 # a message of more fragments is an attack
 MOST_FRAGMENTS = 64
 LONGEST_HEADER = 14
+# frames that came at once, beyond which nobody counts on
+FLOOD = 2000
 CONTINUATION, FIRST_CONTROL = 0x0, 0x8
 FIN, OPCODE, MASKED, LENGTH = 0x80, 0x0F, 0x80, 0x7F
 
@@ -18,16 +20,17 @@ class FrameCounter:
         self._header = b""
         self._left = 0
         self._fragments = 0
+        self._is_flood = False
 
     @property
-    def is_shredded(self) -> bool:
-        """Whether a message came in more fragments than any program sends."""
-        return self._fragments > MOST_FRAGMENTS
+    def is_attack(self) -> bool:
+        """Whether a message came in more fragments than any program sends, or more at once than one would."""
+        return self._fragments > MOST_FRAGMENTS or self._is_flood
 
     def take(self, data: bytes) -> int:
-        """How many frames begin in `data`."""
+        """How many frames begin in `data`; of a flood no more than that it is one."""
         at, begun = 0, 0
-        while at < len(data):
+        while at < len(data) and begun <= FLOOD:
             if self._left:
                 step = min(self._left, len(data) - at)
                 self._left -= step
@@ -42,6 +45,7 @@ class FrameCounter:
             at += size - known
             self._begin(self._header[:size])
             self._header = b""
+        self._is_flood = begun > FLOOD
         return begun
 
     def _begin(self, header: bytes) -> None:

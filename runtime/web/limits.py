@@ -38,17 +38,23 @@ class Limits:
     bytes_per_second: float = 3e6
     burst: float = 4.0
     # beyond these, pictures are passed over for newer ones
-    pictures_per_second: float = 60.0
+    pictures_per_second: float = 40.0
+    pictures_burst: float = 40.0
     pixels_per_second: float = 10e6
-    # of sound a second, and those that may come at once
-    sound_rate: float = 1.25
+    pixels_burst: float = 10e6
+    # seconds of sound a second, those that may come at once, and those that may come at once in the beginning
+    sound_rate: float = 1.1
     sound_burst: float = 15.0
+    sound_begin: float = 3.0
     # resets and ends of sound
     resets_per_second: float = 1.0
     reset_burst: float = 10.0
     # of an address: beyond these, answers wait for up to a second
     requests_per_second: float = 100.0
     request_burst: float = 300.0
+    # the same of sockets
+    sockets_per_second: float = 20.0
+    socket_burst: float = 60.0
     # between two answers to wrong tokens of an address
     token_delay: float = 0.5
 
@@ -65,9 +71,12 @@ class Bucket:
     Time in which the server stood still is made good in full: what piled up meanwhile is not the visitor's doing.
     """
 
-    def __init__(self, rate: float, burst: float, now: float, stalled: float = 0.0) -> None:
+    def __init__(self, rate: float, burst: float, now: float, stalled: float = 0.0, begin: float | None = None) -> None:
+        """`begin`: what is in it first, when it is not full."""
         self._rate = rate
         self._most = self._left = rate * burst
+        if begin is not None:
+            self._left = begin
         self._at = now
         self._stalled = stalled
         self._extra = 0.0

@@ -57,6 +57,7 @@ def make_protocols(door: Door, heading: Heading) -> tuple[type[asyncio.Protocol]
 
     class Http(H11Protocol):
         visit: Visit
+        app_state: dict[str, Any]
 
         def connection_made(self, transport: Any) -> None:
             self.visit = door.enter(transport)
@@ -99,7 +100,7 @@ def make_protocols(door: Door, heading: Heading) -> tuple[type[asyncio.Protocol]
                 self._counter = FrameCounter()
             elif self._is_over:
                 return
-            elif not self.visit.take(self._counter.take(data), len(data)) or self._counter.is_shredded:
+            elif not self.visit.take(self._counter.take(data), len(data)) or self._counter.is_attack:
                 self._is_over = True
                 self.transport.pause_reading()
                 self.visit.end(WireError(TOO_FAST, "too many messages or bytes a second"))

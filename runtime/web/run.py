@@ -32,8 +32,8 @@ class Budget:
 
     def __init__(self, limits: Limits) -> None:
         now = clock.monotonic()
-        self._pictures = Bucket(limits.pictures_per_second, limits.burst, now)
-        self._pixels = Bucket(limits.pixels_per_second, limits.burst, now)
+        self._pictures = Bucket(limits.pictures_per_second, limits.pictures_burst / limits.pictures_per_second, now)
+        self._pixels = Bucket(limits.pixels_per_second, limits.pixels_burst / limits.pixels_per_second, now)
 
     def take(self, pixels: int) -> bool:
         """Whether a picture of so many pixels is still within it."""

@@ -51,7 +51,8 @@ class Session:
         now = clock.monotonic()
         stalled = visit.door.stalled(now)
         self._resets = Bucket(limits.resets_per_second, limits.reset_burst / limits.resets_per_second, now, stalled)
-        self._seconds = Bucket(limits.sound_rate, limits.sound_burst / limits.sound_rate, now, stalled)
+        burst = limits.sound_burst / limits.sound_rate
+        self._seconds = Bucket(limits.sound_rate, burst, now, stalled, begin=limits.sound_begin)
         self._budget = Budget(limits)
         self._inbox = Inbox(self._pass_over)
         # pictures passed over before the stream, and how many of them results have told of
