@@ -20,6 +20,7 @@ from avgn.runtime.web import wire
 from avgn.runtime.web.door import Door, Stage, Visit
 from avgn.runtime.web.files import PageFiles
 from avgn.runtime.web.gate import Gate, Heading
+from avgn.runtime.web.load import Load
 from avgn.runtime.web.protocols import STATE
 from avgn.runtime.web.session import Session, reason_of
 from avgn.runtime.web.wire import WireError
@@ -76,14 +77,16 @@ class Reception:
 class Application:
     """The routes around an engine that visitors share; the caller closes `multi`."""
 
-    def __init__(self, multi: MultiStream, gate: Gate, door: Door) -> None:
+    def __init__(self, multi: MultiStream, gate: Gate, door: Door, heading: Heading) -> None:
         self._multi = multi
         self._gate = gate
         self._door = door
+        self._heading = heading
+        self._load = Load()
         self._metrics = door.metrics
         self._workers = ThreadPoolExecutor(DECODERS, thread_name_prefix="avgn-web")
 
-    def build(self, heading: Heading) -> ASGIApp:
+    def build(self) -> ASGIApp:
         """The ASGI application."""
         routes = [
             Route("/healthz", self.health),
@@ -91,7 +94,7 @@ class Application:
             WebSocketRoute("/stream", self.stream),
             Route("/{path:path}", PageFiles().__call__, methods=["GET"]),
         ]
-        return Reception(Starlette(routes=routes, lifespan=self.lifespan), self._gate, self._door, heading)
+        return Reception(Starlette(routes=routes, lifespan=self.lifespan), self._gate, self._door, self._heading)
 
     async def health(self, request: Request) -> Response:
         """Whether the engine runs, and for how many."""
@@ -118,7 +121,8 @@ class Application:
         if (refused := self._gate.refusal(socket)) is not None:
             status, reason = refused
             self._metrics.refused.labels(reason).inc()
-            await socket.send_denial_response(PlainTextResponse(f"this {reason} is not served", status_code=status))
+            visit.instead = self._heading.answer(status, f"this {reason} is not served")
+            await socket.close()
             return
         if pause := self._door.sockets.wait(visit.address):
             await asyncio.sleep(pause)
@@ -140,7 +144,7 @@ class Application:
             visit.part()
 
     async def _serve(self, socket: WebSocket, visit: Visit) -> None:
-        session = Session(socket, visit, self._multi, self._workers, self._gate)
+        session = Session(socket, visit, self._multi, self._workers, self._gate, self._load)
         await session.greet()
         self._metrics.sessions_total.inc()
         await session.run()

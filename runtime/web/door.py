@@ -48,6 +48,8 @@ class Visit:
         self.door = door
         self.address = address
         self.has_left = False
+        # an answer that a refused socket gets in place of the library's
+        self.instead = b""
         self.stage = Stage.REQUEST
         self.arrived = clock.monotonic()
         self._transport = transport

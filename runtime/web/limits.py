@@ -37,11 +37,12 @@ class Limits:
     messages_per_second: float = 150.0
     bytes_per_second: float = 3e6
     burst: float = 4.0
-    # beyond these, pictures are passed over for newer ones
-    pictures_per_second: float = 40.0
-    pictures_burst: float = 40.0
+    # beyond these, pictures are passed over for newer ones; while the machine is busy beyond the fair ones, which are
+    # more than the page sends
+    pictures_per_second: float = 60.0
     pixels_per_second: float = 10e6
-    pixels_burst: float = 10e6
+    fair_pictures: float = 34.0
+    fair_pixels: float = 3.5e6
     # seconds of sound a second, those that may come at once, and those that may come at once in the beginning
     sound_rate: float = 1.1
     sound_burst: float = 15.0

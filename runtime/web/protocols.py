@@ -45,7 +45,7 @@ class Outlet:
         if self.visit.has_left or not data:
             return
         if self.heads_answers and data.startswith(b"HTTP/1.1 "):
-            data = self._heading.put_into(data)
+            data = self.visit.instead or self._heading.put_into(data)
         self._transport.write(data)
         if self._transport.get_write_buffer_size() > self.visit.door.limits.outgoing_bytes:
             self.visit.door.metrics.refused.labels("unread").inc()

@@ -13,7 +13,7 @@ from avgn.runtime.result import Result
 from avgn.runtime.stream_handle import StreamHandle
 from avgn.runtime.web import wire
 from avgn.runtime.web.inbox import Picture, Samples
-from avgn.runtime.web.limits import Bucket, Limits
+from avgn.runtime.web.load import Budget, Load
 from avgn.runtime.web.metrics import Metrics
 from avgn.runtime.web.wire import WireError
 
@@ -27,27 +27,14 @@ class Sent:
     lost: int
 
 
-class Budget:
-    """What a visitor's pictures may cost: their number and their pixels a second."""
-
-    def __init__(self, limits: Limits) -> None:
-        now = clock.monotonic()
-        self._pictures = Bucket(limits.pictures_per_second, limits.pictures_burst / limits.pictures_per_second, now)
-        self._pixels = Bucket(limits.pixels_per_second, limits.pixels_burst / limits.pixels_per_second, now)
-
-    def take(self, pixels: int) -> bool:
-        """Whether a picture of so many pixels is still within it."""
-        now = clock.monotonic()
-        return self._pictures.take(1, now) and self._pixels.take(pixels, now)
-
-
 class Run:
     """Called from any one worker at a time, but for `close`, which any thread may call."""
 
     def __init__(
-        self, multi: MultiStream, budget: Budget, metrics: Metrics, on_result: Callable[[Result, Any], None]
+        self, multi: MultiStream, load: Load, budget: Budget, metrics: Metrics, on_result: Callable[[Result, Any], None]
     ) -> None:
         self._multi = multi
+        self._load = load
         self._budget = budget
         self._metrics = metrics
         self._on_result = on_result
@@ -55,11 +42,14 @@ class Run:
         self._stream: StreamHandle | None = None
         self._is_closed = False
 
-    def work(self, sound: list[Samples], picture: Picture | None, lost: int) -> bool:
-        """Take sound and a picture into the stream; False for a picture that is passed over.
+    def work(self, sound: list[Samples], picture: Picture | None, lost: int, asked: float) -> bool:
+        """Take sound and a picture into the stream, as `asked` for at a moment (monotonic).
+
+        False for a picture that is passed over.
 
         Raises WireError for what can't be taken.
         """
+        self._load.note(clock.monotonic() - asked)
         try:
             stream = self._open()
             for piece in sound:

@@ -45,7 +45,7 @@ def run(
     door = Door(limits, Metrics())
     http, web_socket = make_protocols(door, heading)
     config = uvicorn.Config(
-        Application(multi, gate, door).build(heading),
+        Application(multi, gate, door, heading).build(),
         http=http,
         ws=web_socket,
         log_level="warning",

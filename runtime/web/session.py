@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Coroutine
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ from avgn.runtime.web.door import Stage, Visit
 from avgn.runtime.web.gate import Gate
 from avgn.runtime.web.inbox import Inbox, Picture, Samples
 from avgn.runtime.web.limits import Bucket
-from avgn.runtime.web.run import Budget, Run, Sent
+from avgn.runtime.web.load import Budget, Load
+from avgn.runtime.web.run import Run, Sent
 from avgn.runtime.web.wire import WireError
 
 # results that wait for the network: the newest win
@@ -37,7 +39,9 @@ SILENCE = np.zeros(0, np.int16)
 class Session:
     """Runs one WebSocket from its hello to its end."""
 
-    def __init__(self, socket: WebSocket, visit: Visit, multi: MultiStream, workers: Executor, gate: Gate) -> None:
+    def __init__(
+        self, socket: WebSocket, visit: Visit, multi: MultiStream, workers: Executor, gate: Gate, load: Load
+    ) -> None:
         self._socket = socket
         self._visit = visit
         self._multi = multi
@@ -53,7 +57,8 @@ class Session:
         self._resets = Bucket(limits.resets_per_second, limits.reset_burst / limits.resets_per_second, now, stalled)
         burst = limits.sound_burst / limits.sound_rate
         self._seconds = Bucket(limits.sound_rate, burst, now, stalled, begin=limits.sound_begin)
-        self._budget = Budget(limits)
+        self._load = load
+        self._budget = Budget(limits, load)
         self._inbox = Inbox(self._pass_over)
         # pictures passed over before the stream, and how many of them results have told of
         self._dropped = 0
@@ -66,7 +71,7 @@ class Session:
         self._last = 0.0
         self._rate = 0
         self._sound: CaptureClock | None = None
-        self._run = Run(self._multi, self._budget, self._metrics, self._take_result)
+        self._run = Run(self._multi, self._load, self._budget, self._metrics, self._take_result)
 
     async def greet(self) -> None:
         """Take the hello, with the token where one is needed. Raises WireError, WebSocketDisconnect."""
@@ -194,7 +199,8 @@ class Session:
         while True:
             sound, picture = await self._inbox.take()
             run = self._run
-            if not await self._loop.run_in_executor(self._workers, run.work, sound, picture, self._dropped):
+            work = partial(run.work, sound, picture, self._dropped, clock.monotonic())
+            if not await self._loop.run_in_executor(self._workers, work):
                 self._pass_over()
 
     def _pass_over(self) -> None:

@@ -12,6 +12,7 @@ from avgn.runtime.multi import MultiStream
 from avgn.runtime.web.door import Door
 from avgn.runtime.web.gate import Gate
 from avgn.runtime.web.limits import Limits
+from avgn.runtime.web.load import Load
 from avgn.runtime.web.metrics import Metrics
 from avgn.runtime.web.session import Session
 
@@ -37,7 +38,7 @@ def test_no_result_from_before_a_reset_is_sent() -> None:
         with MultiStream(engine, max_batch=1) as multi, ThreadPoolExecutor(1) as workers:
             visit = Door(Limits(), Metrics()).enter(Wire())
             # nothing is sent or received here: the socket is never touched
-            session = Session(cast(Any, None), visit, multi, workers, Gate(local=True, origins=(), token=None))
+            session = Session(cast(Any, None), visit, multi, workers, Gate(local=True, origins=(), token=None), Load())
             before = session._run
             session._queue("old", before)
             assert list(session._out) == ["old"]
