@@ -1,6 +1,6 @@
 """What hostile visitors do to `avgn serve`, each kind as a function that goes on until its time is over.
 
-python -m benchmarks.attacks KIND PORT TOKEN SECONDS ATTACKERS
+python -m benchmarks.attacks KIND,KIND... PORT TOKEN SECONDS ATTACKERS
 
 They speak over bare sockets, so that no library of theirs keeps them from anything, and come again when they are thrown
 out.
@@ -281,17 +281,17 @@ KINDS: dict[str, Callable[[Attack], None]] = {
 }
 
 
-def attack_with(kind: str, port: int, token: str, seconds: float, attackers: int) -> None:
-    """Let so many attackers of a kind loose for some seconds."""
+def attack_with(kinds: list[str], port: int, token: str, seconds: float, attackers: int) -> None:
+    """Let so many attackers of each kind loose for some seconds."""
     attack = Attack(port, token, time.monotonic() + seconds)
 
-    def work() -> None:
+    def work(kind: str) -> None:
         while attack.lasts():
             # a server that hangs up amid a message is what attackers expect
             with contextlib.suppress(OSError, RuntimeError):
                 KINDS[kind](attack)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(attackers)]
+    threads = [threading.Thread(target=work, args=(kind,), daemon=True) for kind in attackers * kinds]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -299,4 +299,4 @@ def attack_with(kind: str, port: int, token: str, seconds: float, attackers: int
 
 
 if __name__ == "__main__":
-    attack_with(sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), int(sys.argv[5]))
+    attack_with(sys.argv[1].split(","), int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), int(sys.argv[5]))

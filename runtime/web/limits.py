@@ -54,8 +54,8 @@ class Limits:
     requests_per_second: float = 100.0
     request_burst: float = 300.0
     # the same of sockets
-    sockets_per_second: float = 20.0
-    socket_burst: float = 60.0
+    sockets_per_second: float = 40.0
+    socket_burst: float = 100.0
     # between two answers to wrong tokens of an address
     token_delay: float = 0.5
 
