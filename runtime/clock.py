@@ -7,6 +7,7 @@ Window k covers the output samples [k * hop - T, k * hop); outside of the stream
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ Floats = npt.NDArray[np.float32]
 # container timestamps jitter by up to a few milliseconds; a real gap is longer
 TOLERANCE = 0.01
 CRUMB = 4096
+# samples at the bundle's rate, or how many of them are zero
+Piece = Floats | int
 
 
 class AudioClock:
@@ -45,24 +48,40 @@ class AudioClock:
         A jump of more than 10 ms forward becomes silence, one backward drops the samples that are already there. Raises
         InputError for rates and numbers of channels that no recording has.
         """
+        self.add(self.prepare(samples, rate, time))
+
+    def prepare(self, samples: npt.NDArray[Any], rate: int, time: float) -> list[Piece]:
+        """Do all of `push` that takes time, and change nothing that a reader sees: `add` takes what it returns.
+
+        Everything that was prepared must be added, in order.
+        """
         check_sound("the sound", rate, 1 if samples.ndim == 1 else samples.shape[-1])
         if self._resampler is None or rate != self._rate:
-            self._finish_resampler()
+            pieces = self._finish_resampler()
             self._resampler, self._rate = Resampler(rate, self.sample_rate), rate
-            self._origin = self.end / self.sample_rate
+            self._origin = (self.end + sum(map(_length, pieces))) / self.sample_rate
+        else:
+            pieces = []
         jump = time - (self._origin + (self._resampler.received + self._downmix.held) / rate)
         if jump > TOLERANCE:
-            self._add(self._downmix.flush())
-            head, zeros = self._resampler.push_silence(round(jump * rate))
-            self._append(head)
-            self.end += zeros
+            pieces.append(self._resample(self._downmix.flush()))
+            pieces += self._resampler.push_silence(round(jump * rate))
         elif jump < -TOLERANCE:
             samples = samples[min(len(samples), round(-jump * rate)) :]
-        self._add(self._downmix.push(samples))
+        pieces.append(self._resample(self._downmix.push(samples)))
+        return pieces
+
+    def add(self, pieces: Iterable[Piece]) -> None:
+        """Put what was prepared behind the sound that is there."""
+        for piece in pieces:
+            if isinstance(piece, int):
+                self.end += piece
+            else:
+                self._append(piece)
 
     def close(self) -> None:
         """Say that no more sound comes."""
-        self._finish_resampler()
+        self.add(self._finish_resampler())
         self.closed = True
 
     def window(self, start: int, length: int) -> Floats:
@@ -79,22 +98,23 @@ class AudioClock:
         while self._segments and self._segments[0][0] + self._segments[0][1].size <= before:
             self._segments.popleft()
 
-    def _finish_resampler(self) -> None:
-        if self._resampler is not None:
-            self._add(self._downmix.flush())
-            self._append(self._resampler.flush())
-            self._resampler = None
+    def _finish_resampler(self) -> list[Piece]:
+        if self._resampler is None:
+            return []
+        rest: list[Piece] = [self._resample(self._downmix.flush()), self._resampler.flush()]
+        self._resampler = None
+        return rest
 
-    def _add(self, mono: Floats) -> None:
+    def _resample(self, mono: Floats) -> Floats:
         """Count what is in mono sound [T] at the stream's rate and resample it."""
         if self._resampler is None or not mono.size:
-            return
+            return np.zeros(0, np.float32)
         mono, bad = replace_non_finite(mono)
         self.samples_in += mono.size
         self.non_finite += bad
         self.clipped += count_clipped(mono)
         self.peak = max(self.peak, float(np.abs(mono).max()))
-        self._append(self._resampler.push(mono))
+        return self._resampler.push(mono)
 
     def _append(self, samples: Floats) -> None:
         if not samples.size:
@@ -108,3 +128,7 @@ class AudioClock:
                 return
         self._segments.append((self.end, samples))
         self.end += samples.size
+
+
+def _length(piece: Piece) -> int:
+    return piece if isinstance(piece, int) else piece.size

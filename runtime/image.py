@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.errors import MissingExtraError
+from avgn.runtime.jpeg import check_work
 from avgn.runtime.limits import MAX_STILL_PIXELS
 
 Pixels = npt.NDArray[np.uint8]
@@ -28,6 +29,25 @@ def import_cv2() -> ModuleType:
         raise MissingExtraError("opencv", "runtime") from None
     module: ModuleType = cv2
     return module
+
+
+def decode_still(name: object, data: bytes, flags: int | None = None) -> Pixels | None:
+    """A picture of a file as OpenCV gives it, BGR [H, W, 3] uint8 without other flags; None for what is no picture.
+
+    Raises ValueError, naming the picture, for one that is damaged or too large, or would take minutes.
+    """
+    cv2 = import_cv2()
+    check_work(name, data)
+    try:
+        image: Pixels | None = (
+            cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR if flags is None else flags) if data else None
+        )
+    except cv2.error as error:
+        if "IMAGE_PIXELS" in str(error):
+            most = MAX_STILL_PIXELS // 10**6
+            raise ValueError(f"{name} has more than {most} million pixels: scale it down first") from None
+        raise ValueError(f"{name} can't be read (it is damaged): mend or remove the item") from None
+    return image
 
 
 def resize(rgb: Pixels, size: tuple[int, int]) -> Pixels:

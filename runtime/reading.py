@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from avgn.runtime.audio import fit_window, resample, resample_span, resampled_length
 from avgn.runtime.errors import InputError
-from avgn.runtime.image import import_cv2, resize
-from avgn.runtime.limits import LARGEST_STILL, MAX_STILL_PIXELS
+from avgn.runtime.image import decode_still, resize
+from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.regular import read_regular
 from avgn.runtime.sound_file import open_sound
 
@@ -22,21 +22,25 @@ Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
 
+def read_still(kind: str, path: Path, flags: int | None = None) -> Pixels:
+    """A picture's file as BGR uint8 [H, W, 3], or what OpenCV's `flags` ask for.
+
+    Raises InputError that names the `kind` and the file.
+    """
+    try:
+        image = decode_still(f"{kind} {path}", read_regular(path, LARGEST_STILL), flags)
+    except OSError as error:
+        raise InputError(f"{kind} {path} can't be read ({error.strerror}): mend or remove the item") from None
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if image is None:
+        raise InputError(f"{kind} {path} is not an image that can be read: mend or remove the item")
+    return image
+
+
 def read_frame(path: Path, size: tuple[int, int]) -> Pixels:
     """A frame as RGB uint8 [H, W, 3], squashed to `size`; raises InputError that names the file."""
-    cv2 = import_cv2()
-    try:
-        data = np.frombuffer(read_regular(path, LARGEST_STILL), dtype=np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error as error:
-        if "IMAGE_PIXELS" in str(error):
-            most = MAX_STILL_PIXELS // 10**6
-            raise InputError(f"frame {path} has more than {most} million pixels: scale it down first") from None
-        raise InputError(f"frame {path} can't be read (it is damaged): mend or remove the item") from None
-    except OSError as error:
-        raise InputError(f"frame {path} can't be read ({error.strerror}): mend or remove the item") from None
-    if image is None:
-        raise InputError(f"frame {path} is not an image that can be read: mend or remove the item")
+    image = read_still("frame", path)
     # channels are resized apart, so the small picture can be turned to RGB instead of the large one
     return np.ascontiguousarray(resize(image, size)[..., ::-1])
 

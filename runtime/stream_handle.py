@@ -71,6 +71,8 @@ class StreamHandle:
         self._on_result = on_result
         self._core = core
         self._lossless = lossless
+        # held while sound is prepared; always taken before the lock of all streams
+        self._sound_lock = threading.Lock()
         self._max_wait = max_wait
         self._queue: deque[Waiting] = deque()
         self._windows: dict[int, AudioWindow] = {}
@@ -84,16 +86,21 @@ class StreamHandle:
 
     def push_audio(self, samples: npt.NDArray[Any], rate: int, time: float) -> None:
         """Take sound [T] or [T, C] at `rate` Hz whose first sample is at `time` seconds. Nothing is dropped."""
-        with self._multi._wake:
+        sound = self._core.state.clock
+        with self._sound_lock:
             self._refuse_closed()
-            # a stream that is connected again may have sound after all
-            self._core.state.clock.closed = self._ended
-            self._core.state.clock.push(samples, rate, time)
-            self._multi._wake.notify_all()
+            # resampling takes time that no other stream has to wait for
+            pieces = sound.prepare(samples, rate, time)
+            with self._multi._wake:
+                self._refuse_closed()
+                # a stream that is connected again may have sound after all
+                sound.closed = self._ended
+                sound.add(pieces)
+                self._multi._wake.notify_all()
 
     def end_audio(self) -> None:
         """Say that no more sound comes: frames stop waiting for it."""
-        with self._multi._wake:
+        with self._sound_lock, self._multi._wake:
             if not self._core.state.clock.closed:
                 self._core.state.clock.close()
             self._multi._wake.notify_all()

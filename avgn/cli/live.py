@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -239,25 +238,32 @@ def serve_page(argv: Sequence[str]) -> None:
     parser.add_argument("--host", type=str, default="127.0.0.1", help="any but this machine's own needs --token")
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free")
     parser.add_argument(
-        "--token", type=str | None, default=os.environ.get("AVGN_TOKEN"), help="what visitors must know; or AVGN_TOKEN"
+        "--token", type=str | None, default=None, help="what visitors must know; better in --token-file or AVGN_TOKEN"
     )
+    parser.add_argument("--token-file", type=str | None, default=None, help="a file whose first line is the token")
     parser.add_argument("--tls-cert", type=str | None, default=None, help="PEM certificate: the page comes by https")
     parser.add_argument("--tls-key", type=str | None, default=None, help="its PEM key")
     parser.add_argument(
         "--allow-origin", type=str | None, default=None, help="comma-separated: other pages that may connect"
     )
-    parser.add_argument("--max-sessions", type=int, default=8, help="visitors at a time")
-    parser.add_argument("--idle-timeout", type=float, default=30.0, help="seconds without a message")
+    parser.add_argument("--max-sessions", type=int, default=8, help="visitors at a time who send pictures or sound")
+    parser.add_argument(
+        "--idle-timeout",
+        type=float,
+        default=30.0,
+        help="seconds without pictures or sound that free a place, or without any message that end a connection",
+    )
     add_engine_options(parser)
     args = parser.parse_args(argv)
     from avgn.runtime.web.limits import Limits
     from avgn.runtime.web.server import serve
+    from avgn.runtime.web.token import choose_token
 
     serve(
         args.bundle,
         host=args.host,
         port=args.port,
-        token=args.token,
+        token=choose_token(args.token, args.token_file),
         tls_cert=args.tls_cert,
         tls_key=args.tls_key,
         origins=split_names(args.allow_origin or ""),

@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from avgn.data.cache import to_int16
 from avgn.data.dataset import classes_of, read_sound
 from avgn.data.tar_samples import BLOCK, TarWriter, read_tar
-from avgn.reading import read_frame
 from avgn.runtime.documents import parse_json
 from avgn.runtime.errors import InputError
+from avgn.runtime.image import decode_still, import_cv2
 from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.manifest import Manifest
 from avgn.runtime.outputs import new_folder
+from avgn.runtime.reading import read_still
 from avgn.runtime.regular import read_regular
 from avgn.runtime.texts import is_name, is_text
 
@@ -142,15 +143,12 @@ def read_samples(path: Path, num_classes: int) -> Iterator[Packed]:
 
 def decode(scene: Packed) -> tuple[NDArray[np.uint8], NDArray[np.int16], int]:
     """A scene's picture [H, W, 3] RGB, its sound [T] and the sound's rate; raises InputError for what is damaged."""
-    import cv2
-
-    data = np.frombuffer(scene.frame, dtype=np.uint8)
     try:
-        image: Any = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        image: Any = decode_still("its picture", scene.frame)
         with wave.open(io.BytesIO(scene.audio)) as file:
             rate, width, channels = file.getframerate(), file.getsampwidth(), file.getnchannels()
             samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
-    except (cv2.error, wave.Error, EOFError, ValueError) as error:
+    except (wave.Error, EOFError, ValueError) as error:
         raise InputError(f"a scene of a shard can't be decoded ({error}): write the shards again") from None
     if image is None or (width, channels) != (2, 1) or not samples.size or rate < 1:
         raise InputError("a scene of a shard has a damaged picture or sound: write the shards again")
@@ -201,20 +199,11 @@ def _indices(raw: Any, count: int) -> frozenset[int]:
 
 def _picture(path: Path) -> bytes:
     """JPEG bytes of at most LONGEST pixels a side: the file's own where it is one already."""
-    import cv2
-
-    try:
-        data = read_regular(path, LARGEST_STILL)
-    except OSError as error:
-        raise InputError(f"frame {path} can't be read ({error.strerror}): mend or remove the item") from None
-    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
-    if image is None:
-        # for its message
-        read_frame(path, (1, 1))
-        raise AssertionError("a frame that can't be decoded was read")
+    cv2 = import_cv2()
+    image = read_still("frame", path)
     scale = LONGEST / max(image.shape[:2])
     if scale >= 1 and path.suffix.lower() in (".jpg", ".jpeg"):
-        return data
+        return read_regular(path, LARGEST_STILL)
     if scale < 1:
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)

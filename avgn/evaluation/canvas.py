@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.evaluation.metrics import consensus
-from avgn.runtime.errors import InputError
 from avgn.runtime.image import import_cv2, upsample_map
-from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.manifest import Box, Source
-from avgn.runtime.regular import read_regular
+from avgn.runtime.reading import read_still
 
 Array = NDArray[Any]
 Upsample = Callable[[Array, tuple[int, int]], Array]
@@ -37,15 +35,7 @@ def box_mask(boxes: Sequence[Box], size: tuple[int, int] = CANVAS) -> Array:
 
 def read_mask(path: Path, size: tuple[int, int] = CANVAS) -> Array:
     """A mask image (anything but 0 is the object) as [H, W] bool: true where at least half of the area is."""
-    cv2 = import_cv2()
-    data = np.frombuffer(_read_bytes(path), dtype=np.uint8)
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except cv2.error:
-        # too many pixels
-        image = None
-    if image is None:
-        raise InputError(f"mask {path} is not an image that can be read: write it as PNG")
+    image = read_still("mask", path, import_cv2().IMREAD_UNCHANGED)
     if image.ndim == 3:
         image = image[..., :3].max(axis=2)
     return resize_mask(image > 0, size)
@@ -144,10 +134,3 @@ def _overlap(source: int, target: int) -> Array:
     pixel = np.arange(source)
     covered = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
     return np.asarray(np.clip(covered, 0, None) * target / source)
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return read_regular(path, LARGEST_STILL)
-    except OSError as error:
-        raise InputError(f"file {path} can't be read ({error.strerror}): mend the path or remove the item") from None

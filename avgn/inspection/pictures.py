@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from avgn.evaluation.canvas import read_mask
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import import_cv2, resize
-from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.manifest import Box, Item, Source
 from avgn.runtime.media import open_media
-from avgn.runtime.regular import read_regular
+from avgn.runtime.reading import read_still
 from avgn.runtime.sinks.drawing import color_of
 from avgn.runtime.sinks.text import drawable, line_height, put, shorten, text_width
 
@@ -53,16 +52,7 @@ def draw_item(item: Item, classes: Sequence[str], height: int) -> tuple[Pixels, 
 
 def read_picture(path: Path) -> Pixels:
     """An image file as RGB [H, W, 3]; raises InputError that names it."""
-    cv2 = import_cv2()
-    try:
-        data = np.frombuffer(read_regular(path, LARGEST_STILL), dtype=np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except OSError as error:
-        raise InputError(f"frame {path} can't be read ({error.strerror}): mend or remove the item") from None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise InputError(f"frame {path} is not an image that can be read: mend or remove the item")
+    image = read_still("frame", path)
     return np.ascontiguousarray(image[..., ::-1])
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from avgn.runtime.errors import InputError
+from avgn.runtime.image import import_cv2
 from avgn.runtime.manifest import Item, Source, read_manifest
 from avgn.runtime.outputs import new_folder
 from avgn.scenes import SceneConfig, synthesize
@@ -109,7 +109,7 @@ def _instruments(root: Path, sizes: Sizes, seed: int, jobs: int) -> None:
             if split == "test":
                 tested.append((id, source.label))
                 assert source.mask is not None
-                mask = cv2.imread(str(source.mask), cv2.IMREAD_GRAYSCALE)
+                mask = import_cv2().imread(str(source.mask), import_cv2().IMREAD_GRAYSCALE)
                 (root / "masks" / f"{id}.pkl").write_bytes(pickle.dumps(np.asarray(mask) > 0))
         suffix = "txt" if split == "train" else "csv"
         _write(root / "metadata" / f"vgginstruments_{split}.{suffix}", "\n".join(lines) + "\n")

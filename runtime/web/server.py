@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import secrets
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -15,9 +14,7 @@ from avgn.runtime.errors import InputError, MissingExtraError
 from avgn.runtime.localizer import Localizer
 from avgn.runtime.multi import MultiStream
 from avgn.runtime.web.limits import Limits
-
-SHORTEST_TOKEN = 16
-STOP_SECONDS = 3
+from avgn.runtime.web.token import check_token
 
 
 def serve(
@@ -38,15 +35,17 @@ def serve(
 ) -> None:
     """Serve the page until interrupted. `control` is given uvicorn's server, whose `should_exit` ends it.
 
-    Raises InputError before anything listens: for a host other than this machine without a token, a bad certificate, a
+    Raises InputError before anything listens: for a host other than this machine without a token, a token
+    that can be guessed, a bad certificate, a
     port that is taken.
     """
     try:
         import starlette  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(error.name or "starlette", "serve") from None
-    from avgn.runtime.web.app import Gate, make_app
+    from avgn.runtime.web.gate import Gate
+    from avgn.runtime.web.running import run
 
     limits = limits or Limits()
     local = is_loopback(host)
@@ -60,24 +59,6 @@ def serve(
     try:
         localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
         with MultiStream(localizer.engine) as multi:
-            app = make_app(multi, gate=Gate(local=local, origins=origins, token=token), limits=limits)
-            config = uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                ws_max_size=limits.message_bytes,
-                ws_max_queue=8,
-                # compressed messages could unpack to anything
-                ws_per_message_deflate=False,
-                timeout_graceful_shutdown=STOP_SECONDS,
-                limit_concurrency=64 + 8 * limits.sessions,
-                ssl_certfile=tls_cert if tls else None,
-                ssl_keyfile=tls_key if tls else None,
-            )
-            server = uvicorn.Server(config)
-            control(server)
             scheme = "https" if tls else "http"
             shown = host if local or host not in ("0.0.0.0", "::", "") else socket.gethostname()
             shown = f"[{shown}]" if ":" in shown else shown
@@ -87,7 +68,8 @@ def serve(
                     "browsers give no camera or microphone over plain http except on localhost: "
                     "add --tls-cert and --tls-key, or forward the port with ssh -L"
                 )
-            server.run(sockets=[listening])
+            gate = Gate(host=host, local=local, origins=origins, token=token, delay=limits.token_delay)
+            run(multi, listening, gate=gate, limits=limits, certificate=tls_cert, key=tls_key, control=control)
     finally:
         listening.close()
 
@@ -100,18 +82,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def check_token(host: str, local: bool, token: str | None) -> None:
-    """Raise InputError for a host that others reach without a token worth its name."""
-    if token is None and not local:
-        raise InputError(
-            f"--host {host} is reached by other machines and needs --token; for example --token "
-            f"{secrets.token_urlsafe(24)} (and browsers give no camera over plain http except on localhost: "
-            "use --tls-cert and --tls-key)"
-        )
-    if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
-        raise InputError(f"--token must have at least {SHORTEST_TOKEN} printable ASCII characters, got {len(token)}")
 
 
 def check_tls(certificate: str | None, key: str | None) -> bool:

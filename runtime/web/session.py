@@ -1,125 +1,144 @@
-"""One visitor: messages in, a stream of the shared engine, results out."""
+"""One visitor: messages in, a stream of the shared engine, results out.
+
+Messages are taken as they come and never wait for the work on them: what we delay is not the visitor's fault.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import json
 import time as clock
 from collections import deque
+from collections.abc import Coroutine
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from avgn.runtime.multi import MultiStream
 from avgn.runtime.result import Result
 from avgn.runtime.sources.drift import CaptureClock
-from avgn.runtime.stream_handle import StreamHandle
 from avgn.runtime.web import wire
-from avgn.runtime.web.limits import Bucket, Limits
-from avgn.runtime.web.metrics import Metrics
+from avgn.runtime.web.door import Stage, Visit
+from avgn.runtime.web.gate import Gate
+from avgn.runtime.web.inbox import Inbox, Picture, Samples
+from avgn.runtime.web.limits import Bucket
+from avgn.runtime.web.load import Budget, Load
+from avgn.runtime.web.run import Run, Sent
 from avgn.runtime.web.wire import WireError
 
 # results that wait for the network: the newest win
 OUTGOING = 2
-
-
-@dataclass(eq=False)
-class Sent:
-    """What comes back with a result: the frame's own time, when it arrived here, whose stream it was."""
-
-    time: float
-    arrived: float
-    stream: StreamHandle
+SILENCE = np.zeros(0, np.int16)
 
 
 class Session:
     """Runs one WebSocket from its hello to its end."""
 
     def __init__(
-        self,
-        socket: WebSocket,
-        multi: MultiStream,
-        workers: Executor,
-        limits: Limits,
-        metrics: Metrics,
-        token: str | None,
+        self, socket: WebSocket, visit: Visit, multi: MultiStream, workers: Executor, gate: Gate, load: Load
     ) -> None:
         self._socket = socket
+        self._visit = visit
         self._multi = multi
         self._workers = workers
-        self._limits = limits
-        self._metrics = metrics
-        self._token = token
+        self._gate = gate
+        self._limits = limits = visit.door.limits
+        self._metrics = visit.door.metrics
         self._loop = asyncio.get_running_loop()
         self._out: deque[str] = deque(maxlen=OUTGOING)
         self._ready = asyncio.Event()
         now = clock.monotonic()
-        self._messages = Bucket(limits.messages_per_second, limits.burst, now)
-        self._bytes = Bucket(limits.bytes_per_second, limits.burst, now)
-        self._stream: StreamHandle | None = None
+        stalled = visit.door.stalled(now)
+        self._resets = Bucket(limits.resets_per_second, limits.reset_burst / limits.resets_per_second, now, stalled)
+        burst = limits.sound_burst / limits.sound_rate
+        self._seconds = Bucket(limits.sound_rate, burst, now, stalled, begin=limits.sound_begin)
+        self._load = load
+        self._budget = Budget(limits, load)
+        self._inbox = Inbox(self._pass_over)
+        # pictures passed over before the stream, and how many of them results have told of
         self._dropped = 0
+        self._told = 0
         self._begin()
 
     def _begin(self) -> None:
         self._origin: float | None = None
-        self._started = 0.0
+        self._started = (0.0, 0.0)
         self._last = 0.0
         self._rate = 0
         self._sound: CaptureClock | None = None
+        self._run = Run(self._multi, self._load, self._budget, self._metrics, self._take_result)
 
     async def greet(self) -> None:
         """Take the hello, with the token where one is needed. Raises WireError, WebSocketDisconnect."""
-        message = await self._receive(self._limits.hello)
-        value = wire.read_text(message) if isinstance(message, str) else {}
-        if value.get("type") != "hello" or value.get("version") != wire.VERSION:
-            raise WireError(wire.POLICY, f'the first message is a "hello" of version {wire.VERSION}')
-        given = value.get("token")
-        if self._token is not None and not (
-            isinstance(given, str) and hmac.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
-        ):
-            raise WireError(wire.NO_TOKEN, "the token is missing or wrong")
+        await self._until_ended(self._greet())
+        self._visit.enter(Stage.LOOKING)
 
     async def run(self) -> None:
         """Serve the visitor until one side ends it. Raises WireError, WebSocketDisconnect."""
         info = self._multi.engine.info
         await self._send(wire.hello(info.classes, info.grid, self._multi.engine.name, info.has_presence))
-        sender = asyncio.create_task(self._send_results())
-        receiver = asyncio.create_task(self._take_messages())
         try:
-            await asyncio.wait((sender, receiver), return_when=asyncio.FIRST_COMPLETED)
+            await self._until_ended(self._send_results(), self._take_messages(), self._work())
         finally:
-            for task in (sender, receiver):
+            await self._loop.run_in_executor(None, self._run.close)
+
+    async def _until_ended(self, *works: Coroutine[Any, Any, None]) -> None:
+        """Run works together until the first is done or the visit must end."""
+        ending = self._visit.ending()
+        tasks = [asyncio.ensure_future(work) for work in works]
+        try:
+            waiting: list[asyncio.Future[Any]] = [*tasks, ending]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
                 task.cancel()
-            done = await asyncio.gather(receiver, sender, return_exceptions=True)
-            await self._loop.run_in_executor(None, self._leave)
-        for outcome in done:
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        if ending.done():
+            raise ending.result()
+        for outcome in outcomes:
             if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
                 raise outcome
 
+    async def _greet(self) -> None:
+        message = await self._receive()
+        value = wire.read_text(message) if isinstance(message, str) else {}
+        if value.get("type") != "hello" or value.get("version") != wire.VERSION:
+            raise WireError(wire.POLICY, f'the first message is a "hello" of version {wire.VERSION}')
+        if not self._gate.fits(value.get("token")):
+            self._visit.enter(Stage.ANSWER)
+            await self._gate.regret(self._visit.address, "/stream")
+            raise WireError(wire.NO_TOKEN, "the token is missing or wrong")
+
     async def _take_messages(self) -> None:
         while True:
-            message = await self._receive(self._limits.idle)
-            if isinstance(message, bytes):
-                piece = wire.read_binary(message)
-                if isinstance(piece, wire.Frame):
-                    await self._take_frame(piece)
-                else:
-                    self._take_sound(piece)
-            else:
+            message = await self._receive()
+            if isinstance(message, str):
                 self._take_command(wire.read_text(message))
+                continue
+            piece = wire.read_binary(message)
+            self._hold_place()
+            if isinstance(piece, wire.Frame):
+                self._take_frame(piece)
+            else:
+                self._take_sound(piece)
 
-    async def _take_frame(self, frame: wire.Frame) -> None:
-        at = max(self._last, self._time(frame.time))
-        self._last = at
-        rgb = await self._loop.run_in_executor(self._workers, wire.decode_jpeg, frame.jpeg)
-        stream = self._open()
-        self._metrics.frames.inc()
-        payload = Sent(frame.time, clock.monotonic(), stream)
-        await self._loop.run_in_executor(self._workers, stream.push_frame, rgb, at, payload)
+    def _hold_place(self) -> None:
+        """Who sends pictures or sound has one of the places, if there is one."""
+        visit, places = self._visit, self._limits.sessions
+        if visit.stage is not Stage.PLACE:
+            if visit.door.count(Stage.PLACE) >= places:
+                raise WireError(wire.FULL, f"the server is full: {places} visitors")
+            visit.enter(Stage.PLACE)
+        visit.use()
+
+    def _take_frame(self, frame: wire.Frame) -> None:
+        self._last = max(self._last, self._time(frame.time))
+        self._inbox.put(Picture(jpeg=frame.jpeg, at=self._last, time=frame.time, arrived=self._visit.arrived))
 
     def _take_sound(self, sound: wire.Sound) -> None:
         at = self._time(sound.time)
@@ -127,55 +146,79 @@ class Session:
             if self._sound is not None:
                 raise WireError(wire.UNSUPPORTED, 'sound keeps its rate: send a "reset" first')
             self._sound, self._rate = CaptureClock(sound.rate), sound.rate
-        self._metrics.audio_seconds.inc(len(sound.samples) / sound.rate)
+        seconds = len(sound.samples) / sound.rate
+        if not self._may(self._seconds, seconds):
+            raise WireError(wire.TOO_FAST, "more sound than time")
+        self._metrics.audio_seconds.inc(seconds)
         # the browser's blocks arrive in bursts: their times follow a loop, as a microphone's do
-        self._open().push_audio(sound.samples, sound.rate, self._sound.block(len(sound.samples), at))
+        at = self._sound.block(len(sound.samples), at)
+        self._inbox.put(Samples(samples=sound.samples, rate=sound.rate, at=at))
 
     def _take_command(self, value: dict[str, Any]) -> None:
         kind = value["type"]
-        if kind == "sound-end":
-            self._open().end_audio()
-        elif kind == "reset":
-            stream, self._stream = self._stream, None
-            # what is still in line is of times that the visitor has left
-            self._out.clear()
-            self._begin()
-            if stream is not None:
-                self._workers.submit(stream.close)
-        elif kind != "alive":
+        if kind == "alive":
+            return
+        if kind not in ("reset", "sound-end"):
             raise WireError(wire.UNSUPPORTED, f"message type {kind[:20]!r} is not known")
+        if not self._may(self._resets, 1):
+            raise WireError(wire.TOO_FAST, "too many resets")
+        if kind == "reset":
+            self._reset()
+        else:
+            self._inbox.put(Samples(samples=SILENCE, rate=1, at=0.0))
 
-    def _open(self) -> StreamHandle:
-        if self._multi.error is not None:
-            raise WireError(wire.FAILED, "the engine failed")
-        if self._stream is None:
-            try:
-                self._stream = self._multi.open(self._take_result, name="visitor")
-            except RuntimeError:
-                raise WireError(wire.FAILED, "the server is stopping") from None
-        return self._stream
+    def _may(self, bucket: Bucket, amount: float) -> bool:
+        return bucket.take(amount, self._visit.arrived, self._visit.door.stalled(self._visit.arrived))
+
+    def _reset(self) -> None:
+        """Begin a new stream, on a clock of its own; the place is free until something is sent for it."""
+        run = self._run
+        # what is still in line is of times that the visitor has left
+        self._out.clear()
+        self._inbox.clear()
+        self._begin()
+        self._loop.run_in_executor(None, run.close)
+        self._visit.enter(Stage.LOOKING)
 
     def _time(self, given: float) -> float:
         """A time of the browser's clock on the stream's, which starts with the first message."""
-        now = clock.monotonic()
+        now = self._visit.arrived
+        stalled = self._visit.door.stalled(now)
         if self._origin is None:
-            self._origin, self._started = given, now
+            self._origin, self._started = given, (now, stalled)
         at = given - self._origin
-        if not abs(at - (now - self._started)) <= self._limits.clock:
+        begin, before = self._started
+        ahead = at - (now - begin)
+        # what we were late to take looks as if it came late
+        if not -self._limits.clock - (stalled - before) <= ahead <= self._limits.clock:
             raise WireError(wire.BAD_CLOCK, "the visitor's clock jumped")
         return at
+
+    async def _work(self) -> None:
+        """Decode and resample what comes, in the workers' threads."""
+        while True:
+            sound, picture = await self._inbox.take()
+            run = self._run
+            work = partial(run.work, sound, picture, self._dropped, clock.monotonic())
+            if not await self._loop.run_in_executor(self._workers, work):
+                self._pass_over()
+
+    def _pass_over(self) -> None:
+        self._dropped += 1
 
     def _take_result(self, result: Result, payload: Any) -> None:
         """From the engine's thread."""
         assert isinstance(payload, Sent)
-        self._metrics.result(clock.monotonic() - payload.arrived, result.dropped)
-        text = wire.answer(result, payload.time)
+        lost, self._told = payload.lost - self._told, payload.lost
+        result = replace(result, dropped=result.dropped + lost)
+        self._metrics.result(clock.monotonic() - payload.picture.arrived, result.dropped)
+        text = wire.answer(result, payload.picture.time)
         with contextlib.suppress(RuntimeError):
             # the loop may have ended under a result that was on its way
-            self._loop.call_soon_threadsafe(self._queue, text, payload.stream)
+            self._loop.call_soon_threadsafe(self._queue, text, payload.run)
 
-    def _queue(self, text: str, stream: StreamHandle) -> None:
-        if stream is self._stream:
+    def _queue(self, text: str, run: Run) -> None:
+        if run is self._run:
             self._out.append(text)
             self._ready.set()
 
@@ -187,8 +230,14 @@ class Session:
             self._ready.clear()
             if self._multi.error is not None:
                 raise WireError(wire.FAILED, "the engine failed")
+            self._free_place()
             while self._out:
                 await self._send(self._out.popleft())
+
+    def _free_place(self) -> None:
+        """Who says no more than to be alive makes place for others."""
+        if self._visit.stage is Stage.PLACE and self._visit.unused(clock.monotonic()) > self._limits.idle:
+            self._reset()
 
     async def _send(self, text: str) -> None:
         try:
@@ -196,25 +245,13 @@ class Session:
         except asyncio.TimeoutError:
             raise WireError(wire.POLICY, "the visitor does not read its results") from None
 
-    async def _receive(self, seconds: float) -> str | bytes:
-        try:
-            message = await asyncio.wait_for(self._socket.receive(), seconds)
-        except asyncio.TimeoutError:
-            raise WireError(wire.IDLE, f"nothing came for {seconds:.0f} s") from None
+    async def _receive(self) -> str | bytes:
+        message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
+        self._visit.touch()
         data: str | bytes | None = message.get("bytes")
-        if data is None:
-            data = message.get("text") or ""
-        now = clock.monotonic()
-        if not self._messages.take(1, now) or not self._bytes.take(len(data), now):
-            raise WireError(wire.TOO_FAST, "too many messages or bytes a second")
-        return data
-
-    def _leave(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.close()
+        return (message.get("text") or "") if data is None else data
 
 
 def reason_of(error: WireError) -> str:

@@ -7,6 +7,7 @@ little-endian, with its content: kind (uint8: 1 a frame, 2 sound), three zero by
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import struct
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avgn.runtime.image import import_cv2
+from avgn.runtime.jpeg import Baseline, JpegError, read_baseline
 from avgn.runtime.regions import min_max
 from avgn.runtime.result import Result
 from avgn.runtime.sinks.drawing import color_of
@@ -96,47 +97,39 @@ def read_text(text: str) -> dict[str, Any]:
     return value
 
 
-def decode_jpeg(data: bytes) -> Pixels:
-    """A baseline JPEG as RGB [H, W, 3]. Its size is read before anything is decoded.
-
-    Raises WireError for pictures that are too large, progressive (a small file of them can cost seconds) or broken.
+def check_jpeg(data: bytes) -> Baseline:
+    """A picture that may be decoded. Raises WireError for one that is too large, or no baseline JPEG of one scan: a
+    small file of any other kind can cost seconds.
     """
-    width, height = _jpeg_size(data)
+    try:
+        picture = read_baseline(data)
+    except JpegError as error:
+        raise WireError(INVALID if error.is_broken else UNSUPPORTED, str(error)) from None
+    width, height = picture.width, picture.height
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise WireError(TOO_BIG, f"pictures have at most {MAX_SIDE} pixels a side, {MAX_PIXELS} in all")
-    cv2 = import_cv2()
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    return picture
+
+
+def decode(picture: Baseline) -> Pixels:
+    """A checked picture as RGB [H, W, 3]; raises WireError where the decoder sees it otherwise.
+
+    Pillow and not OpenCV, whose libjpeg writes a line on standard error for every damaged picture.
+    """
+    from PIL import Image
+
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        bgr = None
-    if bgr is None or bgr.shape != (height, width, 3):
-        raise WireError(INVALID, "the picture can't be decoded")
-    rgb: Pixels = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-    return rgb
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """(width, height) from the frame header of a baseline JPEG (ITU-T T.81, B.2.2)."""
-    at = 2
-    if data[:3] != b"\xff\xd8\xff":
-        raise WireError(UNSUPPORTED, "pictures are JPEG")
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-        elif marker in (0xC0, 0xC1):
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            if width and height:
-                return width, height
-            break
-        elif 0xC2 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            raise WireError(UNSUPPORTED, "pictures are baseline JPEG")
-        elif marker in (0xD9, 0xDA):
-            break
-        else:
-            at += 2 + max(2, struct.unpack_from(">H", data, at + 2)[0])
+        with Image.open(io.BytesIO(picture.data), formats=("JPEG",)) as image:
+            if image.size == (picture.width, picture.height):
+                return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, struct.error):
+        pass
     raise WireError(INVALID, "the picture can't be decoded")
+
+
+def decode_jpeg(data: bytes) -> Pixels:
+    """Check a picture and decode it: RGB [H, W, 3]. Raises WireError."""
+    return decode(check_jpeg(data))
 
 
 def hello(classes: tuple[str, ...], grid: tuple[int, int], engine: str, has_presence: bool) -> str:

@@ -249,6 +249,8 @@ def test_the_token_and_a_server_that_comes_back(tiny: Localizer, devices: tuple[
             page.goto(f"{address}#token={token}")
             page.click("#start:enabled")
             results(page, 10)
+            # the token is neither shown nor kept
+            assert page.url == address and page.evaluate("localStorage.length + sessionStorage.length") == 0
         # the server has gone: the page says so and goes on when it is back
         page.wait_for_selector("#connection[data-state=lost]")
         port = int(address.rstrip("/").rsplit(":", 1)[1])

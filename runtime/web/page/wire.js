@@ -22,7 +22,9 @@ export class Wire {
   constructor(take, change) {
     this.take = take;
     this.change = change;
+    // held by this page alone: an address with a token in it stays in no bar, bookmark or reload
     this.token = new URLSearchParams(location.hash.slice(1)).get("token");
+    if (location.hash) history.replaceState(null, "", location.pathname + location.search);
     this.attempt = 0;
     this.open = false;
   }

@@ -1,0 +1,55 @@
+"""The page's files, read once: a request never reaches the file system."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+PAGE = Path(__file__).parent / "page"
+INDEX = "index.html"
+KINDS = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageFile:
+    """A file as it is sent."""
+
+    content: bytes
+    kind: str
+    etag: str
+
+
+def read_page(folder: Path = PAGE) -> dict[str, PageFile]:
+    """The files of a folder by the path that they are asked for."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in KINDS:
+            content = path.read_bytes()
+            etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+            found[f"/{path.name}"] = PageFile(content=content, kind=KINDS[path.suffix], etag=etag)
+    return {"/": found[f"/{INDEX}"], **found}
+
+
+class PageFiles:
+    """Answers GET and HEAD for the page's files."""
+
+    def __init__(self) -> None:
+        self._files = read_page()
+
+    async def __call__(self, request: Request) -> Response:
+        """The file, or that there is none."""
+        file = self._files.get(request.scope["path"])
+        if file is None:
+            return PlainTextResponse("there is no such page", status_code=404)
+        if request.headers.get("if-none-match") == file.etag:
+            return Response(status_code=304, headers={"etag": file.etag})
+        return Response(file.content, media_type=file.kind, headers={"etag": file.etag})

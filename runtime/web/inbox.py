@@ -1,0 +1,74 @@
+"""What a visitor has sent and nobody has looked at yet: sound in full, of the pictures the newest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+# pictures in line: more come at once only where we are behind
+WAITING = 8
+# seconds of sound that are worked on in one go, so that visitors take turns
+PORTION = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """A JPEG at `at` seconds of the stream; `time` is the browser's own, `arrived` the server's (monotonic)."""
+
+    jpeg: bytes
+    at: float
+    time: float
+    arrived: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """PCM [T] int16 at `rate` Hz from `at` seconds of the stream on; empty: there will be no more."""
+
+    samples: npt.NDArray[np.int16]
+    rate: int
+    at: float
+
+
+class Inbox:
+    """One visitor's. Everything runs in the event loop."""
+
+    def __init__(self, pass_over: Callable[[], None]) -> None:
+        """`pass_over` is called for every picture that is never looked at."""
+        self._pass_over = pass_over
+        self._pictures: deque[Picture] = deque()
+        self._sound: deque[Samples] = deque()
+        self._filled = asyncio.Event()
+
+    def put(self, piece: Picture | Samples) -> None:
+        """Add a piece; the oldest picture goes where there are too many."""
+        if isinstance(piece, Samples):
+            self._sound.append(piece)
+        else:
+            if len(self._pictures) >= WAITING:
+                self._pictures.popleft()
+                self._pass_over()
+            self._pictures.append(piece)
+        self._filled.set()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._pictures.clear()
+        self._sound.clear()
+
+    async def take(self) -> tuple[list[Samples], Picture | None]:
+        """Wait for something: a portion of the sound, and the next picture."""
+        while not self._sound and not self._pictures:
+            self._filled.clear()
+            await self._filled.wait()
+        portion: list[Samples] = []
+        seconds = 0.0
+        while self._sound and seconds < PORTION:
+            portion.append(self._sound.popleft())
+            seconds += len(portion[-1].samples) / portion[-1].rate
+        return portion, self._pictures.popleft() if self._pictures else None
