@@ -543,6 +543,7 @@ def sequence(folder: Path) -> Arguments:
 
 MEDIA = [
     Attack(name="a name that stands for others", make=sequence, said="does not exist"),
+] + [
     Attack(name=f"{what} as {name}", make=script(text, name), said="/v" if what in ("a DASH presentation", "an address list") else "names other files")
     for what, text in SCRIPTS.items()
     for name in ("v.m3u8", "v.mp4", "v")
