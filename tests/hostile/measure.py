@@ -1,7 +1,7 @@
 """Runs attacks as processes and measures them: python -m tests.hostile.measure --output FILE writes what each cost.
 
-A helper imports what all commands need, once, and forks for every attack, so that what a process has more than the
-helper had is what the attack asked for.
+A helper imports what all commands need, once, and forks for every attack. Idle is a fork with the same command that
+refuses a missing file: what a process takes beyond it is what the attack asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -26,6 +27,14 @@ from tests.hostile.attacks import ATTACKS
 MOST_SECONDS = 5.0
 MOST_MB = 500.0
 LIMIT = 60.0
+IDLE = {
+    "localize": "localize tiny none.mp4",
+    "inspect": "inspect none.jsonl",
+    "export": "export none out",
+    "convert": "convert none.pth out",
+    "train": "train none.jsonl --output out",
+    "reproduce": "reproduce none.yaml --data synthetic --output out",
+}
 LIBRARIES = (
     "cv2 av openvino yaml jsonargparse avgn.cli.live avgn.cli.training avgn.runtime.localize avgn.runtime.engines "
     "avgn.inspection avgn.convert avgn.training.fit avgn.export.bundle avgn.reproduce avgn.data.shards"
@@ -35,7 +44,7 @@ LIBRARIES = (
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """How a command ended: its status and words, processor seconds, seconds, the memory in MB that it had at most
-    above the helper's, what it left in its folder, and whether it read a file that nobody named.
+    above idle, whether it left anything in its folder, and whether it read a file that nobody named.
     """
 
     status: int
@@ -88,13 +97,23 @@ def help_others() -> None:
         attack = attacks[line.removesuffix("\n")]
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            print(json.dumps(asdict(_fork([str(part) for part in attack.make(folder)], folder))), flush=True)
+            arguments = [str(part) for part in attack.make(folder)]
+            cost = _fork(arguments, folder)
+            idle = _idle(arguments[0])
+            above = replace(cost, megabytes=max(0.0, cost.megabytes - idle))
+            print(json.dumps(asdict(above)), flush=True)
+
+
+@cache
+def _idle(command: str) -> float:
+    """The memory in MB of a fork whose command refuses a missing file."""
+    with tempfile.TemporaryDirectory() as name:
+        return _fork(IDLE[command].split(), Path(name)).megabytes
 
 
 def _fork(arguments: list[str], folder: Path) -> Cost:
     secret = folder / "secret.ts"
     read_at = secret.stat().st_atime if secret.exists() else None
-    idle = _resident()
     begin = time.monotonic()
     with tempfile.TemporaryFile() as words:
         child = os.fork()
@@ -114,7 +133,7 @@ def _fork(arguments: list[str], folder: Path) -> Cost:
         said=said,
         cpu=usage.ru_utime + usage.ru_stime,
         wall=time.monotonic() - begin,
-        megabytes=max(0.0, usage.ru_maxrss / 1024 - idle),
+        megabytes=usage.ru_maxrss / 1024,
         left=(folder / "out").exists() or (folder / "ran").exists(),
         read=read_at is not None and secret.stat().st_atime != read_at,
     )
@@ -137,12 +156,6 @@ def _become(arguments: list[str], folder: Path, words: int) -> None:
         sys.stderr.flush()
     finally:
         os._exit(status)
-
-
-def _resident() -> float:
-    """The memory of this process in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
 def main() -> None:
