@@ -8,23 +8,24 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 BESIDE = ("export", "kernels", "runtime")
 
-RUNTIME = ["opencv-python-headless>=4.10.0.84", "av>=14.1", "nvtx>=0.2.10", "pillow>=10.1"]
-TORCH = ["torch>=2.9", "torchvision>=0.24", "torchaudio>=2.9"]
-EXPORT = [*TORCH, "safetensors>=0.4", "onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20", *RUNTIME]
+# the libraries that read strangers' files begin at releases without known faults: docs/security.md
+RUNTIME = ["opencv-python-headless>=4.12.0.88", "av>=14.1", "nvtx>=0.2.10", "pillow>=12.3"]
+TORCH = ["torch>=2.10", "torchvision>=0.25", "torchaudio>=2.10"]
+EXPORT = [*TORCH, "safetensors>=0.4", "onnx>=1.21", "onnxscript>=0.5", "onnxruntime>=1.20", *RUNTIME]
 TRAIN = [
     *TORCH,
-    "lightning>=2.5",
+    "lightning>=2.6.6",
     "tensorboard>=2.14",
-    "pyyaml>=6",
+    "pyyaml>=6.0.1",
     "safetensors>=0.4",
-    "scipy>=1.11",
-    "scikit-learn>=1.4",
-    "filelock>=3.12",
+    "scipy>=1.13",
+    "scikit-learn>=1.5",
+    "filelock>=3.20.3",
     *RUNTIME,
 ]
 SERVE = ["starlette>=0.37", "uvicorn[standard]>=0.30", "prometheus-client>=0.20", *RUNTIME]
-CLUSTER = ["ray[data]>=2.44", "pyarrow>=14", *RUNTIME]
-FIGURES = ["matplotlib>=3.8", "scikit-learn>=1.4", *RUNTIME]
+CLUSTER = ["ray[data]>=2.54", "pyarrow>=23.0.1", *RUNTIME]
+FIGURES = ["matplotlib>=3.9", "scikit-learn>=1.5", *RUNTIME]
 EXTRAS = {
     "runtime": RUNTIME,
     "cpu": ["onnxruntime>=1.20"],
@@ -98,7 +99,7 @@ setup(
         "avgn.runtime.web": ["page/*"],
     },
     python_requires=">=3.10",
-    install_requires=["numpy>=1.26", "jsonargparse>=4.30"],
+    install_requires=["numpy>=2.0", "jsonargparse>=4.30"],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["avgn = avgn.cli:main"]},
 )

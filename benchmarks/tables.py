@@ -1,4 +1,4 @@
-"""Writes the tables of README.md, docs/baselines.md and docs/gpu.md from benchmarks/results, between their markers.
+"""Writes the tables of README.md, docs/baselines.md, docs/gpu.md and docs/security.md from benchmarks/results, between their markers.
 
 python -m benchmarks.tables
 
@@ -20,7 +20,7 @@ from benchmarks.comparison import Row, comparison
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "baselines.md", ROOT / "docs" / "gpu.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "baselines.md", ROOT / "docs" / "gpu.md", ROOT / "docs" / "security.md")
 COMPARISONS = (
     "table2-synthetic",
     "table2-ladder-synthetic",
@@ -85,6 +85,15 @@ def startup() -> tuple[Row, list[Row]]:
     return (f"{record['machine']['cores']} cores, no GPU", "median"), rows
 
 
+def hostile() -> tuple[Row, list[Row]]:
+    """What each attack of `tests/hostile` cost above its command's own."""
+    rows: list[Row] = []
+    for row in read("hostile-files")["attacks"]:
+        name = row["attack"].replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+        rows.append((name, f"{row['seconds']:.2f} s", f"{row['MB']:.0f} MB", "refused" if row["held"] else "NOT HELD"))
+    return ("attack", "processor", "memory above idle", "outcome"), rows
+
+
 def _compared(name: str) -> tuple[Row, list[Row]]:
     return comparison(read(name))
 
@@ -97,6 +106,7 @@ def _predicted(make: Callable[[Any], tuple[Row, list[Row]]]) -> tuple[Row, list[
 TABLES: dict[str, Callable[[], tuple[Row, list[Row]]]] = {
     "speed": speed,
     "startup": startup,
+    "hostile files": hostile,
     **{name: partial(_compared, name) for name in COMPARISONS},
     **{name: partial(_predicted, make) for name, make in gpu_tables.TABLES.items()},
     "gpu measured": lambda: gpu_tables.measured(read("gpu-budget"), read("gpu-h200")),

@@ -1,6 +1,7 @@
 # docker build -f docker/cpu.Dockerfile -t avgn:cpu .
 # docker run --rm -v "$PWD:/data" avgn:cpu localize tiny /data/video.mp4 --output /data/found.mp4
-FROM python:3.12-slim
+# an exact release; add @sha256:... of your registry to fix the very image
+FROM python:3.12.12-slim-bookworm
 COPY . /src
 RUN pip install --no-cache-dir '/src[runtime,cpu]' && rm -rf /src && useradd --create-home avgn
 USER avgn

@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 from avgn.runtime.errors import InputError
 from avgn.runtime.texts import read_text
 
-# bytes of one document; our own have some KB
-LARGEST = 16 << 20
+# bytes of one document; our own have some KB, with thousands of classes half a MB
+LARGEST = 4 << 20
 LARGEST_YAML = 1 << 20
 # brackets inside brackets
 DEEPEST = 64

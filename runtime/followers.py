@@ -14,7 +14,7 @@ from avgn.runtime.regular import open_regular
 
 # demuxers that open what their input names, or files with names like its own
 _FOLLOWERS = (
-    "hls applehttp dash concat concatf imf webm_dash_manifest sdp rtsp rtp sap image2 mlv vobsub avisynth vapoursynth "
+    "hls applehttp dash concat concatf imf webm_dash_manifest sdp rtsp rtp sap mlv vobsub avisynth vapoursynth "
     "lavfi dvdvideo bluray libgme mms libcdio"
 )
 FOLLOWERS = frozenset(_FOLLOWERS.split())
@@ -31,8 +31,9 @@ WAY_OUT = "give the media itself, or pass --follow if you know who wrote it"
 
 
 def self_contained(*besides: str) -> dict[str, str]:
-    """FFmpeg's option with which formats that name other files are refused, but those of `besides`."""
-    return {"format_whitelist": ",".join(sorted({*_formats(), *besides}))}
+    """FFmpeg's options with which formats that name other files are refused, but those of `besides`."""
+    # without it %d and * in a picture's name stand for others
+    return {"format_whitelist": ",".join(sorted({*_formats(), *besides})), "pattern_type": "none"}
 
 
 @lru_cache(maxsize=1)

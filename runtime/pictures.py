@@ -69,7 +69,11 @@ def orientation_of(frame: Any) -> Orientation:
 def _display_matrix(frame: Any) -> bytes | None:
     from av.sidedata.sidedata import Type
 
-    found = frame.side_data.get(Type.DISPLAYMATRIX)
+    try:
+        found = frame.side_data.get(Type.DISPLAYMATRIX)
+    except ValueError:
+        # PyAV stops at a kind of side data that it doesn't know
+        return None
     data = b"" if found is None else bytes(found)
     return data if len(data) == MATRIX.size else None
 

@@ -23,6 +23,9 @@ from avgn.runtime.sources.aes import Decrypted
 WEB = ("http", "https")
 # seconds until a server answers, and between two pieces of an answer
 TIMEOUT = 10.0
+# bytes that are read at once, and that are passed over where a server gives no parts
+PIECE = 1 << 16
+MOST_PASSED_OVER = 64 << 20
 # what FFmpeg asks of `seek` besides 0, 1 and 2
 FORCE = 0x20000
 
@@ -53,9 +56,13 @@ class SameHost(urllib.request.HTTPRedirectHandler):
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        check_address(newurl, host_of(req.full_url), self._trust)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        target = headers.get("Location") or headers.get("URI")
+        if target:
+            check_address(urllib.parse.urljoin(req.full_url, target), host_of(req.full_url), self._trust)
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 def check_address(url: str, host: str, trust: Trust) -> None:
@@ -147,9 +154,13 @@ class WebFile:
         start = self._first + position
         asked = {"Range": f"bytes={start}-{self._end - 1 if self._end else ''}"} if start or self._end else {}
         answer = self._web.get(self._url, asked)
-        if asked and start and answer.status != 206:
+        left = start if asked and answer.status != 206 else 0
+        if left > MOST_PASSED_OVER:
             answer.close()
             raise OSError(f"the server of {host_of(self._url)} gives no parts of a file")
+        # a server without parts gives the whole
+        while left and (passed := answer.read(min(left, PIECE))):
+            left -= len(passed)
         return answer
 
     def readable(self) -> bool:
@@ -160,7 +171,8 @@ class WebFile:
 
     def read(self, size: int = -1) -> bytes:
         """What has come, at most `size` bytes; waits only where nothing has."""
-        data: bytes = self._answer.read1(size) if size > 0 else self._answer.read()
+        most = self._end - self._first - self._position if self._end else PIECE
+        data: bytes = self._answer.read1(max(0, min(most, size if size > 0 else PIECE)))
         self._position += len(data)
         return data
 

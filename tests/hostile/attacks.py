@@ -27,15 +27,11 @@ Arguments = list[object]
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """`make(folder)` lays the files and returns the command; `said` is part of its one sentence.
-
-    `heavy`: what it asks for would take time or memory, so that it is measured in a process of its own.
-    """
+    """`make(folder)` lays the files and returns the command; `said` is part of its one sentence."""
 
     name: str
     make: Callable[[Path], Arguments]
     said: str
-    heavy: bool = False
 
     def __str__(self) -> str:
         return self.name.replace(" ", "-")
@@ -131,7 +127,7 @@ DEEP = "[" * 200_000
 DIGITS = "9" * 200_000
 BUNDLES = [
     *(Attack(name=f"bundle.json is {what}", make=bundle_file(lay), said=said) for what, (lay, said) in PLACES.items()),
-    Attack(name="bundle.json: 200,000 brackets", make=bundle_text(DEEP), said="nested deeper", heavy=True),
+    Attack(name="bundle.json: 200,000 brackets", make=bundle_text(DEEP), said="nested deeper"),
     Attack(name="bundle.json: 900 objects inside one another", make=bundle_text('{"a":' * 900 + "1" + "}" * 900), said="nested deeper"),
     Attack(name="bundle.json: provenance of 300 levels", make=bundle_with(named("provenance", json.loads('{"a":' * 300 + "1" + "}" * 300))), said="nested deeper"),
     Attack(name="bundle.json: a number of 200,000 digits", make=bundle_text('{"format": ' + DIGITS + "}"), said="digits"),
@@ -139,7 +135,7 @@ BUNDLES = [
     Attack(name="bundle.json: NaN", make=bundle_with(named("window_seconds", float("nan"))), said="NaN is not JSON"),
     Attack(name="bundle.json: a name twice", make=bundle_text('{"format": "avgn-bundle", "format": "x"}'), said="twice"),
     Attack(name="bundle.json: bytes that are no text", make=bundle_text(b"\xff\xfe\x00\xd8" * 8), said="can't be read"),
-    Attack(name="bundle.json: 16 MB of brackets", make=bundle_text("[" + "[]," * (5 << 20) + "[]]"), said="not a bundle", heavy=True),
+    Attack(name="bundle.json: 4 MB of brackets", make=bundle_text("[" + "[]," * 1_398_000 + "[]]"), said="not a bundle"),
     Attack(name="bundle: a class that colours the terminal", make=bundle_with(classes("\x1b[31mred")), said="control characters"),
     Attack(name="bundle: a class with a line break", make=bundle_with(classes("a\nb")), said="control characters"),
     Attack(name="bundle: a class that turns text around", make=bundle_with(classes("a\u202eb")), said="control characters"),
@@ -149,8 +145,8 @@ BUNDLES = [
     Attack(name="bundle: a tensor's name with a field of its own", make=bundle_with(tensor_name('x"\n}\nbackend: "python')), said="control characters"),
     Attack(name="bundle: a model's name with a title for the terminal", make=bundle_with(named("model", {"name": "\x1b]0;x\x07"})), said="control characters"),
     Attack(name="bundle: a decision named by a line break", make=bundle_with(named("decision", {"a\nb": 1})), said="control characters"),
-    Attack(name="bundle: 200,000 classes", make=bundle_with(named("classes", [str(n) for n in range(200_000)])), said="at most 10000 names", heavy=True),
-    Attack(name="bundle: 100,000 variants", make=bundle_with(named("variants", [{}] * 100_000)), said="variants must be at most", heavy=True),
+    Attack(name="bundle: 200,000 classes", make=bundle_with(named("classes", [str(n) for n in range(200_000)])), said="at most 10000 names"),
+    Attack(name="bundle: 100,000 variants", make=bundle_with(named("variants", [{}] * 100_000)), said="variants must be at most"),
     Attack(name="bundle: a window of 600 s at 768 kHz", make=bundle_with(lambda facts: facts.update(window_seconds=600, sample_rate=768_000)), said="samples"),
     Attack(name="bundle: pictures of 65536x65536", make=bundle_with(named("image_size", [65536, 65536])), said="million pixels"),
     Attack(name="bundle: maps of 65536x65536", make=bundle_with(named("grid", [65536, 65536])), said="cells"),
@@ -228,7 +224,7 @@ def source(**values: Any) -> dict[str, Any]:
 
 MANIFESTS = [
     *(
-        Attack(name=f"manifest is {what}", make=manifest_place(lay), said=said if what != "5 GB of nothing" else "more than", heavy=what == "5 GB of nothing")
+        Attack(name=f"manifest is {what}", make=manifest_place(lay), said=said if what != "5 GB of nothing" else "more than")
         for what, (lay, said) in PLACES.items()
     ),
     *(
@@ -236,14 +232,14 @@ MANIFESTS = [
         for what, (lay, _) in PLACES.items()
         if what != "5 GB of nothing"
     ),
-    Attack(name="manifest: 200,000 brackets", make=manifest(DEEP), said="line 2: not valid JSON", heavy=True),
+    Attack(name="manifest: 200,000 brackets", make=manifest(DEEP), said="line 2: not valid JSON"),
     Attack(name="manifest: 200,000 brackets first", make=manifest(header=DEEP), said="not a manifest"),
     Attack(name="manifest: a number of 200,000 digits", make=manifest('{"id": ' + DIGITS + "}"), said="digits"),
     Attack(name="manifest: a name twice", make=manifest('{"id": "x", "id": "y", "split": "a", "sources": []}'), said="twice"),
-    Attack(name="manifest: a million empty lines", make=many_lines("\n", 1_000_000), said="more than 250000 lines", heavy=True),
-    Attack(name="manifest: a million broken lines", make=many_lines("{}\n", 1_000_000), said="has no 'id'", heavy=True),
-    Attack(name="manifest: a line of 20 MB", make=manifest(json.dumps({**ITEM, "note": "x" * (20 << 20)})), said="bytes", heavy=True),
-    Attack(name="manifest: 300,000 boxes that are none", make=manifest(source(boxes=[0] * 300_000)), said="a box must be", heavy=True),
+    Attack(name="manifest: a million empty lines", make=many_lines("\n", 1_000_000), said="more than 250000 lines"),
+    Attack(name="manifest: a million broken lines", make=many_lines("{}\n", 1_000_000), said="has no 'id'"),
+    Attack(name="manifest: a line of 20 MB", make=manifest(json.dumps({**ITEM, "note": "x" * (20 << 20)})), said="bytes"),
+    Attack(name="manifest: 300,000 boxes that are none", make=manifest(source(boxes=[0] * 300_000)), said="a box must be"),
     Attack(name="manifest: a path with NUL", make=manifest({**ITEM, "frame": "a\0b"}), said="NUL"),
     Attack(name="manifest: a mask with NUL", make=manifest(source(mask="a\0b")), said="does not exist"),
     Attack(name="manifest: a part with NUL", make=manifest({**ITEM, "parts": [{"frame": "\0", "audio": "a"}] * 2}), said="a part must name"),
@@ -317,12 +313,12 @@ CHECKPOINTS = [
         Attack(name=f"model.safetensors is {what}", make=weights(lay), said=said if what != "5 GB of nothing" else "can't be read")
         for what, (lay, said) in PLACES.items()
     ),
-    Attack(name="config.json: 200,000 brackets", make=facts_text(DEEP), said="nested deeper", heavy=True),
+    Attack(name="config.json: 200,000 brackets", make=facts_text(DEEP), said="nested deeper"),
     Attack(name="config.json: a number of 200,000 digits", make=facts_text('{"version": ' + DIGITS + "}"), said="digits"),
     Attack(name="config.json: a configuration that is text", make=facts_text('{"format": "avgn-checkpoint", "version": 1, "config": "x"}'), said="no usable configuration"),
     Attack(name="config.json: training of 300 levels", make=facts_text('{"training": ' + "[" * 300 + "]" * 300 + "}"), said="nested deeper"),
     Attack(name="config.json: a width of 10^18", make=checkpoint(dim=10**18), said="dim must be at most"),
-    Attack(name="config.json: the largest sizes that may be", make=checkpoint(dim=8192, depth=64, heads=8, mlp_ratio=64, width_visual=1024), said="doesn't fit its configuration", heavy=True),
+    Attack(name="config.json: the largest sizes that may be", make=checkpoint(dim=8192, depth=64, heads=8, mlp_ratio=64, width_visual=1024), said="doesn't fit its configuration"),
     Attack(name="config.json: a window of a year", make=checkpoint(window_seconds=3e7), said="must be at most"),
     Attack(name="config.json: a window of NaN", make=checkpoint(window_seconds=float("nan")), said="no usable configuration"),
     Attack(name="config.json: pictures of 10^6 a side", make=checkpoint(image_size=[1_000_000, 1_000_000]), said="pixels"),
@@ -331,7 +327,7 @@ CHECKPOINTS = [
     Attack(name="config.json: a class with an escape code", make=checkpoint(classes=["\x1b[31m", "b"]), said="control characters"),
     Attack(name="config.json: 20,000 classes", make=checkpoint(classes=[str(n) for n in range(20_000)]), said="at most 10000"),
     Attack(name="safetensors: a header of 2^60 bytes", make=weights(tensors({}, 1 << 60)), said="claims"),
-    Attack(name="safetensors: a header of 100 MB", make=weights(lambda path: sparse_header(path, 100 << 20)), said="claims", heavy=True),
+    Attack(name="safetensors: a header of 100 MB", make=weights(lambda path: sparse_header(path, 100 << 20)), said="claims"),
     Attack(name="safetensors: 200,000 brackets", make=weights(tensors(DEEP.encode())), said="nested deeper"),
     Attack(name="safetensors: a tensor twice", make=weights(tensors(b'{"a": 1, "a": 2}')), said="twice"),
     Attack(name="safetensors: a tensor of 10^18 values", make=weights(tensors({"a": {"dtype": "F32", "shape": [10**9, 10**9], "data_offsets": [0, 4]}}, body=b"abcd")), said="doesn't fit"),
@@ -395,8 +391,8 @@ RELEASED = [
     Attack(name="convert: keys of bytes", make=saved(lambda: {b"a": _tokens(size=[2, 2])}), said="is no name of a tensor"),
     Attack(name="convert: a list", make=saved(lambda: [1, 2]), said="no state dict"),
     Attack(name="convert: text for a tensor", make=saved(lambda: {"av_token": "x"}), said="no tensor"),
-    Attack(name="convert: a billion tokens in four bytes", make=saved(lambda: {"av_token": _tokens(size=[10**9, 512])}), said="more values than the file", heavy=True),
-    Attack(name="convert: 64 MB in a few KB", make=released(zip_bomb), said="compressed", heavy=True),
+    Attack(name="convert: a billion tokens in four bytes", make=saved(lambda: {"av_token": _tokens(size=[10**9, 512])}), said="more values than the file"),
+    Attack(name="convert: 64 MB in a few KB", make=released(zip_bomb), said="compressed"),
     Attack(name="convert: half an archive", make=released(lambda path: path.write_bytes(b"PK\x03\x04" + b"\0" * 100)), said="can't be read"),
 ]  # fmt: skip
 
@@ -444,12 +440,9 @@ def recipe(path: Path) -> Arguments:
 
 
 CONFIGS = [
-    Attack(name=f"train --config: {what}", make=yaml_file(configured, text), said=said, heavy="explode" in what)
+    Attack(name=f"train --config: {what}", make=yaml_file(configured, text), said=said)
     for what, (text, said) in YAMLS.items()
-] + [
-    Attack(name=f"recipe: {what}", make=yaml_file(recipe, text), said=said, heavy="explode" in what)
-    for what, (text, said) in YAMLS.items()
-]
+] + [Attack(name=f"recipe: {what}", make=yaml_file(recipe, text), said=said) for what, (text, said) in YAMLS.items()]
 CONFIGS += [
     Attack(name=f"{kind} is {what}", make=yaml_file(command, lay), said=said)
     for kind, command in (("train --config", configured), ("recipe", recipe))
@@ -541,8 +534,17 @@ def media_place(lay: Callable[[Path], object]) -> Callable[[Path], Arguments]:
     return make
 
 
+def sequence(folder: Path) -> Arguments:
+    """A picture whose name would stand for others."""
+    secret_media(folder / "secret.ts")
+    (folder / "secret%d.ts").symlink_to("secret.ts")
+    return ["localize", "tiny", folder / "*.ts"]
+
+
 MEDIA = [
-    Attack(name=f"{what} as {name}", make=script(text, name), said="v." if "DASH" in what or "list" in what else "names other files")
+    Attack(name="a name that stands for others", make=sequence, said="does not exist"),
+] + [
+    Attack(name=f"{what} as {name}", make=script(text, name), said="/v" if what in ("a DASH presentation", "an address list") else "names other files")
     for what, text in SCRIPTS.items()
     for name in ("v.m3u8", "v.mp4", "v")
 ] + [
@@ -559,7 +561,7 @@ MEDIA = [
         "lavfi:testsrc",
     )
 ] + [
-    Attack(name=f"a video is {what}", make=media_place(lay), said="v.mp4", heavy=what == "5 GB of nothing")
+    Attack(name=f"a video is {what}", make=media_place(lay), said="v.mp4")
     for what, (lay, _) in PLACES.items()
 ]  # fmt: skip
 

@@ -8,8 +8,6 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.hostile.targets import TARGETS, seeds
-
 
 def change(data: bytes, edits: Iterable[tuple[int, int, bytes]]) -> bytes:
     """The bytes after some edits (where, how, what): set, cut, inserted, doubled, or ended."""
@@ -30,6 +28,8 @@ def change(data: bytes, edits: Iterable[tuple[int, int, bytes]]) -> bytes:
 
 def fuzz(name: str, seconds: int) -> int:
     """Fuzz a target in a process of its own for so many seconds; its exit status, 0 where nothing was found."""
+    from tests.hostile.targets import seeds
+
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus"
         corpus.mkdir()
@@ -43,10 +43,12 @@ def fuzz(name: str, seconds: int) -> int:
 def main() -> None:
     import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
-    target = TARGETS[sys.argv.pop(1)]
-    # seeds need libraries that are not looked into
-    seeds()
-    atheris.instrument_all()
+    with atheris.instrument_imports(include=["avgn", "json"]):
+        from tests.hostile.targets import TARGETS, seeds
+
+        target = TARGETS[sys.argv.pop(1)]
+        # what is imported on first use
+        seeds()
     atheris.Setup(sys.argv, target)
     atheris.Fuzz()
 

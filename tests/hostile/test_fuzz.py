@@ -17,20 +17,11 @@ EXAMPLES = {"wire": 150, "bundle": 100, "graph": 60, "manifest": 150, "media": 6
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_nothing_but_a_refusal_leaves_a_reader(name: str) -> None:
-    @settings(
-        max_examples=EXAMPLES[name],
-        deadline=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
+    @settings(FIXED, max_examples=EXAMPLES[name])
     @given(data=st.data())
     def run(data: st.DataObject) -> None:
         whole = data.draw(st.sampled_from(seeds()[name]))
-        edits = data.draw(
-            st.lists(st.tuples(st.integers(0, 1 << 30), st.integers(0, 4), st.binary(max_size=12)), max_size=4)
-        )
-        TARGETS[name](change(whole, edits))
+        TARGETS[name](change(whole, data.draw(EDITS)))
 
     run()
 
