@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 BESIDE = ("export", "kernels", "runtime")
 
-RUNTIME = ["opencv-python-headless>=4.10.0.84", "av>=14.1", "nvtx>=0.2.10", "pillow>=10.1"]
+RUNTIME = ["opencv-python-headless>=4.10.0.84", "av>=14.1", "nvtx>=0.2.10", "pillow>=12.2"]
 TORCH = ["torch>=2.9", "torchvision>=0.24", "torchaudio>=2.9"]
 EXPORT = [*TORCH, "safetensors>=0.4", "onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20", *RUNTIME]
 TRAIN = [
@@ -22,7 +22,8 @@ TRAIN = [
     "filelock>=3.12",
     *RUNTIME,
 ]
-SERVE = ["starlette>=0.37", "uvicorn[standard]>=0.30", "prometheus-client>=0.20", *RUNTIME]
+# what strangers talk to: the oldest releases without known faults (starlette before 1.3.1, h11 before 0.16)
+SERVE = ["starlette>=1.3.1", "uvicorn>=0.40", "websockets>=15.0.1", "h11>=0.16", "prometheus-client>=0.20", *RUNTIME]
 CLUSTER = ["ray[data]>=2.44", "pyarrow>=14", *RUNTIME]
 FIGURES = ["matplotlib>=3.8", "scikit-learn>=1.4", *RUNTIME]
 EXTRAS = {
@@ -56,7 +57,6 @@ EXTRAS = {
         "setuptools>=77",
         "sounddevice>=0.4.6",
         "webdataset>=0.2.100",
-        "websockets>=13",
     ],
 }
 

@@ -141,7 +141,7 @@ class Application:
                 self._metrics.closed.labels(str(wire.FAILED)).inc()
                 await _close(socket, wire.FAILED, "the server failed")
         finally:
-            visit.part()
+            await visit.part()
 
     async def _serve(self, socket: WebSocket, visit: Visit) -> None:
         session = Session(socket, visit, self._multi, self._workers, self._gate, self._load)

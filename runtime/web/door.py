@@ -53,6 +53,7 @@ class Visit:
         self.stage = Stage.REQUEST
         self.arrived = clock.monotonic()
         self._transport = transport
+        self._left = asyncio.Event()
         self._ending: asyncio.Future[WireError] | None = None
         self._since = self._used = (self.arrived, door.stalled(self.arrived))
         limits = door.limits
@@ -114,10 +115,13 @@ class Visit:
         """Cut the connection off, with all that waits to be sent."""
         self._transport.abort()
 
-    def part(self) -> None:
+    async def part(self) -> None:
         """Let a closed connection read its last message, but not for long."""
-        if not self.has_left:
-            asyncio.get_running_loop().call_later(PARTING, self.drop)
+        cut = asyncio.get_running_loop().call_later(PARTING, self.drop)
+        # uvicorn closes when this returns, and what was not read of a flood would take the message with it
+        if not self.is_leaving:
+            await self._left.wait()
+            cut.cancel()
 
 
 class Door:
@@ -142,6 +146,7 @@ class Door:
     def leave(self, visit: Visit) -> None:
         """Forget a connection that is lost."""
         visit.has_left = True
+        visit._left.set()
         self.visits.pop(visit, None)
 
     def count(self, *stages: Stage) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -96,16 +97,26 @@ def make_protocols(door: Door, heading: Heading) -> tuple[type[asyncio.Protocol]
 
         def data_received(self, data: bytes) -> None:
             if self._counter is None:
-                # the request that the other protocol has read
                 self._counter = FrameCounter()
-            elif self._is_over:
+                self._take_request(data)
                 return
-            elif not self.visit.take(self._counter.take(data), len(data)) or self._counter.is_attack:
+            if self._is_over:
+                return
+            if not self.visit.take(self._counter.take(data), len(data)) or self._counter.is_attack:
                 self._is_over = True
                 self.transport.pause_reading()
                 self.visit.end(WireError(TOO_FAST, "too many messages or bytes a second"))
                 return
             super().data_received(data)
+
+        def _take_request(self, data: bytes) -> None:
+            """Read the request once more that the other protocol has read; what one takes the other may refuse."""
+            with contextlib.suppress(Exception):
+                super().data_received(data)
+            if not self.handshake_initiated:
+                self._is_over = True
+                self.transport.write(heading.answer(400, "this is no handshake"))
+                self.transport.close()
 
         def connection_lost(self, exc: Exception | None) -> None:
             door.leave(self.visit)

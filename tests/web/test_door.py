@@ -248,7 +248,7 @@ def test_bytes_beyond_the_limit_end_the_session(small: str) -> None:
         one.send(HELLO)
         one.recv(timeout=5)
         try:
-            for at in range(80):
+            for at in range(2000):
                 one.send(message(wire.FRAME, 1.0 + at / 1000, padded))
         except ConnectionClosed:
             pass
