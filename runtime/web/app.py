@@ -131,6 +131,7 @@ class Application:
             await self._serve(socket, visit)
         except WireError as error:
             self._metrics.closed.labels(str(error.code)).inc()
+            visit.was_told = True
             await _close(socket, error.code, reason_of(error))
         except WebSocketDisconnect:
             pass

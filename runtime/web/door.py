@@ -48,6 +48,8 @@ class Visit:
         self.door = door
         self.address = address
         self.has_left = False
+        # whether a session was closed by us, with a reason
+        self.was_told = False
         # an answer that a refused socket gets in place of the library's
         self.instead = b""
         self.stage = Stage.REQUEST
