@@ -42,6 +42,7 @@ matrix: ## demo, doctor and the runtime's tests with the lowest and the newest d
 soak: ## long checks that `make test` leaves out
 	$(PYTHON) -m pytest -q -m soak tests
 	$(PYTHON) -m benchmarks.soak --minutes 30 --output benchmarks/results/soak.json
+	$(PYTHON) -m benchmarks.hostile --output benchmarks/results/hostile.json
 
 bench: ## the numbers of README: ten minutes of measuring on a quiet machine
 	$(PYTHON) -m avgn benchmark tiny --checkpoint benchmarks/checkpoints/tiny $(SHORT_BENCHMARK) --json benchmarks/results/benchmark.json --plot docs/benchmark.png
