@@ -43,6 +43,7 @@ soak: ## long checks that `make test` leaves out
 	-$(PYTHON) -m pip install -q atheris
 	$(PYTHON) -m pytest -q -m soak tests
 	$(PYTHON) -m benchmarks.soak --minutes 30 --output benchmarks/results/soak.json
+	$(PYTHON) -m benchmarks.hostile --output benchmarks/results/hostile.json
 
 bench: ## the numbers of README: ten minutes of measuring on a quiet machine
 	$(PYTHON) -m avgn benchmark tiny --checkpoint benchmarks/checkpoints/tiny $(SHORT_BENCHMARK) --json benchmarks/results/benchmark.json --plot docs/benchmark.png

@@ -23,7 +23,8 @@ TRAIN = [
     "filelock>=3.20.3",
     *RUNTIME,
 ]
-SERVE = ["starlette>=0.37", "uvicorn[standard]>=0.30", "prometheus-client>=0.20", *RUNTIME]
+# what strangers talk to: the oldest releases without known faults (starlette before 1.3.1, h11 before 0.16)
+SERVE = ["starlette>=1.3.1", "uvicorn>=0.40", "websockets>=15.0.1", "h11>=0.16", "prometheus-client>=0.20", *RUNTIME]
 CLUSTER = ["ray[data]>=2.54", "pyarrow>=23.0.1", *RUNTIME]
 FIGURES = ["matplotlib>=3.9", "scikit-learn>=1.5", *RUNTIME]
 EXTRAS = {
@@ -57,7 +58,6 @@ EXTRAS = {
         "setuptools>=77",
         "sounddevice>=0.4.6",
         "webdataset>=0.2.100",
-        "websockets>=13",
     ],
 }
 

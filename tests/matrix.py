@@ -25,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("runtime", "cpu", "openvino", "live", "serve")
-TEST_PACKAGES = ("pytest>=8", "pytest-timeout", "hypothesis", "onnx", "scipy", "websockets>=13")
+TEST_PACKAGES = ("pytest>=8", "pytest-timeout", "hypothesis", "onnx", "scipy")
 OLDEST = (3, 10)
 ENDS = ("lowest", "newest")
 # an interpreter that can't make environments or fetch packages is none

@@ -131,6 +131,7 @@ class Application:
             await self._serve(socket, visit)
         except WireError as error:
             self._metrics.closed.labels(str(error.code)).inc()
+            visit.was_told = True
             await _close(socket, error.code, reason_of(error))
         except WebSocketDisconnect:
             pass
@@ -141,7 +142,7 @@ class Application:
                 self._metrics.closed.labels(str(wire.FAILED)).inc()
                 await _close(socket, wire.FAILED, "the server failed")
         finally:
-            visit.part()
+            await visit.part()
 
     async def _serve(self, socket: WebSocket, visit: Visit) -> None:
         session = Session(socket, visit, self._multi, self._workers, self._gate, self._load)

@@ -48,11 +48,14 @@ class Visit:
         self.door = door
         self.address = address
         self.has_left = False
+        # whether a session was closed by us, with a reason
+        self.was_told = False
         # an answer that a refused socket gets in place of the library's
         self.instead = b""
         self.stage = Stage.REQUEST
         self.arrived = clock.monotonic()
         self._transport = transport
+        self._left = asyncio.Event()
         self._ending: asyncio.Future[WireError] | None = None
         self._since = self._used = (self.arrived, door.stalled(self.arrived))
         limits = door.limits
@@ -114,10 +117,13 @@ class Visit:
         """Cut the connection off, with all that waits to be sent."""
         self._transport.abort()
 
-    def part(self) -> None:
+    async def part(self) -> None:
         """Let a closed connection read its last message, but not for long."""
-        if not self.has_left:
-            asyncio.get_running_loop().call_later(PARTING, self.drop)
+        cut = asyncio.get_running_loop().call_later(PARTING, self.drop)
+        # uvicorn closes when this returns, and what was not read of a flood would take the message with it
+        if not self.is_leaving:
+            await self._left.wait()
+            cut.cancel()
 
 
 class Door:
@@ -142,6 +148,7 @@ class Door:
     def leave(self, visit: Visit) -> None:
         """Forget a connection that is lost."""
         visit.has_left = True
+        visit._left.set()
         self.visits.pop(visit, None)
 
     def count(self, *stages: Stage) -> int:

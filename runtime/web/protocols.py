@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -15,6 +17,8 @@ from avgn.runtime.web.wire import TOO_FAST, WireError
 
 # what the visit is called in an ASGI scope's state
 STATE = "avgn.visit"
+# bytes that are read and forgotten after the end of a visit
+REST = 2**20
 # seconds for a TLS handshake
 HANDSHAKE = 5.0
 
@@ -34,11 +38,18 @@ class Outlet:
     def __init__(self, transport: Any, visit: Visit, heading: Heading) -> None:
         self.visit = visit
         self.heads_answers = False
+        # whether the other side has yet to read why it was closed
+        self.lingers: Callable[[], bool] = lambda: False
         self._transport = transport
         self._heading = heading
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """Close, but not with data unread, which would take our last message with it: the visit's end does that."""
+        if not self.lingers():
+            self._transport.close()
 
     def write(self, data: bytes) -> None:
         """Send, unless the visitor has left."""
@@ -90,22 +101,45 @@ def make_protocols(door: Door, heading: Heading) -> tuple[type[asyncio.Protocol]
             self.visit = transport.visit
             self.visit.enter(Stage.HELLO)
             transport.heads_answers = True
+            transport.lingers = self._lingers
             self._counter: FrameCounter | None = None
             self._is_over = False
+            self._rest = REST
             super().connection_made(transport)
 
         def data_received(self, data: bytes) -> None:
             if self._counter is None:
-                # the request that the other protocol has read
                 self._counter = FrameCounter()
-            elif self._is_over:
+                self._take_request(data)
                 return
-            elif not self.visit.take(self._counter.take(data), len(data)) or self._counter.is_attack:
+            if self._is_over:
+                self._overlook(len(data))
+                return
+            if not self.visit.take(self._counter.take(data), len(data)) or self._counter.is_attack:
                 self._is_over = True
-                self.transport.pause_reading()
                 self.visit.end(WireError(TOO_FAST, "too many messages or bytes a second"))
                 return
             super().data_received(data)
+            if self.visit.was_told and not self._lingers():
+                self.transport.close()
+
+        def _lingers(self) -> bool:
+            return self.visit.was_told and self.conn.close_rcvd is None
+
+        def _overlook(self, size: int) -> None:
+            """Read the rest of what was on its way, for a program amid sending reads nothing, but no flood."""
+            self._rest -= size
+            if self._rest < 0:
+                self.transport.pause_reading()
+
+        def _take_request(self, data: bytes) -> None:
+            """Read the request once more that the other protocol has read; what one takes the other may refuse."""
+            with contextlib.suppress(Exception):
+                super().data_received(data)
+            if not self.handshake_initiated:
+                self._is_over = True
+                self.transport.write(heading.answer(400, "this is no handshake"))
+                self.transport.close()
 
         def connection_lost(self, exc: Exception | None) -> None:
             door.leave(self.visit)
