@@ -39,7 +39,7 @@ exec(open("setup.py").read(), {"__file__": "setup.py"})
 SHORT = ("av_features", "engine_contract", "imports", "media")
 MORE = ("audio", "bundle", "containers", "devices", "downmix", "drawing", "localize", "outputs", "pictures", "times")
 # every command's options, read by the argument parser at hand
-HELP = "tests/cli/test_cli.py::test_help_needs_nothing_and_lists_every_command"
+HELP = "tests/cli/test_help.py"
 TRIAL_SECONDS = 600
 Version = tuple[int, ...]
 
