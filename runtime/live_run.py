@@ -74,7 +74,7 @@ def localize_live(
         if csv_path is not None:
             writers.add(EventsWriter(csv_path))
         if output is not None:
-            overlay = LiveOverlay(output)
+            overlay = LiveOverlay(output, lambda: bool(getattr(live, "has_sound", None)))
             writers.add(overlay)
             if overlay.partial is not None:
                 report(f"recording to {shown(overlay.partial)}, which becomes {shown(output)} in the end")

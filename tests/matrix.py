@@ -38,6 +38,8 @@ exec(open("setup.py").read(), {"__file__": "setup.py"})
 # what meets the dependencies: files and devices read and written, drawing, engines, imports
 SHORT = ("av_features", "engine_contract", "imports", "media")
 MORE = ("audio", "bundle", "containers", "devices", "downmix", "drawing", "localize", "outputs", "pictures", "times")
+# every command's options, read by the argument parser at hand
+HELP = "tests/cli/test_help.py"
 TRIAL_SECONDS = 600
 Version = tuple[int, ...]
 
@@ -221,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=TRIAL_SECONDS, help="limit of each trial (%(default)s)")
     args = parser.parse_args(argv)
     names = SHORT if args.short else (*SHORT, *MORE)
-    selected = args.tests or [f"tests/runtime/test_{name}.py" for name in names]
+    selected = args.tests or [*(f"tests/runtime/test_{name}.py" for name in names), HELP]
     pythons = find_pythons()
     if args.pythons:
         pythons = {v: name for v, name in pythons.items() if v.rpartition(".")[0] in args.pythons.split(",")}

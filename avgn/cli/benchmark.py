@@ -27,7 +27,6 @@ def benchmark(argv: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--checkpoint",
-        type=str,
         action="append",
         help="what the bundle was exported from: run by torch, the reference of accuracy; repeat for each bundle",
     )

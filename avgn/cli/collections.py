@@ -64,6 +64,7 @@ def localize_manifest(args: Any) -> None:
                 backend=args.backend,
                 precision=args.precision,
                 threads=args.threads,
+                audio_track=args.audio_track,
                 progress=progress,
             )
     except KeyboardInterrupt:

@@ -32,7 +32,7 @@ def figure(argv: Sequence[str]) -> None:
 def qualitative(argv: Sequence[str]) -> None:
     parser = make_parser("figure qualitative", "Image, ground truth and every source's heat map by every method.")
     parser.add_argument("manifest", type=str)
-    parser.add_argument("--model", action="append", type=str, help="NAME=checkpoint, bundle or tiny; may be repeated")
+    parser.add_argument("--model", action="append", help="NAME=checkpoint, bundle or tiny; may be repeated")
     parser.add_argument("-o", "--output", type=str, required=True, help="figure.png, .pdf or .svg")
     parser.add_argument("--items", type=str | None, default=None, help="comma-separated ids, in place of --count")
     parser.add_argument("--count", type=int, default=4, help="items drawn at random")

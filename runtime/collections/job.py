@@ -16,7 +16,10 @@ NOTHING = "it has neither a frame with a sound nor a video file"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """How items are localized: the bundle and its engine, items per batch, and the folder that maps go to."""
+    """How items are localized: the bundle and its engine, items per batch, and the folder that maps go to.
+
+    `audio_track`: that of videos with several, as `open_media` takes it.
+    """
 
     bundle: str
     backend: str = "auto"
@@ -24,6 +27,7 @@ class Job:
     threads: int | None = None
     batch: int = 16
     maps: str | None = None
+    audio_track: str | int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,6 +66,7 @@ def localize_collection(
     precision: str | None = None,
     threads: int | None = None,
     batch: int = 16,
+    audio_track: str | int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CollectionSummary:
     """Localize every item of a manifest, and write one row an item in the manifest's order.
@@ -73,8 +74,8 @@ def localize_collection(
     `json_path` or `parquet` (a folder): the output; `maps`: a folder for the maps [K, h, w] of stills, float16, one
     .npz each. `workers`: processes on this machine, or actors with `cluster` "ray" (at `address`); more than one, and
     actors, compute with one thread each unless `threads` says otherwise. What can't be read is left out with its
-    reason. A run that was broken off goes on where it was when it is started again. `progress(done, total)` is called
-    after each chunk.
+    reason. A run that was broken off goes on where it was when it is started again. `audio_track`: which sound track of
+    videos with several, by number from 1 or by language. `progress(done, total)` is called after each chunk.
     Raises InputError for anything given that can't be used, FailureError when a worker fails.
     """
     for name, value in (("workers", workers), ("batch", batch)):
@@ -96,6 +97,7 @@ def localize_collection(
         threads=1 if many and threads is None else threads,
         batch=batch,
         maps=None if maps is None else os.path.abspath(maps),
+        audio_track=audio_track,
     )
     entries, left_out = list_entries(listed)
     if job.maps is not None:
@@ -145,7 +147,7 @@ def _facts(manifest: Manifest, bundle: Bundle, job: Job) -> dict[str, Any]:
         "bundle": model,
         "precision": job.precision,
         "maps": job.maps,
-    }
+    } | ({} if job.audio_track is None else {"audio_track": job.audio_track})
 
 
 def _make_folder(folder: Path) -> None:

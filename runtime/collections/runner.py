@@ -135,7 +135,7 @@ class Runner:
         follower, events = EventFollower(), list[Event]()
         frames, end = 0, 0.0
         try:
-            media = open_media(entry.video_file)
+            media = open_media(entry.video_file, audio_track=self.job.audio_track)
             for result in self.localizer.stream(media, batch=self.job.batch):
                 events += follower.add(result)
                 frames, end = frames + 1, max(end, result.time)

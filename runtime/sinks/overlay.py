@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -68,15 +69,16 @@ class OverlayWriter:
 class LiveOverlay:
     """The same for a live source, whose size and sound are known when they come: `hear` takes the sound.
 
+    `has_sound`: whether the source has sound, which may come after its first picture; what never comes is silence.
     `partial` is where the recording lies until it is finished, None for what is written to as it is. Raises InputError
     when the file can't be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], has_sound: Callable[[], bool] = lambda: False) -> None:
         container_of(find_place(path))
         self._output = open_output(path)
         self.partial = self._output.partial if isinstance(self._output, WholeFile) else None
-        self._sound = LiveSound()
+        self._sound = LiveSound(has_sound)
         self._file: VideoFile | None = None
 
     def hear(self, block: AudioBlock) -> None:

@@ -63,6 +63,8 @@ class SoundTrack:
                 last = packet.dts
                 end = float((packet.pts + (packet.duration or 0)) * base)
                 for piece in unframed(packet):
+                    # PyAV 14's filters forget it
+                    piece.time_base = base
                     piece.stream = target
                     _mux(self._output, [piece], self._form)
                 yield end
@@ -86,9 +88,13 @@ class SoundTrack:
 
 
 class LiveSound:
-    """The sound of a live source, mono at 48 kHz: it comes from one thread while another writes the pictures."""
+    """The sound of a live source, mono at 48 kHz: it comes from one thread while another writes the pictures.
 
-    def __init__(self) -> None:
+    `is_expected`: whether sound may come that has not come yet.
+    """
+
+    def __init__(self, is_expected: Callable[[], bool] = lambda: False) -> None:
+        self._is_expected = is_expected
         self._clock = AudioClock(LIVE_RATE)
         self._lock = threading.Lock()
         self._output: Any = None
@@ -105,10 +111,10 @@ class LiveSound:
                 self._clock.forget(self._clock.end - LIVE_RATE)
 
     def attach(self, output: Any, form: SoundFormat) -> LiveSound:
-        """Add the stream to an output container; without any sound so far there is none."""
+        """Add the stream to an output container; where no sound has come and none is expected there is none."""
         with self._lock:
             self._output, self._form = output, form
-            if self._clock.end:
+            if self._clock.end or self._is_expected():
                 self._target = output.add_stream(form.codec, rate=form.rate(LIVE_RATE), layout="mono")
         return self
 

@@ -34,17 +34,6 @@ def stills(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def test_help_needs_nothing_and_lists_every_command() -> None:
-    from avgn.cli import COMMANDS
-
-    done = avgn("--help")
-    assert done.returncode == 0
-    for name in COMMANDS:
-        assert f"\n  {name} " in done.stdout
-        assert avgn(name, "--help").returncode == 0
-    assert avgn("--version").stdout.startswith("avgn ")
-
-
 def test_unknown_commands_and_options() -> None:
     assert "unknown command 'dance'" in refused("dance")
     assert "see avgn localize --help" in refused("localize", "tiny")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from avgn.runtime.manifest import Item, Part
 from avgn.runtime.reading import read_clip, read_frame, read_wav
 from tests.commands import ENVIRONMENT, avgn, refused
 from tests.runtime.clips import Scene, still_clip
+from tests.runtime.ffmpeg import ffmpeg
 from tests.runtime.graphs import CLASSES
 
 CLIPS = 200
@@ -285,6 +287,20 @@ def test_parquet_rows_of_stills_and_videos(mixed: Path, bundle_path: Path, tmp_p
     localize_collection(bundle_path, mixed, parquet=tmp_path / "o")
     assert parquet.read_table(tmp_path / "o").column("id").to_pylist() == ["good", "videos/clip", "audio"]
     assert len(list((tmp_path / "o").glob("*.parquet"))) == 2 and not (tmp_path / "o" / "_rows.jsonl").exists()
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed: it writes the tracks")
+def test_the_track_that_is_heard_is_chosen(bundle_path: Path, tmp_path: Path) -> None:
+    red, green = (still_clip(tmp_path / f"{k}.mkv", Scene(seen={k: (0.5, 0.5)}, heard=(k,))) for k in (0, 1))
+    ffmpeg("-i", red, "-i", green, "-map", "0:v", "-map", "0:a", "-map", "1:a", "-c", "copy", tmp_path / "both.mkv")
+    item = Item(id="a", sources=(), split="test", dataset="d", video="a", video_file=tmp_path / "both.mkv")
+    write_manifest(tmp_path / "m.jsonl", CLASSES, [item])
+    found = {}
+    for track in ("1", "2"):
+        out = tmp_path / f"{track}.jsonl"
+        avgn("localize", bundle_path, "--manifest", tmp_path / "m.jsonl", "--json", out, "--audio-track", track)
+        found[track] = {event["label"] for event in json.loads(out.read_text())["events"]}
+    assert found == {"1": {"red"}, "2": {"green"}}
 
 
 def test_names_of_maps_are_safe(bundle_path: Path, tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ import pytest
 from avgn.runtime import Localizer, localize_file, open_media
 from avgn.runtime.decision import Heard
 from avgn.runtime.errors import InputError
+from avgn.runtime.media import AudioBlock
 from avgn.runtime.outputs import open_output
 from avgn.runtime.result import Result
 from avgn.runtime.sinks import containers
 from avgn.runtime.sinks.events import EventsWriter
-from avgn.runtime.sinks.overlay import OverlayWriter
+from avgn.runtime.sinks.overlay import LiveOverlay, OverlayWriter
 from avgn.runtime.sinks.sound import SoundTrack
 from avgn.runtime.sinks.video_file import VideoFile
 from tests.runtime.clips import Scene, read_video, still_clip
@@ -374,3 +375,18 @@ def test_an_events_place_is_the_mean_of_the_frames_that_show_it(tmp_path: Path) 
         writer(result(frame / 10, frame, peak, heard=True))
     writer.close()
     assert (tmp_path / "e.csv").read_text().splitlines()[1] == "red,0.000,0.300,0.500,0.4000,0.6000,4"
+
+
+@pytest.mark.parametrize("has_sound", [True, False])
+def test_a_live_recording_has_the_sound_that_comes_after_its_first_picture(tmp_path: Path, has_sound: bool) -> None:
+    overlay = LiveOverlay(tmp_path / "o.mp4", lambda: has_sound)
+    tone = (0.5 * np.sin(2 * np.pi * 400 * np.arange(48_000) / 48_000)).astype(np.float32)
+    for number in range(60):
+        overlay(result(number / 30, number, None), picture(number))
+        if number == 29:
+            overlay.hear(AudioBlock(samples=tone[:, None], rate=48_000, time=1.0))
+    overlay.close()
+    facts = probe(tmp_path / "o.mp4")
+    assert ("audio" in facts) == has_sound and facts["video"]["nb_read_frames"] == "60"
+    if has_sound:
+        assert onset(tmp_path / "o.mp4") == pytest.approx(1.0, abs=0.06)
