@@ -28,7 +28,7 @@ from avgn.encoders import LEAST_CHANNELS_LAST, load_audio_weights, load_visual_w
 from avgn.engine import TorchEngine
 from avgn.evaluation.calibration import calibrate
 from avgn.model import build_model
-from avgn.runtime.documents import read_json
+from avgn.runtime.documents import parse_json, read_json
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest
@@ -336,6 +336,6 @@ def _restore(module: AVGNModule, path: Path) -> None:
 
 def _step_of(line: str) -> int:
     try:
-        return int(json.loads(line)["step"])
+        return int(parse_json(line)["step"])
     except (ValueError, KeyError, TypeError):
         return sys.maxsize
