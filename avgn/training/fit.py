@@ -243,7 +243,7 @@ def _check_resumed(last: Path, config: Config) -> None:
     """Whether the interrupted run trained this configuration, and its checkpoint can be read."""
     path = last.parents[1] / CONFIG
     for written in (last.parents[1] / LOSSES, last, last.with_name("best.ckpt")):
-        if written.is_symlink():
+        if written.is_symlink() or (written.exists() and written.stat().st_nlink > 1):
             raise InputError(f"{written} is a link, and a resumed run would write where it leads: put the file there")
     try:
         before = Config.from_dict(read_json(path, "run", "train anew"))
