@@ -187,9 +187,9 @@ FOLDERS = [
 
 
 GRAPHS = [
-    Attack(name=f"graph is {what}", make=graph_place(lay), said="missing" if what != "5 GB of nothing" else "sha256")
+    Attack(name=f"graph is {what}", make=graph_place(lay), said="missing" if what != "5 GB of nothing" else "bytes")
     for what, (lay, _) in PLACES.items()
-    if what not in ("an endless device", "a terminal", "a link to itself", "5 GB of nothing")
+    if what not in ("an endless device", "a terminal", "a link to itself")
 ] + [
     Attack(name="graph is a link out", make=graph_place(lambda path: path.symlink_to("/etc/passwd")), said="leaves the folder"),
     Attack(name="graph is a link to itself", make=graph_place(lambda path: path.symlink_to(path)), said="graph 'audio.onnx'"),
