@@ -23,6 +23,8 @@ from avgn.runtime.texts import plain
 
 # bytes of the table of tensors: ten thousands of them
 LARGEST_HEADER = 4 << 20
+# bytes of a file in PyTorch's format before archives
+LARGEST_OLD = 512 << 20
 # members of an archive; a model has hundreds
 MOST_MEMBERS = 20_000
 
@@ -51,11 +53,12 @@ def read_torch(path: Path) -> Any:
     """What a file of torch.save holds, tensors and plain values alone. Raises BadWeightsError for anything else."""
     try:
         with open_regular(path) as file:
-            _check_archive(file)
+            is_archive = _check_archive(file)
         with warnings.catch_warnings():
             # PyTorch warns of its own unpickler: what can't be read is said below
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # mapped, an archive takes memory for what is used of it
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except BadWeightsError:
         raise
     except pickle.UnpicklingError as error:
@@ -96,10 +99,15 @@ def _check_header(start: bytes, size: int, read: Any) -> None:
         raise BadWeightsError("its table of tensors is none")
 
 
-def _check_archive(file: Any) -> None:
-    """PyTorch stores without compressing: what is compressed could be a thousand times as large as its file."""
+def _check_archive(file: Any) -> bool:
+    """Whether a file is an archive as PyTorch writes them; older files are read as a whole.
+
+    PyTorch stores without compressing: what is compressed could be a thousand times as large as its file.
+    """
     if not zipfile.is_zipfile(file):
-        return
+        if (size := file.seek(0, 2)) > LARGEST_OLD:
+            raise BadWeightsError(f"it has {size} bytes and is no archive: save it with a newer PyTorch")
+        return False
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
     if len(members) > MOST_MEMBERS:
@@ -110,6 +118,7 @@ def _check_archive(file: Any) -> None:
         raise BadWeightsError("its members are compressed, as PyTorch leaves none")
     if sum(member.file_size for member in members) > file.seek(0, 2):
         raise BadWeightsError("its members are larger than the file")
+    return True
 
 
 def _first_line(error: Exception) -> str:

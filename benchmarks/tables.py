@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/{baselines,gpu,security}.md from benchmarks/results, between their markers.
+"""Writes the tables of README.md and the pages of docs from benchmarks/results, between their markers.
 
 python -m benchmarks.tables
 

@@ -39,6 +39,8 @@ BUNDLE_FILE = "bundle.json"
 FEW_STEPS = 100
 SHIPPED = ("tiny",)
 HALVES = ("audio", "image")
+# bytes of one graph, all of which are hashed; our largest have 100 MB
+LARGEST_GRAPH = 1 << 30
 # what `Variant.engine` says of ONNX graphs; other engines' files are their libraries' own formats
 ONNX_ENGINES = ("onnxruntime",)
 
@@ -171,6 +173,10 @@ def _check_graph(folder: Path, name: str, expected: str, hashes: dict[str, str])
             raise InputError(f"graph {name!r} of {folder} is a link that leaves the folder: copy the file into it")
         if not file.is_file():
             raise InputError(f"graph {name!r} of bundle {folder} is missing: copy the whole folder or export again")
+        if (size := file.stat().st_size) > LARGEST_GRAPH:
+            raise InputError(
+                f"graph {name!r} of bundle {folder} has {size} bytes, at most {LARGEST_GRAPH} are read: export it again"
+            )
         found = hashes[name] = hashes.get(name) or file_sha256(file)
     except InputError:
         raise

@@ -16,10 +16,12 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.image import decode_still, resize
 from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.regular import read_regular
-from avgn.runtime.sound_file import open_sound
+from avgn.runtime.sound_file import Pcm, open_sound
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
+# samples of a sound that are read at once
+READ_THROUGH = 1 << 20
 
 
 def read_still(kind: str, path: Path, flags: int | None = None) -> Pixels:
@@ -61,6 +63,15 @@ def read_wav(path: Path) -> tuple[Floats, int]:
     """(mono float32 [T] in -1..1, rate) of a sound file; raises InputError that names the file."""
     with open_sound(path) as sound:
         return sound.read(0, sound.length), sound.rate
+
+
+def read_through(path: Path) -> None:
+    """Read a sound file to its end, a piece at a time; raises InputError that names it where it can't be used."""
+    with open_sound(path) as sound:
+        # what is decoded was read to its end when it was opened
+        length = sound.length if isinstance(sound, Pcm) else min(sound.length, READ_THROUGH)
+        for first in range(0, length, READ_THROUGH):
+            sound.read(first, min(first + READ_THROUGH, length))
 
 
 def read_part(path: Path, seconds: float, place: Callable[[], float]) -> tuple[Floats, int]:

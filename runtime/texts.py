@@ -119,6 +119,9 @@ def is_name(name: str) -> bool:
 
     Bytes that are no UTF-8 are no such thing: `is_text` finds those.
     """
+    # nearly all are
+    if name.isprintable():
+        return bool(name.strip())
     return bool(name.strip()) and not any(char not in JOINERS and unicodedata.category(char) in UNSEEN for char in name)
 
 

@@ -37,7 +37,9 @@ def read_options(path: str, known: list[str]) -> dict[str, Any]:
         if name in groups and not isinstance(value, dict):
             raise InputError(f"configuration {path}: {name} must be names with values, got {shown(value)}")
     try:
-        json.dumps(found, allow_nan=False)
+        text = json.dumps(found, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"configuration {path} holds what is no option's value ({error}): {WAY_OUT}") from None
+    if "\\u0000" in text:
+        raise InputError(f"configuration {path} holds a NUL byte, as no option's value does: {WAY_OUT}")
     return found

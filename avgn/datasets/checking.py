@@ -8,7 +8,7 @@ from pathlib import Path
 
 from avgn.datasets.report import SHOWN, Report
 from avgn.datasets.wav import read_header
-from avgn.reading import read_frame, read_wav
+from avgn.reading import read_frame, read_through
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.manifest import Item
@@ -65,7 +65,7 @@ def fault_of_frame(path: Path) -> str | None:
 def fault_of_sound(path: Path) -> str | None:
     """What is wrong with a wav file, None if nothing."""
     try:
-        read_wav(path)
+        read_through(path)
         header = read_header(path)
     except InputError as error:
         return str(error)

@@ -30,6 +30,10 @@ _OTHERS = (
 )
 ID_WORDS = frozenset(_IDS.split())
 OTHER_WORDS = frozenset(_OTHERS.split())
+# bytes and lines of a list, bytes of a JSON file: several times the largest published ones
+LARGEST_LIST = 32 << 20
+MOST_ROWS = 500_000
+LARGEST_ANNOTATION = 16 << 20
 # the share of lines that have a delimiter where it is one
 MOST = 0.9
 _QUOTED = re.compile(r'"[^"]*"')
@@ -46,7 +50,9 @@ def read_rows(path: Path, columns: Sequence[int]) -> list[list[str]]:
     A byte-order mark and quotes are understood; where a header names the columns, the one of ids or files comes first.
     `columns`: the allowed numbers of columns. Raises InputError that names the line.
     """
-    text = read_text(path, "list", "give the folder of the lists with --metadata", file_names=True)
+    text = read_text(path, "list", "give the folder of the lists with --metadata", file_names=True, most=LARGEST_LIST)
+    if text.count("\n") > MOST_ROWS:
+        raise InputError(f"list {path} has more than {MOST_ROWS} lines: split it")
     try:
         parted = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
         # a quoted cell may span lines: `line_num` is where the row ends
@@ -91,7 +97,7 @@ def _header_word(cell: str) -> str:
 
 def read_json(path: Path) -> Any:
     """A JSON file; raises InputError when it can't be read."""
-    text = read_text(path, "annotation", "give the folder of the lists with --metadata")
+    text = read_text(path, "annotation", "give the folder of the lists with --metadata", most=LARGEST_ANNOTATION)
     try:
         # published files may give a name twice
         return parse_json(text, unique=False)

@@ -14,6 +14,7 @@ from avgn.datasets.base import Import, Options
 from avgn.datasets.checking import keep_readable
 from avgn.datasets.silence import note_muted
 from avgn.progress import Progress
+from avgn.runtime.documents import LARGEST
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import MOST_CLASSES
 from avgn.runtime.manifest import check_names, read_manifest, write_manifest
@@ -101,7 +102,7 @@ def read_class_list(path: Path) -> tuple[str, ...]:
     """Classes of a text file (one a line) or of a manifest's header. Raises InputError for a list that is none."""
     if path.suffix == ".jsonl":
         return read_manifest(path, check_files=False).classes
-    lines = read_text(path, "class list", "give a text file, one class a line").split("\n")
+    lines = read_text(path, "class list", "give a text file, one class a line", most=LARGEST).split("\n")
     names = [unicodedata.normalize("NFC", line.strip()) for line in lines if line.strip()]
     twice = [name for name, count in Counter(names).items() if count > 1]
     check_names(f"class list {path}", "class", names)

@@ -24,6 +24,8 @@ QUIET = 0.001
 # a look at so many places of a file tells nearly every sound from silence
 LOOKS = 16
 LOOK_BYTES = 4096
+# bytes that are looked at together
+PIECE = 1 << 20
 
 
 def note_muted(items: Iterable[Item], jobs: int, report: Report) -> None:
@@ -73,7 +75,13 @@ def _is_quiet_pcm(path: Path, header: WavHeader) -> bool:
             if _peak(file.read(min(length, header.size)), header) >= QUIET:
                 return False
         file.seek(header.start)
-        return _peak(file.read(header.size), header) < QUIET
+        left = header.size
+        while left > 0 and (data := file.read(min(left, PIECE // frame * frame))):
+            # written so that NaN is loud
+            if not _peak(data, header) < QUIET:
+                return False
+            left -= len(data)
+        return True
 
 
 def _peak(data: bytes, header: WavHeader) -> float:

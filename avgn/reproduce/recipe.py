@@ -12,6 +12,7 @@ import avgn
 from avgn.reproduce.pretrain import PretrainSpec
 from avgn.runtime.documents import read_yaml, shown
 from avgn.runtime.errors import InputError
+from avgn.runtime.texts import is_name
 from avgn.typed import fits, said
 
 FOLDER = Path(avgn.__file__).parent / "recipes"
@@ -125,8 +126,8 @@ def read_recipe(name: str) -> Recipe:
         raise InputError(f"recipe {path}: holdout must lie in 0..1, got {recipe.holdout}: 0.05 is usual")
     for root in roots_of(recipe.sets, narrow.pretrain):
         # folders of made-up data are removed and written under this name
-        if not root or root == ".." or Path(root).name != root:
-            raise InputError(f"recipe {path}: root must be a folder's name below --data, got {root!r}: as in MUSIC")
+        if not is_name(root) or root == ".." or "\0" in root or Path(root).name != root:
+            raise InputError(f"recipe {path}: root must be a folder's name below --data, got {shown(root)}: as MUSIC")
     _check_names("set", [spec.name for spec in sets], path)
     _check_names("row", [row.name for row in rows], path)
     return recipe
@@ -146,6 +147,8 @@ def slug(name: str) -> str:
 def _check_names(kind: str, names: list[str], path: Path) -> None:
     taken: dict[str, str] = {}
     for name in names:
+        if not is_name(name):
+            raise InputError(f"recipe {path}: {kind} {shown(name)} holds control characters or is blank: rename it")
         folder = slug(name)
         if not folder or folder in RESERVED or re.search(r"-seed\d+$", folder):
             raise InputError(f"recipe {path}: a {kind} called {name!r} would use another's folder: rename it")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avgn.runtime.documents import read_json
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest, read_manifest
@@ -110,7 +111,7 @@ def run_one(run: Run) -> dict[str, Any]:
 
     kept = run.output / SCORES
     if kept.is_file():
-        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(kept, "scores", "remove the file")
         return found
     begin = time.perf_counter()
     seconds: dict[str, float | None] = {"training": None}

@@ -28,7 +28,7 @@ from avgn.encoders import LEAST_CHANNELS_LAST, load_audio_weights, load_visual_w
 from avgn.engine import TorchEngine
 from avgn.evaluation.calibration import calibrate
 from avgn.model import build_model
-from avgn.runtime.documents import read_json
+from avgn.runtime.documents import parse_json, read_json
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest
@@ -246,7 +246,7 @@ def _check_resumed(last: Path, config: Config) -> None:
     """Whether the interrupted run trained this configuration, and its checkpoint can be read."""
     path = last.parents[1] / CONFIG
     for written in (last.parents[1] / LOSSES, last, last.with_name("best.ckpt")):
-        if written.is_symlink():
+        if written.is_symlink() or (written.exists() and written.stat().st_nlink > 1):
             raise InputError(f"{written} is a link, and a resumed run would write where it leads: put the file there")
     try:
         before = Config.from_dict(read_json(path, "run", "train anew"))
@@ -339,6 +339,6 @@ def _restore(module: AVGNModule, path: Path) -> None:
 
 def _step_of(line: str) -> int:
     try:
-        return int(json.loads(line)["step"])
+        return int(parse_json(line)["step"])
     except (ValueError, KeyError, TypeError):
         return sys.maxsize

@@ -165,10 +165,31 @@ def graph_place(lay: Callable[[Path], object]) -> Callable[[Path], Arguments]:
     return make
 
 
-GRAPHS = [
-    Attack(name=f"graph is {what}", make=graph_place(lay), said="missing" if what != "5 GB of nothing" else "sha256")
+def folder_place(command: Callable[[Path], Arguments], lay: Callable[[Path], object]) -> Callable[[Path], Arguments]:
+    """Something else in a folder's place."""
+
+    def make(folder: Path) -> Arguments:
+        lay(folder / "f")
+        return command(folder)
+
+    return make
+
+
+FOLDERS = [
+    Attack(name=f"{kind} folder is {what}", make=folder_place(command, lay), said="f")
+    for kind, command in (
+        ("bundle", lambda folder: ["localize", folder / "f", folder / "none.mp4"]),
+        ("checkpoint", lambda folder: ["export", folder / "f", folder / "out"]),
+    )
     for what, (lay, _) in PLACES.items()
-    if what not in ("an endless device", "a terminal", "a link to itself", "5 GB of nothing")
+    if what != "5 GB of nothing"
+]  # fmt: skip
+
+
+GRAPHS = [
+    Attack(name=f"graph is {what}", make=graph_place(lay), said="missing" if what != "5 GB of nothing" else "bytes")
+    for what, (lay, _) in PLACES.items()
+    if what not in ("an endless device", "a terminal", "a link to itself")
 ] + [
     Attack(name="graph is a link out", make=graph_place(lambda path: path.symlink_to("/etc/passwd")), said="leaves the folder"),
     Attack(name="graph is a link to itself", make=graph_place(lambda path: path.symlink_to(path)), said="graph 'audio.onnx'"),
@@ -451,6 +472,7 @@ CONFIGS += [
 ]
 CONFIGS += [
     Attack(name="train --config names another file", make=yaml_file(configured, "config: other.yaml\n"), said="is not known"),
+    Attack(name="train --config: a path with NUL", make=yaml_file(configured, 'audio_cache: "a\\0b"\n'), said="NUL"),
     Attack(name="train --config names a file for its model", make=yaml_file(configured, "model: other.yaml\n"), said="must be names with values"),
     Attack(name="train --config: an option with an escape code", make=yaml_file(configured, '"\\e[31m": 1\n'), said="is not known"),
 ]  # fmt: skip
@@ -578,4 +600,4 @@ def masks(path: Path) -> None:
             out.write(bytes(1 << 20))
 
 
-ATTACKS = [*BUNDLES, *GRAPHS, *MANIFESTS, *CHECKPOINTS, *RELEASED, *CONFIGS, *SHARDS, *MEDIA]
+ATTACKS = [*FOLDERS, *BUNDLES, *GRAPHS, *MANIFESTS, *CHECKPOINTS, *RELEASED, *CONFIGS, *SHARDS, *MEDIA]
