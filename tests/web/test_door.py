@@ -128,7 +128,7 @@ def test_who_does_not_read_is_cut_off() -> None:
 
 def test_those_who_have_waited_longest_make_room() -> None:
     async def crowd() -> None:
-        door = Door(Limits(strangers=6, strangers_of_one=4, lookers=2), Metrics())
+        door = Door(Limits(strangers=6, strangers_of_one=4, lookers=2, grace=0.0), Metrics())
         many = [Wire("10.0.0.1") for _ in range(6)]
         for one in many:
             door.enter(one)
@@ -147,6 +147,22 @@ def test_those_who_have_waited_longest_make_room() -> None:
             endings.append(visit.ending())
             visit.enter(Stage.LOOKING)
         assert endings[0].done() and endings[0].result().code == wire.FULL and not endings[1].done()
+
+    asyncio.run(crowd())
+
+
+def test_a_crowd_that_came_at_once_may_speak_first() -> None:
+    async def crowd() -> None:
+        door = Door(Limits(strangers=6, strangers_of_one=4, grace=0.1), Metrics())
+        many = [Wire("10.0.0.1") for _ in range(17)]
+        visits = [door.enter(one) for one in many]
+        # but no more than four times as many as may wait
+        assert [one.aborted for one in many] == [True] + 16 * [False]
+        visits[1].enter(Stage.ANSWER)
+        time.sleep(0.11)
+        door.make_room()
+        # whose request is there is answered
+        assert [one.aborted for one in many] == [True, False] + 11 * [True] + 4 * [False]
 
     asyncio.run(crowd())
 
