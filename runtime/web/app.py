@@ -110,7 +110,9 @@ class Application:
         """Prometheus text, for whoever knows the token."""
         kind, _, given = request.headers.get("authorization", "").partition(" ")
         if not self._gate.fits(given.strip() if kind.lower() == "bearer" else None):
-            await self._gate.regret(request.scope["state"][STATE].address, "/metrics")
+            visit: Visit = request.scope["state"][STATE]
+            visit.enter(Stage.REGRET)
+            await self._gate.regret(visit.address, "/metrics")
             return PlainTextResponse("the token is missing or wrong: send Authorization: Bearer", status_code=401)
         self._metrics.sessions.set(self._door.count(Stage.PLACE))
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

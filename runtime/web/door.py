@@ -11,6 +11,7 @@ import enum
 import ipaddress
 import time as clock
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from avgn.runtime.web import wire
@@ -34,11 +35,15 @@ class Stage(enum.Enum):
     REQUEST = "request"
     ANSWER = "answer"
     HELLO = "hello"
+    REGRET = "regret"
     LOOKING = "looking"
     PLACE = "place"
 
 
-STRANGERS = (Stage.REQUEST, Stage.ANSWER, Stage.HELLO)
+# who has yet to say something, or said something wrong
+WAITING = (Stage.REQUEST, Stage.HELLO, Stage.REGRET)
+# how many times more than may wait are let in for a moment
+CROWD = 4
 
 
 class Visit:
@@ -165,18 +170,26 @@ class Door:
     def make_room(self) -> None:
         """Let those go who have waited longest where more wait than may."""
         limits = self.limits
-        strangers = [visit for visit in self.visits if visit.stage in STRANGERS]
-        of_one = Counter(visit.address for visit in strangers)
-        address, most = of_one.most_common(1)[0] if of_one else ("", 0)
-        if len(strangers) > limits.strangers or most > limits.strangers_of_one:
-            self._let_go([visit for visit in strangers if visit.address == address])
-        lookers = [visit for visit in self.visits if visit.stage is Stage.LOOKING]
-        if len(lookers) > limits.lookers:
-            address = Counter(visit.address for visit in lookers).most_common(1)[0][0]
-            self._let_go([visit for visit in lookers if visit.address == address])
+        self._trim(WAITING, limits.strangers, limits.strangers_of_one)
+        self._trim((Stage.LOOKING,), limits.lookers, limits.lookers)
+        # whose request is complete waits for us alone
+        self._trim((Stage.ANSWER,), limits.strangers, limits.strangers)
 
-    def _let_go(self, waiting: list[Visit]) -> None:
-        oldest = min(waiting, key=lambda visit: visit._since[0])
+    def _trim(self, stages: Sequence[Stage], most: int, most_of_one: int) -> None:
+        waiting = [visit for visit in self.visits if visit.stage in stages]
+        now = clock.monotonic()
+        while waiting:
+            address, largest = Counter(visit.address for visit in waiting).most_common(1)[0]
+            if len(waiting) <= most and largest <= most_of_one:
+                return
+            oldest = min((visit for visit in waiting if visit.address == address), key=lambda visit: visit._since[0])
+            # in a crowd that came at once, nobody has had the time to say anything
+            if now - oldest._since[0] < self.limits.grace and largest <= CROWD * most_of_one:
+                return
+            self._let_go(oldest)
+            waiting.remove(oldest)
+
+    def _let_go(self, oldest: Visit) -> None:
         self.metrics.refused.labels("crowd").inc()
         if oldest.stage is Stage.LOOKING:
             oldest.end(WireError(wire.FULL, "others wait: come again"))
@@ -192,6 +205,7 @@ class Door:
             now = clock.monotonic()
             self.stalled(now)
             self._looked = now
+            self.make_room()
             for visit in list(self.visits):
                 self._check_time(visit, now)
 

@@ -9,11 +9,13 @@ import logging
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
-
-from starlette.requests import HTTPConnection
+from typing import TYPE_CHECKING
 
 from avgn.runtime.web.pace import Pace
 from avgn.runtime.web.seldom import Seldom
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
 
 HEADERS = {
     "content-security-policy": (

@@ -20,6 +20,8 @@ class Limits:
     # connections that have not shown a token yet, of all addresses and of one
     strangers: int = 256
     strangers_of_one: int = 48
+    # seconds in which nobody makes room for others
+    grace: float = 0.5
     # until a request is complete, until its answer is gone, until a socket said hello, without a message
     request: float = 10.0
     answer: float = 30.0

@@ -110,7 +110,7 @@ class Session:
         if value.get("type") != "hello" or value.get("version") != wire.VERSION:
             raise WireError(wire.POLICY, f'the first message is a "hello" of version {wire.VERSION}')
         if not self._gate.fits(value.get("token")):
-            self._visit.enter(Stage.ANSWER)
+            self._visit.enter(Stage.REGRET)
             await self._gate.regret(self._visit.address, "/stream")
             raise WireError(wire.NO_TOKEN, "the token is missing or wrong")
 

@@ -383,6 +383,8 @@ def test_https(tiny: Localizer, tmp_path: Path) -> None:
         trust = ssl.create_default_context(cafile=str(certificate))
         with urllib.request.urlopen(f"https://127.0.0.1:{port}/healthz", timeout=5, context=trust) as answer:
             assert json.loads(answer.read())["status"] == "ok"
+            assert answer.headers["strict-transport-security"] == "max-age=2592000"
+            assert answer.headers["cross-origin-opener-policy"] == "same-origin"
         origin: Any = f"https://127.0.0.1:{port}"
         with connect(f"wss://127.0.0.1:{port}/stream", ssl=trust, origin=origin) as one:
             one.send(json.dumps({"type": "hello", "version": 1, "token": TOKEN}))

@@ -152,7 +152,7 @@ def test_a_visitor_who_never_reads_is_left(engine: Any) -> None:
             begin = time.monotonic()
             session._queue("a result", session._run)
             with pytest.raises(WireError, match="does not read") as refused:
-                await session._until_ended(session._send_results(), session._take_messages())
+                await asyncio.wait_for(session._until_ended(session._send_results(), session._take_messages()), 5)
             assert refused.value.code == wire.POLICY and time.monotonic() - begin < 3
 
     asyncio.run(visit())
