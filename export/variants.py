@@ -196,7 +196,7 @@ def describe_variant(
     """The entry of bundle.json for a pair of files."""
     count = len(info.classes)
     shapes: dict[str, tuple[str, tuple[int | str, ...]]] = {
-        "waveform": ("float32", ("batch", info.window_samples)),
+        "waveform": ("float32", ("batch", info.graph_samples)),
         "image": ("uint8", ("batch", "height", "width", 3)),
         "sources": ("float32", ("batch", count, dim)),
         "audio_prob": ("float32", ("batch", count)),

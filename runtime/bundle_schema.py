@@ -60,6 +60,17 @@ class Thresholds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Patches:
+    """How a window is heard in patches of `samples`, one audio hop apart: its log-odds are the mean of the `loudest`.
+
+    The audio graph takes one patch; its `sources` [K, 1] are log-odds.
+    """
+
+    samples: int
+    loudest: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class BundleInfo:
     """The facts of a bundle. `classes` names the K maps; sizes are (height, width)."""
 
@@ -76,6 +87,7 @@ class BundleInfo:
     color_order: str = "RGB"
     provenance: dict[str, Any] = field(default_factory=dict)
     decision: dict[str, float] = field(default_factory=dict)
+    patches: Patches | None = None
     format: str = FORMAT
     version: int = VERSION
 
@@ -83,6 +95,11 @@ class BundleInfo:
     def window_samples(self) -> int:
         """T, the samples of one audio window."""
         return round(self.window_seconds * self.sample_rate)
+
+    @property
+    def graph_samples(self) -> int:
+        """The samples that the audio graph takes: a window's, or a patch's."""
+        return self.window_samples if self.patches is None else self.patches.samples
 
     @property
     def hop_samples(self) -> int:
@@ -99,6 +116,8 @@ def to_json(info: BundleInfo) -> str:
     """The text of bundle.json."""
     try:
         facts = {"format": info.format, "version": info.version, **asdict(info)}
+        if info.patches is None:
+            del facts["patches"]
         return json.dumps(facts, indent=1, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise InputError(f"bundle.json can't hold these facts ({error}): use plain finite values") from None
@@ -169,8 +188,23 @@ class _Reader:
             audio_hop_seconds=self.number(raw.get("audio_hop_seconds", 0.2), "audio_hop_seconds", 0.001, 600),
             provenance=self.mapping(raw.get("provenance", {}), "provenance"),
             decision={key: self.number(value, f"decision.{key[:40]}", -1e6, 1e6) for key, value in decision.items()},
+            patches=self.patches(raw.get("patches")),
         )
+        if info.patches is not None:
+            rest = info.window_samples - info.patches.samples
+            if rest < 0 or rest % info.hop_samples:
+                apart = f"{info.hop_samples} samples apart"
+                self.fail(f"a window of {info.window_samples} samples must be whole patches, {apart}", info.patches)
         return info
+
+    def patches(self, raw: Any) -> Patches | None:
+        if raw is None:
+            return None
+        entry = self.mapping(raw, "patches")
+        return Patches(
+            samples=self.integer(entry.get("samples"), "patches.samples", 1, 10_000_000),
+            loudest=self.integer(entry.get("loudest"), "patches.loudest", 1, 10_000),
+        )
 
     def variant(self, raw: Any, number: int) -> Variant:
         name = f"variants[{number}]"

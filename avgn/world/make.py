@@ -1,0 +1,66 @@
+"""Makes the bundle `world`: python -m avgn.world.make --output runs/world
+
+From the packages that hold the published weights to a checkpoint and a verified bundle; nothing is fitted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from avgn.checkpoint import save_model
+from avgn.encoders.packages import EFFICIENTNET, FACES, YAMNET
+from avgn.runtime.bundle import Bundle
+from avgn.runtime.errors import FailureError, InputError
+from avgn.world.classes import world_classes
+from avgn.world.weights import build_world, world_config
+
+SOURCES = ", ".join(f"{each.package} {each.version}" for each in (EFFICIENTNET, YAMNET, FACES))
+
+
+def make_checkpoint(folder: Path, labels: Sequence[str] | None = None) -> Path:
+    """Write the world model of these classes (by default the whole table) with its published weights."""
+    model = build_world(world_config(tuple(labels or world_classes())))
+    return save_model(model, folder, training={"converted": SOURCES})
+
+
+def make_bundle(
+    output: Path,
+    *,
+    precisions: tuple[str, ...] = ("fp32",),
+    overwrite: bool = False,
+    report: Callable[[str], None] = lambda message: None,
+) -> Bundle:
+    """Write `output`/checkpoint and `output`/bundle. Raises InputError where a package is missing."""
+    from avgn.export.bundle import ExportOptions, export_bundle
+
+    checkpoint = make_checkpoint(output / "checkpoint")
+    return export_bundle(
+        checkpoint, output / "bundle", ExportOptions(precisions=precisions), overwrite=overwrite, report=report
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--precision", default="fp32", help="comma-separated")
+    parser.add_argument("--overwrite", action="store_true")
+    args = parser.parse_args(argv)
+    try:
+        bundle = make_bundle(
+            args.output,
+            precisions=tuple(args.precision.split(",")),
+            overwrite=args.overwrite,
+            report=lambda message: print(message, file=sys.stderr),
+        )
+    except (InputError, FailureError) as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    print(bundle.path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
