@@ -97,4 +97,5 @@ def describe(model: TwoHalves) -> BundleInfo:
         patches=None
         if config.patch_samples is None
         else Patches(samples=config.patch_samples, loudest=model.loudest_patches),
+        joint=model.joint,
     )

@@ -18,7 +18,7 @@ from avgn.encoders import AudioEncoder, VisualEncoder
 from avgn.frontend import Spectrogram
 from avgn.grouping import build_audio_grouping, build_visual_grouping
 from avgn.kernels import cosine_maps
-from avgn.runtime.bundle_schema import Thresholds, source_names
+from avgn.runtime.bundle_schema import Joint, Thresholds, source_names
 from avgn.transformer import build_transformer
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class TwoHalves(nn.Module, ABC):
     momentum: float = 0.0
     # the map's maximum at which something is seen, for systems without presence
     map_threshold: float = 0.5
+    # how both halves decide together, where they do
+    joint: Joint | None = None
     # patches of a window whose evidence counts, for a model that hears in patches
     loudest_patches: int = 1
     # mean and deviation of pixels from 0 to 1, for each channel

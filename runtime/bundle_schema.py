@@ -60,6 +60,20 @@ class Thresholds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Joint:
+    """How both halves decide together: log-odds heard + `visual_weight` * log-odds seen against `thresholds` [K].
+
+    `margin`: how far behind the best class another one may be; `apart`: how far from each other, in parts of the
+    picture's sides, the maps of two sources peak.
+    """
+
+    visual_weight: float
+    thresholds: tuple[float, ...]
+    margin: float
+    apart: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Patches:
     """How a window is heard in patches of `samples`, one audio hop apart: its log-odds are the mean of the `loudest`.
 
@@ -88,6 +102,7 @@ class BundleInfo:
     provenance: dict[str, Any] = field(default_factory=dict)
     decision: dict[str, float] = field(default_factory=dict)
     patches: Patches | None = None
+    joint: Joint | None = None
     format: str = FORMAT
     version: int = VERSION
 
@@ -116,8 +131,9 @@ def to_json(info: BundleInfo) -> str:
     """The text of bundle.json."""
     try:
         facts = {"format": info.format, "version": info.version, **asdict(info)}
-        if info.patches is None:
-            del facts["patches"]
+        for name in ("patches", "joint"):
+            if facts[name] is None:
+                del facts[name]
         return json.dumps(facts, indent=1, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise InputError(f"bundle.json can't hold these facts ({error}): use plain finite values") from None
@@ -189,6 +205,7 @@ class _Reader:
             provenance=self.mapping(raw.get("provenance", {}), "provenance"),
             decision={key: self.number(value, f"decision.{key[:40]}", -1e6, 1e6) for key, value in decision.items()},
             patches=self.patches(raw.get("patches")),
+            joint=self.joint(raw.get("joint"), len(classes)),
         )
         if info.patches is not None:
             rest = info.window_samples - info.patches.samples
@@ -196,6 +213,21 @@ class _Reader:
                 apart = f"{info.hop_samples} samples apart"
                 self.fail(f"a window of {info.window_samples} samples must be whole patches, {apart}", info.patches)
         return info
+
+    def joint(self, raw: Any, count: int) -> Joint | None:
+        if raw is None:
+            return None
+        entry = self.mapping(raw, "joint")
+        items = entry.get("thresholds")
+        if not isinstance(items, list) or len(items) != count:
+            found = len(items) if isinstance(items, list) else items
+            self.fail(f"joint.thresholds must list one value for each of the {count} classes", found)
+        return Joint(
+            visual_weight=self.number(entry.get("visual_weight"), "joint.visual_weight", 0, 1e3),
+            thresholds=tuple(self.number(value, "joint.thresholds", -1e6, 1e6) for value in items),
+            margin=self.number(entry.get("margin"), "joint.margin", 0, 1e6),
+            apart=self.number(entry.get("apart"), "joint.apart", 0, 1),
+        )
 
     def patches(self, raw: Any) -> Patches | None:
         if raw is None:

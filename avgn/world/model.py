@@ -19,6 +19,7 @@ from avgn.encoders.blazeface import BlazeFace
 from avgn.encoders.efficientnet_lite import HEAD, PIXEL_MEAN, PIXEL_STD, EfficientNetLite0
 from avgn.encoders.yamnet import HOP, WIDTH, LogMel, YAMNet, cut_patches
 from avgn.model import AudioSources, ImageCells, TwoHalves
+from avgn.runtime.bundle_schema import Joint
 from avgn.world.classes import find_classes
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ LENGTH_WEIGHT = 2.0
 FACE_SCALE, FACE_OFFSET = 2.5, 9.0
 # what a cell's logit says about a class's presence, beside what its sound says
 VISUAL_WEIGHT = 0.2
+# the joint decision: log-odds heard + weight * log-odds seen; the same threshold for all classes
+JOINT_WEIGHT, JOINT_THRESHOLD, JOINT_MARGIN, JOINT_APART = 0.7, 0.25, 1.5, 0.11
+# p^v = sigmoid(scale * peak - offset)
+SEEN_SCALE, SEEN_OFFSET = 0.5, 4.5
 # BlazeFace sees a picture of half the size
 FACE_SHRINK = 2
 
@@ -141,8 +146,6 @@ class WorldLocalizer(TwoHalves):
     map_k = weight * logit_k + log-odds_k: of two things that are seen, the one that sounds is hotter.
     """
 
-    visual_offset: Tensor
-    visual_scale: Tensor
     loudest_patches = LOUDEST
     pixel_scale = ((PIXEL_MEAN / 255,) * 3, (PIXEL_STD / 255,) * 3)
 
@@ -153,9 +156,12 @@ class WorldLocalizer(TwoHalves):
         self.cell_tokens = CellTokens([len(each.imagenet) for each in found])
         self.face = BlazeFace()
         self.blur = Blur(BLUR * 32 / config.visual_stride)
-        # p^v = sigmoid(scale * peak - offset)
-        self.register_buffer("visual_scale", torch.tensor(0.5))
-        self.register_buffer("visual_offset", torch.full((config.num_classes,), 4.5))
+        self.joint = Joint(
+            visual_weight=JOINT_WEIGHT,
+            thresholds=(JOINT_THRESHOLD,) * config.num_classes,
+            margin=JOINT_MARGIN,
+            apart=JOINT_APART,
+        )
 
     def build_encoders(self) -> tuple[LogMel, PatchEncoder, CellEncoder]:
         """The front-end, the audio encoder and the visual encoder."""
@@ -178,7 +184,7 @@ class WorldLocalizer(TwoHalves):
         logits = self.cell_tokens(cells, self._faces(pixels))
         maps = self.blur(logits.transpose(1, 2).unflatten(2, (height, width)))
         seen = maps.flatten(2)
-        logit = self.visual_scale * seen.amax(dim=2) - self.visual_offset
+        logit = SEEN_SCALE * seen.amax(dim=2) - SEEN_OFFSET
         return ImageCells(cells=seen.transpose(1, 2), gate=None, logit=logit, grid=(height, width))
 
     def _faces(self, pixels: Tensor) -> Tensor:

@@ -15,7 +15,15 @@ from avgn.engine import TorchEngine
 from avgn.export.optimize import optimize
 from avgn.runtime.errors import InputError
 from avgn.world.classes import audioset_names, find_classes, world_classes
-from avgn.world.model import BLUR, LENGTH_WEIGHT, LOUDEST, VISUAL_WEIGHT, WorldLocalizer
+from avgn.world.model import (
+    BLUR,
+    LENGTH_WEIGHT,
+    LOUDEST,
+    SEEN_OFFSET,
+    SEEN_SCALE,
+    VISUAL_WEIGHT,
+    WorldLocalizer,
+)
 from avgn.world.weights import build_world, read_published, world_config
 from tests.core.published import needs
 
@@ -104,7 +112,7 @@ def test_halves_equal_a_plain_reference() -> None:
         blurred = np.stack([blur(each) for each in plain])
         expected = VISUAL_WEIGHT * blurred + heard.logit[n].numpy()[:, None, None]
         np.testing.assert_allclose(maps[n].numpy(), expected, atol=1e-4)
-        peak = 0.5 * blurred.max(axis=(1, 2)) - 4.5
+        peak = SEEN_SCALE * blurred.max(axis=(1, 2)) - SEEN_OFFSET
         np.testing.assert_allclose(seen.logit[n].numpy(), peak, atol=1e-4)
 
 
@@ -126,7 +134,8 @@ def test_a_window_is_the_mean_of_its_loudest_patches() -> None:
     assert len(starts) == 11
     with torch.inference_mode():
         whole = model.encode_audio(waveform).logit
-        each = torch.stack([model.encode_audio(waveform[:, at : at + PATCH_SAMPLES]).logit for at in starts])
+        parts = [model.encode_audio(waveform[:, at : at + PATCH_SAMPLES]).embedding[:, :, 0] for at in starts]
+        each = torch.stack(parts)
     torch.testing.assert_close(whole, each.sort(dim=0).values[-LOUDEST:].mean(dim=0), atol=1e-4, rtol=1e-4)
 
 
