@@ -64,13 +64,14 @@ class Joint:
     """How both halves decide together: log-odds heard + `visual_weight` * log-odds seen against `thresholds` [K].
 
     `margin`: how far behind the best class another one may be; `apart`: how far from each other, in parts of the
-    picture's sides, the maps of two sources peak.
+    picture's sides, the maps of two sources peak. What is heard by log-odds below `floor` is no source.
     """
 
     visual_weight: float
     thresholds: tuple[float, ...]
     margin: float
     apart: float
+    floor: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +228,7 @@ class _Reader:
             thresholds=tuple(self.number(value, "joint.thresholds", -1e6, 1e6) for value in items),
             margin=self.number(entry.get("margin"), "joint.margin", 0, 1e6),
             apart=self.number(entry.get("apart"), "joint.apart", 0, 1),
+            floor=self.number(entry.get("floor"), "joint.floor", -1e6, 1e6),
         )
 
     def patches(self, raw: Any) -> Patches | None:

@@ -13,7 +13,37 @@ from importlib.resources import files
 from avgn.encoders.packages import YAMNET_CLASSES
 from avgn.runtime.errors import InputError
 
-FACE = "face"
+# what sounds like nothing in particular: a class that is heard less than the loudest of these is hardly heard
+NOISES = (
+    "Silence",
+    "White noise",
+    "Pink noise",
+    "Hum",
+    "Mains hum",
+    "Static",
+    "Noise",
+    "Environmental noise",
+    "Rain",
+    "Rain on surface",
+    "Raindrop",
+    "Wind",
+    "Wind noise (microphone)",
+    "Throbbing",
+    "Vibration",
+    "Rumble",
+    "Sine wave",
+    "Waterfall",
+    "Stream",
+    "Distortion",
+    "Inside, small room",
+    "Waves, surf",
+    "Ocean",
+    "Steam",
+    "Effects unit",
+    "Electronic tuner",
+    "Rustle",
+    "Chirp tone",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

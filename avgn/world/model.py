@@ -20,13 +20,15 @@ from avgn.encoders.efficientnet_lite import HEAD, PIXEL_MEAN, PIXEL_STD, Efficie
 from avgn.encoders.yamnet import HOP, WIDTH, LogMel, YAMNet, cut_patches
 from avgn.model import AudioSources, ImageCells, TwoHalves
 from avgn.runtime.bundle_schema import Joint
-from avgn.world.classes import find_classes
+from avgn.world.classes import NOISES, find_classes
 
 if TYPE_CHECKING:
     from avgn.losses import Labels, Losses
 
 # patches whose evidence counts: the mean of the loudest
 LOUDEST = 3
+# log-odds that a class loses for each that noise is ahead of it, and how far ahead noise starts
+NOISE_WEIGHT, NOISE_LEAD = 2.0, 0.5
 # width of the blur of the maps, in cells of 32 pixels
 BLUR = 0.85
 BLUR_REACH = 2
@@ -37,7 +39,7 @@ FACE_SCALE, FACE_OFFSET = 2.5, 9.0
 # what a cell's logit says about a class's presence, beside what its sound says
 VISUAL_WEIGHT = 0.2
 # the joint decision: log-odds heard + weight * log-odds seen; the same threshold for all classes
-JOINT_WEIGHT, JOINT_THRESHOLD, JOINT_MARGIN, JOINT_APART = 0.7, 0.25, 1.5, 0.11
+JOINT_WEIGHT, JOINT_THRESHOLD, JOINT_MARGIN, JOINT_APART, JOINT_FLOOR = 0.7, 0.6, 1.5, 0.11, -5.0
 # p^v = sigmoid(scale * peak - offset)
 SEEN_SCALE, SEEN_OFFSET = 0.5, 4.5
 # BlazeFace sees a picture of half the size
@@ -69,7 +71,7 @@ class CellEncoder(nn.Module):
 
 
 class AudioTokens(nn.Module):
-    """Features [...,1024] -> log-odds [...,K]: the largest of each class's rows."""
+    """Features [...,1024] -> log-odds [...,K]: the largest of each class's rows, less where noise is ahead of it."""
 
     which: Tensor
 
@@ -77,6 +79,7 @@ class AudioTokens(nn.Module):
         """`counts` [K]: rows of each class, one class after the other."""
         super().__init__()
         self.rows = nn.Linear(WIDTH, sum(counts))
+        self.noises = nn.Linear(WIDTH, len(NOISES))
         widest, starts = max(counts), [sum(counts[:k]) for k in range(len(counts))]
         # classes of fewer rows repeat their last one
         which = [
@@ -87,7 +90,9 @@ class AudioTokens(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         each = self.rows(features).index_select(-1, self.which)
-        return each.unflatten(-1, (-1, self.widest)).amax(dim=-1)
+        heard = each.unflatten(-1, (-1, self.widest)).amax(dim=-1)
+        noise = self.noises(features).amax(dim=-1, keepdim=True)
+        return heard - NOISE_WEIGHT * nn.functional.relu(noise + NOISE_LEAD - heard)
 
 
 class CellTokens(nn.Module):
@@ -161,6 +166,7 @@ class WorldLocalizer(TwoHalves):
             thresholds=(JOINT_THRESHOLD,) * config.num_classes,
             margin=JOINT_MARGIN,
             apart=JOINT_APART,
+            floor=JOINT_FLOOR,
         )
 
     def build_encoders(self) -> tuple[LogMel, PatchEncoder, CellEncoder]:

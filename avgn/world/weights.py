@@ -12,7 +12,7 @@ from avgn.encoders import blazeface, efficientnet_lite, yamnet
 from avgn.encoders.packages import EFFICIENTNET, FACES, YAMNET, Packaged, read_onnx_numbers, read_state
 from avgn.encoders.tflite import read_numbers
 from avgn.runtime.errors import InputError
-from avgn.world.classes import audioset_names, find_classes
+from avgn.world.classes import NOISES, audioset_names, find_classes
 from avgn.world.model import WorldLocalizer
 
 # what BlazeFace takes, in pixels: (x - mean) / std
@@ -65,6 +65,9 @@ def build_world(config: Config, published: Published | None = None) -> WorldLoca
     with torch.no_grad():
         model.audio_tokens.rows.weight.copy_(published.audio_rows[heard])
         model.audio_tokens.rows.bias.copy_(published.audio_biases[heard])
+        noises = [names[name] for name in NOISES]
+        model.audio_tokens.noises.weight.copy_(published.audio_rows[noises])
+        model.audio_tokens.noises.bias.copy_(published.audio_biases[noises])
         if seen:
             model.cell_tokens.rows.weight.copy_(published.image_rows[seen])
             model.cell_tokens.rows.bias.copy_(published.image_biases[seen])

@@ -14,11 +14,13 @@ from avgn.encoders.packages import EFFICIENTNET, FACES, FOLDER, YAMNET, YAMNET_C
 from avgn.engine import TorchEngine
 from avgn.export.optimize import optimize
 from avgn.runtime.errors import InputError
-from avgn.world.classes import audioset_names, find_classes, world_classes
+from avgn.world.classes import NOISES, audioset_names, find_classes, world_classes
 from avgn.world.model import (
     BLUR,
     LENGTH_WEIGHT,
     LOUDEST,
+    NOISE_LEAD,
+    NOISE_WEIGHT,
     SEEN_OFFSET,
     SEEN_SCALE,
     VISUAL_WEIGHT,
@@ -195,3 +197,11 @@ def test_rows_are_those_of_the_published_classifiers() -> None:
     names = audioset_names()
     expected = published.audio_rows[[names.index(name) for name in dog.audioset]]
     torch.testing.assert_close(model.audio_tokens.rows.weight[: len(dog.audioset)], expected)
+    with torch.inference_mode():
+        clip = 0.1 * torch.randn(1, PATCH_SAMPLES)
+        every = model.audio_encoder(model.frontend(clip)) @ published.audio_rows.T + published.audio_biases
+        heard = every[0, [names.index(name) for name in dog.audioset]].max()
+        noise = every[0, [names.index(name) for name in NOISES]].max()
+        found = model.encode_audio(clip).logit
+    assert found is not None and noise > heard, "white noise is heard as noise"
+    torch.testing.assert_close(found[0, 0], heard - NOISE_WEIGHT * (noise + NOISE_LEAD - heard), atol=1e-3, rtol=1e-4)

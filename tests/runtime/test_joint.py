@@ -17,7 +17,7 @@ from avgn.runtime.stream import StreamLocalizer
 
 RATE, HOP, PATCH, WINDOW = 1000, 200, 300, 900
 CLASSES = ("dog", "wolf", "bell")
-RULE = Joint(visual_weight=0.5, thresholds=(0.0, 0.0, 0.0), margin=2.0, apart=0.2)
+RULE = Joint(visual_weight=0.5, thresholds=(0.0, 0.0, 0.0), margin=2.0, apart=0.2, floor=-5.0)
 
 
 def info() -> BundleInfo:
@@ -95,6 +95,11 @@ def test_one_thing_with_one_sound_is_one_source() -> None:
 def test_what_is_far_behind_the_best_is_no_source() -> None:
     verdict = judge(RULE, odds(3, 0.5, 1.2), odds(0, 0, 0), maps((0, 0), (0, 3), (3, 3)))
     assert verdict.claimed.tolist() == [True, False, True]
+
+
+def test_what_is_hardly_heard_is_no_source_whatever_is_seen() -> None:
+    verdict = judge(RULE, odds(-5.5, -4.5, -9), odds(14, 14, 14), maps((0, 0), (0, 3), (3, 3)))
+    assert verdict.claimed.tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("heard", [0.0, 1.0])
