@@ -65,7 +65,7 @@ def main() -> None:
     localizer = Localizer.load(args.bundle, args.backend, threads=1)
     engine = localizer.engine
     manifests = [read_manifest(path) for path in args.scenes]
-    record: dict[str, Any] = {"machine": machine(), "bundle": str(args.bundle), "backend": args.backend}
+    record: dict[str, Any] = {"machine": machine(), "bundle": Path(args.bundle).name, "backend": args.backend}
     record["megabytes"] = round(sum(file.stat().st_size for file in Path(args.bundle).iterdir()) / 1e6, 2)
     record["scenes"] = [accuracy(engine, manifest) for manifest in manifests]
     record["sound decides"] = sound_decides(engine, manifests)
