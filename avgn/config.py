@@ -14,7 +14,9 @@ from avgn.runtime.limits import MAX_PIXELS, MAX_RATE, MOST_CLASSES
 from avgn.runtime.texts import is_name
 from avgn.typed import fits, said
 
-Frontend = Literal["paper", "release"]
+Frontend = Literal["paper", "release", "log-mel"]
+Encoders = Literal["resnet18", "world"]
+Tokens = Literal["learned", "classifiers"]
 Attention = Literal["transformer", "literal"]
 Assignment = Literal["soft", "hard"]
 AudioGate = Literal["exact", "eps"]
@@ -29,6 +31,8 @@ MOST = {"sample_rate": MAX_RATE, "width_visual": 1024, "width_audio": 1024, "dim
 MOST |= {"mlp_ratio": 64, "window_seconds": 600}
 # the encoder halves its spectrogram five times
 MIN_WINDOW = 2048
+# of the world model: its rate, the samples of a patch that its audio network hears at once, and between two of them
+WORLD_RATE, PATCH_SAMPLES, PATCH_HOP = 16_000, 15_600, 3200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class Config:
     `pair_input` says how pictures side by side are seen: "canvas" as one wide picture, "crops" each by itself by the
     encoder, with all their cells before the transformer.
     `visual_stride` is the pixels between two cells: 32 is ResNet-18 as it is, 16 leaves out its last stride.
+    `encoders` "world" are EfficientNet-Lite0 and YAMNet; `tokens` "classifiers" are the rows of their classifiers, and
+    need no training: both belong together (`avgn.world`).
     `system` names what is built of it (`avgn models` lists them); `options` are the settings of a system other than
     avgn, to which the decisions and losses below say nothing.
     """
@@ -49,6 +55,8 @@ class Config:
     classes: tuple[str, ...]
     system: str = AVGN
     options: dict[str, Any] = field(default_factory=dict)
+    encoders: Encoders = "resnet18"
+    tokens: Tokens = "learned"
     # sound
     sample_rate: int = 22_050
     window_seconds: float = 3.0
@@ -118,6 +126,7 @@ class Config:
                 f"window_seconds {self.window_seconds} is {self.window_samples} samples of at least {MIN_WINDOW}: "
                 "choose a longer window"
             )
+        self._check_world()
         if self.audio_gate == "eps" and self.assignment == "hard":
             raise ValueError("audio_gate='eps' divides a soft assignment: use it with assignment='soft'")
         if self.variant in ("tokens", "neither") and (self.assignment == "hard" or self.audio_gate == "eps"):
@@ -136,6 +145,23 @@ class Config:
             )
         if self.variant == "grouping" and self.attention == "literal":
             raise ValueError("variant 'grouping' has no transformers: leave attention alone")
+
+    def _check_world(self) -> None:
+        world = (self.encoders == "world", self.tokens == "classifiers", self.frontend == "log-mel")
+        if not any(world):
+            return
+        if not all(world) or self.system != AVGN:
+            raise ValueError(
+                "encoders 'world', tokens 'classifiers' and frontend 'log-mel' belong together, got "
+                f"{self.encoders!r}, {self.tokens!r} and {self.frontend!r} for {self.system}: use preset avgn-world"
+            )
+        rest = self.window_samples - PATCH_SAMPLES
+        if self.sample_rate != WORLD_RATE or rest < 0 or rest % PATCH_HOP:
+            seconds = [(PATCH_SAMPLES + count * PATCH_HOP) / WORLD_RATE for count in (0, 5, 10)]
+            raise ValueError(
+                f"the world model hears whole patches at {WORLD_RATE} Hz, got {self.window_seconds} s at "
+                f"{self.sample_rate} Hz: use window_seconds of {seconds[0]} plus a multiple of 0.2, as {seconds[2]}"
+            )
 
     def _check_system(self) -> None:
         # reads the options too, which complain of what is wrong with them
@@ -180,6 +206,11 @@ class Config:
         return round(self.window_seconds * self.sample_rate)
 
     @property
+    def patch_samples(self) -> int | None:
+        """The samples that the audio half hears at once where a window is pooled from patches, else None."""
+        return PATCH_SAMPLES if self.tokens == "classifiers" else None
+
+    @property
     def grid(self) -> tuple[int, int]:
         """(h, w) of the maps at the configured image size."""
         return (self.image_size[0] // self.visual_stride, self.image_size[1] // self.visual_stride)
@@ -217,6 +248,8 @@ OF_AVGN = (
 )
 
 CHOICES: dict[str, Any] = {
+    "encoders": Encoders,
+    "tokens": Tokens,
     "frontend": Frontend,
     "attention": Attention,
     "assignment": Assignment,
@@ -260,11 +293,29 @@ def avgn_release(**overrides: Any) -> Config:
     return avgn_resnet18(**(release | overrides))
 
 
+def avgn_world(**overrides: Any) -> Config:
+    """EfficientNet-Lite0 and YAMNet with the rows of their classifiers as tokens: real things, without a training."""
+    world = {
+        "name": "avgn-world",
+        "encoders": "world",
+        "tokens": "classifiers",
+        "frontend": "log-mel",
+        "sample_rate": WORLD_RATE,
+        "window_seconds": (PATCH_SAMPLES + 10 * PATCH_HOP) / WORLD_RATE,
+        "image_size": (320, 320),
+        "dim": 1,
+        "heads": 1,
+    }
+    return avgn_resnet18(**(world | overrides))
+
+
 PRESETS: dict[str, Callable[..., Config]] = {
     "avgn-resnet18": avgn_resnet18,
     "avgn-tiny": avgn_tiny,
     "avgn-release": avgn_release,
 }
+# their weights come out of packages, not out of a training: `avgn train` does not list them
+READY_PRESETS: dict[str, Callable[..., Config]] = {"avgn-world": avgn_world}
 
 
 def preset(name: str, **overrides: Any) -> Config:
@@ -274,6 +325,10 @@ def preset(name: str, **overrides: Any) -> Config:
     the sizes, and the system's name takes avgn's place in the preset's.
     Raises ValueError for an unknown preset or entry.
     """
+    if name in READY_PRESETS:
+        if "classes" not in overrides:
+            raise ValueError(f"preset {name} joins classes by their names: give some as `classes`")
+        return READY_PRESETS[name](**overrides)
     if name not in PRESETS:
         raise ValueError(f"preset {name!r} is not known: choose one of {', '.join(PRESETS)}")
     known = {field.name for field in fields(Config)}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avgn.model import AudioSources, TwoHalves
-from avgn.runtime.bundle_schema import BundleInfo, Thresholds
+from avgn.runtime.bundle_schema import BundleInfo, Patches, Thresholds
 from avgn.runtime.errors import InputError
 
 DEFAULT_THRESHOLD = 0.5
@@ -94,4 +94,8 @@ def describe(model: TwoHalves) -> BundleInfo:
         thresholds=model.thresholds or neutral,
         variants=(),
         has_presence=model.has_presence,
+        patches=None
+        if config.patch_samples is None
+        else Patches(samples=config.patch_samples, loudest=model.loudest_patches),
+        joint=model.joint,
     )

@@ -8,17 +8,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from avgn.config import Config
-from avgn.encoders import AudioEncoder, ResNet18, VisualEncoder
+from avgn.encoders import AudioEncoder, VisualEncoder
 from avgn.frontend import Spectrogram
 from avgn.grouping import build_audio_grouping, build_visual_grouping
 from avgn.kernels import cosine_maps
-from avgn.runtime.bundle_schema import Thresholds, source_names
+from avgn.runtime.bundle_schema import Joint, Thresholds, source_names
 from avgn.transformer import build_transformer
 
 if TYPE_CHECKING:
@@ -86,17 +86,31 @@ class TwoHalves(nn.Module, ABC):
     momentum: float = 0.0
     # the map's maximum at which something is seen, for systems without presence
     map_threshold: float = 0.5
+    # how both halves decide together, where they do
+    joint: Joint | None = None
+    # patches of a window whose evidence counts, for a model that hears in patches
+    loudest_patches: int = 1
+    # mean and deviation of pixels from 0 to 1, for each channel
+    pixel_scale: tuple[tuple[float, ...], tuple[float, ...]] = (IMAGENET_MEAN, IMAGENET_STD)
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.thresholds: Thresholds | None = None
         self.stage = 0
-        self.frontend = Spectrogram(config)
-        self.audio_encoder = AudioEncoder(config.width_audio, config.dim)
-        self.visual_encoder = VisualEncoder(config.width_visual, config.dim, config.visual_stride)
-        self.register_buffer("image_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("image_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
+        self.frontend, self.audio_encoder, self.visual_encoder = self.build_encoders()
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in self.pixel_scale)
+        self.register_buffer("image_mean", mean * 255, persistent=False)
+        self.register_buffer("image_std", std * 255, persistent=False)
+
+    def build_encoders(self) -> tuple[Any, Any, Any]:
+        """The front-end, the audio encoder and the visual encoder; encoders have a `backbone`."""
+        config = self.config
+        return (
+            Spectrogram(config),
+            AudioEncoder(config.width_audio, config.dim),
+            VisualEncoder(config.width_visual, config.dim, config.visual_stride),
+        )
 
     @property
     def has_presence(self) -> bool:
@@ -159,7 +173,7 @@ class TwoHalves(nn.Module, ABC):
         """Both halves: waveform [B,T] and image [B,H,W,3] uint8."""
         return self.encode_audio(waveform), self.encode_image(image)
 
-    def picture_backbones(self) -> list[ResNet18]:
+    def picture_backbones(self) -> list[nn.Module]:
         """The backbones that see the normalised picture itself."""
         return [self.visual_encoder.backbone]
 
@@ -280,6 +294,10 @@ class AVGN(TwoHalves):
 
 def build_model(config: Config) -> TwoHalves:
     """Build the localizer that the configuration describes, with random weights."""
+    if config.tokens == "classifiers":
+        from avgn.world.model import WorldLocalizer
+
+        return WorldLocalizer(config)
     made = config.kind.load()(config)
     assert isinstance(made, TwoHalves)
     return made

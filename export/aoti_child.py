@@ -40,7 +40,11 @@ def half_of(model: TwoHalves, half: str, device: str) -> tuple[nn.Module, tuple[
     config = model.config
     batch = torch.export.Dim("batch", min=1, max=MOST_BATCH)
     if half == "audio":
-        return AudioHalf(model), (torch.zeros(2, config.window_samples, device=device),), ({0: batch},)
+        return (
+            AudioHalf(model),
+            (torch.zeros(2, config.patch_samples or config.window_samples, device=device),),
+            ({0: batch},),
+        )
     rows, columns = (torch.export.Dim(name, min=1, max=MOST_CELLS) for name in ("rows", "columns"))
     image = torch.zeros(2, *config.image_size, 3, dtype=torch.uint8, device=device)
     sources = torch.zeros(2, config.num_maps, config.source_dim, device=device)

@@ -38,7 +38,7 @@ def write_graphs(
     batch = torch.export.Dim("batch", min=1, max=4096)
     rows = torch.export.Dim("rows", min=1, max=64)
     columns = torch.export.Dim("columns", min=1, max=64)
-    waveform = torch.zeros(2, config.window_samples)
+    waveform = torch.zeros(2, config.patch_samples or config.window_samples)
     image = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     sources = torch.zeros(2, config.num_maps, config.source_dim)
     halves: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], tuple[dict[int, Any], ...]]] = {

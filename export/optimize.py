@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from avgn.encoders import ResNet18
+from avgn.encoders.efficientnet_lite import ConvNorm
 from avgn.export.spectrum import FoldedSpectrogram
 from avgn.grouping import AudioGrouping, Grouping
 from avgn.kernels import grouping_attention
@@ -53,8 +54,13 @@ def optimize(model: TwoHalves, *, fold_front_end: bool = True) -> TwoHalves:
     return model
 
 
-def fold_batch_norms(backbone: ResNet18) -> None:
+def fold_batch_norms(backbone: nn.Module) -> None:
     """Put every batch norm (in evaluation mode) into the convolution before it."""
+    for module in backbone.modules():
+        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
+            module.conv, module.norm = fuse_conv_bn_eval(module.conv, module.norm), nn.Identity()
+    if not isinstance(backbone, ResNet18):
+        return
     folded: Any = backbone
     folded.conv1, folded.bn1 = fuse_conv_bn_eval(folded.conv1, folded.bn1), nn.Identity()
     for stage in (folded.layer1, folded.layer2, folded.layer3, folded.layer4):
@@ -72,10 +78,15 @@ def _fold_pixel_scale(model: TwoHalves) -> None:
     channel, which is exact, doubled the time of this convolution on a CPU.
     """
     for backbone in model.picture_backbones():
-        first = backbone.conv1
+        first = first_convolution(backbone)
         scaled = first.weight.double() / model.image_std.double()
         first.weight = nn.Parameter(scaled.to(first.weight.dtype), requires_grad=False)
     model.image_std.fill_(1.0)
+
+
+def first_convolution(backbone: nn.Module) -> nn.Conv2d:
+    """The one that sees the pixels."""
+    return next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
 
 
 class Constant(nn.Module):

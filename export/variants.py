@@ -21,6 +21,7 @@ from avgn.export.graphs import INPUTS, OUTPUTS, write_graphs
 from avgn.export.halves import AudioHalf, HalvesEngine, ImageHalf
 from avgn.export.optimize import FOLDED, optimize
 from avgn.export.samples import Batch
+from avgn.export.storage import store_halves
 from avgn.export.verify import LARGEST, audio_difference, compare
 from avgn.model import TwoHalves
 from avgn.runtime.bundle import file_sha256
@@ -58,7 +59,9 @@ class Maker:
     def make(self, precision: str, scratch: Path) -> Graphs:
         """Write the graphs of a precision; `scratch` takes what the bundle doesn't keep."""
         if precision == "fp32":
-            return Graphs(precision=precision, files=self._write_fp32(self.folder))
+            written = self._write_fp32(scratch)
+            stored = {half: store_halves(file, self.folder / file.name) for half, file in written.items()}
+            return Graphs(precision=precision, files=stored)
         if precision == "fp16":
             return self._make_fp16()
         return self._make_int8(precision, scratch)
@@ -196,7 +199,7 @@ def describe_variant(
     """The entry of bundle.json for a pair of files."""
     count = len(info.classes)
     shapes: dict[str, tuple[str, tuple[int | str, ...]]] = {
-        "waveform": ("float32", ("batch", info.window_samples)),
+        "waveform": ("float32", ("batch", info.graph_samples)),
         "image": ("uint8", ("batch", "height", "width", 3)),
         "sources": ("float32", ("batch", count, dim)),
         "audio_prob": ("float32", ("batch", count)),

@@ -69,6 +69,32 @@ class Thresholds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Joint:
+    """How both halves decide together: log-odds heard + `visual_weight` * log-odds seen against `thresholds` [K].
+
+    `margin`: how far behind the best class another one may be; `apart`: how far from each other, in parts of the
+    picture's sides, the maps of two sources peak. What is heard by log-odds below `floor` is no source.
+    """
+
+    visual_weight: float
+    thresholds: tuple[float, ...]
+    margin: float
+    apart: float
+    floor: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patches:
+    """How a window is heard in patches of `samples`, one audio hop apart: its log-odds are the mean of the `loudest`.
+
+    The audio graph takes one patch; its `sources` [K, 1] are log-odds.
+    """
+
+    samples: int
+    loudest: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class BundleInfo:
     """The facts of a bundle. `classes` names the K maps; sizes are (height, width)."""
 
@@ -85,6 +111,8 @@ class BundleInfo:
     color_order: str = "RGB"
     provenance: dict[str, Any] = field(default_factory=dict)
     decision: dict[str, float] = field(default_factory=dict)
+    patches: Patches | None = None
+    joint: Joint | None = None
     format: str = FORMAT
     version: int = VERSION
 
@@ -92,6 +120,11 @@ class BundleInfo:
     def window_samples(self) -> int:
         """T, the samples of one audio window."""
         return round(self.window_seconds * self.sample_rate)
+
+    @property
+    def graph_samples(self) -> int:
+        """The samples that the audio graph takes: a window's, or a patch's."""
+        return self.window_samples if self.patches is None else self.patches.samples
 
     @property
     def hop_samples(self) -> int:
@@ -108,6 +141,9 @@ def to_json(info: BundleInfo) -> str:
     """The text of bundle.json."""
     try:
         facts = {"format": info.format, "version": info.version, **asdict(info)}
+        for name in ("patches", "joint"):
+            if facts[name] is None:
+                del facts[name]
         return json.dumps(facts, indent=1, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise InputError(f"bundle.json can't hold these facts ({error}): use plain finite values") from None
@@ -177,6 +213,8 @@ class _Reader:
             audio_hop_seconds=self.number(raw.get("audio_hop_seconds", 0.2), "audio_hop_seconds", 0.001, 600),
             provenance=self.mapping(raw.get("provenance", {}), "provenance"),
             decision={key: self.number(value, f"decision.{key[:40]}", -1e6, 1e6) for key, value in decision.items()},
+            patches=self.patches(raw.get("patches")),
+            joint=self.joint(raw.get("joint"), len(classes)),
         )
         if info.window_samples > MOST_SAMPLES:
             self.fail(f"window_seconds must be at most {MOST_SAMPLES} samples", info.window_samples)
@@ -184,7 +222,37 @@ class _Reader:
             self.fail(f"image_size must be at most {MAX_PIXELS // 10**6} million pixels", list(info.image_size))
         if len(classes) * math.prod(info.grid) > MOST_CELLS:
             self.fail(f"the maps of all classes must have at most {MOST_CELLS} cells", list(info.grid))
+        if info.patches is not None:
+            rest = info.window_samples - info.patches.samples
+            if rest < 0 or rest % info.hop_samples:
+                apart = f"{info.hop_samples} samples apart"
+                self.fail(f"a window of {info.window_samples} samples must be whole patches, {apart}", info.patches)
         return info
+
+    def joint(self, raw: Any, count: int) -> Joint | None:
+        if raw is None:
+            return None
+        entry = self.mapping(raw, "joint")
+        items = entry.get("thresholds")
+        if not isinstance(items, list) or len(items) != count:
+            found = len(items) if isinstance(items, list) else items
+            self.fail(f"joint.thresholds must list one value for each of the {count} classes", found)
+        return Joint(
+            visual_weight=self.number(entry.get("visual_weight"), "joint.visual_weight", 0, 1e3),
+            thresholds=tuple(self.number(value, "joint.thresholds", -1e6, 1e6) for value in items),
+            margin=self.number(entry.get("margin"), "joint.margin", 0, 1e6),
+            apart=self.number(entry.get("apart"), "joint.apart", 0, 1),
+            floor=self.number(entry.get("floor"), "joint.floor", -1e6, 1e6),
+        )
+
+    def patches(self, raw: Any) -> Patches | None:
+        if raw is None:
+            return None
+        entry = self.mapping(raw, "patches")
+        return Patches(
+            samples=self.integer(entry.get("samples"), "patches.samples", 1, 10_000_000),
+            loudest=self.integer(entry.get("loudest"), "patches.loudest", 1, 10_000),
+        )
 
     def variant(self, raw: Any, number: int) -> Variant:
         name = f"variants[{number}]"

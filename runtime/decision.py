@@ -15,13 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.bundle import BundleInfo
+from avgn.runtime.bundle_schema import Joint
 from avgn.runtime.errors import InputError
+from avgn.runtime.joint import Verdict, judge
 from avgn.runtime.regions import Box, Point, peak_of, region_box
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 Times = npt.NDArray[np.float64]
 
+# how many are said of one source
+ALTERNATIVES = 3
 STATES = ("source", "off-screen", "unknown", "none")
 
 
@@ -83,6 +87,7 @@ class Rules:
     audio_thresholds: Floats
     visual_thresholds: Floats
     has_presence: bool
+    joint: Joint | None = None
 
     @classmethod
     def for_bundle(cls, info: BundleInfo, config: DecisionConfig | None = None) -> Rules:
@@ -92,6 +97,7 @@ class Rules:
             audio_thresholds=np.asarray(info.thresholds.audio, np.float32),
             visual_thresholds=np.asarray(info.thresholds.visual, np.float32),
             has_presence=info.has_presence,
+            joint=info.joint,
         )
 
 
@@ -113,6 +119,7 @@ class DecisionState:
     """Everything that one frame's decision hands to the next. Never modified, only replaced.
 
     Of what is heard [K]: which are claimed, and since when (seconds, NaN: not) the others have been nearly certain.
+    `joint`: what both halves say together, where the bundle has a rule for it.
     """
 
     time: float | None
@@ -120,6 +127,7 @@ class DecisionState:
     visual: Gate
     claimed: Flags
     certain_since: Times
+    joint: Gate
     loud_since: float = math.nan
 
     @classmethod
@@ -127,7 +135,7 @@ class DecisionState:
         """The state before the first frame."""
         zeros, never = np.zeros(count, np.float32), np.full(count, np.nan)
         gate = Gate(value=zeros, on=np.zeros(count, bool), since=never, said=zeros)
-        return cls(time=None, audio=gate, visual=gate, claimed=np.zeros(count, bool), certain_since=never)
+        return cls(time=None, audio=gate, visual=gate, claimed=np.zeros(count, bool), certain_since=never, joint=gate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +143,8 @@ class Heard:
     """One class that sounds. On screen it has a peak [x, y], a box [x1, y1, x2, y2] (0..1) and its map [h, w].
 
     `certainty` is the decision's own: 0.5 at the class's threshold, 1 where nothing is left to doubt; a dip of the
-    probabilities that has not changed the decision does not change it either.
+    probabilities that has not changed the decision does not change it either. `alternatives` are classes that would
+    stand for the same thing, with their probabilities.
     """
 
     label: str
@@ -147,6 +156,7 @@ class Heard:
     peak: Point | None = None
     box: Box | None = None
     map: Floats | None = field(default=None, compare=False)
+    alternatives: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,16 +199,30 @@ def step(
     visual = _gate(
         state.visual, seen_value, rules.visual_thresholds, time, elapsed, config.visual_smoothing, config, first
     )
+    joint, verdict = state.joint, None
+    if rules.joint is not None:
+        verdict = judge(rules.joint, audio.value, visual.value, maps)
+        together = np.zeros_like(verdict.prob) if silent else verdict.prob
+        joint = _gate(state.joint, together, np.full_like(together, 0.5), time, elapsed, 0.0, config, first)
     claimed, certain_since = _claims(state, audio, visual, heard_threshold, time, config)
+    if rules.joint is not None:
+        # what both say together needs neither alone
+        claimed = joint.on | (audio.on & (state.claimed | _lasted(certain_since, time, config)))
     loud_since = state.loud_since
     if loudness_db < config.unknown_db or claimed.any():
         loud_since = math.nan
     elif math.isnan(loud_since):
         loud_since = time
     following = DecisionState(
-        time=time, audio=audio, visual=visual, claimed=claimed, certain_since=certain_since, loud_since=loud_since
+        time=time,
+        audio=audio,
+        visual=visual,
+        claimed=claimed,
+        certain_since=certain_since,
+        joint=joint,
+        loud_since=loud_since,
     )
-    sources = tuple(_heard(rules, following, maps, int(index)) for index in np.flatnonzero(claimed))
+    sources = tuple(_heard(rules, following, maps, int(index), verdict) for index in np.flatnonzero(claimed))
     if not rules.has_presence:
         sources = tuple(source for source in sources if source.on_screen)
     return following, Decision(state=_overall(config, following, sources), sources=sources)
@@ -234,26 +258,37 @@ def _claims(
     """Which classes are said to sound, and since when those that are heard alone have been nearly certain."""
     certain = audio.on & (audio.value >= threshold + config.off_screen_margin * (1 - threshold))
     since = np.where(certain, np.where(np.isnan(state.certain_since), time, state.certain_since), np.nan)
-    lasted = certain & (time - np.nan_to_num(since, nan=time) >= config.off_screen_seconds - 1e-9)
     # what was seen while it sounded may leave the picture
-    return audio.on & (visual.on | state.claimed | lasted), since
+    return audio.on & (visual.on | state.claimed | _lasted(since, time, config)), since
+
+
+def _lasted(certain_since: Times, time: float, config: DecisionConfig) -> Flags:
+    known = ~np.isnan(certain_since)
+    return known & (time - np.nan_to_num(certain_since, nan=time) >= config.off_screen_seconds - 1e-9)
 
 
 def _certainty(value: float, threshold: float) -> float:
     return min(1.0, 0.5 + 0.5 * max(0.0, value - threshold) / max(1 - threshold, 1e-6))
 
 
-def _heard(rules: Rules, state: DecisionState, maps: Floats, index: int) -> Heard:
-    on_screen = bool(state.visual.on[index])
+def _heard(rules: Rules, state: DecisionState, maps: Floats, index: int, verdict: Verdict | None) -> Heard:
+    on_screen = bool(state.visual.on[index] if verdict is None else state.joint.on[index])
     shown = state.audio if rules.has_presence else state.visual
     threshold = (rules.audio_thresholds if rules.has_presence else rules.visual_thresholds)[index]
+    certainty = _certainty(float(shown.said[index]), float(threshold))
+    alternatives: tuple[tuple[str, float], ...] = ()
+    if verdict is not None and on_screen:
+        certainty = _certainty(float(state.joint.said[index]), 0.5)
+        others = verdict.instead_of.get(index, ())[:ALTERNATIVES]
+        alternatives = tuple((rules.classes[k], prob) for k, prob in others)
     heard = Heard(
         label=rules.classes[index],
         index=index,
         audio_prob=float(shown.value[index]),
         visual_prob=float(state.visual.value[index]),
         on_screen=on_screen,
-        certainty=_certainty(float(shown.said[index]), float(threshold)),
+        certainty=certainty,
+        alternatives=alternatives,
     )
     if not on_screen:
         return heard

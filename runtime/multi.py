@@ -21,6 +21,7 @@ import numpy as np
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.nvtx import stage
+from avgn.runtime.patches import hear
 from avgn.runtime.stream import AudioWindow, StreamLocalizer
 from avgn.runtime.stream_handle import KEPT_WINDOWS, Chosen, OnResult, StreamHandle, Waiting
 
@@ -134,18 +135,18 @@ class MultiStream:
                     chosen = self._wanted_windows()
                 if self._stopped:
                     return
-                waveforms = []
+                windows = []
                 for handle, index in chosen:
                     handle._hearing = index
-                    waveforms.append(handle._core.cut_window(index))
+                    windows.append(handle._core.cut_window(index))
             with stage("audio") as timer:
-                heard = self.engine.run_audio(np.stack(waveforms))
+                heard = hear(self.engine, windows)
             with self._wake:
                 for at, (handle, index) in enumerate(chosen):
                     handle._hearing = None
                     handle._windows[index] = AudioWindow.of(
                         index,
-                        waveforms[at],
+                        windows[at].waveform,
                         heard["sources"][at],
                         heard["audio_prob"][at],
                         timer.ms / len(chosen),

@@ -14,6 +14,12 @@ Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
 
+def _alternatives(source: Heard) -> dict[str, Any]:
+    if not source.alternatives:
+        return {}
+    return {"alternatives": [[label, round(prob, 5)] for label, prob in source.alternatives]}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
     """One frame's answer.
@@ -22,6 +28,7 @@ class Result:
     "unknown" or "none"; `sources` holds the classes heard. `audio_prob`, `visual_prob` [K] and `maps` [K, h, w] are the
     engine's own, before smoothing. `loudness_db` is the RMS level of the audio window, `window` its index on the
     audio grid. `ms` has the milliseconds of each stage, `dropped` the frames lost before this one.
+    In its JSON line a source lists `alternatives` where other classes would stand for the same thing.
     """
 
     time: float
@@ -52,6 +59,7 @@ class Result:
                     "peak": None if source.peak is None else [round(v, 5) for v in source.peak],
                     "box": None if source.box is None else [round(v, 5) for v in source.box],
                 }
+                | _alternatives(source)
                 for source in self.sources
             ],
             "ms": {name: round(value, 3) for name, value in self.ms.items()},

@@ -21,6 +21,7 @@ from avgn.runtime.decision import DecisionConfig, DecisionState, Rules, step
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.image import resize
 from avgn.runtime.nvtx import stage
+from avgn.runtime.patches import PatchMemory, Window, hear
 from avgn.runtime.result import Result
 
 Floats = npt.NDArray[np.float32]
@@ -68,6 +69,7 @@ class State:
     clock: AudioClock
     decision: DecisionState
     pending: deque[Pending] = field(default_factory=deque)
+    patches: PatchMemory = field(default_factory=PatchMemory)
     window: AudioWindow | None = None
     frames: int = 0
     windows: int = 0
@@ -225,20 +227,22 @@ class StreamLocalizer:
             for i, (frame, window) in enumerate(zip(frames, windows, strict=True))
         ]
 
-    def cut_window(self, index: int) -> Floats:
-        """The samples [T] of an audio window; sound long before it is let go of."""
+    def cut_window(self, index: int) -> Window:
+        """An audio window; sound long before it is let go of."""
         length = self.info.window_samples
         start = index * self.info.hop_samples - length
         # frames come in time order, but a timestamp may step back a little
-        self.state.clock.forget(start - length)
-        return self.state.clock.window(start, length)
+        clock = self.state.clock
+        clock.forget(start - length)
+        complete = index if clock.closed else math.floor(clock.end / self.info.hop_samples)
+        return Window(index=index, waveform=clock.window(start, length), complete=complete, memory=self.state.patches)
 
     def _hear(self, index: int) -> AudioWindow:
-        waveform = self.cut_window(index)
+        window = self.cut_window(index)
         with stage("audio") as timer:
-            heard = self.engine.run_audio(waveform[None])
+            heard = hear(self.engine, [window])
         self.state.windows += 1
-        return AudioWindow.of(index, waveform, heard["sources"][0], heard["audio_prob"][0], timer.ms)
+        return AudioWindow.of(index, window.waveform, heard["sources"][0], heard["audio_prob"][0], timer.ms)
 
     def decide(
         self, frame: Pending, window: AudioWindow, maps: Floats, visual_prob: Floats, audio_ms: float, image_ms: float

@@ -75,7 +75,7 @@ def test_a_wheel_holds_what_is_not_code(tmp_path: Path) -> None:
             "__pycache__", *(("export", "kernels", "recipes", "runtime") if name == "avgn" else ())
         )
         shutil.copytree(ROOT / name, tmp_path / "tree" / name, ignore=ignored)
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, tmp_path / "tree")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*command, "-w", str(tmp_path), "."], cwd=tmp_path / "tree", check=True, capture_output=True)

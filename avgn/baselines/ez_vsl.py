@@ -61,7 +61,7 @@ class EasyVisualSounds(SharedMap):
             )
         self.prior.load_state_dict(self.visual_encoder.backbone.state_dict())
 
-    def picture_backbones(self) -> list[ResNet18]:
+    def picture_backbones(self) -> list[nn.Module]:
         """The visual encoder's and the prior's."""
         return super().picture_backbones() + ([] if self.prior is None else [self.prior])
 

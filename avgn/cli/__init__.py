@@ -30,6 +30,7 @@ commands:
   models                    the systems that can be trained
   train MANIFEST            train a localizer, written as a checkpoint folder
   evaluate MODEL MANIFEST   score a checkpoint or a bundle under named protocols
+  calibrate BUNDLE ITEMS    set the thresholds by which a bundle's halves decide together
   reproduce TABLE           train and score a table of the paper beside the published figures
   export CHECKPOINT BUNDLE  freeze a checkpoint into verified graphs
   verify BUNDLE             compare a bundle's variants with their model again
@@ -83,6 +84,7 @@ COMMANDS = {
     "models": "avgn.cli.models:models",
     "train": "avgn.cli.training:train",
     "evaluate": "avgn.cli.evaluation:evaluate",
+    "calibrate": "avgn.cli.evaluation:calibrate",
     "reproduce": "avgn.cli.reproduce:reproduce",
     "export": "avgn.cli.export:export",
     "verify": "avgn.cli.export:verify",

@@ -1,8 +1,9 @@
-"""avgn evaluate."""
+"""avgn evaluate, calibrate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,37 @@ def _scores(args: Any) -> list[dict[str, Any]]:
             workers=args.workers,
             progress=progress,
         )
+
+
+def calibrate(argv: Sequence[str]) -> None:
+    parser = make_parser(
+        "calibrate", "Set a bundle's thresholds and its joint rule on annotated items, none of which are scored later."
+    )
+    parser.add_argument("bundle", type=str, help="bundle folder: its bundle.json is written again")
+    parser.add_argument("items", type=str, help="manifest of items with their sources, of the bundle's classes")
+    parser.add_argument("--backend", type=str, default="auto", help=BACKENDS)
+    parser.add_argument("--json", type=str | None, default=None, help="write the same as JSON")
+    args = parser.parse_args(argv)
+    from avgn.evaluation.joint_calibration import calibrate_bundle
+    from avgn.progress import Progress
+    from avgn.runtime.bundle import SHIPPED, Bundle
+    from avgn.runtime.localizer import Localizer
+    from avgn.runtime.manifest import read_manifest
+
+    if args.bundle in SHIPPED:
+        raise InputError(f"bundle {args.bundle!r} is the package's own and is not changed: copy its folder first")
+    report = Report(args.json, Path(args.items), Path(args.bundle))
+    manifest = read_manifest(args.items)
+    engine = Localizer.load(args.bundle, args.backend).engine
+    with Progress("items") as progress:
+        found = calibrate_bundle(Bundle.load(args.bundle), engine, manifest, progress=progress)
+    report.write(asdict(found))
+    lines = [f"class F1 {found.before[0]:.1f} -> {found.f1:.1f} %", ""]
+    lines[0] += f", false sources an image {found.before[1]:.2f} -> {found.false_sources:.2f}"
+    lines[1] = f"weight of what is seen {found.joint.visual_weight:.3g}, threshold {found.joint.thresholds[0]:.3g}"
+    lines.append(f"{'probability':>12}{'scores':>9}{'right':>8}")
+    lines += [f"{mean:12.3f}{count:9d}{100 * share:7.1f}%" for count, mean, share in found.reliability if count]
+    report.say("\n".join(lines))
 
 
 def load_engine(model: str, backend: str = "auto", device: str = "cpu") -> Engine:

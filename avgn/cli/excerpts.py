@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ from avgn.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from avgn.runtime.bundle import Bundle
+    from avgn.runtime.bundle_schema import Joint
 
 NAMES = ("start", "duration", "every")
 
@@ -48,6 +51,7 @@ def refuse_live(args: Any) -> None:
 def with_threshold(name: str, text: str) -> Bundle:
     """The bundle with other thresholds: those of what is heard; of what is seen where a model has nothing else.
 
+    Where both halves decide together, it is the probability of both that must be reached: 0.5 leaves it as it is.
     Raises InputError for a text or a class that can't be used.
     """
     from avgn.runtime.bundle import Bundle
@@ -56,6 +60,7 @@ def with_threshold(name: str, text: str) -> Bundle:
     info = bundle.info
     kind = "audio" if info.has_presence else "visual"
     values = dict(zip(info.classes, getattr(info.thresholds, kind), strict=True))
+    joint = dict.fromkeys(info.classes, 0.5)
     for part in text.split(","):
         label, equals, number = part.rpartition("=")
         chosen = [label.strip()] if equals else list(info.classes)
@@ -64,8 +69,18 @@ def with_threshold(name: str, text: str) -> Bundle:
                 f"--threshold: {unknown[0]!r} is no class of {name}: use some of {', '.join(info.classes)}"
             )
         values |= dict.fromkeys(chosen, _number(number))
-    thresholds = replace(info.thresholds, **{kind: tuple(values.values())})
-    return replace(bundle, info=replace(info, thresholds=thresholds))
+        joint |= dict.fromkeys(chosen, _number(number))
+    info = replace(info, thresholds=replace(info.thresholds, **{kind: tuple(values.values())}))
+    return replace(bundle, info=info if info.joint is None else replace(info, joint=_moved(info.joint, joint.values())))
+
+
+def _moved(rule: Joint, probabilities: Iterable[float]) -> Joint:
+    """The rule with thresholds at which the joint probability is no longer 0.5 but these."""
+    from avgn.runtime.joint import LIMIT
+
+    odds = [math.log(max(p, 1e-9) / max(1 - p, 1e-9)) for p in probabilities]
+    moved = (t + min(LIMIT, max(-LIMIT, each)) for t, each in zip(rule.thresholds, odds, strict=True))
+    return replace(rule, thresholds=tuple(moved))
 
 
 def _number(text: str) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from avgn.evaluation.inference import predict
+from avgn.evaluation.inference import Predictions, predict
 from avgn.evaluation.thresholds import calibrate_thresholds
 from avgn.runtime.bundle_schema import Thresholds
 from avgn.runtime.engines.base import Engine
@@ -26,8 +28,12 @@ def calibrate(engine: Engine, validation: Manifest, disjoint_from: Manifest | No
                 f"{len(shared)} items of {validation.path} are in {disjoint_from.path} too (for example "
                 f"{min(shared)}): calibrate thresholds on other items than those that are scored"
             )
-    found = predict(engine, validation)
-    index_of = {name: index for index, name in enumerate(engine.info.classes)}
+    return calibrate_predictions(predict(engine, validation), engine.info.classes)
+
+
+def calibrate_predictions(found: Predictions, classes: Sequence[str]) -> Thresholds:
+    """The same from predictions that are there already."""
+    index_of = {name: index for index, name in enumerate(classes)}
     heard = np.zeros((len(found.items), len(index_of)), dtype=bool)
     seen = np.zeros_like(heard)
     for row, item in enumerate(found.items):

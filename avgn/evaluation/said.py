@@ -17,6 +17,7 @@ from avgn.evaluation.map_kinds import map_kind
 from avgn.runtime.bundle_schema import BundleInfo
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
+from avgn.runtime.joint import judge
 
 Array = NDArray[Any]
 
@@ -92,6 +93,7 @@ def _labels(predictions: Predictions) -> tuple[str, ...]:
 def decide(info: BundleInfo, predictions: Predictions, thresholds: tuple[Array, Array] | None) -> tuple[Array, Array]:
     """(heard, seen), both [N, K] bool: p^a and p^v at or above their thresholds.
 
+    Where the bundle has a joint rule and no others are given, both say which classes it claims.
     Without presence heads both say whether the map's maximum reaches the visual threshold.
     """
     audio, visual = thresholds if thresholds is not None else (info.thresholds.audio, info.thresholds.visual)
@@ -102,4 +104,8 @@ def decide(info: BundleInfo, predictions: Predictions, thresholds: tuple[Array, 
     if not info.has_presence:
         seen = np.stack([maps.max(axis=(-2, -1)) for maps in predictions.maps]) >= visual
         return seen, seen
+    if thresholds is None and info.joint is not None:
+        halves = zip(predictions.audio_prob, predictions.visual_prob, predictions.maps, strict=True)
+        claimed = np.stack([judge(info.joint, heard, seen, maps).claimed for heard, seen, maps in halves])
+        return claimed, claimed
     return predictions.audio_prob >= audio, predictions.visual_prob >= visual

@@ -113,6 +113,8 @@ def _train(
     resume: bool,
     progress: bool | None,
 ) -> Path:
+    if config.tokens != "learned":
+        raise InputError(f"{config.name} is made from published weights and is not trained: use another preset")
     last = output / CHECKPOINTS / "last.ckpt"
     if resume and not last.is_file():
         raise InputError(f"{last} does not exist: train without --resume first")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from avgn.runtime.bundle import BundleInfo, TensorSpec
 from avgn.runtime.errors import InputError
+from avgn.runtime.patches import cut_patches, pool_patches
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -54,7 +55,15 @@ class GraphEngine:
     def run_audio(self, waveform: Floats) -> dict[str, Floats]:
         """waveform [B, T] float32 -> {"sources" [B, K, D], "audio_prob" [B, K]} (ones without presence heads)."""
         check_waveform(self._info, waveform)
-        return self._run("audio", {"waveform": waveform})
+        if self._info.patches is None:
+            return self._run("audio", {"waveform": waveform})
+        patches = cut_patches(self._info, waveform)
+        heard = self.run_patches(patches.reshape(-1, patches.shape[2]))
+        return pool_patches(self._info, heard.reshape(*patches.shape[:2], *heard.shape[1:]))
+
+    def run_patches(self, waveform: Floats) -> Floats:
+        """Patches [N, S] float32 of a bundle that hears in patches -> their log-odds [N, K, 1]."""
+        return self._run("audio", {"waveform": waveform})["sources"]
 
     def run_image(self, image: Pixels, sources: Floats) -> dict[str, Floats]:
         """image [B, H, W, 3] uint8, sources [B, K, D] -> {"maps" [B, K, h, w], "visual_prob" [B, K]}."""
@@ -109,7 +118,7 @@ def check_graph(
     """
     count = len(info.classes)
     sizes: dict[str, tuple[int | str, ...]] = {
-        "waveform": ("B", info.window_samples),
+        "waveform": ("B", info.graph_samples),
         "image": ("B", *info.image_size, 3),
         "sources": ("B", count, "D"),
         "maps": ("B", count, *info.grid),

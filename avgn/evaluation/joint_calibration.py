@@ -1,0 +1,151 @@
+"""A bundle's thresholds and joint rule from a manifest, written into its bundle.json.
+
+Legend: N items, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avgn.evaluation.calibration import calibrate_predictions
+from avgn.evaluation.inference import Predictions, predict
+from avgn.runtime.bundle import Bundle, file_sha256, write_bundle_info
+from avgn.runtime.bundle_schema import Joint
+from avgn.runtime.engines.base import Engine
+from avgn.runtime.errors import InputError
+from avgn.runtime.joint import joint_odds, judge
+from avgn.runtime.manifest import Manifest
+
+Array = NDArray[Any]
+
+# weights of what is seen that are tried, in parts of the bundle's own
+WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+# a threshold below all scores
+NONE = -1e3
+# false sources an image that a rule may give
+MAX_FALSE = 0.25
+BINS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """What was found: the rule, its F1 of classes (percent) and false sources an image beside the bundle's own.
+
+    `reliability`: for each tenth of the joint probability, how many class scores lie there, their mean probability and
+    the share that are right.
+    """
+
+    joint: Joint
+    f1: float
+    false_sources: float
+    before: tuple[float, float]
+    reliability: tuple[tuple[int, float, float], ...]
+
+
+def calibrate_bundle(
+    bundle: Bundle, engine: Engine, manifest: Manifest, *, progress: Callable[[int, int], None] | None = None
+) -> Calibrated:
+    """Fit the thresholds and the joint rule of a bundle on a manifest, and write them into its bundle.json.
+
+    One threshold serves all classes; the rule with the best F1 of at most MAX_FALSE false sources an image is taken.
+    Raises InputError for a bundle without a joint rule and for a manifest without sounding sources on screen.
+    """
+    rule = bundle.info.joint
+    if rule is None:
+        raise InputError(
+            f"bundle {bundle.path} has no joint rule to calibrate: set thresholds with avgn evaluate --thresholds"
+        )
+    found = predict(engine, manifest, progress=progress)
+    truth = sounding_on_screen(found, bundle.info.classes)
+    if not truth.any():
+        raise InputError(f"{manifest.path} has no source that sounds and is on screen: calibration needs some")
+    before = _score(rule, found, truth)
+    best, score = rule, before
+    for weight in WEIGHTS:
+        made = _best_threshold(replace(rule, visual_weight=rule.visual_weight * weight), found, truth)
+        value = _score(made, found, truth)
+        if _rank(value) > _rank(score):
+            best, score = made, value
+    thresholds = calibrate_predictions(found, bundle.info.classes)
+    fitted = {
+        "manifest_sha256": file_sha256(manifest.path),
+        "items": len(found.items),
+        "datasets": sorted({item.dataset for item in found.items if item.dataset}),
+    }
+    info = replace(
+        bundle.info, joint=best, thresholds=thresholds, provenance=bundle.info.provenance | {"calibration": fitted}
+    )
+    write_bundle_info(bundle.path, info)
+    return Calibrated(
+        joint=best,
+        f1=score[0],
+        false_sources=score[1],
+        before=before,
+        reliability=reliability(best, found, truth),
+    )
+
+
+def sounding_on_screen(found: Predictions, classes: Sequence[str]) -> Array:
+    """[N, K] bool: which classes sound and are seen."""
+    index_of = {name: index for index, name in enumerate(classes)}
+    truth = np.zeros((len(found.items), len(classes)), dtype=bool)
+    for row, item in enumerate(found.items):
+        for source in item.sources:
+            truth[row, index_of[source.label]] |= source.sounding and source.on_screen
+    return truth
+
+
+def reliability(rule: Joint, found: Predictions, truth: Array) -> tuple[tuple[int, float, float], ...]:
+    """(count, mean probability, share that are right) of class scores in each tenth of the joint probability."""
+    prob = 1 / (1 + np.exp(-joint_odds(rule, found.audio_prob, found.visual_prob).astype(np.float64)))
+    tenth = np.minimum((prob * BINS).astype(int), BINS - 1)
+    rows = []
+    for at in range(BINS):
+        inside = tenth == at
+        count = int(inside.sum())
+        rows.append((count, float(prob[inside].mean()), float(truth[inside].mean())) if count else (0, 0.0, 0.0))
+    return tuple(rows)
+
+
+def _best_threshold(rule: Joint, found: Predictions, truth: Array) -> Joint:
+    """The rule with the one threshold that gives the best F1 of at most MAX_FALSE false sources an image.
+
+    Which classes give way to others depends on better ones alone, so it is the same at every threshold.
+    """
+    count = truth.shape[1]
+    everything = replace(rule, thresholds=(NONE,) * count)
+    kept = _claimed(everything, found)
+    score = joint_odds(everything, found.audio_prob, found.visual_prob)[kept] + NONE
+    right = truth[kept]
+    order = np.argsort(-score, kind="stable")
+    hits, said = np.cumsum(right[order]), np.arange(1, len(order) + 1)
+    f1 = 2 * hits / (said + truth.sum())
+    allowed = said - hits <= MAX_FALSE * len(truth)
+    if not allowed.any():
+        return rule
+    at = int(np.argmax(np.where(allowed, f1, -1.0)))
+    following = score[order[at + 1]] if at + 1 < len(order) else score[order[at]] - 1.0
+    return replace(rule, thresholds=(round(float(score[order[at]] + following) / 2, 4),) * count)
+
+
+def _claimed(rule: Joint, found: Predictions) -> Array:
+    halves = zip(found.audio_prob, found.visual_prob, found.maps, strict=True)
+    return np.stack([judge(rule, heard, seen, maps).claimed for heard, seen, maps in halves])
+
+
+def _score(rule: Joint, found: Predictions, truth: Array) -> tuple[float, float]:
+    """(F1 of classes in percent, false sources an image)."""
+    said = _claimed(rule, found)
+    right = int((said & truth).sum())
+    return 200 * right / max(1, int(said.sum() + truth.sum())), float((said & ~truth).sum() / len(truth))
+
+
+def _rank(score: tuple[float, float]) -> tuple[bool, float]:
+    f1, false_sources = score
+    allowed = false_sources <= MAX_FALSE
+    return allowed, f1 if allowed else -false_sources

@@ -1,0 +1,94 @@
+"""Makes the bundle `world`: python -m avgn.world.make --output runs/world
+
+From the packages that hold the published weights to a checkpoint and a verified bundle; nothing is fitted. Kernels
+are rounded to float16, which their graphs store; all is computed in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.utils import fuse_conv_bn_eval
+
+from avgn.checkpoint import save_model
+from avgn.encoders.efficientnet_lite import ConvNorm
+from avgn.encoders.packages import EFFICIENTNET, FACES, YAMNET
+from avgn.runtime.bundle import Bundle
+from avgn.runtime.errors import FailureError, InputError
+from avgn.world.classes import world_classes
+from avgn.world.weights import build_world, world_config
+
+SOURCES = ", ".join(f"{each.package} {each.version}" for each in (EFFICIENTNET, YAMNET, FACES))
+
+
+def make_checkpoint(folder: Path, labels: Sequence[str] | None = None) -> Path:
+    """Write the world model of these classes (by default the whole table) with its published weights."""
+    model = build_world(world_config(tuple(labels or world_classes())))
+    round_weights(model)
+    return save_model(model, folder, training={"converted": SOURCES})
+
+
+@torch.no_grad()
+def round_weights(model: nn.Module) -> None:
+    """Round kernels and matrices to what float16 holds, so that a bundle stores them in half the bytes.
+
+    Norms go into the kernels before them first, and stay behind as a bias.
+    """
+    for module in model.modules():
+        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
+            fused = fuse_conv_bn_eval(module.conv, module.norm)
+            assert fused.bias is not None
+            module.conv.weight.copy_(fused.weight)
+            nn.init.ones_(module.norm.weight)
+            module.norm.bias.copy_(fused.bias)
+            assert module.norm.running_mean is not None and module.norm.running_var is not None
+            module.norm.running_mean.zero_()
+            module.norm.running_var.fill_(1 - module.norm.eps)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.weight.copy_(module.weight.half().float())
+
+
+def make_bundle(
+    output: Path,
+    *,
+    precisions: tuple[str, ...] = ("fp32",),
+    overwrite: bool = False,
+    report: Callable[[str], None] = lambda message: None,
+) -> Bundle:
+    """Write `output`/checkpoint and `output`/bundle. Raises InputError where a package is missing."""
+    from avgn.export.bundle import ExportOptions, export_bundle
+
+    checkpoint = make_checkpoint(output / "checkpoint")
+    return export_bundle(
+        checkpoint, output / "bundle", ExportOptions(precisions=precisions), overwrite=overwrite, report=report
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--precision", default="fp32", help="comma-separated")
+    parser.add_argument("--overwrite", action="store_true")
+    args = parser.parse_args(argv)
+    try:
+        bundle = make_bundle(
+            args.output,
+            precisions=tuple(args.precision.split(",")),
+            overwrite=args.overwrite,
+            report=lambda message: print(message, file=sys.stderr),
+        )
+    except (InputError, FailureError) as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    print(bundle.path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

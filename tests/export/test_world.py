@@ -1,0 +1,92 @@
+"""The world model through the export: graphs of patches, weights stored as float16, engines that agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from avgn.checkpoint import load_model, save_model
+from avgn.config import preset
+from avgn.engine import TorchEngine
+from avgn.export.bundle import ExportOptions, export_bundle
+from avgn.export.storage import store_halves
+from avgn.runtime.bundle import Bundle
+from avgn.runtime.engines import choose_engine
+from avgn.world.make import round_weights
+from avgn.world.model import WorldLocalizer
+
+pytestmark = pytest.mark.slow
+LABELS = ("dog", "speech", "violin")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[TorchEngine, Bundle]:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("world")
+    model = WorldLocalizer(preset("avgn-world", classes=LABELS, image_size=(64, 64))).eval()
+    round_weights(model)
+    save_model(model, folder / "checkpoint", training={"converted": "nothing"})
+    bundle = export_bundle(folder / "checkpoint", folder / "bundle", ExportOptions())
+    return TorchEngine(load_model(folder / "checkpoint")), bundle
+
+
+def test_the_graphs_hold_patches_and_halves(exported: tuple[TorchEngine, Bundle]) -> None:
+    core, bundle = exported
+    (variant,) = bundle.variants
+    assert variant.verified is not None and variant.verified["max_abs_maps"] <= 1e-5
+    assert variant.inputs["audio"][0].shape == ("batch", 15_600)
+    assert bundle.info.patches == core.info.patches and bundle.info.joint == core.info.joint
+    parameters = sum(p.numel() for p in core.model.parameters())
+    size = sum((bundle.path / name).stat().st_size for name in (variant.audio, variant.image))
+    assert size < 2.6 * parameters
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_engines_agree_with_the_model_on_whole_windows(exported: tuple[TorchEngine, Bundle], backend: str) -> None:
+    core, bundle = exported
+    engine = choose_engine(bundle, backend, "fp32")
+    random = np.random.default_rng(0)
+    waveform = (0.1 * random.standard_normal((2, core.info.window_samples))).astype(np.float32)
+    waveform *= np.linspace(0, 1, core.info.window_samples, dtype=np.float32)
+    image = random.integers(0, 256, (2, 96, 64, 3), dtype=np.uint8)
+    expected, found = (one.run_audio(waveform) for one in (core, engine))
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-3, rtol=1e-3)
+    for name, values in core.run_image(image, expected["sources"]).items():
+        np.testing.assert_allclose(engine.run_image(image, found["sources"])[name], values, atol=1e-3, rtol=1e-3)
+
+
+def test_only_what_loses_nothing_is_stored_as_halves(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    exact = random.standard_normal((64, 64)).astype(np.float16).astype(np.float32)
+    other = random.standard_normal((64, 64)).astype(np.float32)
+    large = exact * 1e6
+    weights = {"exact": exact, "other": other, "large": large}
+    nodes, last = [], "x"
+    for name in weights:
+        nodes.append(onnx.helper.make_node("MatMul", [last, name], [f"after {name}"]))
+        last = f"after {name}"
+    graph = onnx.helper.make_graph(
+        nodes,
+        "some",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 64])],
+        [onnx.helper.make_tensor_value_info(last, onnx.TensorProto.FLOAT, ["n", 64])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "whole.onnx")
+    stored = onnx.load(store_halves(tmp_path / "whole.onnx", tmp_path / "stored.onnx"))
+    kinds = {tensor.name: tensor.data_type for tensor in stored.graph.initializer}
+    float16, float32 = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    assert kinds == {"exact.half": float16, "other": float32, "large": float32}
+    import onnxruntime
+
+    x = random.standard_normal((3, 64)).astype(np.float32)
+    before, after = (
+        onnxruntime.InferenceSession(tmp_path / name).run(None, {"x": x})[0] for name in ("whole.onnx", "stored.onnx")
+    )
+    np.testing.assert_array_equal(before, after)

@@ -1,0 +1,210 @@
+"""The joint rule, and patches: against plain loops, and through a whole stream."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from avgn.runtime.bundle_schema import BundleInfo, Joint, Patches, TensorSpec, Thresholds, Variant, from_json, to_json
+from avgn.runtime.decision import DecisionState, Rules, step
+from avgn.runtime.errors import InputError
+from avgn.runtime.joint import judge
+from avgn.runtime.patches import cut_patches, pool_patches
+from avgn.runtime.stream import StreamLocalizer
+
+RATE, HOP, PATCH, WINDOW = 1000, 200, 300, 900
+CLASSES = ("dog", "wolf", "bell")
+RULE = Joint(visual_weight=0.5, thresholds=(0.0, 0.0, 0.0), margin=2.0, apart=0.2, floor=-5.0)
+
+
+def info() -> BundleInfo:
+    spec = (TensorSpec(name="x", dtype="float32", shape=("batch",)),)
+    halves: dict[str, tuple[TensorSpec, ...]] = {"audio": spec, "image": spec}
+    variant = Variant(
+        precision="fp32",
+        engine="onnxruntime",
+        target="any",
+        audio="audio.onnx",
+        image="image.onnx",
+        sha256={half: "0" * 64 for half in halves},
+        inputs=halves,
+        outputs=halves,
+    )
+    return BundleInfo(
+        model={"name": "some", "config": {}},
+        classes=CLASSES,
+        sample_rate=RATE,
+        window_seconds=WINDOW / RATE,
+        image_size=(64, 64),
+        grid=(4, 4),
+        thresholds=Thresholds(audio=(0.5,) * 3, visual=(0.5,) * 3),
+        variants=(variant,),
+        patches=Patches(samples=PATCH, loudest=2),
+        joint=RULE,
+    )
+
+
+def odds(*values: float) -> np.ndarray:
+    return (1 / (1 + np.exp(-np.asarray(values)))).astype(np.float32)
+
+
+def maps(*peaks: tuple[int, int]) -> np.ndarray:
+    found = np.zeros((len(peaks), 4, 4), np.float32)
+    for k, (row, column) in enumerate(peaks):
+        found[k, row, column] = 1
+    return found
+
+
+def test_the_schema_keeps_both() -> None:
+    assert from_json(to_json(info())) == info()
+    plain = replace(info(), patches=None, joint=None)
+    assert "joint" not in json.loads(to_json(plain)) and from_json(to_json(plain)) == plain
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("patches", {"samples": 350, "loudest": 2}, "must be whole patches, 200 samples apart"),
+        ("patches", {"samples": 1100, "loudest": 2}, "must be whole patches"),
+        ("patches", {"samples": 300, "loudest": 0}, "patches.loudest must be a whole number from 1"),
+        ("patches", [], "patches must be an object"),
+        ("joint", {"visual_weight": 1}, "joint.thresholds must list one value for each of the 3 classes"),
+        ("joint", {"visual_weight": -1, "thresholds": [0, 0, 0]}, "joint.visual_weight must be a number from 0"),
+        ("joint", {"visual_weight": 1, "thresholds": [0, 0, 0], "margin": 1, "apart": 2}, "joint.apart must be"),
+    ],
+)
+def test_the_schema_refuses(field: str, value: object, message: str) -> None:
+    raw = json.loads(to_json(info())) | {field: value}
+    with pytest.raises(InputError, match=message):
+        from_json(json.dumps(raw))
+
+
+def test_one_thing_with_one_sound_is_one_source() -> None:
+    """dog and wolf peak in neighbouring cells, the bell elsewhere."""
+    verdict = judge(replace(RULE, apart=0.3), odds(2, 1, 1.5), odds(1, 1, 1), maps((1, 1), (1, 2), (3, 3)))
+    assert verdict.claimed.tolist() == [True, False, True]
+    assert list(verdict.instead_of) == [0] and verdict.instead_of[0][0][0] == 1
+    assert verdict.instead_of[0][0][1] == pytest.approx(1 / (1 + np.exp(-1.5)), abs=1e-5)
+    apart = judge(replace(RULE, apart=0.2), odds(2, 1, 1.5), odds(1, 1, 1), maps((1, 1), (1, 2), (3, 3)))
+    assert apart.claimed.tolist() == [True, True, True]
+
+
+def test_what_is_far_behind_the_best_is_no_source() -> None:
+    verdict = judge(RULE, odds(3, 0.5, 1.2), odds(0, 0, 0), maps((0, 0), (0, 3), (3, 3)))
+    assert verdict.claimed.tolist() == [True, False, True]
+
+
+def test_what_is_hardly_heard_is_no_source_whatever_is_seen() -> None:
+    verdict = judge(RULE, odds(-5.5, -4.5, -9), odds(14, 14, 14), maps((0, 0), (0, 3), (3, 3)))
+    assert verdict.claimed.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("heard", [0.0, 1.0])
+def test_certain_probabilities_are_finite(heard: float) -> None:
+    certain = np.full(3, heard, np.float32)
+    verdict = judge(RULE, certain, certain, maps((0, 0), (0, 3), (3, 3)))
+    assert np.isfinite(verdict.prob).all() and verdict.claimed.all() == bool(heard)
+
+
+def test_a_stream_says_the_alternatives_and_nothing_in_silence() -> None:
+    rules = Rules.for_bundle(replace(info(), joint=replace(RULE, apart=0.3)))
+    heat = maps((1, 1), (1, 2), (3, 3))
+    seen = odds(1, 1, -8)
+    for loudness, expected in ((-20.0, ["dog"]), (-90.0, [])):
+        _, decision = step(
+            rules,
+            DecisionState.start(3),
+            time=0.0,
+            audio_prob=odds(2, 1, -8),
+            visual_prob=seen,
+            maps=heat,
+            loudness_db=loudness,
+        )
+        assert [source.label for source in decision.sources] == expected
+    _, decision = step(
+        rules,
+        DecisionState.start(3),
+        time=0.0,
+        audio_prob=odds(2, 1, -8),
+        visual_prob=seen,
+        maps=heat,
+        loudness_db=-20.0,
+    )
+    (source,) = decision.sources
+    assert source.on_screen and source.peak is not None
+    assert [label for label, _ in source.alternatives] == ["wolf"]
+
+
+def test_pooling_equals_a_loop() -> None:
+    logits = np.random.default_rng(0).normal(size=(2, 4, 3, 1)).astype(np.float32)
+    found = pool_patches(info(), logits)
+    for n in range(2):
+        for k in range(3):
+            best = sorted(float(v) for v in logits[n, :, k, 0])[-2:]
+            assert found["sources"][n, k, 0] == pytest.approx(sum(best) / 2, abs=1e-6)
+            assert found["audio_prob"][n, k] == pytest.approx(1 / (1 + np.exp(-sum(best) / 2)), abs=1e-6)
+
+
+class Counting:
+    """An engine whose patches' log-odds are their mean, spread and maximum; it counts what it computes."""
+
+    name = "counting"
+
+    def __init__(self, *, patched: bool) -> None:
+        self.info = info()
+        self.computed = 0
+        if patched:
+            self.run_patches = self._patches
+
+    def _patches(self, waveform: np.ndarray) -> np.ndarray:
+        self.computed += len(waveform)
+        return np.stack([waveform.mean(1), waveform.std(1), waveform.max(1)], axis=1)[:, :, None].astype(np.float32)
+
+    def run_audio(self, waveform: np.ndarray) -> dict[str, np.ndarray]:
+        patches = cut_patches(self.info, waveform)
+        flat = self._patches(np.ascontiguousarray(patches.reshape(-1, PATCH)))
+        return pool_patches(self.info, flat.reshape(*patches.shape[:2], 3, 1))
+
+    def run_image(self, image: np.ndarray, sources: np.ndarray) -> dict[str, np.ndarray]:
+        return {"maps": np.repeat(sources[:, :, :, None], 4, 2).repeat(4, 3), "visual_prob": odds(*sources[:, :, 0])}
+
+
+@pytest.mark.parametrize("mode", ["live", "file"])
+@pytest.mark.parametrize("chunk", [37, 200, 5000])
+def test_a_hop_computes_one_patch_and_gives_what_whole_windows_give(mode: str, chunk: int) -> None:
+    sound = np.random.default_rng(1).normal(size=5000).astype(np.float32)
+    frame = np.zeros((8, 8, 3), np.uint8)
+    streams = {}
+    for patched in (True, False):
+        engine = Counting(patched=patched)
+        stream = StreamLocalizer(engine, mode=mode)  # type: ignore[arg-type]
+        results = []
+        for at in range(0, len(sound), chunk):
+            results += stream.push_audio(sound[at : at + chunk], RATE, at / RATE)
+            ends = range(at, min(at + chunk, len(sound)), 100)
+            for time in ends:
+                results += stream.push_frame(frame, time / RATE)
+        results += stream.flush()
+        streams[patched] = (engine.computed, stream.state.windows, [result.audio_prob for result in results])
+    (few, windows, mine), (many, _, theirs) = streams[True], streams[False]
+    np.testing.assert_array_equal(np.stack(mine), np.stack(theirs))
+    patches = (WINDOW - PATCH) // HOP + 1
+    assert many == windows * patches and few == windows + patches - 1
+
+
+def test_sound_that_was_not_there_yet_is_not_remembered() -> None:
+    """A frame that may not wait takes silence; the patch is heard again once its sound has come."""
+    sound = np.ones(2000, np.float32)
+    late = StreamLocalizer(Counting(patched=True), max_wait=0.1)  # type: ignore[arg-type]
+    frame = np.zeros((8, 8, 3), np.uint8)
+    late.push_audio(sound[:500], RATE, 0.0)
+    results = late.push_frame(frame, 0.8) + late.push_frame(frame, 0.95)
+    late.push_audio(sound[500:], RATE, 0.5)
+    results += late.push_frame(frame, 1.0) + late.push_frame(frame, 1.2) + late.flush()
+    truth = StreamLocalizer(Counting(patched=True))  # type: ignore[arg-type]
+    truth.push_audio(sound, RATE, 0.0)
+    expected = truth.push_frame(frame, 1.2) + truth.flush()
+    np.testing.assert_array_equal(results[-1].audio_prob, expected[-1].audio_prob)
