@@ -100,9 +100,13 @@ def test_a_step_beyond_its_time_is_killed_with_what_it_started() -> None:
     for parent in ("pass", "time.sleep(600)"):
         begin = time.monotonic()
         code = f"import subprocess, sys, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); {parent}"
-        done = matrix.run([sys.executable, "-c", code], begin + 3)
-        assert time.monotonic() - begin < 20 and done.returncode == (0 if parent == "pass" else 124), done
-        assert ("ERROR: killed after 3 s" in done.stderr) == (parent != "pass")
+        done = matrix.run([sys.executable, "-c", code], begin + 5)
+        assert time.monotonic() - begin < 30 and done.returncode == (0 if parent == "pass" else 124), done
+        assert ("ERROR: killed after 5 s" in done.stderr) == (parent != "pass")
+        # the system ends a killed process in its own time
+        until = time.monotonic() + 10
+        while is_running(int(done.stdout)) and time.monotonic() < until:
+            time.sleep(0.02)
         assert not is_running(int(done.stdout))
 
 
