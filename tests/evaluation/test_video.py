@@ -179,7 +179,9 @@ def _write_video(path: Path, draw: Make, sound: Make, seconds: float) -> None:
 def videos(tmp_path: Path, draw: Make, sound: Make) -> Manifest:
     _write_video(tmp_path / "a.mp4", draw, sound, 4.0)
     items = [_item(_source("bell", (1.0, 2.5), count=80), _source("drum", box=RIGHT, count=80))]
-    items = [Item(**{**vars(items[0]), "video_file": tmp_path / "a.mp4"})]
+    items = [
+        Item(**{**{name: getattr(items[0], name) for name in items[0].__slots__}, "video_file": tmp_path / "a.mp4"})
+    ]
     write_manifest(tmp_path / "manifest.jsonl", CLASSES, items)
     return read_manifest(tmp_path / "manifest.jsonl")
 

@@ -306,7 +306,7 @@ def test_the_track_that_is_heard_is_chosen(bundle_path: Path, tmp_path: Path) ->
 def test_names_of_maps_are_safe(bundle_path: Path, tmp_path: Path) -> None:
     names = ["../up", "a/b", "x" * 300]
     first = write_item(tmp_path, "good", SHOWN)
-    items = [Item(**{**vars(first), "id": name}) for name in names]
+    items = [Item(**{**{name: getattr(first, name) for name in first.__slots__}, "id": name}) for name in names]
     write_manifest(tmp_path / "m.jsonl", CLASSES, items)
     localize_collection(bundle_path, tmp_path / "m.jsonl", json_path=tmp_path / "o.jsonl", maps=tmp_path / "maps")
     written = [row["maps"] for row in read_rows(tmp_path / "o.jsonl")]
