@@ -25,7 +25,8 @@ from avgn.runtime.web.protocols import STATE
 from avgn.runtime.web.session import Session, reason_of
 from avgn.runtime.web.wire import WireError
 
-DECODERS = 2
+# one: those who send much wait for each other, and a processor is left to the engine
+DECODERS = 1
 
 log = logging.getLogger("avgn.runtime")
 
