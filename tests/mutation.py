@@ -60,7 +60,7 @@ LOSSES = ("tests/core/test_losses.py", "-k", "not short_cut and not leaks")
 TESTS: dict[str, tuple[str, ...]] = {
     "avgn.runtime.decision": ("tests/runtime/test_decision.py",),
     "avgn.runtime.stream": ("tests/runtime/test_stream.py",),
-    "avgn.runtime.clock": ("tests/runtime/test_audio.py", "tests/runtime/test_stream.py"),
+    "avgn.runtime.clock": ("tests/runtime/test_clock.py",),
     "avgn.runtime.web.wire": WEB,
     "avgn.runtime.web.session": WEB,
     "avgn.runtime.web.limits": WEB,
