@@ -200,7 +200,8 @@ def finished(running: Running) -> str | None:
         os.waitpid(running.process, 0)
         return "timeout"
     code = os.waitstatus_to_exitcode(status)
-    if code in (0, 1, 2) or code < 0:
+    # 2 and 4: the tests or their conftest could not even be imported
+    if code in (0, 1, 2, 4) or code < 0:
         return "survived" if code == 0 else "killed"
     raise RuntimeError(f"pytest ended with {code}: run the tests by themselves first")
 

@@ -81,7 +81,7 @@ def test_a_window_holds_what_lies_in_it_and_zeros_outside() -> None:
     clock = clock_of((0.0, 0, 6000), (0.5, 6000, 12_000))
     truth = np.zeros(20_000, np.float32)
     truth[1000:7000], truth[9000:15_000] = SOUND[:6000], SOUND[6000:12_000]
-    for start, length in ((-1000, 20_000), (-1000, 1000), (-1000, 1001), (5999, 2), (6500, 100), (13_990, 50)):
+    for start, length in ((-1000, 20_000), (-1000, 1000), (-1000, 1001), (5999, 2), (6500, 100), (9000, 100), (13_990, 50)):
         assert np.array_equal(clock.window(start, length), truth[1000 + start : 1000 + start + length]), start
 
 
@@ -93,6 +93,9 @@ def test_what_lies_wholly_before_is_forgotten_and_nothing_else() -> None:
     assert not clock.window(0, 8000).any() and np.array_equal(clock.window(8000, 5000), SOUND[5000:10_000])
     clock.forget(12_999)
     assert np.array_equal(clock.window(8000, 5000), SOUND[5000:10_000])
+    short = clock_of((0.0, 0, 9000), (1.0, 9000, 9100))
+    short.forget(8000)
+    assert np.array_equal(short.window(0, 9000), SOUND[:9000])
     clock.forget(100_000)
     assert not clock.window(0, 30_000).any() and clock.end == 21_000
     # and it goes on where it was
