@@ -102,9 +102,7 @@ def mutants(source: str) -> Iterator[Mutant]:
                 continue
             after = changed.splitlines()
             at = next((n for n, (one, other) in enumerate(zip(lines, after, strict=False)) if one != other), line - 1)
-            yield Mutant(
-                operator=name, line=at + 1, before=lines[at].strip(), after=after[at].strip(), source=changed
-            )
+            yield Mutant(operator=name, line=at + 1, before=lines[at].strip(), after=after[at].strip(), source=changed)
 
 
 def _inert(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
@@ -150,9 +148,7 @@ class Finder:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != self.name:
             return None
-        return importlib.util.spec_from_file_location(
-            name, self.path, loader=Loader(name, str(self.path), self.source)
-        )
+        return importlib.util.spec_from_file_location(name, self.path, loader=Loader(name, str(self.path), self.source))
 
 
 def path_of(module: str) -> Path:
@@ -214,9 +210,7 @@ def measure(module: str, jobs: int, sample: int | None, seed: int, folder: Path)
     if sample is not None and sample < total:
         found = random.Random(seed).sample(found, sample)
     begun = time.monotonic()
-    undisturbed = Running(
-        mutant=None, process=start(module, source, folder / "base"), begun=begun, limit=10 * PATIENCE
-    )
+    undisturbed = Running(mutant=None, process=start(module, source, folder / "base"), begun=begun, limit=10 * PATIENCE)
     while (outcome := finished(undisturbed)) is None:
         time.sleep(0.02)
     if outcome != "survived":

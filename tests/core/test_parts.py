@@ -63,9 +63,7 @@ def test_audio_grouping_with_eps_is_the_released_weighting() -> None:
     assert isinstance(grouping, Grouping)
     features, tokens = rand(2, 1, DIM), rand(2, 5, DIM, seed=2)
     with torch.no_grad():
-        torch.testing.assert_close(
-            grouping(features, tokens), by_hand(grouping, features, tokens, eps=1.0, hard=False)
-        )
+        torch.testing.assert_close(grouping(features, tokens), by_hand(grouping, features, tokens, eps=1.0, hard=False))
     assert AUDIO_EPS == 1.0
 
 

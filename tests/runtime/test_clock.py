@@ -81,7 +81,15 @@ def test_a_window_holds_what_lies_in_it_and_zeros_outside() -> None:
     clock = clock_of((0.0, 0, 6000), (0.5, 6000, 12_000))
     truth = np.zeros(20_000, np.float32)
     truth[1000:7000], truth[9000:15_000] = SOUND[:6000], SOUND[6000:12_000]
-    for start, length in ((-1000, 20_000), (-1000, 1000), (-1000, 1001), (5999, 2), (6500, 100), (9000, 100), (13_990, 50)):
+    for start, length in (
+        (-1000, 20_000),
+        (-1000, 1000),
+        (-1000, 1001),
+        (5999, 2),
+        (6500, 100),
+        (9000, 100),
+        (13_990, 50),
+    ):
         assert np.array_equal(clock.window(start, length), truth[1000 + start : 1000 + start + length]), start
 
 

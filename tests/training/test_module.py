@@ -202,7 +202,9 @@ def test_both_halves_are_contrasted_with_the_teachers() -> None:
     assert module.teacher is not None
     with torch.no_grad():
         for parameter in module.teacher.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
+            parameter.add_(
+                0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+            )
         batch = batch_of(module.model)  # type: ignore[arg-type]
         losses = module._losses(batch)
         plain = module.model.compute(*module.model(batch.waveform, batch.image), batch.labels)
