@@ -275,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="write what was found as JSON")
     options = parser.parse_args(arguments)
     if importlib.util.find_spec("cosmic_ray") is None:
-        print("mutation testing needs cosmic-ray: pip install 'cosmic-ray>=8.3'", file=sys.stderr)
+        print("mutation testing needs cosmic-ray: pip install 'avgn[mutate]'", file=sys.stderr)
         return 2
     os.chdir(ROOT)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
