@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from avgn.config import Config, preset
-from avgn.losses import Labels, compute_losses, localization_loss
+from avgn.losses import Labels, Losses, compute_losses, localization_loss
 from avgn.model import AVGN, AudioSources, ImageCells
 
 CLASSES = tuple("abcdef")
@@ -159,6 +160,25 @@ def test_without_a_gate_class_negatives_have_both_directions_and_with_one_they_h
     one, other = sum(forward) / len(forward), sum(backward) / len(backward)
     assert loss(image, symmetric=False) == pytest.approx(one, rel=1e-4)
     assert loss(image, symmetric=True) == pytest.approx((one + other) / 2, rel=1e-4) and abs(one - other) > 0.05
+
+
+def test_a_single_source_of_a_batch_counts_whole() -> None:
+    audio, image, labels = scene(seed=2)
+    assert int(labels.mask.sum()) == 1 and image.gate is not None and labels.order[0, 0] == 1
+    sims = [
+        best(audio.embedding[0, 1], image.cells[m], image.gate[m, 1]) / 0.03
+        for m in range(5)
+        if m == 0 or not labels.visible[m, 1]
+    ]
+    assert len(sims) > 1
+    truth = -sims[0] + math.log(sum(math.exp(s) for s in sims))
+    assert float(localization_loss(audio, image, labels, config())) == pytest.approx(truth, rel=1e-4)
+
+
+def test_what_a_batch_is_made_of_is_frozen_and_named() -> None:
+    for kind in (Labels, Losses, AudioSources, ImageCells):
+        assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        assert all(each.kw_only for each in dataclasses.fields(kind))
 
 
 def test_labels_keep_their_places_on_the_way_to_a_device() -> None:
