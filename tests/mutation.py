@@ -59,7 +59,7 @@ LOSSES = ("tests/core/test_losses.py", "tests/core/test_gathering.py", "-k", "no
 # the few quick tests that are to notice every fault of a module
 TESTS: dict[str, tuple[str, ...]] = {
     "avgn.runtime.decision": ("tests/runtime/test_decision.py",),
-    "avgn.runtime.stream": ("tests/runtime/test_stream.py",),
+    "avgn.runtime.stream": ("tests/runtime/test_stream_rules.py",),
     "avgn.runtime.clock": ("tests/runtime/test_clock.py",),
     "avgn.runtime.web.wire": WEB,
     "avgn.runtime.web.session": WEB,

@@ -56,6 +56,9 @@ def test_visual_grouping_is_equations_6_to_8_with_the_assignment_asked_for(assig
         found = grouping(features, tokens)
         truth = by_hand(grouping, features, tokens, eps=0.0, hard=assignment == "hard")
     torch.testing.assert_close(found, truth)
+    # no biases, which the equations have not
+    names = {f"{part}.weight" for part in ("query", "key", "value", "out")}
+    assert {name for name, _ in grouping.named_parameters()} == names
 
 
 def test_audio_grouping_with_eps_is_the_released_weighting() -> None:
