@@ -85,6 +85,13 @@ def test_literal_attention_is_equations_4_and_5_as_printed(depth: int) -> None:
         torch.testing.assert_close(classes[b], x[7:])
 
 
+def test_without_transformers_features_and_tokens_pass_through() -> None:
+    transformer = build_transformer(preset("avgn-tiny", **SMALL, variant="grouping"))
+    features, tokens = rand(2, 7, DIM), rand(5, DIM, seed=2)
+    seen, classes = transformer(features, tokens)
+    assert seen is features and torch.equal(classes, torch.stack([tokens, tokens]))
+
+
 def test_self_attention_is_that_of_pytorch() -> None:
     ours = lively(SelfAttention(DIM, HEADS))
     theirs = nn.MultiheadAttention(DIM, HEADS, batch_first=True).double()
