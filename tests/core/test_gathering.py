@@ -28,8 +28,9 @@ def in_ranks(work: Callable[[int], Any]) -> list[Any]:
         "torch.testing._internal.distributed.multi_threaded_pg", reason="this PyTorch has no group of threads"
     )
     internal._install_threaded_pg()
-    torch._C._distributed_c10d._set_thread_isolation_mode(True)
-    store, results, errors = dist.HashStore(), [None] * WORLD, list[BaseException]()
+    native: Any = torch._C._distributed_c10d
+    native._set_thread_isolation_mode(True)
+    store, results, errors = native.HashStore(), [None] * WORLD, list[BaseException]()
 
     def run(rank: int) -> None:
         try:
@@ -50,7 +51,7 @@ def in_ranks(work: Callable[[int], Any]) -> list[Any]:
             thread.join(60)
     finally:
         internal.ProcessLocalGroup.reset()
-        torch._C._distributed_c10d._set_thread_isolation_mode(False)
+        native._set_thread_isolation_mode(False)
         internal._uninstall_threaded_pg()
     if errors:
         raise errors[0]

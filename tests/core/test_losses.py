@@ -176,8 +176,9 @@ def test_a_single_source_of_a_batch_counts_whole() -> None:
 
 
 def test_what_a_batch_is_made_of_is_frozen_and_named() -> None:
-    for kind in (Labels, Losses, AudioSources, ImageCells):
-        assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    kinds: tuple[Any, ...] = (Labels, Losses, AudioSources, ImageCells)
+    for kind in kinds:
+        assert kind.__dataclass_params__.frozen
         assert all(each.kw_only for each in dataclasses.fields(kind))
 
 

@@ -117,7 +117,8 @@ def test_a_block_is_pre_norm_and_the_transformer_ends_with_a_norm() -> None:
         for block in transformer.blocks:
             assert isinstance(block, Block)
             x = x + block.attention(norm(block.norm1, x))
-            first, last = block.mlp[0], block.mlp[2]
+            first: Any = block.mlp[0]
+            last: Any = block.mlp[2]
             hidden = norm(block.norm2, x) @ first.weight.T + first.bias
             x = x + 0.5 * hidden * (1 + torch.erf(hidden / 2**0.5)) @ last.weight.T + last.bias
         x = norm(transformer.norm, x)

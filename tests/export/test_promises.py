@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from avgn.config import preset
-from avgn.export import mixed, quantize, sensitivity, variants
+from avgn.export import mixed, quantize, sensitivity
 from avgn.export.graph_safety import trace
 from avgn.export.optimize import FrozenGrouping
 from avgn.export.spectrum import FoldedSpectrogram
@@ -185,7 +185,7 @@ def test_the_calibration_with_the_smaller_error_is_taken(
             weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) // 2, weight.name))
             onnx.save(graph, out)
 
-    monkeypatch.setattr(variants.quantize, "quantize", spoil)
+    monkeypatch.setattr(quantize, "quantize", spoil)
     said: list[str] = []
     maker = Maker(model=small_model(), folder=tmp_path, opset=18, facts={}, report=said.append)
     metrics = maker._quantize_half("int8-cpu", "image", file, feeds, tmp_path / "kept.onnx", tmp_path)

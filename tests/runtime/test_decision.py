@@ -252,8 +252,9 @@ def test_the_constants_are_the_documented_ones() -> None:
         "off_screen_margin": 0.75,
         "off_screen_seconds": 0.6,
     }
-    for kind in (DecisionConfig, Rules, Gate, DecisionState, Heard, Decision):
-        assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    kinds: tuple[Any, ...] = (DecisionConfig, Rules, Gate, DecisionState, Heard, Decision)
+    for kind in kinds:
+        assert kind.__dataclass_params__.frozen
         assert all(each.kw_only for each in dataclasses.fields(kind))
 
 
@@ -371,7 +372,7 @@ def test_a_map_and_its_box_belong_to_the_class() -> None:
     (both,) = run(wide, [[0.9, 0.9]], [[0.9, 0.9]])
     assert [(s.label, s.index) for s in both.sources] == [("cat", 0), ("dog", 1)]
     for source, given in zip(both.sources, MAPS, strict=True):
-        assert np.array_equal(source.map, given)
+        assert source.map is not None and np.array_equal(source.map, given)
         assert source.peak == peak_of(given) and source.box == region_box(given, 0.5)
     blurred = np.stack([blob(0.5, 0.5), blob(0.3, 0.3)])
     for fraction in (0.25, 0.75):

@@ -85,8 +85,8 @@ def test_the_window_of_a_frame() -> None:
     times = (0.0, 0.19999, 0.2, 0.2 - 1e-8, 0.2 - 1e-6, 0.39, 0.4, 7.6)
     assert [live.window_of(time) for time in times] == [0, 0, 1, 1, 0, 1, 2, 38]
     # file: the one whose centre, k * 0.2 - 0.25, is nearest; of two the earlier one
-    times = (-0.05, 0.0, 0.05, 0.05 + 1e-8, 0.0501, 0.15, 0.25, 0.2501, 1.0)
-    assert [file.window_of(time) for time in times] == [1, 1, 1, 1, 2, 2, 2, 3, 6]
+    middles = (-0.05, 0.0, 0.05, 0.05 + 1e-8, 0.0501, 0.15, 0.25, 0.2501, 1.0)
+    assert [file.window_of(time) for time in middles] == [1, 1, 1, 1, 2, 2, 2, 3, 6]
     assert SLACK == 1e-6
 
 

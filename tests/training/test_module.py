@@ -257,7 +257,8 @@ def test_dropout_hides_features_and_no_logits_and_only_in_training() -> None:
     # a training step has it, a validation step has not
     batch = batch_of(module.model)  # type: ignore[arg-type]
     module.eval()
-    plain = module.model.compute(*module.model(batch.waveform, batch.image), batch.labels)
+    audio, image = module.model(batch.waveform, batch.image)
+    plain = module.model.compute(audio, image, batch.labels)
     assert not torch.equal(module._losses(batch).localization, plain.localization)
     logged: dict[str, Any] = {}
     module.log_dict = lambda values, **_: logged.update(values)  # type: ignore[method-assign]
