@@ -195,6 +195,50 @@ def test_the_calibration_with_the_smaller_error_is_taken(
     assert any(f"{better} chosen with a relative error of {kept:.3g}" in line for line in said)
 
 
+def two_layers(folder: Path) -> Path:
+    """A cheap layer with a wide range of weights, which 8 bits hurt, before a dear one."""
+    rng = np.random.default_rng(3)
+    first, second = rng.normal(0, 1, (12, 8)).astype(np.float32), rng.normal(0, 0.1, (8, 200)).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "a.weight"], ["between"], name="cheap"),
+        helper.make_node("MatMul", ["between", "b.weight"], ["y"], name="dear"),
+    ]
+    shapes = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ("b", size)) for name, size in (("x", 12), ("y", 200))
+    ]
+    weights = [numpy_helper.from_array(first, "a.weight"), numpy_helper.from_array(second, "b.weight")]
+    graph = helper.make_graph(nodes, "g", shapes[:1], shapes[1:], weights)
+    path = folder / "two.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def test_layers_that_are_to_stay_float_do(tmp_path: Path) -> None:
+    file = two_layers(tmp_path)
+    feeds = [{"x": np.random.default_rng(seed).normal(size=(4, 12)).astype(np.float32)} for seed in range(4)]
+    ranges = quantize.calibrate(file, feeds, "percentile")
+    for kept in ([], ["cheap"], ["dear"], ["cheap", "dear"]):
+        quantize.quantize(file, tmp_path / "out.onnx", "int8-gpu", ranges, kept)
+        held = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "out.onnx").graph.initializer}
+        whole = {name for name, kind in held.items() if name in ("a.weight", "b.weight") and kind == TensorProto.FLOAT}
+        assert whole == {{"cheap": "a.weight", "dear": "b.weight"}[name] for name in kept}
+
+
+def test_what_spares_the_most_damage_for_its_cost_stays_float_while_there_is_room(tmp_path: Path) -> None:
+    file = two_layers(tmp_path)
+    feeds = [{"x": np.random.default_rng(seed).normal(size=(4, 12)).astype(np.float32)} for seed in range(4)]
+    ranges = quantize.calibrate(file, feeds, "percentile")
+    costs = {"a": 12 * 8, "b": 8 * 200}
+    for share, kept in ((0.05, set()), (0.06, {"a"}), (0.5, {"a"}), (1.0, {"a", "b"})):
+        found = sensitivity.examine(file, "int8-gpu", ranges, feeds, share)
+        assert {report.name: report.multiply_adds for report in found} == costs
+        assert {report.name for report in found if not report.quantized} == kept
+        assert all(report.damage is not None and report.damage > 1e-4 for report in found)
+        assert sensitivity.float_share(found) <= share
+        nodes = {"a": "cheap", "b": "dear"}
+        assert sensitivity.float_nodes(file, found) == [nodes[report.name] for report in found if report.name in kept]
+
+
 def test_the_distance_is_the_root_mean_square_of_relative_errors() -> None:
     truth = [np.array([3.0, 4.0]), np.array([[1.0], [0.0]])]
     found = [np.array([3.0, 5.0]), np.array([[1.0], [1.0]])]
