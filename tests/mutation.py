@@ -1,6 +1,7 @@
 """Plants small faults in the modules below, one at a time, and counts which their tests notice.
 
 python -m tests.mutation [--module NAME ...] [--sample N --seed S] [--jobs N] [--output FILE]
+python -m tests.mutation --table benchmarks/results/mutation.json
 
 The faults are those of cosmic-ray's operators. Each is tried in a fork of one process that has imported the heavy
 libraries, and none of ours: its tests find the changed module in place of the file, which is never written. Mutants
@@ -14,9 +15,11 @@ import argparse
 import ast
 import importlib
 import importlib.machinery
+import importlib.metadata
 import importlib.util
 import json
 import os
+import platform
 import random
 import signal
 import sys
@@ -235,7 +238,8 @@ def measure(module: str, jobs: int, sample: int | None, seed: int, folder: Path)
                 assert each.mutant is not None
                 outcomes.append((each.mutant, outcome))
         time.sleep(0.01)
-    return summary(module, total, outcomes) | {"seconds": round(time.monotonic() - begun, 1)}
+    facts = {"seed": seed} if len(found) < total else {}
+    return summary(module, total, outcomes) | facts | {"seconds": round(time.monotonic() - begun, 1)}
 
 
 def summary(module: str, total: int, outcomes: Sequence[tuple[Mutant, str]]) -> dict[str, Any]:
@@ -272,6 +276,18 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def write(output: Path, found: dict[str, Any]) -> None:
+    """Write what was found; of modules that were not tried, a file that is there keeps what it says."""
+    before = json.loads(output.read_text())["modules"] if output.is_file() else {}
+    rows = before | found
+    facts = {
+        "python": platform.python_version(),
+        "cosmic-ray": importlib.metadata.version("cosmic-ray"),
+        "modules": {name: rows[name] for name in TESTS if name in rows},
+    }
+    output.write_text(json.dumps(facts, indent=1) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--module", nargs="+", choices=TESTS, default=list(TESTS), metavar="NAME")
@@ -279,7 +295,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, help="write what was found as JSON")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="try nothing, print the table of what was found")
     options = parser.parse_args(arguments)
+    if options.table is not None:
+        print(table(json.loads(options.table.read_text())["modules"]))
+        return 0
     if importlib.util.find_spec("cosmic_ray") is None:
         print("mutation testing needs cosmic-ray: pip install 'avgn[mutate]'", file=sys.stderr)
         return 2
@@ -295,8 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for row in found[module]["survived"]:
                 print(f"{module}:{row['line']}: {row['before']}  ->  {row['after']}", flush=True)
             if options.output is not None:
-                facts = {"sample": options.sample, "seed": options.seed, "modules": found}
-                options.output.write_text(json.dumps(facts, indent=1) + "\n")
+                write(options.output, found)
     print(table(found))
     return 0
 
