@@ -211,12 +211,17 @@ def finished(running: Running) -> str | None:
     raise RuntimeError(f"pytest ended with {code}: run the tests by themselves first")
 
 
-def measure(module: str, jobs: int, sample: int | None, seed: int, folder: Path) -> dict[str, Any]:
-    """Try the mutants of a module; what came of them."""
+def measure(
+    module: str, jobs: int, sample: int | None, seed: int, folder: Path, before: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Try the mutants of a module, or those alone that were missed `before`; what came of them."""
     source = path_of(module).read_text()
     found = list(mutants(source))
     total = len(found)
-    if sample is not None and sample < total:
+    if before is not None:
+        missed = {(row["before"], row["after"]) for row in before["survived"]}
+        found = [mutant for mutant in found if (mutant.before, mutant.after) in missed]
+    elif sample is not None and sample < total:
         found = random.Random(seed).sample(found, sample)
     begun = time.monotonic()
     undisturbed = Running(mutant=None, process=start(module, source, folder / "base"), begun=begun, limit=10 * PATIENCE)
@@ -238,6 +243,8 @@ def measure(module: str, jobs: int, sample: int | None, seed: int, folder: Path)
                 assert each.mutant is not None
                 outcomes.append((each.mutant, outcome))
         time.sleep(0.01)
+    if before is not None:
+        return joined(before, summary(module, total, outcomes))
     facts = {"seed": seed} if len(found) < total else {}
     return summary(module, total, outcomes) | facts | {"seconds": round(time.monotonic() - begun, 1)}
 
@@ -262,6 +269,20 @@ def summary(module: str, total: int, outcomes: Sequence[tuple[Mutant, str]]) -> 
         "timeout": sum(outcome == "timeout" for _, outcome in outcomes),
         "equivalent": len(equivalent),
         "survived": survived,
+        "percent": round(100 * killed / counted, 1) if counted else None,
+    }
+
+
+def joined(before: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
+    """What was found, with what came of the mutants that had been missed."""
+    killed, equivalent = (before[name] + again[name] for name in ("killed", "equivalent"))
+    counted = killed + len(again["survived"])
+    return before | {
+        "mutants": again["mutants"],
+        "tried": counted + equivalent,
+        "killed": killed,
+        "equivalent": equivalent,
+        "survived": again["survived"],
         "percent": round(100 * killed / counted, 1) if counted else None,
     }
 
@@ -295,6 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, help="write what was found as JSON")
+    parser.add_argument("--again", action="store_true", help="try those alone that FILE of --output says were missed")
     parser.add_argument("--table", type=Path, metavar="FILE", help="try nothing, print the table of what was found")
     options = parser.parse_args(arguments)
     if options.table is not None:
@@ -309,9 +331,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in HEAVY:
         importlib.import_module(name)
     found: dict[str, Any] = {}
+    known = json.loads(options.output.read_text())["modules"] if options.again else {}
     with tempfile.TemporaryDirectory() as folder:
         for module in options.module:
-            found[module] = measure(module, options.jobs, options.sample, options.seed, Path(folder))
+            missed = known.get(module) if options.again else None
+            found[module] = measure(module, options.jobs, options.sample, options.seed, Path(folder), missed)
             for row in found[module]["survived"]:
                 print(f"{module}:{row['line']}: {row['before']}  ->  {row['after']}", flush=True)
             if options.output is not None:
