@@ -165,8 +165,9 @@ def test_top_pixels_by_sorting(levels: int) -> None:
         assert {p for p in pixels if binary[p]} == set(order[:count])
         expected = 0 < count < len(pixels) and score[order[count - 1]] == score[order[count]]
         assert tied == expected
-    with pytest.raises(ValueError, match="count"):
-        metrics.top_pixels(score, len(pixels) + 1)
+    for wrong in (-1, len(pixels) + 1):
+        with pytest.raises(ValueError, match="count"):
+            metrics.top_pixels(score, wrong)
 
 
 def test_terciles_hold_a_third_each() -> None:
@@ -218,6 +219,15 @@ def test_above_median_and_above_a_share_of_the_maximum() -> None:
     assert metrics.above_share_of_max(np.array([[0.25, 0.5, 1.0]]), 0.5).tolist() == [[False, False, True]]
 
 
+def test_medians_and_confidence_of_maps_in_four_axes_are_each_ones_own() -> None:
+    maps = np.random.default_rng(15).random((2, 3, 2, 5, 7))
+    at, above, sure = metrics.at_least_median(maps), metrics.above_median(maps), metrics.confidence(maps)
+    for place in np.ndindex(2, 3, 2):
+        assert (at[place] == metrics.at_least_median(maps[place])).all()
+        assert (above[place] == metrics.above_median(maps[place])).all()
+        assert sure[place] == pytest.approx(float(metrics.confidence(maps[place])))
+
+
 def test_consensus_counts_two_annotators_as_sure() -> None:
     masks = np.array([[[1, 1, 0, 1]], [[0, 1, 0, 1]], [[0, 0, 0, 1]]], dtype=bool)
     assert metrics.consensus(masks).tolist() == [[0.5, 1.0, 0.0, 1.0]]
@@ -234,8 +244,10 @@ def test_iou_of_several_masks_at_once_is_that_of_each() -> None:
     rng = np.random.default_rng(13)
     binary, mask = rng.random((2, 3, *SIZE)) < 0.4, rng.random((2, 3, *SIZE)) < 0.3
     binary[1, 2] = mask[1, 2] = False
+    binary[0, 1], mask[0, 1] = False, False
+    mask[0, 1, 3, 4] = True
     found = metrics.iou(binary, mask)
-    assert found.shape == (2, 3) and found.dtype == np.float64 and np.isnan(found[1, 2])
+    assert found[0, 1] == 0 and found.shape == (2, 3) and found.dtype == np.float64 and np.isnan(found[1, 2])
     for a, b in itertools.product(range(2), range(3)):
         np.testing.assert_equal(float(found[a, b]), float(metrics.iou(binary[a, b], mask[a, b])))
     weight = np.where(mask, 0.5, 0.0)
@@ -273,6 +285,9 @@ def test_ranking_orders_pixels_by_falling_value() -> None:
     flat = np.tile([0.0, 1.0], 500)
     assert metrics.Ranking(flat, stable=True).order.tolist() == [*range(1, 1000, 2), *range(0, 1000, 2)]
     assert np.isnan(metrics.Ranking(score).average_precision(np.zeros(4, bool)))
+    # nothing counted, and one of two counted, whichever is the last
+    assert np.isnan(metrics.Ranking(np.zeros(0)).average_precision(np.zeros(0, bool)))
+    assert metrics.Ranking(np.array([0.2, 0.1])).average_precision(np.array([False, True])) == 0.5
     with pytest.raises(ValueError, match="NaN"):
         metrics.Ranking(np.array([0.0, np.nan]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from avgn.runtime.bundle_schema import BundleInfo, Thresholds
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.result import Result
-from avgn.runtime.stream import CLIPPED_SHARE, SLACK, StreamLocalizer
+from avgn.runtime.stream import CLIPPED_SHARE, SLACK, AudioWindow, Pending, State, StreamLocalizer
 
 Array = NDArray[Any]
 RATE, HOP, WINDOW = 1000, 200, 500
@@ -90,7 +91,17 @@ def test_the_window_of_a_frame() -> None:
     assert SLACK == 1e-6
 
 
+def test_what_waits_and_what_was_heard_are_frozen_and_named() -> None:
+    kinds: tuple[Any, ...] = (Pending, AudioWindow)
+    for kind in kinds:
+        # arrays have no equality that is one truth
+        assert kind.__dataclass_params__.frozen and not kind.__dataclass_params__.eq
+    assert all(each.kw_only for kind in (*kinds, State) for each in dataclasses.fields(kind))
+
+
 def test_a_live_frame_comes_when_its_window_has() -> None:
+    first, _ = stream_of(mode="live")
+    assert first.push_frame(frame(1), 0.25) == [] and len(first.push_audio(SOUND[:200], RATE, 0.0)) == 1
     stream, engine = stream_of(mode="live")
     assert stream.push_frame(frame(1), 0.45) == []
     assert stream.push_audio(SOUND[:399], RATE, 0.0) == []
@@ -119,6 +130,7 @@ def test_a_window_is_heard_once_and_goes_to_each_of_its_frames() -> None:
     )
     # the time of the audio half counts for the frame that it was run for alone
     assert [r.ms["audio"] > 0 for r in results] == [True, False, True, False, True, False]
+    assert all(r.ms["audio"] == 0.0 for r in results[1::2])
     assert set(results[0].ms) == {"resize", "audio", "image", "decide"} and all(r.ms["image"] > 0 for r in results)
     assert results[0].ms["image"] == results[1].ms["image"] == results[2].ms["image"]
 
@@ -130,6 +142,10 @@ def test_batches_wait_until_they_are_full_and_a_flush_runs_the_rest() -> None:
     assert found == [0, 0, 0, 4, 0, 0, 0, 4, 0, 0]
     assert [r.frame for r in stream.flush()] == [8, 9] and [len(grey) for grey, _ in engine.seen] == [4, 4, 2]
     assert stream.state.clock.closed and stream.state.flushed
+    # neither sound nor its end runs a batch that is not full: more frames may come
+    early, _ = stream_of(mode="live", batch=4)
+    assert early.push_frame(frame(0), 0.5) == early.push_audio(SOUND[:1000], RATE, 0.0) == early.end_audio() == []
+    assert [r.frame for r in early.flush()] == [0]
     # a single frame a batch is a batch
     assert len(stream_of(batch=1)[0].push_frame(GREY, 0.0)) == 1
 
@@ -144,11 +160,11 @@ def test_a_frame_waits_for_those_before_it() -> None:
 
 
 def test_a_frame_waits_no_longer_than_told() -> None:
-    stream, engine = stream_of(mode="live", max_wait=0.3)
+    stream, engine = stream_of(mode="live", max_wait=0.25)
     stream.push_audio(SOUND[:100], RATE, 0.0)
-    found = [[r.frame for r in stream.push_frame(frame(n), 1.0 + t)] for n, t in enumerate((0.0, 0.2, 0.2999, 0.3))]
+    found = [[r.frame for r in stream.push_frame(frame(n), 1.0 + t)] for n, t in enumerate((0.0, 0.2, 0.2499, 0.25))]
     assert found == [[], [], [], [0]]
-    assert [r.frame for r in stream.push_frame(frame(4), 1.5)] == [1]
+    assert [r.frame for r in stream.push_frame(frame(4), 1.46)] == [1]
     # it takes the sound that is there, which is none of its window
     assert not engine.heard[0].any()
     assert stream_of(mode="live", max_wait=None)[0].push_frame(GREY, 100.0) == []
@@ -222,6 +238,9 @@ def test_what_is_wrong_with_the_sound_is_said_once(caplog: pytest.LogCaptureFixt
 
 def test_clipping_is_told_from_a_thousandth_of_the_samples_on() -> None:
     assert CLIPPED_SHARE == 0.001
+    half, _ = stream_of(mode="live")
+    half.push_audio(np.repeat(np.float32([0, 1]), 500), RATE, 0.0)
+    assert half.warnings() == ["the sound is clipped (50.0 % of its samples at full scale): results may suffer"]
     for clipped, said in (
         (4, []),
         (5, ["the sound is clipped (0.1 % of its samples at full scale): results may suffer"]),
