@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,22 @@ def test_a_window_is_heard_once_and_goes_to_each_of_its_frames() -> None:
     assert all(r.ms["audio"] == 0.0 for r in results[1::2])
     assert set(results[0].ms) == {"resize", "audio", "image", "decide"} and all(r.ms["image"] > 0 for r in results)
     assert results[0].ms["image"] == results[1].ms["image"] == results[2].ms["image"]
+
+
+class Slow(Tells):
+    """Takes twenty milliseconds for pictures."""
+
+    def run_image(self, image: Array, sources: Array) -> dict[str, Array]:
+        time.sleep(0.02)
+        return super().run_image(image, sources)
+
+
+def test_the_time_of_a_batch_is_divided_among_its_frames() -> None:
+    stream = StreamLocalizer(Slow(), batch=3)  # type: ignore[arg-type]
+    begin = time.perf_counter()
+    results = [r for n in range(3) for r in stream.push_frame(frame(n), 0.0)]
+    whole = 1000 * (time.perf_counter() - begin)
+    assert 20 <= sum(r.ms["image"] for r in results) <= whole
 
 
 def test_batches_wait_until_they_are_full_and_a_flush_runs_the_rest() -> None:
