@@ -8,7 +8,8 @@ SHORT_BENCHMARK = --backends torch,onnxruntime,openvino --batch 1,4 --rounds 2 -
 
 # what `make quick` runs; `make test ARGS="-k word tests/runtime"` takes pytest's arguments
 QUICK = tests/core tests/datasets/test_adapters.py tests/evaluation/test_metrics.py tests/kernels/test_references.py \
-    tests/runtime/test_audio.py tests/runtime/test_av_features.py tests/runtime/test_decision.py \
+    tests/runtime/test_audio.py tests/runtime/test_av_features.py tests/runtime/test_clock.py \
+    tests/runtime/test_decision.py tests/runtime/test_stream_rules.py \
     tests/runtime/test_engine_contract.py tests/runtime/test_imports.py tests/runtime/test_media.py \
     tests/runtime/test_stream.py tests/scenes/test_scene.py tests/test_packaging.py
 ARGS ?= tests
