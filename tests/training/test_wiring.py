@@ -164,6 +164,12 @@ def test_chances_of_a_mixture_are_those_that_were_asked_for(name: str, manifest:
     pairs = zip(sounds(Mixing(**options)), sounds(Mixing()), strict=True)
     changed = np.mean([not np.array_equal(one, other) for one, other in pairs])
     assert changed == pytest.approx(0.3, abs=0.06)
+    if name == "silent":
+        data = AudioVisualDataset(manifest, CONFIG, train=True, augmentation=NONE, cache=True)
+        alone = [data[Key(epoch, n, 1)].waveform for epoch in range(40) for n in range(12)]
+        # always muted leaves the first scene's own sound, never muted never does
+        assert all(map(np.array_equal, sounds(Mixing(silent=1.0)), alone))
+        assert not any(map(np.array_equal, sounds(Mixing()), alone))
 
 
 def test_what_is_muted_is_not_in_the_sum_and_sources_are_shuffled() -> None:
