@@ -219,8 +219,8 @@ def measure(
     found = list(mutants(source))
     total = len(found)
     if before is not None:
-        missed = {(row["before"], row["after"]) for row in before["survived"]}
-        found = [mutant for mutant in found if (mutant.before, mutant.after) in missed]
+        missed = {(row["line"], row["before"], row["after"]) for row in before["survived"]}
+        found = [mutant for mutant in found if (mutant.line, mutant.before, mutant.after) in missed]
     elif sample is not None and sample < total:
         found = random.Random(seed).sample(found, sample)
     begun = time.monotonic()

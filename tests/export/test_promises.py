@@ -195,16 +195,16 @@ def test_the_calibration_with_the_smaller_error_is_taken(
     assert any(f"{better} chosen with a relative error of {kept:.3g}" in line for line in said)
 
 
-def two_layers(folder: Path) -> Path:
+def two_layers(folder: Path, out: int = 200) -> Path:
     """A cheap layer with a wide range of weights, which 8 bits hurt, before a dear one."""
     rng = np.random.default_rng(3)
-    first, second = rng.normal(0, 1, (12, 8)).astype(np.float32), rng.normal(0, 0.1, (8, 200)).astype(np.float32)
+    first, second = rng.normal(0, 1, (12, 8)).astype(np.float32), rng.normal(0, 0.1, (8, out)).astype(np.float32)
     nodes = [
         helper.make_node("MatMul", ["x", "a.weight"], ["between"], name="cheap"),
         helper.make_node("MatMul", ["between", "b.weight"], ["y"], name="dear"),
     ]
     shapes = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ("b", size)) for name, size in (("x", 12), ("y", 200))
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ("b", size)) for name, size in (("x", 12), ("y", out))
     ]
     weights = [numpy_helper.from_array(first, "a.weight"), numpy_helper.from_array(second, "b.weight")]
     graph = helper.make_graph(nodes, "g", shapes[:1], shapes[1:], weights)
@@ -237,6 +237,16 @@ def test_what_spares_the_most_damage_for_its_cost_stays_float_while_there_is_roo
         assert sensitivity.float_share(found) <= share
         nodes = {"a": "cheap", "b": "dear"}
         assert sensitivity.float_nodes(file, found) == [nodes[report.name] for report in found if report.name in kept]
+
+
+def test_of_two_layers_of_one_cost_the_more_sensitive_stays_float(tmp_path: Path) -> None:
+    file = two_layers(tmp_path, out=12)
+    feeds = [{"x": np.random.default_rng(seed).normal(size=(4, 12)).astype(np.float32)} for seed in range(4)]
+    found = sensitivity.examine(file, "int8-gpu", quantize.calibrate(file, feeds, "percentile"), feeds, 0.6)
+    damage = {report.name: report.damage or 0.0 for report in found}
+    low, high = sorted(damage, key=lambda name: damage[name])
+    assert damage[high] > 1.05 * damage[low]
+    assert [report.name for report in found if not report.quantized] == [high]
 
 
 def test_the_distance_is_the_root_mean_square_of_relative_errors() -> None:
