@@ -16,6 +16,7 @@ from avgn.export.samples import Batch
 from avgn.export.verify import (
     BATCHES,
     OUTPUTS,
+    SCENE_RATE,
     audio_difference,
     check_scorable,
     check_tolerance,
@@ -23,8 +24,12 @@ from avgn.export.verify import (
     render_batch,
     rendered_batches,
 )
+from avgn.runtime.audio import fit_window, resample
 from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.image import resize
 from avgn.runtime.manifest import Item, Manifest, Source
+from avgn.scenes import SceneConfig, render_scene
+from avgn.scenes.synth import RATE
 from tests.export.models import small_model
 
 Array = NDArray[Any]
@@ -170,9 +175,38 @@ def test_rendered_batches_are_of_several_sizes_and_different_scenes() -> None:
     assert BATCHES == (1, 2, 5, 8)
 
 
-def test_the_sources_difference_is_that_of_compare() -> None:
-    core, moved = TorchEngine(small_model()), small_model()
-    engine = TorchEngine(moved)
+def test_a_batch_begins_at_the_first_scene_and_scenes_are_those_of_the_seed() -> None:
+    info = TorchEngine(small_model()).info
+    config = SceneConfig(split="val", sources=(0, 3))
+    plain, third = render_batch(info, 1), render_batch(info, 1, 2)
+    assert plain.image.shape == (1, 64, 96, 3)
+    for batch, number in ((plain, 0), (third, 2)):
+        scene = render_scene(config, 20_231, number)
+        assert np.array_equal(batch.image[0], resize(scene.frame, (64, 96)))
+        assert np.array_equal(batch.waveform[0], fit_window(resample(scene.audio, RATE, 22_050), info.window_samples))
+    assert SCENE_RATE == RATE == 22_050
+
+
+def test_quiet_maps_have_the_cosine_of_loud_ones() -> None:
+    expected, found = outputs((3,)), outputs((3,), seed=1)
+    loud = measured(expected, found)["cosine_maps"]
+    for batch in (*expected, *found):
+        batch["maps"] *= np.float32(1e-3)
+    assert measured(expected, found)["cosine_maps"] == pytest.approx(loud, rel=1e-5)
+
+
+class Loud(TorchEngine):
+    """Hands over sources as long as the released variant's."""
+
+    def run_audio(self, waveform: Array) -> dict[str, Array]:
+        heard = super().run_audio(waveform)
+        return heard | {"sources": 40 * heard["sources"]}
+
+
+@pytest.mark.parametrize("kind", [TorchEngine, Loud])
+def test_the_sources_difference_is_that_of_compare(kind: type[TorchEngine]) -> None:
+    core, moved = kind(small_model()), small_model()
+    engine = kind(moved)
     assert audio_difference(core, engine) == 0.0
     moved.get_parameter("audio_encoder.project.bias").data[0] += 0.01
     truth = compare(core, engine, rendered_batches(core.info))["max_abs_sources"]

@@ -256,7 +256,7 @@ def test_what_is_wrong_with_the_sound_is_said_once(caplog: pytest.LogCaptureFixt
 def test_clipping_is_told_from_a_thousandth_of_the_samples_on() -> None:
     assert CLIPPED_SHARE == 0.001
     half, _ = stream_of(mode="live")
-    half.push_audio(np.repeat(np.float32([0, 1]), 500), RATE, 0.0)
+    half.push_audio(np.repeat(np.array([0, 1], np.float32), 500), RATE, 0.0)
     assert half.warnings() == ["the sound is clipped (50.0 % of its samples at full scale): results may suffer"]
     for clipped, said in (
         (4, []),
