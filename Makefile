@@ -8,12 +8,13 @@ SHORT_BENCHMARK = --backends torch,onnxruntime,openvino --batch 1,4 --rounds 2 -
 
 # what `make quick` runs; `make test ARGS="-k word tests/runtime"` takes pytest's arguments
 QUICK = tests/core tests/datasets/test_adapters.py tests/evaluation/test_metrics.py tests/kernels/test_references.py \
-    tests/runtime/test_audio.py tests/runtime/test_av_features.py tests/runtime/test_decision.py \
+    tests/runtime/test_audio.py tests/runtime/test_av_features.py tests/runtime/test_clock.py \
+    tests/runtime/test_decision.py tests/runtime/test_stream_rules.py \
     tests/runtime/test_engine_contract.py tests/runtime/test_imports.py tests/runtime/test_media.py \
     tests/runtime/test_stream.py tests/scenes/test_scene.py tests/test_packaging.py
 ARGS ?= tests
 
-.PHONY: help demo install test quick lint format matrix soak bench bench-all tiny world gpu
+.PHONY: help demo install test quick lint format matrix mutate soak bench bench-all tiny world gpu
 
 help: ## what there is
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -38,6 +39,9 @@ format: ## what ruff can mend by itself
 
 matrix: ## demo, doctor and the runtime's tests with the lowest and the newest dependencies on every Python >= 3.10 here
 	$(PYTHON) -m tests.matrix --output benchmarks/results/matrix.json
+
+mutate: ## plant small faults one at a time and count what the tests miss (hours); MUTATE="--sample 50" tries some
+	@$(DEV) && $$dev -m tests.mutation --output benchmarks/results/mutation.json $(MUTATE)
 
 soak: ## long checks that `make test` leaves out
 	-$(PYTHON) -m pip install -q atheris

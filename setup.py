@@ -39,6 +39,7 @@ EXTRAS = {
     "export": EXPORT,
     "cluster": CLUSTER,
     "figures": FIGURES,
+    "mutate": ["cosmic-ray>=8.4"],
     "dev": [
         *TRAIN,
         *EXPORT,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from avgn.checkpoint import load_model, save_model
 from avgn.config import Config, preset
+from avgn.engine import describe
 from avgn.grouping import AudioGrouping
 from avgn.losses import Labels, compute_losses
-from avgn.model import AVGN
+from avgn.model import AVGN, AudioSources
+from avgn.runtime.bundle_schema import Thresholds
 
 CLASSES = ("a", "b", "c", "d")
 SMALL: dict[str, Any] = {
@@ -129,6 +133,29 @@ def test_maps_are_cosines_of_the_encoders_own_cells() -> None:
         for p in (0, 5, cells.shape[1] - 1):
             truth = torch.nn.functional.cosine_similarity(audio.embedding[b, k], cells[b, p] * image.gate[b, k], dim=0)
             torch.testing.assert_close(maps[b, k, p // grid[1], p % grid[1]], truth)
+
+
+def test_sources_are_handed_over_with_length_one_but_by_the_released_variant() -> None:
+    embedding = 3 * torch.randn(2, 4, 16)
+    found = small().hand_over(AudioSources(embedding=embedding, logit=None))
+    torch.testing.assert_close(found, embedding / embedding.norm(dim=2, keepdim=True))
+    released = small(variant="released", visual_gate="none")
+    assert released.hand_over(AudioSources(embedding=embedding, logit=None)) is embedding
+
+
+def test_a_checkpoint_keeps_thresholds_of_sound_and_sight_apart(tmp_path: Path) -> None:
+    model = small()
+    neutral = describe(model)
+    assert neutral.thresholds == Thresholds(audio=(0.5,) * 4, visual=(0.5,) * 4)
+    model.thresholds = Thresholds(audio=(0.1, 0.2, 0.3, 0.4), visual=(0.5, 0.6, 0.7, 0.8))
+    loaded = load_model(save_model(model, tmp_path, training={"steps": 3}))
+    assert loaded.thresholds == model.thresholds == describe(loaded).thresholds
+    assert not loaded.training and loaded.config == model.config
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    info = describe(loaded)
+    assert (info.classes, info.image_size, info.grid) == (CLASSES, (64, 96), (4, 6))
+    assert (info.sample_rate, info.window_seconds, info.has_presence) == (22_050, 0.5, True)
 
 
 def test_forward_features_equals_the_two_halves() -> None:

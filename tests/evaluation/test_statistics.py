@@ -52,6 +52,17 @@ def test_intervals_are_seeded_and_cover() -> None:
     assert 178 <= covered <= 199
 
 
+def test_another_seed_draws_others_and_so_do_more_samples() -> None:
+    values = np.random.default_rng(2).random(60)
+    ratio = {"x": Ratio(numerator=values, denominator=np.ones(60), scale=1)}
+    found = [bootstrap_intervals(ratio, np.arange(60), samples=200, seed=seed)["x"] for seed in range(5)]
+    assert len({str(interval) for interval in found}) == 5
+    assert bootstrap_intervals(ratio, np.arange(60), samples=199)["x"] != found[0]
+    assert (
+        bootstrap_intervals(ratio, np.arange(60))["x"] == bootstrap_intervals(ratio, np.arange(60), samples=1000)["x"]
+    )
+
+
 def test_frames_of_one_video_are_drawn_together() -> None:
     ratio = {"x": Ratio(numerator=np.arange(10.0), denominator=np.ones(10), scale=1)}
     interval = bootstrap_intervals(ratio, np.array(["one video"] * 10))["x"]

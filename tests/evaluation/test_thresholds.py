@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from avgn.evaluation.calibration import calibrate
+from avgn.evaluation.inference import predict
 from avgn.evaluation.thresholds import best_threshold, calibrate_thresholds, class_thresholds
+from avgn.runtime.manifest import Manifest
 
 
 def _best_f1(prob: np.ndarray, truth: np.ndarray) -> float:
@@ -61,6 +67,25 @@ def test_both_heads_are_calibrated_and_clipped() -> None:
     audio, visual = calibrate_thresholds(truth * 0.01, truth, 1 - 0.01 * ~truth, truth)
     assert audio.tolist() == [0.05, 0.05]
     assert visual.tolist() == [0.95, 0.95]
+
+
+def test_sound_is_calibrated_on_what_sounds_and_sight_on_what_is_seen(
+    make_manifest: Callable[..., Manifest], tone_engine: Callable[..., Any], noisy: Callable[..., Any]
+) -> None:
+    """Silent objects and sounds off-screen tell the two apart."""
+    manifest = make_manifest(40)
+    found = predict(noisy(tone_engine(), 3), manifest)
+    names = manifest.classes
+    heard, seen = np.zeros((40, len(names)), bool), np.zeros((40, len(names)), bool)
+    for row, item in enumerate(found.items):
+        for source in item.sources:
+            heard[row, names.index(source.label)] |= source.sounding
+            seen[row, names.index(source.label)] |= source.on_screen
+    thresholds = calibrate(noisy(tone_engine(), 3), manifest)
+    assert thresholds.audio == tuple(class_thresholds(found.audio_prob, heard))
+    assert thresholds.visual == tuple(class_thresholds(found.visual_prob, seen))
+    assert thresholds.audio != tuple(class_thresholds(found.audio_prob, seen))
+    assert thresholds.visual != tuple(class_thresholds(found.visual_prob, heard))
 
 
 def test_wrong_shapes_and_nan_are_refused() -> None:

@@ -59,6 +59,25 @@ def test_gradients_may_come_in_any_layout() -> None:
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.parametrize("length", [0.0, 1e-9, 1e-7, 0.9e-6, 1.1e-6, 1e-3])
+@pytest.mark.parametrize("gated", [False, True])
+def test_gradients_of_cells_next_to_nothing_are_the_references(gated: bool, length: float) -> None:
+    """Below the root of eps the length is held: what pulls along the cell is gone there, as in the reference."""
+    inputs, _ = tensors(0 if gated else -1)
+    with torch.no_grad():
+        inputs[1].mul_(length)
+        # in every image a single cell, so that it wins
+        visual = inputs[1][:, :1].clone()
+    inputs[1] = visual.requires_grad_()
+    grad = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    results = []
+    for function in (chunked.max_pooled_cosine, reference.max_pooled_cosine):
+        similarity, _ = function(*inputs)
+        # a gate whose cell is shorter than that has no length to be spared: its gradient is left out
+        results.append((similarity, *torch.autograd.grad((similarity * grad).sum(), inputs[:2])))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-13)
+
+
 def test_its_gradient_is_that_of_its_values() -> None:
     inputs, options = tensors(4)
     del options["audio_mask"]

@@ -1,0 +1,229 @@
+"""Numbers that the pages promise are those of the code: each sentence is looked up, and so is what it speaks of."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avgn.config import Config, preset
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def constant(module: str, name: str) -> Callable[[], Any]:
+    return lambda: getattr(importlib.import_module(f"avgn.{module}"), name)
+
+
+def default(module: str, path: str, argument: str) -> Callable[[], Any]:
+    """The default of an argument of a function or method."""
+
+    def find() -> Any:
+        found: Any = importlib.import_module(f"avgn.{module}")
+        for name in path.split("."):
+            found = getattr(found, name)
+        return inspect.signature(found).parameters[argument].default
+
+    return find
+
+
+# page, sentence, what the code holds, what it must be
+PROMISES: list[tuple[str, str, Callable[[], Any], Any]] = [
+    ("live", "at most 0.25\nseconds", default("runtime.multi", "MultiStream.open", "max_wait"), 0.25),
+    ("live", "(up to 8, after at most 4 ms)", default("runtime.multi", "MultiStream", "max_batch"), 8),
+    ("live", "(up to 8, after at most 4 ms)", default("runtime.multi", "MultiStream", "max_delay"), 0.004),
+    ("live", "ends after five attempts", constant("runtime.live_run", "ATTEMPTS"), 5),
+    ("live", "gives nothing for two seconds is opened again", constant("runtime.sources.devices", "DEAF"), 2.0),
+    ("files", "A time of more than 60 s in which there is", constant("runtime.limits", "MAX_GAP"), 60.0),
+    ("files", "0.3 s longer than the pictures", constant("runtime.media", "PADDING"), 0.3),
+    ("files", "with the last picture, ten times a second", constant("runtime.media", "HELD_FPS"), 10.0),
+    ("files", "a correlation below -0.9", constant("runtime.audio", "DOWNMIX_INVERSE"), 0.9),
+    ("files", "blocks of 4096 samples", constant("runtime.audio", "DOWNMIX_BLOCK"), 4096),
+    ("files", "| sample rate | 1,000 to 768,000 Hz |", constant("runtime.limits", "MIN_RATE"), 1000),
+    ("files", "| sample rate | 1,000 to 768,000 Hz |", constant("runtime.limits", "MAX_RATE"), 768_000),
+    ("files", "| channels | 64 |", constant("runtime.limits", "MAX_CHANNELS"), 64),
+    ("files", "| a video's picture | 40 million pixels", constant("runtime.limits", "MAX_PIXELS"), 40_000_000),
+    ("files", "| a still | 128 million pixels", constant("runtime.limits", "MAX_STILL_PIXELS"), 128_000_000),
+    ("files", "| width of a pixel that is believed | 1/8 to 8", constant("runtime.limits", "MAX_PIXEL_ASPECT"), 8.0),
+    ("outputs", "`NAME.<ten random digits>.partial`", constant("runtime.outputs.names", "ENDING"), ".partial"),
+    ("outputs", "`NAME.<ten random digits>.partial`", constant("runtime.outputs.names", "TOKEN_BYTES"), 5),
+    ("outputs", "written in fragments of a second", constant("runtime.sinks.containers", "FRAGMENT_SECONDS"), 1),
+    (
+        "collections",
+        "actors of a Ray cluster that take half a CPU",
+        constant("runtime.collections.ray_cluster", "CPUS_PER_ACTOR"),
+        0.5,
+    ),
+    ("export", "The first `--samples` (64) items", constant("export.bundle", "SAMPLES"), 64),
+    ("export", "by more than `--max-drop` (1 point)", constant("export.bundle", "MAX_DROP"), 1.0),
+    ("export", "at most 10 % of the multiply-adds", constant("export.sensitivity", "FLOAT_SHARE"), 0.10),
+    ("export", "no activation may exceed 6000", constant("export.mixed", "MAX_ACTIVATION"), 6000.0),
+    ("export", "on 16 rendered scenes of three picture sizes", lambda: sum(constant("export.verify", "BATCHES")()), 16),
+    ("export", "of three picture sizes", lambda: len(set(constant("export.verify", "GROWTH")())), 3),
+    ("export", "may differ by 1e-5 anywhere", constant("export.verify", "LARGEST"), {"fp32": 1e-5}),
+    (
+        "export",
+        "fp16 must keep a cosine of 0.9995",
+        lambda: constant("export.verify", "LEAST_COSINE")()["fp16"],
+        ("cosine_maps", 0.9995),
+    ),
+    (
+        "export",
+        "one of 0.98 in the mean",
+        lambda: constant("export.verify", "LEAST_COSINE")()["int8-cpu"],
+        ("cosine_maps_mean", 0.98),
+    ),
+    ("export", "(engines: 32 to\n1024 pixels", constant("export.bundle", "SIDES"), (32, 1024)),
+    (
+        "evaluation",
+        "By default `source-wise`, `frame-wise` and `adaptive` are run",
+        constant("evaluation.evaluate", "DEFAULT_PROTOCOLS"),
+        ("source-wise", "frame-wise", "adaptive"),
+    ),
+    (
+        "evaluation",
+        "with classes given and predicted",
+        constant("evaluation.protocols", "CLASS_MODES"),
+        ("given", "predicted"),
+    ),
+    (
+        "evaluation",
+        "f = .1 solo, .5 synthetic, .2 duet",
+        lambda: [constant("evaluation.protocols", name)() for name in ("SOLO", "SYNTHETIC", "DUET")],
+        [0.1, 0.5, 0.2],
+    ),
+    (
+        "evaluation",
+        "is mixed in with weight 0.6",
+        lambda: constant("evaluation.protocols", "PROTOCOLS")()["ezvsl"].alpha,
+        0.4,
+    ),
+    ("evaluation", "pixels at most 0.2", constant("evaluation.metrics", "QUIET"), 0.2),
+    ("training", "`canvas` (the default)", lambda: preset("avgn-resnet18").pair_input, "canvas"),
+    (
+        "data",
+        "`.jpg`, `.jpeg`, `.png`, `.webp` or `.bmp` (of several the first in this order)",
+        constant("datasets.files", "PICTURES"),
+        (".jpg", ".jpeg", ".png", ".webp", ".bmp"),
+    ),
+    ("data", "the sound never passes -60 dBFS", constant("datasets.silence", "QUIET"), 0.001),
+    ("data", "more than a tenth of the boxes", constant("inspection.boxes", "SUSPICIOUS"), 0.1),
+    ("data", "less than a thousandth of it", constant("inspection.boxes", "TINY"), 0.001),
+    ("data", "more than 30 % ending", constant("inspection.boxes", "CORNER"), 0.3),
+    (
+        "method",
+        "DFT of 512 samples, hop 220",
+        lambda: [constant("frontend", name)() for name in ("N_FFT", "HOP_PAPER")],
+        [512, 220],
+    ),
+    ("method", "ln(power + 1e-7)", constant("frontend", "LOG_OFFSET"), 1e-7),
+    ("method", "drop-path 0.1", lambda: preset("avgn-resnet18").drop_path, 0.1),
+    ("method", "linear layers truncated-normal 0.02", constant("transformer", "INIT_STD"), 0.02),
+    (
+        "method",
+        '`avgn-resnet18` keeps the paper\'s choice; `avgn-tiny` uses `"token"`',
+        lambda: [preset(name).visual_gate for name in ("avgn-resnet18", "avgn-tiny")],
+        ["grouped", "token"],
+    ),
+    (
+        "method",
+        "so that a 160x160 picture gives a 10x10 grid",
+        lambda: preset("avgn-tiny", image_size=(160, 160), visual_stride=16).grid,
+        (10, 10),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence", "found", "expected"), PROMISES, ids=[f"{row[0]}: {row[1][:40]}" for row in PROMISES]
+)
+def test_a_page_says_what_the_code_does(page: str, sentence: str, found: Callable[[], Any], expected: Any) -> None:
+    assert sentence in (ROOT / "docs" / f"{page}.md").read_text(), "the page says something else now: mend both"
+    assert found() == expected
+
+
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "attention10k": {"scale": 10.0},
+    "ots": {"scale": 5.0, "bias": 0.0},
+    "dmc": {"sources": 2, "visual_centres": 3, "rounds": 3, "sharpness": 10.0, "margin": 0.5},
+    "coarse-to-fine": {"second_stage": 0.5, "margin": 1.0, "fine": 1.0},
+    "dsol": {"first_clusters": 0.2, "second_stage": 0.5, "threshold": 0.5, "temperature": 0.1},
+    "lvs": {"positive": 0.65, "negative": 0.4, "mask_temperature": 0.03, "temperature": 0.07, "others": "masked"},
+    "ez-vsl": {"temperature": 0.03, "alpha": 1.0},
+    "mix-and-localize": {"sources": 2, "temperature": 0.07},
+    "hard-pos": {"second_stage": 0.5, "neighbours": 10, "positive": 0.65, "negative": 0.4, "temperature": 0.07},
+    "slavc": {"temperature": 0.03, "visual_dropout": 0.9, "audio_dropout": 0.0, "momentum": 0.999},
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_options_of_other_systems_are_as_their_page_says(system: str) -> None:
+    from avgn.baselines.registry import find_system
+
+    found = asdict(find_system(system).options({}))
+    assert {name: found[name] for name in SYSTEMS[system]} == SYSTEMS[system]
+    section = (ROOT / "docs" / "baselines.md").read_text().split(f"\n## {system} ")[1].split("\n## ")[0]
+    own = {name for name in SYSTEMS[system] if system != "hard-pos" or name in ("second_stage", "neighbours")}
+    missing = [name for name in own if f"`{name}`" not in section]
+    assert not missing, f"{missing} are not in the system's section"
+
+
+def test_the_presets_are_the_methods() -> None:
+    paper = asdict(preset("avgn-resnet18"))
+    del paper["classes"], paper["options"]
+    assert paper == {
+        "name": "avgn-resnet18",
+        "system": "avgn",
+        "sample_rate": 22_050,
+        "window_seconds": 3.0,
+        "frontend": "paper",
+        "spectrogram_mean": 0.0,
+        "spectrogram_std": 12.0,
+        "image_size": (224, 224),
+        "visual_stride": 32,
+        "pair_input": "canvas",
+        "width_visual": 64,
+        "width_audio": 64,
+        "dim": 512,
+        "depth": 3,
+        "heads": 8,
+        "mlp_ratio": 4,
+        "drop_path": 0.1,
+        "attention": "transformer",
+        "assignment": "soft",
+        "audio_gate": "exact",
+        "visual_gate": "grouped",
+        "variant": "both",
+        "temperature": 0.03,
+        "negatives": "class",
+        "symmetric": True,
+        "class_reduction": "mean",
+    }
+    changed = {
+        name: {
+            key: value
+            for key, value in asdict(preset(name)).items()
+            if key not in ("classes", "options", "name") and value != paper[key]
+        }
+        for name in ("avgn-tiny", "avgn-release")
+    }
+    assert changed["avgn-tiny"] == {
+        "window_seconds": 1.0,
+        "image_size": (160, 160),
+        "visual_stride": 16,
+        "width_visual": 16,
+        "width_audio": 16,
+        "dim": 128,
+        "mlp_ratio": 2,
+        "spectrogram_mean": -5.0,
+        "spectrogram_std": 5.0,
+        "class_reduction": "sum",
+        "visual_gate": "token",
+    }
+    assert changed["avgn-release"] == {"frontend": "release", "visual_gate": "none", "variant": "released"}
+    assert {field.kw_only for field in Config.__dataclass_fields__.values()} == {True}
