@@ -179,6 +179,8 @@ def test_the_presets_are_the_methods() -> None:
     assert paper == {
         "name": "avgn-resnet18",
         "system": "avgn",
+        "encoders": "resnet18",
+        "tokens": "learned",
         "sample_rate": 22_050,
         "window_seconds": 3.0,
         "frontend": "paper",
