@@ -35,9 +35,21 @@ class Sharing:
         items.sort(key=lambda item: rank(file_of(item)))
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        # True: there is nothing left to do for this test
-        return None if self._is_ours(file_of(item)) else True
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        if session.testsfailed or session.config.option.collectonly:
+            return None
+        ours = (item for item in session.items if self._is_ours(file_of(item)))
+        item = next(ours, None)
+        while item is not None:
+            # which fixtures end with a test depends on what this process runs next
+            following = next(ours, None)
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+            item = following
+        return True
 
     def _is_ours(self, file: str) -> bool:
         if file not in self._taken:

@@ -168,7 +168,7 @@ def test_masks_that_are_not_there(duets: Path, tmp_path: Path, refused: Refused)
     items = [replace(manifest.items[0], sources=tuple(broken)), *manifest.items[1:]]
     write_manifest(tmp_path / "m.jsonl", manifest.classes, items)
     message = refused("none", tmp_path / "m.jsonl")
-    assert message.startswith(f"item {items[0].id!r}: file {tmp_path / 'gone.png'} can't be read")
+    assert message.startswith(f"item {items[0].id!r}: mask {tmp_path / 'gone.png'} can't be read")
     assert main(["evaluate", "none", str(tmp_path / "m.jsonl"), "--skip-bad"]) == 0
 
 

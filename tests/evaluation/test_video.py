@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,8 +202,8 @@ def test_the_real_localizer_on_a_real_video(videos: Manifest, tone_engine: Make)
 def test_unreadable_videos_are_named_or_counted(videos: Manifest, tone_engine: Make, tmp_path: Path) -> None:
     good = videos.items[0]
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
-    bad = Item(**{**vars(good), "id": "broken", "video_file": tmp_path / "broken.mp4"})
-    still = Item(**{**vars(good), "id": "still", "video_file": None})
+    bad = replace(good, id="broken", video_file=tmp_path / "broken.mp4")
+    still = replace(good, id="still", video_file=None)
     both = Manifest(path=videos.path, classes=videos.classes, items=(bad, good, still))
     with pytest.raises(InputError, match="'broken'.*broken.mp4"):
         evaluate_video(tone_engine(), both)

@@ -169,7 +169,7 @@ def test_a_certificate_is_verified_unless_told_otherwise(folder: Path, tmp_path:
 
 
 def test_a_local_playlist_is_followed_when_asked(folder: Path) -> None:
-    with pytest.raises(InputError, match="pass --follow"):
+    with pytest.raises(InputError, match="use avgn localize --follow if you know who wrote it"):
         open_media(folder / "a.m3u8")
     for name in ("a.m3u8", "e.m3u8"):
         with gathered(folder / name) as path:

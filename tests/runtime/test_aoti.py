@@ -43,7 +43,7 @@ from tests.runtime.test_engine_contract import (  # noqa: F401
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("avgn/model.py", "avgn/encoders.py", "avgn/frontend.py", "avgn/transformer.py", "avgn/grouping.py")
+PARTS = ("model.py", "encoders/*.py", "frontend.py", "transformer.py", "grouping.py")
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="packages need a C++ compiler, there is no g++")
 
@@ -52,8 +52,8 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="packages ne
 def kept(request: pytest.FixtureRequest) -> Iterator[Path]:
     """The folder of a small model's bundle, and the marks of what was built."""
     assert request.config.cache is not None
-    names = [*SOURCES, *(str(file.relative_to(ROOT)) for file in sorted((ROOT / "export").glob("*.py")))]
-    digest = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in names))
+    model = [file for part in PARTS for file in sorted((ROOT / "avgn").glob(part))]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in [*model, *sorted((ROOT / "export").glob("*.py"))]))
     digest.update(f"{torch.__version__} {trust.cpu_target()}".encode())
     folder = request.config.cache.mkdir("aoti") / digest.hexdigest()[:16]
     with pytest.MonkeyPatch.context() as patch:
