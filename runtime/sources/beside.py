@@ -22,6 +22,9 @@ class MicrophoneBeside:
     Pictures and sound meet at the moments at which they come here: a stream's delay on the network is not known.
     """
 
+    # for the outputs: it comes, though perhaps after the first picture
+    has_sound = True
+
     def __init__(self, pictures: UrlSource, microphone: int | str | None = None) -> None:
         """`microphone`: index or name, None: the default one. Raises InputError when it can't be opened."""
         self._pictures = pictures

@@ -256,6 +256,8 @@ class CameraSource:
         self.frames = 0
         self._size, self._fps = size, fps
         self._closed = threading.Event()
+        # for the outputs: sound comes, though perhaps after the first picture
+        self.has_sound = sound
         self._microphone = Reopened(microphone) if sound else None
         self._begin = clock.monotonic()
 
