@@ -57,7 +57,7 @@ OPERATORS = (
 # what a module's tests may take besides five times what they take undisturbed, in seconds
 PATIENCE = 20.0
 
-WEB = ("tests/web/test_session.py",)
+WEB = ("tests/web/test_session.py", "tests/web/test_pictures.py")
 LOSSES = ("tests/core/test_losses.py", "tests/core/test_gathering.py", "-k", "not short_cut and not leaks")
 # the few quick tests that are to notice every fault of a module
 TESTS: dict[str, tuple[str, ...]] = {
