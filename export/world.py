@@ -1,4 +1,4 @@
-"""Makes the bundle `world`: python -m avgn.world.make --output runs/world
+"""Makes the bundle `world`: python -m avgn.export.world --output runs/world
 
 From the packages that hold the published weights to a checkpoint and a verified bundle; nothing is fitted. Kernels
 are rounded to float16, which their graphs store; all is computed in float32.
@@ -18,6 +18,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 from avgn.checkpoint import save_model
 from avgn.encoders.efficientnet_lite import ConvNorm
 from avgn.encoders.packages import EFFICIENTNET, FACES, YAMNET
+from avgn.export.bundle import ExportOptions, export_bundle
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import FailureError, InputError
 from avgn.world.classes import world_classes
@@ -62,8 +63,6 @@ def make_bundle(
     report: Callable[[str], None] = lambda message: None,
 ) -> Bundle:
     """Write `output`/checkpoint and `output`/bundle. Raises InputError where a package is missing."""
-    from avgn.export.bundle import ExportOptions, export_bundle
-
     checkpoint = make_checkpoint(output / "checkpoint")
     return export_bundle(
         checkpoint, output / "bundle", ExportOptions(precisions=precisions), overwrite=overwrite, report=report
