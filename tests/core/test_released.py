@@ -271,7 +271,7 @@ def test_files_that_are_no_published_checkpoint(
     cases: list[tuple[Path, tuple[str, ...] | None, str]] = [(tmp_path / "none.pth", None, "does not exist")]
     for name, content, message in (
         ("other", {"weight": torch.zeros(3)}, "no class tokens"),
-        ("list", [1, 2], "holds no state dict"),
+        ("list", [1, 2], "holds a list, no state dict"),
         ("short", {name: value for name, value in state.items() if "fc_cls" not in name}, "doesn't fit"),
         ("code", {"model": Code()}, "may run code"),
     ):

@@ -240,7 +240,7 @@ def test_checkpoints_that_are_none_are_refused(trained: Path, tmp_path: Path) ->
     with pytest.raises(InputError, match="version 99"):
         load_model(copy)
     (copy / "config.json").write_text("{")
-    with pytest.raises(InputError, match="no readable JSON"):
+    with pytest.raises(InputError, match="be read as JSON"):
         load_model(copy)
 
 
