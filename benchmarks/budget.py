@@ -23,7 +23,7 @@ from avgn.export.halves import AudioHalf, ImageHalf
 from avgn.export.mixed import to_mixed
 from avgn.export.optimize import optimize
 from avgn.export.quantize import calibrate, quantize
-from avgn.model import TwoHalves, build_model
+from avgn.model import LocalizerModel, build_model
 from avgn.runtime import Localizer
 from avgn.scenes import CLASSES
 from benchmarks import layers
@@ -151,7 +151,7 @@ def _frame(config: Config, chip: Chip, name: str, halves: dict[str, Any], cpu: d
     }
 
 
-def _safety(model: TwoHalves) -> dict[str, Any]:
+def _safety(model: LocalizerModel) -> dict[str, Any]:
     config = model.config
     image = torch.zeros(1, *config.image_size, 3, dtype=torch.uint8)
     sources = torch.zeros(1, config.num_maps, config.source_dim)
@@ -169,7 +169,7 @@ def _sizes(config: Config, batch: int) -> dict[str, dict[str, tuple[int, ...]]]:
     }
 
 
-def _graphs(model: TwoHalves, folder: Path) -> dict[str, dict[str, Path]]:
+def _graphs(model: LocalizerModel, folder: Path) -> dict[str, dict[str, Path]]:
     files = {
         "fp32": write_graphs(model, folder, opset=18, facts={}),
         "fp16": write_graphs(to_mixed(model), folder, opset=18, facts={}, suffix=".fp16"),

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=300)
     args = parser.parse_args()
     manifests = render_data(args.data)
-    training = TrainConfig(**(TRAINING | {"steps": args.steps}))
+    training = TrainConfig.from_options(**(TRAINING | {"steps": args.steps}))
     pair = SceneConfig(split="test", sources=(1, 1), silent=(1, 1), off_screen=0.0)
     pairs = [render_swap(pair, SEED, index) for index in range(args.scenes)]
     record: dict[str, Any] = {"steps": args.steps, "scenes": args.scenes, "seed": SEED, "gates": {}}

@@ -30,7 +30,7 @@ from avgn.export.bundle import ExportOptions, export_bundle
 from avgn.export.mixed import to_mixed
 from avgn.export.optimize import optimize
 from avgn.export.variants import describe_variant
-from avgn.model import TwoHalves, build_model
+from avgn.model import LocalizerModel, build_model
 from avgn.runtime.bundle import Bundle, write_bundle_info
 from avgn.runtime.engines import ENGINES, load_engine, obstacle_of
 from avgn.runtime.engines.base import Engine
@@ -109,7 +109,7 @@ def _write_resnet18(folder: Path) -> None:
     write_bundle_info(folder, replace(info, variants=(variant,)))
 
 
-def _resnet18() -> TwoHalves:
+def _resnet18() -> LocalizerModel:
     torch.manual_seed(0)
     return build_model(preset("avgn-resnet18", classes=tuple(f"class {at}" for at in range(37)))).eval()
 

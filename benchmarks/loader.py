@@ -18,12 +18,15 @@ from typing import Any
 import torch
 
 from avgn.config import preset
-from avgn.data import AudioVisualDataset, Batch, SeededBatches, build_loader
+from avgn.data.dataset import AudioVisualDataset
+from avgn.data.loading import build_loader
+from avgn.data.sampling import SeededBatches
 from avgn.data.shards import read_shards, write_shards
 from avgn.data.streaming import ShardedDataset, build_shard_loader
 from avgn.model import build_model
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import CLASSES, SceneConfig, synthesize
+from avgn.types import Batch
 
 BATCH = 16
 PASSES = 3
@@ -91,7 +94,7 @@ def training_rate(manifest: Manifest) -> float:
     for _ in range(STEPS):
         begin = time.perf_counter()
         audio, image = model(batch.waveform, batch.image)
-        model.compute(audio, image, batch.labels).total.backward()
+        model.losses(audio, image, batch.labels).total.backward()
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - begin)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from avgn.export.verify import render_batch
-from avgn.model import TwoHalves
+from avgn.model import LocalizerModel
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.engines import load_engine
 from benchmarks.bundles import bundle_folder, quick_bundle, random_model
@@ -71,7 +71,7 @@ def main() -> None:
     args.output.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def measure(model: TwoHalves, bundle: Bundle, threads: int, seconds: float) -> dict[str, Any]:
+def measure(model: LocalizerModel, bundle: Bundle, threads: int, seconds: float) -> dict[str, Any]:
     """Times and ratios with `threads` threads."""
     scene = render_batch(bundle.info, 1)
     calls: dict[str, Callable[[], object]] = {
@@ -123,7 +123,7 @@ def measure(model: TwoHalves, bundle: Bundle, threads: int, seconds: float) -> d
 
 
 @torch.no_grad()
-def eager(model: TwoHalves, waveform: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+def eager(model: LocalizerModel, waveform: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """What research code runs for a frame."""
     audio, cells = model(waveform, image)
     return model.localize(audio, cells)

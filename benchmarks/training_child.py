@@ -19,11 +19,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from avgn.config import preset
-from avgn.data import AudioVisualDataset, Batch, SeededBatches, build_loader
+from avgn.data.dataset import AudioVisualDataset
+from avgn.data.loading import build_loader
+from avgn.data.sampling import SeededBatches
 from avgn.model import build_model
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.training import TrainConfig, fit
 from avgn.training.throughput import Throughput
+from avgn.types import Batch
 from benchmarks.training import BATCH, VARIANTS
 
 STEPS = 1000
@@ -99,7 +102,7 @@ def plain(manifest: Manifest) -> None:
             torch.manual_seed(turn.told)
             optimizer.zero_grad()
             audio, image = model(batch.waveform, batch.image)
-            loss = model.compute(audio, image, batch.labels).total
+            loss = model.losses(audio, image, batch.labels).total
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

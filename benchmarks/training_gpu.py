@@ -21,13 +21,12 @@ from typing import Any
 import torch
 
 from avgn.config import preset
-from avgn.data import Batch
 from avgn.frontend import Spectrogram
-from avgn.losses import Labels
 from avgn.model import build_model
 from avgn.training import TrainConfig
 from avgn.training.module import AVGNModule
 from avgn.training.prefetch import OnDevice
+from avgn.types import Batch, Labels
 from benchmarks.measuring import machine
 
 CLASSES, SOURCES = 37, 2

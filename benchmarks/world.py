@@ -24,7 +24,6 @@ import numpy.typing as npt
 
 from avgn.evaluation import evaluate
 from avgn.evaluation.inference import Predictions, predict
-from avgn.reading import read_frame
 from avgn.runtime import Localizer
 from avgn.runtime.bundle_schema import BundleInfo
 from avgn.runtime.engines.base import Engine
@@ -33,6 +32,7 @@ from avgn.runtime.localizer import run_media
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.runtime.media import open_media
 from avgn.runtime.patches import PatchMemory, Window, hear
+from avgn.runtime.reading import read_frame
 from benchmarks.measuring import Turns, machine
 
 Floats = npt.NDArray[np.float32]

@@ -16,7 +16,7 @@ import torch._inductor.config
 from torch import Tensor, nn
 
 from avgn.export.halves import AudioHalf, ImageHalf
-from avgn.model import TwoHalves
+from avgn.model import LocalizerModel
 
 # what a package may be asked for
 MOST_BATCH, MOST_CELLS = 4096, 64
@@ -35,7 +35,7 @@ def main() -> None:
         torch._inductor.aoti_compile_and_package(program, package_path=order["file"], inductor_configs=settings)
 
 
-def half_of(model: TwoHalves, half: str, device: str) -> tuple[nn.Module, tuple[Tensor, ...], Any]:
+def half_of(model: LocalizerModel, half: str, device: str) -> tuple[nn.Module, tuple[Tensor, ...], Any]:
     """A half with example inputs on `device`, and the axes of these that stay open."""
     config = model.config
     batch = torch.export.Dim("batch", min=1, max=MOST_BATCH)

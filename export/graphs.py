@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from avgn.export.halves import AudioHalf, ImageHalf
-from avgn.model import TwoHalves
+from avgn.model import LocalizerModel
 from avgn.runtime.errors import MissingExtraError
 
 MIN_OPSET = 18
@@ -21,7 +21,7 @@ OUTPUTS = {"audio": ("sources", "audio_prob"), "image": ("maps", "visual_prob")}
 
 
 def write_graphs(
-    model: TwoHalves, folder: Path, *, opset: int, facts: dict[str, str], suffix: str = ""
+    model: LocalizerModel, folder: Path, *, opset: int, facts: dict[str, str], suffix: str = ""
 ) -> dict[str, Path]:
     """Write audio.onnx and image.onnx of what `optimize` gave, with a dynamic batch; `facts` go into their metadata.
 

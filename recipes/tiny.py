@@ -64,7 +64,7 @@ def main() -> None:
         manifests["train"],
         manifests["val"],
         checkpoint,
-        TrainConfig(**(TRAINING | {"steps": args.steps})),
+        TrainConfig.from_options(**(TRAINING | {"steps": args.steps})),
         resume=resume,
     )
     trained = time.time()

@@ -200,7 +200,7 @@ def test_the_presets_are_the_methods() -> None:
         "assignment": "soft",
         "audio_gate": "exact",
         "visual_gate": "grouped",
-        "variant": "both",
+        "ablation": "both",
         "temperature": 0.03,
         "negatives": "class",
         "symmetric": True,
@@ -227,5 +227,5 @@ def test_the_presets_are_the_methods() -> None:
         "class_reduction": "sum",
         "visual_gate": "token",
     }
-    assert changed["avgn-release"] == {"frontend": "release", "visual_gate": "none", "variant": "released"}
+    assert changed["avgn-release"] == {"frontend": "release", "visual_gate": "none", "system": "avgn-released"}
     assert {field.kw_only for field in Config.__dataclass_fields__.values()} == {True}

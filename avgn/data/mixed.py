@@ -66,7 +66,7 @@ class MixedScenes(ABC, Generic[Handle]):
         sounding, visible = self.labels(handle)
         return Scene(
             image=augment_image(image, self.config.image_size, self.augmentation, rng),
-            sound=cut_sound(to_level(sound, self.mixing.level), self.config.window_samples, self.augmentation, rng),
+            sound=cut_sound(to_level(sound, self.mixing.mix_level), self.config.window_samples, self.augmentation, rng),
             sounding=sounding,
             visible=visible,
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from avgn.config import system_in
 from avgn.evaluation.map_kinds import why_no_classes
 from avgn.evaluation.protocols import (
     ALL,
@@ -25,7 +26,6 @@ from avgn.runtime.manifest import Item, Manifest
 
 # the temperature of the method, where a bundle names none
 TEMPERATURE = 0.03
-RELEASED = "released"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +81,9 @@ def temperature(info: BundleInfo | None) -> float:
 
 
 def map_limit(info: BundleInfo | None) -> float:
-    """The end of the range of the model's maps: 1 for cosines, 1/tau for the scores of the released variant."""
-    return 1 / temperature(info) if _config(info).get("variant") == RELEASED else 1.0
+    """The end of the range of the model's maps: 1 for cosines, 1/tau where they are divided by tau."""
+    system = system_in(_config(info))
+    return 1 / temperature(info) if system is not None and system.scaled_maps else 1.0
 
 
 def _config(info: BundleInfo | None) -> dict[str, Any]:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.evaluation.map_kinds import why_no_classes
-from avgn.reading import read_clip, read_frame
 from avgn.runtime.bundle import BundleInfo
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import Item, Manifest
+from avgn.runtime.reading import read_clip, read_frame
 
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from avgn.engine import describe
 from avgn.evaluation.inference import batches, check_classes
 from avgn.figures.page import STYLE, check_output, class_color, class_name, import_matplotlib, new_page, save
-from avgn.model import AVGN, TwoHalves
+from avgn.model import AVGN, LocalizerModel
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest
 
@@ -48,7 +48,7 @@ class Embeddings:
 
 @torch.inference_mode()
 def collect_embeddings(
-    model: TwoHalves,
+    model: LocalizerModel,
     manifest: Manifest,
     *,
     seed: int = 0,

@@ -71,7 +71,7 @@ def pretrain(config: Config, manifest: Manifest, spec: PretrainSpec, folder: Pat
     for encoder, width in ((model.visual_encoder, config.width_visual), (model.audio_encoder, config.width_audio)):
         if width >= LEAST_CHANNELS_LAST:
             encoder.to(memory_format=torch.channels_last)
-    training = TrainConfig(batch_size=spec.batch_size, seed=seed, cache=True, color=0.3)
+    training = TrainConfig.from_options(batch_size=spec.batch_size, seed=seed, cache=True, color=0.3)
     source = TrainingSource(solos, config, training, Processes.of_environment())
     for kind, steps in (("visual", spec.visual_steps), ("audio", spec.audio_steps)):
         backbone = model.visual_encoder.backbone if kind == "visual" else model.audio_encoder.backbone

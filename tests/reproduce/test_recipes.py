@@ -206,4 +206,4 @@ def test_rows_fit_the_presets() -> None:
             preset(recipe.preset, **(recipe.model | row.model))
         for spec in recipe.sets:
             settings: dict[str, Any] = recipe.training | spec.training
-            assert TrainConfig(**settings).batch_size == 128
+            assert TrainConfig.from_options(**settings).batch_size == 128
