@@ -33,7 +33,7 @@ from avgn.scenes import CLASSES, SceneConfig, synthesize
 from avgn.training import TrainConfig
 from avgn.training.fit import train
 
-SHIPPED = Path(__file__).parent / "checkpoints" / "tiny"
+SHIPPED = Path(__file__).resolve().parents[1] / "recipes" / "checkpoint"
 PRECISIONS = ("fp32", "fp16", "int8-cpu", "int8-gpu")
 TARGETS = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 SEED = 4_711
