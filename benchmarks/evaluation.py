@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 from avgn.evaluation import Predictions
 from avgn.evaluation.evaluate import DEFAULT_PROTOCOLS, score_predictions
 from avgn.evaluation.protocols import find_protocol
+from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle_schema import BundleInfo, Thresholds
 from avgn.runtime.manifest import Box, Item, Source
-
-Floats = NDArray[np.float32]
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = tuple(f"class {k:02d}" for k in range(20))

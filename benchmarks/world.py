@@ -26,6 +26,7 @@ from avgn.evaluation import evaluate
 from avgn.evaluation.inference import Predictions, predict
 from avgn.reading import read_frame
 from avgn.runtime import Localizer
+from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle_schema import BundleInfo
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.joint import joint_odds
@@ -35,7 +36,6 @@ from avgn.runtime.media import open_media
 from avgn.runtime.patches import PatchMemory, Window, hear
 from benchmarks.measuring import Turns, machine
 
-Floats = npt.NDArray[np.float32]
 NOISE_SECONDS = 4.0
 NOISE_FRAMES = 12
 NOISE_STEP = 0.2

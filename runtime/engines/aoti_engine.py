@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle import Bundle, Variant
 from avgn.runtime.engines.base import OUTPUTS, GraphEngine, check_graph, complete
 from avgn.runtime.engines.slots import Slots
 from avgn.runtime.engines.trust import checked_bytes
 from avgn.runtime.errors import InputError, MissingExtraError
 
-Floats = npt.NDArray[np.float32]
 Feed = Mapping[str, npt.NDArray[Any]]
 
 # as in the TensorRT engine: shapes whose buffers and graphs are kept, and calls of a half that are under way at once

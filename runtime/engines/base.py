@@ -11,12 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats, Pixels
 from avgn.runtime.bundle import BundleInfo, TensorSpec
 from avgn.runtime.errors import InputError
 from avgn.runtime.patches import cut_patches, pool_patches
-
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 
 INPUTS = {"audio": ("waveform",), "image": ("image", "sources")}
 OUTPUTS = {"audio": ("sources", "audio_prob"), "image": ("maps", "visual_prob")}

@@ -9,13 +9,12 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle import Bundle, BundleInfo, Variant
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.files import cache_folder, write_whole
-
-Floats = npt.NDArray[np.float32]
 
 # the least cosine of all maps of a probe as one vector, in the mean of the probes; the largest difference of a
 # probability. Engines sum in other orders than the CPU does: fp32 keeps four digits.

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle import Bundle, BundleInfo, TensorSpec, Variant
 from avgn.runtime.engines.base import complete
 from avgn.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine, import_onnxruntime
@@ -23,7 +24,6 @@ from avgn.runtime.files import cache_folder
 
 log = logging.getLogger("avgn.runtime")
 
-Floats = npt.NDArray[np.float32]
 Feed = dict[str, npt.NDArray[Any]]
 T = TypeVar("T")
 

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle import Bundle, TensorSpec, Variant
 from avgn.runtime.engines.base import INPUTS, OUTPUTS, GraphEngine, check_graph, complete
 from avgn.runtime.engines.cuda import Buffer, Stream, destroy_graph
 from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.engines.slots import Slots
 from avgn.runtime.errors import InputError, MissingExtraError
-
-Floats = npt.NDArray[np.float32]
 
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8", "INT64": "int64", "INT32": "int32", "BOOL": "bool"}
 MODULES = {"tensorrt": ("tensorrt", "gpu"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}

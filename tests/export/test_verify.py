@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from avgn.engine import TorchEngine
 from avgn.export.samples import Batch
@@ -24,6 +22,7 @@ from avgn.export.verify import (
     render_batch,
     rendered_batches,
 )
+from avgn.runtime.arrays import Array
 from avgn.runtime.audio import fit_window, resample
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.image import resize
@@ -32,7 +31,6 @@ from avgn.scenes import SceneConfig, render_scene
 from avgn.scenes.synth import RATE
 from tests.export.models import small_model
 
-Array = NDArray[Any]
 SHAPES = {"sources": (3, 5), "audio_prob": (3,), "maps": (3, 2, 4), "visual_prob": (3,)}
 
 

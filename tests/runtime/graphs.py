@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -24,8 +23,6 @@ WINDOW = 1.0
 IMAGE_SIZE = (96, 128)
 GRID = (6, 8)
 WIDTH = 4
-
-Floats = npt.NDArray[np.float32]
 
 
 def write_bundle(folder: Path, *, window: float = WINDOW, hop: float = 0.2, has_presence: bool = True) -> Path:
