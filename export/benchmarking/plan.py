@@ -9,7 +9,8 @@ from typing import Any
 
 from avgn.export.benchmarking.machine import usable_cores
 from avgn.runtime.bundle import Bundle
-from avgn.runtime.engines import ENGINES, PRECISIONS
+from avgn.runtime.contract import PRECISIONS
+from avgn.runtime.engines import ENGINES
 from avgn.runtime.engines.threads import physical_cores
 from avgn.runtime.errors import InputError
 

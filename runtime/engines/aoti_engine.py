@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle import Bundle, Variant
-from avgn.runtime.engines.base import OUTPUTS, GraphEngine, check_graph, complete
+from avgn.runtime.contract import HALVES, OUTPUTS
+from avgn.runtime.engines.base import GraphEngine, check_graph, complete
 from avgn.runtime.engines.slots import Slots
 from avgn.runtime.engines.trust import checked_bytes
 from avgn.runtime.errors import InputError, MissingExtraError
@@ -51,7 +52,7 @@ class AotiEngine(GraphEngine):
             raise InputError(f"threads must be at least 1, got {threads}: leave it out to use all physical cores")
         super().__init__(bundle.info)
         self._halves: dict[str, Slots[Any]] = {}
-        for half in ("audio", "image"):
+        for half in HALVES:
             data = checked_bytes(bundle, variant, half)
             declared = {"inputs": variant.inputs[half], "outputs": variant.outputs[half]}
             check_graph(str(bundle.graph(variant, half)), half, bundle.info, declared, declared)

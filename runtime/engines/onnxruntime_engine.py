@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.arrays import Floats
-from avgn.runtime.bundle import Bundle, TensorSpec, Variant
+from avgn.runtime.bundle import Bundle, Variant
+from avgn.runtime.contract import HALVES, TensorSpec
 from avgn.runtime.engines.base import GraphEngine, check_graph, complete
 from avgn.runtime.engines.threads import physical_cores
 from avgn.runtime.errors import InputError, MissingExtraError
@@ -45,7 +46,7 @@ class OnnxRuntimeEngine(GraphEngine):
         super().__init__(bundle.info)
         self._threads = threads or physical_cores()
         self._providers = list(providers or ["CPUExecutionProvider"])
-        self._files = {half: bundle.graph(variant, half) for half in ("audio", "image")}
+        self._files = {half: bundle.graph(variant, half) for half in HALVES}
         self._sessions: dict[str, Any] = {}
         for half, file in self._files.items():
             session = self._open(half)

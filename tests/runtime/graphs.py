@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from avgn.runtime.bundle import BundleInfo, TensorSpec, Thresholds, Variant, file_sha256, write_bundle_info
+from avgn.runtime.bundle import BundleInfo, Thresholds, Variant, file_sha256, write_bundle_info
+from avgn.runtime.contract import TensorSpec
 
 CLASSES = ("red", "green", "blue")
 TONES = (440.0, 1320.0, 3100.0)
