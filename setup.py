@@ -70,9 +70,7 @@ def packages_and_dirs() -> tuple[list[str], dict[str, str]]:
     for name in BESIDE:
         dirs[f"avgn.{name}"] = name
         names += [f"avgn.{found}" for found in find_packages(include=[name, f"{name}.*"])]
-    # recipes are no code
-    dirs["avgn.recipes"] = "recipes"
-    return [*names, "avgn.recipes"], dirs
+    return names, dirs
 
 
 def version() -> str:
@@ -94,10 +92,9 @@ setup(
     packages=PACKAGES,
     package_dir=PACKAGE_DIR,
     package_data={
-        "avgn": ["py.typed", "models/*/*"],
+        "avgn": ["py.typed", "models/*/*", "recipes/*.yaml"],
         "avgn.reproduce": ["published.json"],
         "avgn.world": ["classes.json"],
-        "avgn.recipes": ["*.yaml"],
         "avgn.runtime.web": ["page/*"],
     },
     python_requires=">=3.10",

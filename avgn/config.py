@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
-from avgn.baselines.registry import AVGN, System, find_system
 from avgn.runtime.bundle_schema import MOST_SAMPLES
 from avgn.runtime.documents import shown
 from avgn.runtime.limits import MAX_PIXELS, MAX_RATE, MOST_CLASSES
 from avgn.runtime.texts import is_name
+from avgn.systems import AVGN, System, find_system
 from avgn.typed import fits, said
 
 Frontend = Literal["paper", "release", "log-mel"]

@@ -1,6 +1,6 @@
 """What a frame would cost on GPUs that nobody here has: predictions from data sheets.
 
-python -m benchmarks.budget --output benchmarks/results/gpu-budget.json && python -m benchmarks.tables
+python -m benchmarks.budget --output benchmarks/results/gpu-budget.json && python -m docs.tools.tables
 """
 
 from __future__ import annotations

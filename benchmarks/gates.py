@@ -19,7 +19,7 @@ from avgn.runtime.manifest import read_manifest
 from avgn.scenes import CLASSES, SceneConfig, render_swap, synthesize
 from avgn.training import TrainConfig
 from avgn.training.fit import train
-from benchmarks.tiny import TRAINING, render_data
+from recipes.tiny import TRAINING, render_data
 
 SEED = 31_415
 

@@ -38,7 +38,7 @@ from avgn.runtime.engines.first_load import compare_engines, probes
 from avgn.runtime.engines.trust import trust
 from benchmarks.measuring import machine
 
-CHECKPOINT = "benchmarks/checkpoints/tiny"
+CHECKPOINT = "recipes/checkpoint"
 BATCHES = (1, 8, 32)
 WARM, SECONDS = 5, 0.5
 

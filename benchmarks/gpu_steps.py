@@ -81,7 +81,7 @@ def plan(work: Path) -> list[Step]:
 
 def _engines(name: str, format: str, work: Path, python: tuple[str, ...]) -> list[Step]:
     """Build a bundle for an engine, verify it, hold it to the contract and time it."""
-    bundle, checkpoint = work / name, "benchmarks/checkpoints/tiny"
+    bundle, checkpoint = work / name, "recipes/checkpoint"
     entry = ENGINES[name]
 
     def unless() -> str | None:

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a trained checkpoint folder")
     parser.add_argument("--thresholds", type=Path, required=True, help="manifest of other scenes to calibrate on")
     parser.add_argument("--sets", nargs="+", required=True, help="NAME=MANIFEST")
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/realistic.yaml"))
+    parser.add_argument("--recipe", type=Path, default=Path("avgn/recipes/realistic.yaml"))
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     model = load_model(args.run)

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--bundle", default="tiny")
-    parser.add_argument("--eager", default="benchmarks/checkpoints/tiny")
+    parser.add_argument("--eager", default="recipes/checkpoint")
     parser.add_argument("--streams", default=",".join(map(str, STREAMS)))
     parser.add_argument("--seconds", type=float, default=8.0, help="that each number of live streams is measured")
     parser.add_argument("--threads", type=int, default=1, help="of the engine, and of eager PyTorch")

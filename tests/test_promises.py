@@ -113,10 +113,10 @@ PROMISES: list[tuple[str, str, Callable[[], Any], Any]] = [
     (
         "data",
         "`.jpg`, `.jpeg`, `.png`, `.webp` or `.bmp` (of several the first in this order)",
-        constant("datasets.files", "PICTURES"),
+        constant("importers.files", "PICTURES"),
         (".jpg", ".jpeg", ".png", ".webp", ".bmp"),
     ),
-    ("data", "the sound never passes -60 dBFS", constant("datasets.silence", "QUIET"), 0.001),
+    ("data", "the sound never passes -60 dBFS", constant("importers.silence", "QUIET"), 0.001),
     ("data", "more than a tenth of the boxes", constant("inspection.boxes", "SUSPICIOUS"), 0.1),
     ("data", "less than a thousandth of it", constant("inspection.boxes", "TINY"), 0.001),
     ("data", "more than 30 % ending", constant("inspection.boxes", "CORNER"), 0.3),
@@ -168,7 +168,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_options_of_other_systems_are_as_their_page_says(system: str) -> None:
-    from avgn.baselines.registry import find_system
+    from avgn.systems import find_system
 
     found = asdict(find_system(system).options({}))
     assert {name: found[name] for name in SYSTEMS[system]} == SYSTEMS[system]

@@ -44,8 +44,8 @@ def benchmark(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     if args.seconds is not None and args.repeats is not None:
         raise InputError("--seconds and --repeats both say how long to measure: give one of them")
-    from avgn.export.benchmarking import BenchmarkOptions, format_report, run_benchmark
-    from avgn.export.benchmarking.plan import USUAL
+    from avgn.benchmarking import BenchmarkOptions, format_report, run_benchmark
+    from avgn.benchmarking.plan import USUAL
     from avgn.progress import Progress
     from avgn.runtime.bundle import Bundle
     from avgn.runtime.outputs import check_distinct, check_output
@@ -81,7 +81,7 @@ def benchmark(argv: Sequence[str]) -> None:
     if None not in failures:
         raise FailureError(f"no row could be measured: {failures[0]}")
     if args.plot is not None:
-        from avgn.export.benchmarking.plot import plot_report
+        from avgn.benchmarking.plot import plot_report
 
         plot_report(report, args.plot)
         written.say(args.plot)

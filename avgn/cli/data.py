@@ -11,7 +11,7 @@ from avgn.cli.options import Report, make_parser
 
 
 def import_data(argv: Sequence[str]) -> None:
-    from avgn.datasets.registry import IMPORTERS, import_dataset, read_class_list
+    from avgn.importers.registry import IMPORTERS, import_dataset, read_class_list
 
     parser = make_parser("import", "Read a data set as its users have it on disk and write one manifest.")
     parser.epilog = "data sets and the lists that they read:\n  " + "\n  ".join(
@@ -35,7 +35,7 @@ def import_data(argv: Sequence[str]) -> None:
     parser.add_argument("--strict", action="store_true", help="stop at anything that is missing or wrong")
     parser.add_argument("--json", type=str | None, default=None, help="write the report to this file")
     args = parser.parse_args(argv)
-    from avgn.datasets.base import Options
+    from avgn.importers.base import Options
     from avgn.runtime.errors import InputError
 
     if args.boxes not in (None, "xywh", "xyxy"):

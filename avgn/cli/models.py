@@ -12,7 +12,7 @@ def models(argv: Sequence[str]) -> None:
     parser = make_parser("models", "The systems that avgn train --system takes.")
     parser.add_argument("--json", type=str | None, default=None, help="write the same as JSON")
     args = parser.parse_args(argv)
-    from avgn.baselines.registry import SYSTEMS, systems_table
+    from avgn.systems import SYSTEMS, systems_table
 
     report = Report(args.json)
     report.write([asdict(system) | {"class_aware": system.class_aware} for system in SYSTEMS.values()])

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from avgn.datasets.wav import read_header
+from avgn.importers.wav import read_header
 from avgn.inspection.boxes import box_statistics
 from avgn.inspection.spread import spread
 from avgn.runtime.errors import InputError

@@ -60,7 +60,7 @@ def data_folder(recipe: Recipe, roots: list[str], options: RunOptions) -> Path:
 
 def import_split(spec: DataSpec, data: Path, path: Path, options: RunOptions) -> Manifest:
     """The manifest of an imported split at `path`, made where it isn't yet."""
-    from avgn.datasets import Options, import_dataset
+    from avgn.importers import Options, import_dataset
 
     if not path.is_file():
         root = data / spec.root

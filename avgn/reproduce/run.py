@@ -160,8 +160,8 @@ def _shared(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _check_registered(recipe: Recipe, sets: list[SetSpec]) -> None:
     """Find out before hours of training what only scoring would."""
-    from avgn.datasets import IMPORTERS
     from avgn.evaluation.protocols import find_protocol
+    from avgn.importers import IMPORTERS
 
     find_protocol(recipe.protocol)
     narrow = recipe.narrow.pretrain

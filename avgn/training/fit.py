@@ -19,7 +19,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from avgn.baselines.registry import AVGN
 from avgn.checkpoint import save_model
 from avgn.config import Config
 from avgn.data import AudioVisualDataset, Batch, build_loader, collate, ordered_batches
@@ -33,6 +32,7 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest
 from avgn.runtime.outputs import held_folder
+from avgn.systems import AVGN
 from avgn.training.allocator import keep_freed_memory
 from avgn.training.compiling import check_compiler
 from avgn.training.config import TrainConfig

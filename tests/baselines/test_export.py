@@ -10,12 +10,12 @@ import onnxruntime
 import pytest
 import torch
 
-from avgn.baselines.registry import AVGN, SYSTEMS
 from avgn.checkpoint import load_model, save_model
 from avgn.cli import main
 from avgn.engine import TorchEngine
 from avgn.model import TwoHalves, build_model
 from avgn.runtime import Bundle, Localizer
+from avgn.systems import AVGN, SYSTEMS
 from tests.baselines.scenes import small
 from tests.squares import CLASSES
 

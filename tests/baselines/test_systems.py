@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from avgn.baselines.registry import AVGN, SYSTEMS, systems_table
 from avgn.checkpoint import load_model, save_model
 from avgn.cli import main
 from avgn.config import Config, preset
@@ -18,6 +17,7 @@ from avgn.data import Batch
 from avgn.model import TwoHalves, build_model
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import read_manifest
+from avgn.systems import AVGN, SYSTEMS, systems_table
 from avgn.training import TrainConfig
 from avgn.training.fit import train
 from avgn.training.stages import Stages, stage_of

@@ -12,10 +12,11 @@ from onnx import TensorProto, helper
 
 from avgn.export.cost import multiply_adds
 from avgn.runtime import Bundle
-from benchmarks import gpu_tables, layers
+from benchmarks import layers
 from benchmarks.budget import half_record
 from benchmarks.chips import CHIPS, Chip
 from benchmarks.gpu_steps import ROOT
+from docs.tools import gpu_tables
 
 RESULTS = ROOT / "benchmarks" / "results" / "gpu-budget.json"
 PAGE = ROOT / "docs" / "gpu.md"

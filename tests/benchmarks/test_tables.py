@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks import tables
+from docs.tools import tables
 
 
 def test_the_tables_of_the_pages_are_those_of_the_json() -> None:

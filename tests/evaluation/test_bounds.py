@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avgn.datasets.base import usable_boxes
-from avgn.datasets.boxes import Order
-from avgn.datasets.report import Report
 from avgn.evaluation import bounds, evaluate_bounds, metrics
 from avgn.evaluation.canvas import CANVAS, box_mask
 from avgn.evaluation.protocols import PROTOCOLS
+from avgn.importers.base import usable_boxes
+from avgn.importers.boxes import Order
+from avgn.importers.report import Report
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Box, Item, Manifest, Source, read_manifest, write_manifest
 

@@ -12,7 +12,6 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from avgn.baselines.registry import SYSTEMS
 from avgn.config import preset
 from avgn.export.graph_safety import fix_sizes, graph_hazards, known_shapes, trace
 from avgn.export.halves import AudioHalf, ImageHalf
@@ -20,6 +19,7 @@ from avgn.export.mixed import to_mixed
 from avgn.export.optimize import optimize
 from avgn.model import TwoHalves, build_model
 from avgn.runtime import Bundle, InputError
+from avgn.systems import SYSTEMS
 from tests.baselines.scenes import small
 from tests.export.models import small_model
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from avgn.datasets import Options, import_dataset
+from avgn.importers import Options, import_dataset
 from avgn.reproduce import format_outcome, read_recipe, recipe_names
 from avgn.reproduce.compose import compose
 from avgn.reproduce.data import count_shared, split_by_video

@@ -1,0 +1,262 @@
+"""Cuts frames and sounds out of videos, in parallel; what was cut stays, and is not cut again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import multiprocessing
+import os
+import threading
+import wave
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avgn.importers.base import Options
+from avgn.importers.report import Report
+from avgn.progress import Progress
+from avgn.runtime.clock import AudioClock
+from avgn.runtime.documents import LARGEST, parse_json
+from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.files import write_whole
+from avgn.runtime.interrupts import leave_to_parent
+from avgn.runtime.media import MediaFile, VideoFrame, open_media
+from avgn.runtime.regular import read_regular
+
+UNUSABLE = "videos that can't be used"
+RATE = 22_050
+QUALITY = 92
+# seconds of sound that the middle picture of a clip gets at most
+MOST_SOUND = 30.0
+# bytes of a stem: file systems take names of 255, and times and suffixes follow
+LONGEST_STEM = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A video; `stem` names what is cut from it."""
+
+    path: Path
+    stem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is cut: a frame every 1 / `fps` seconds with `window` seconds of sound; None: the middle and its sound."""
+
+    fps: float | None = None
+    window: float = MOST_SOUND
+
+
+Work = tuple[Clip, Path, Plan]
+
+
+def output_folder(options: Options) -> Path:
+    """The folder of the pieces beside the manifest, made. Raises InputError where it can't be."""
+    out = options.output.with_name(options.output.stem + "_cut")
+    try:
+        for name in ("frames", "audio"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"folder {out} can't be made ({error.strerror}): choose another --output") from None
+    return out
+
+
+def stem_of(path: Path) -> str:
+    """What names the pieces of a video by its path below the root: one name, short enough, without control codes."""
+    text = "__".join(path.with_suffix("").parts).replace(" ", "_")
+    text = "".join("_" if ord(char) < 32 or ord(char) == 127 else char for char in text)
+    if len(os.fsencode(text)) <= LONGEST_STEM:
+        return text
+    short = os.fsencode(text)[: LONGEST_STEM - 12].decode(errors="ignore")
+    return f"{short}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:10]}"
+
+
+def cut_all(clips: Sequence[Clip], out: Path, plan: Plan, options: Options, report: Report) -> list[list[str]]:
+    """The names of the pieces of every clip; unreadable ones are noted in the report."""
+    found: list[list[str]] = [[] for _ in clips]
+    errors: list[str | None] = [None] * len(clips)
+    work = [(clip, out, plan) for clip in clips]
+    progress = Progress("clips", len(clips)) if options.show_progress else None
+    with progress or nullcontext():
+        for done, (at, names, error) in enumerate(_outcomes(work, options.jobs), start=1):
+            found[at], errors[at] = names, error
+            if progress:
+                progress(done)
+    for clip, error in zip(clips, errors, strict=True):
+        if error is not None:
+            report.problem(UNUSABLE, clip.stem)
+            report.notes.append(error if str(clip.path) in error else f"{clip.path}: {error}")
+    return found
+
+
+def _outcomes(work: list[Work], jobs: int) -> Iterator[tuple[int, list[str], str | None]]:
+    """(place, names, what is wrong) of every clip as it is done. Raises FailureError when a process dies."""
+    if jobs == 1 or len(work) == 1:
+        yield from ((at, *_try(*each)) for at, each in enumerate(work))
+        return
+    context = multiprocessing.get_context("spawn")
+    others = multiprocessing.active_children()
+    pool = ProcessPoolExecutor(min(jobs, len(work)), mp_context=context, initializer=_follow_parent)
+    try:
+        futures = {pool.submit(_try, *each): at for at, each in enumerate(work)}
+        for future in as_completed(futures):
+            yield futures[future], *future.result()
+    except BrokenProcessPool:
+        raise FailureError(
+            "a process that cut videos was killed (out of memory?): run the same command again, with fewer --jobs; "
+            "what is cut stays"
+        ) from None
+    except BaseException:
+        # a long video would be cut to its end first; pieces are whole or not there
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Leave signals to the parent, and end with it: orphans of a killed one would wait for work for ever."""
+    leave_to_parent()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+def _try(clip: Clip, out: Path, plan: Plan) -> tuple[list[str], str | None]:
+    try:
+        return cut_clip(clip, out, plan), None
+    except FailureError:
+        raise
+    except Exception as error:
+        # decoders raise what they like on damaged files
+        return [], " ".join(str(error).split())
+
+
+def cut_clip(clip: Clip, out: Path, plan: Plan) -> list[str]:
+    """Cut one video; the names of its pieces. A finished video leaves a mark and is not decoded again.
+
+    Raises InputError for a video that can't be read, FailureError when the pieces can't be written.
+    """
+    mark = out / f"{clip.stem}.done"
+    facts = clip.path.stat()
+    wanted = f"{plan.fps} {plan.window} {facts.st_size} {facts.st_mtime_ns}"
+    if (names := _finished(mark, wanted)) is not None and all(p.is_file() for name in names for p in pieces(out, name)):
+        return names
+    names = _middle(clip, out, plan) if plan.fps is None else _every(clip, out, plan.fps, plan.window)
+    _write(mark, json.dumps({"wanted": wanted, "names": names}) + "\n")
+    return names
+
+
+def pieces(out: Path, name: str) -> tuple[Path, Path]:
+    """Where the picture and the sound of a piece lie."""
+    return out / "frames" / f"{name}.jpg", out / "audio" / f"{name}.wav"
+
+
+def _finished(mark: Path, wanted: str) -> list[str] | None:
+    try:
+        said = parse_json(read_regular(mark, LARGEST))
+    except (OSError, ValueError):
+        return None
+    return [str(name) for name in said["names"]] if isinstance(said, dict) and said.get("wanted") == wanted else None
+
+
+def _sounding(media: MediaFile, window: float) -> Iterator[tuple[VideoFrame, AudioClock]]:
+    """All pictures in order; with each a clock that holds the sound around it, and not much more."""
+    clock = AudioClock(RATE)
+    sound = media.audio()
+    for frame in media.video():
+        while not clock.closed and clock.end < (frame.time + window) * RATE:
+            block = next(sound, None)
+            if block is None:
+                clock.close()
+            else:
+                clock.push(block.samples, block.rate, block.time)
+        yield frame, clock
+        clock.forget(_first(frame, clock, round(window * RATE)))
+
+
+def _first(frame: VideoFrame, clock: AudioClock, length: int) -> int:
+    """Where the picture's sound of `length` samples begins: around it, as far as there is sound."""
+    return min(max(0, round(frame.time * RATE) - length // 2), max(0, clock.end - length))
+
+
+def _every(clip: Clip, out: Path, fps: float, window: float) -> list[str]:
+    media = open_media(clip.path)
+    names = []
+    index = 0
+    for frame, clock in _sounding(media, window):
+        # the middle of each interval, so that the first has a sound before it
+        if frame.time < (index + 0.5) / fps - 1e-6:
+            continue
+        index = max(index + 1, math.floor(frame.time * fps + 0.5))
+        name = f"{clip.stem}_{round(1000 * frame.time):08d}"
+        _write_piece(clip, out, name, frame, clock, window)
+        names.append(name)
+    if not names:
+        raise InputError(f"{clip.path} is shorter than half an interval of --fps {fps:g}: raise --fps")
+    return names
+
+
+def _middle(clip: Clip, out: Path, plan: Plan) -> list[str]:
+    """The picture in the middle, as the public lists annotate it, with the sound around it."""
+    media = open_media(clip.path)
+    middle = (media.info.duration or _sound_seconds(media)) / 2
+    chosen: tuple[VideoFrame, AudioClock] | None = None
+    for chosen in _sounding(media, plan.window):
+        if chosen[0].time >= middle - 0.5 / media.info.fps:
+            break
+    if chosen is None:
+        raise InputError(f"{clip.path} holds no picture that can be decoded: leave it out")
+    _write_piece(clip, out, clip.stem, *chosen, plan.window)
+    return [clip.stem]
+
+
+def _sound_seconds(media: MediaFile) -> float:
+    return max((block.time + len(block.samples) / block.rate for block in media.audio(counted=False)), default=0.0)
+
+
+def _write_piece(clip: Clip, out: Path, name: str, frame: VideoFrame, clock: AudioClock, window: float) -> None:
+    import cv2
+
+    length = round(window * RATE)
+    picture, sound = pieces(out, name)
+    _write(sound, _wav(clock.window(_first(frame, clock, length), min(length, clock.end))))
+    done, data = cv2.imencode(".jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    if not done:
+        raise InputError(f"a frame of {clip.path} can't be written as JPEG")
+    _write(picture, data.tobytes())
+
+
+def _wav(samples: NDArray[np.float32]) -> bytes:
+    """Samples [T] as a mono wav file of 16 bit."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(RATE)
+        writer.writeframes(np.clip(np.round(32767 * samples), -32768, 32767).astype("<i2").tobytes())
+    return file.getvalue()
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    try:
+        write_whole(path, content)
+    except InputError as error:
+        # no fault of the video: the disk is full
+        raise FailureError(str(error)) from None

@@ -1,0 +1,1 @@
+"""Writes what pages say from the results that were measured."""

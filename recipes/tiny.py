@@ -1,0 +1,111 @@
+"""The recipe of the bundle inside the package: data, training, thresholds and export, recorded in one file.
+
+python -m recipes.tiny --output runs/tiny
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avgn.checkpoint import FACTS, WEIGHTS
+from avgn.config import preset
+from avgn.export.bundle import export_bundle
+from avgn.runtime.manifest import Manifest, read_manifest
+from avgn.scenes import CLASSES, SceneConfig, synthesize
+from avgn.training import TrainConfig
+from avgn.training.fit import train
+
+DATA: dict[str, dict[str, Any]] = {
+    "train": {"scenes": 16_000, "seed": 1, "sources": (0, 3), "silent": (0, 2), "off_screen": 0.15},
+    "val": {"scenes": 800, "seed": 2, "sources": (0, 3), "silent": (0, 2), "off_screen": 0.15},
+}
+MODEL: dict[str, Any] = {}
+TRAINING: dict[str, Any] = {
+    "steps": 6_000,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.02,
+    "warmup_steps": 100,
+    "schedule": "cosine",
+    "keep": "last",
+    "auxiliary": 1.0,
+    "visual_weights": "random",
+    "cache": True,
+    "workers": 1,
+    "validate_epochs": 4,
+    "checkpoint_steps": 250,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=TRAINING["steps"])
+    parser.add_argument("--ship", action="store_true", help="copy the bundle into the package, the record into results")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    begin = time.time()
+    manifests = render_data(args.output / "data")
+    rendered = time.time()
+    checkpoint = args.output / "checkpoint"
+    resume = (checkpoint / "checkpoints" / "last.ckpt").is_file()
+    train(
+        preset("avgn-tiny", classes=CLASSES, **MODEL),
+        manifests["train"],
+        manifests["val"],
+        checkpoint,
+        TrainConfig(**(TRAINING | {"steps": args.steps})),
+        resume=resume,
+    )
+    trained = time.time()
+    bundle = export_bundle(checkpoint, args.output / "bundle", overwrite=True)
+    record = {
+        "data": DATA,
+        "model": MODEL,
+        "training": TRAINING | {"steps": args.steps},
+        "seconds": {"rendering": round(rendered - begin), "training": round(trained - rendered)},
+        "resumed": resume,
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "verified": bundle.info.variants[0].verified,
+    }
+    (args.output / "recipe.json").write_text(json.dumps(record, indent=1) + "\n")
+    if args.ship:
+        shipped = Path(__file__).resolve().parents[1] / "avgn" / "models" / "tiny"
+        shutil.rmtree(shipped, ignore_errors=True)
+        shutil.copytree(bundle.path, shipped)
+        kept = Path(__file__).resolve().parent / "checkpoint"
+        kept.mkdir(parents=True, exist_ok=True)
+        for name in (WEIGHTS, FACTS):
+            shutil.copy(checkpoint / name, kept / name)
+        results = Path(__file__).resolve().parent / "results"
+        results.mkdir(exist_ok=True)
+        shutil.copy(args.output / "recipe.json", results / "recipe.json")
+    print(bundle.path)
+
+
+def render_data(folder: Path) -> dict[str, Manifest]:
+    """The recipe's manifests by split, rendered under `folder` where they aren't yet."""
+    manifests = {}
+    for split, facts in DATA.items():
+        path = folder / split / "manifest.jsonl"
+        if not path.is_file():
+            named = dict(facts)
+            scenes, seed = named.pop("scenes"), named.pop("seed")
+            config = SceneConfig(split=split, **named)
+            synthesize(folder / split, scenes=scenes, config=config, seed=seed, jobs=os.cpu_count() or 1)
+        manifests[split] = read_manifest(path)
+    return manifests
+
+
+if __name__ == "__main__":
+    main()
