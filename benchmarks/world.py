@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from avgn.evaluation import evaluate
 from avgn.evaluation.inference import Predictions, predict
+from avgn.machine import measured_on
 from avgn.reading import read_frame
 from avgn.runtime import Localizer
 from avgn.runtime.arrays import Floats
@@ -34,7 +35,7 @@ from avgn.runtime.localizer import run_media
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.runtime.media import open_media
 from avgn.runtime.patches import PatchMemory, Window, hear
-from benchmarks.measuring import Turns, machine
+from benchmarks.measuring import Turns
 
 NOISE_SECONDS = 4.0
 NOISE_FRAMES = 12
@@ -67,7 +68,7 @@ def main() -> None:
     localizer = Localizer.load(args.bundle, args.backend, threads=1)
     engine = localizer.engine
     manifests = [read_manifest(path) for path in args.scenes]
-    record: dict[str, Any] = {"machine": machine(), "bundle": Path(args.bundle).name, "backend": args.backend}
+    record: dict[str, Any] = {"machine": measured_on(), "bundle": Path(args.bundle).name, "backend": args.backend}
     record["megabytes"] = round(sum(file.stat().st_size for file in Path(args.bundle).iterdir()) / 1e6, 2)
     record["scenes"] = [accuracy(engine, manifest) for manifest in manifests]
     record["sound decides"] = sound_decides(engine, manifests)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from avgn.benchmarking.machine import usable_cores
+from avgn.machine import usable_cores
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.contract import PRECISIONS
 from avgn.runtime.engines import ENGINES
