@@ -33,7 +33,7 @@ from avgn.scenes import CLASSES, SceneConfig, synthesize
 from avgn.training import TrainConfig
 from avgn.training.fit import train
 
-SHIPPED = Path(__file__).parent / "checkpoints" / "tiny"
+SHIPPED = Path(__file__).resolve().parents[1] / "recipes" / "checkpoint"
 PRECISIONS = ("fp32", "fp16", "int8-cpu", "int8-gpu")
 TARGETS = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 SEED = 4_711
@@ -88,12 +88,12 @@ def measure(checkpoint: Path, target: Path, calibration: Manifest, guard: Manife
     rows = recheck(bundle.path, checkpoint=str(checkpoint), manifest=guard)
     print("\n".join(recheck_table(rows)), flush=True)
     return {
-        "export seconds": {"fp32": round(alone, 1), "all precisions": round(whole, 1)},
+        "export_seconds": {"fp32": round(alone, 1), "all_precisions": round(whole, 1)},
         "megabytes": {variant.precision: megabytes(bundle, variant) for variant in bundle.variants},
-        "measured at export": {variant.precision: variant.verified for variant in bundle.variants},
+        "measured_at_export": {variant.precision: variant.verified for variant in bundle.variants},
         "verified": rows,
-        "milliseconds of one sample": speeds(bundle),
-        "tensorrt-rtx engines": engines(bundle),
+        "sample_ms": speeds(bundle),
+        "tensorrt_rtx_engines": engines(bundle),
     }
 
 

@@ -45,7 +45,7 @@ def main() -> None:
             engine = TorchEngine(load_model(train(model, manifests["train"], manifests["val"], output, training)))
             record["gates"][gate] = {
                 "adaptive": evaluate(engine, stills, ["adaptive"]),
-                "own object hotter, percent": sound_decides(engine, pairs),
+                "own_object_hotter": sound_decides(engine, pairs),
             }
             args.output.parent.mkdir(parents=True, exist_ok=True)
             args.output.write_text(json.dumps(record, indent=1) + "\n")

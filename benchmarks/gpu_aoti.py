@@ -65,7 +65,7 @@ def main() -> int:
     for name, child in children.items():
         begin = time.perf_counter()
         said = child.communicate()[0]
-        made: dict[str, Any] = {"waited seconds": round(time.perf_counter() - begin, 1), "rows": []}
+        made: dict[str, Any] = {"waited_seconds": round(time.perf_counter() - begin, 1), "rows": []}
         record["bundles"][name] = made
         if child.returncode:
             failed = True
@@ -125,9 +125,9 @@ def _rows(bundle: Bundle, core: Engine) -> list[dict[str, Any]]:
                 begin = time.perf_counter()
                 engine = load_engine(bundle, variant, name)
                 facts = {"engine": name, "precision": variant.precision, "target": variant.target}
-                loaded = {"load seconds": round(time.perf_counter() - begin, 2)}
-                compared = {"against the core": compare_engines(engine, core)}
-                rows.append(facts | loaded | compared | {"ms a call": _times(engine)})
+                loaded = {"load_seconds": round(time.perf_counter() - begin, 2)}
+                compared = {"against_core": compare_engines(engine, core)}
+                rows.append(facts | loaded | compared | {"call_ms": _times(engine)})
     return rows
 
 

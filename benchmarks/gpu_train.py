@@ -53,14 +53,14 @@ def main() -> None:
         args.output.write_text(json.dumps(record, indent=1) + "\n")
     first = [run["losses"][:COMPARED] for run in record["runs"].values()]
     differences = [abs(a / b - 1) for a, b in zip(first[0], first[-1], strict=True)]
-    record["relative difference of the first losses"] = differences
+    record["first_losses_relative_difference"] = differences
     device = "cuda" if torch.cuda.is_available() else "cpu"
     engines = [TorchEngine(load_model(args.work / "run-eager"), each) for each in (device, "cpu")]
-    record["evaluation on the GPU beside the CPU"] = compare_engines(*engines)
+    record["gpu_against_cpu"] = compare_engines(*engines)
     args.output.write_text(json.dumps(record, indent=1) + "\n")
     if not max(differences) < ALLOWED:
         sys.exit("compiled losses differ from eager ones")
-    if not record["evaluation on the GPU beside the CPU"]["cosine_maps"] > 0.9999:
+    if not record["gpu_against_cpu"]["cosine_maps"] > 0.9999:
         sys.exit("the GPU's maps differ from the CPU's")
 
 

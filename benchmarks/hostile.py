@@ -205,15 +205,15 @@ def measure(kind: str | None, seconds: float, rest: float, options: Sequence[str
     return {
         "kind": kind or "nobody",
         "sent": sent,
-        "results %": round(100 * len(latencies) / max(1, sent), 1),
-        "p95 ms": round(1e3 * float(np.quantile(latencies, 0.95)), 1) if latencies else None,
+        "results_percent": round(100 * len(latencies) / max(1, sent), 1),
+        "p95_ms": round(1e3 * float(np.quantile(latencies, 0.95)), 1) if latencies else None,
         "processors": round(cpu / (end - begin), 2),
-        "healthz ms": round(1e3 * slowest, 1) if np.isfinite(slowest) else None,
+        "healthz_ms": round(1e3 * slowest, 1) if np.isfinite(slowest) else None,
         "ended": [code for _, code in honest.ended],
-        "memory MB": {"before": round(before, 1), "peak": round(peak, 1), "after": round(after, 1)},
-        "memory back s": back,
+        "memory_mb": {"before": round(before, 1), "peak": round(peak, 1), "after": round(after, 1)},
+        "memory_back_seconds": back,
         "tracebacks": log.count("Traceback"),
-        "log lines": log.count("\n"),
+        "log_lines": log.count("\n"),
     }
 
 

@@ -44,14 +44,14 @@ class Kernel:
 
     def least(self, chip: Chip) -> float:
         """Seconds that no kernel can beat."""
-        return max(self.operations / chip.rate(self.precision), self.bytes / chip.memory)
+        return max(self.operations / chip.rate(self.precision), self.bytes / chip.memory_bytes_per_second)
 
     def expected(self, chip: Chip) -> float:
         """Seconds at the shares of the peaks that good kernels reach, on as many multiprocessors as it has blocks."""
-        busy = min(1.0, self.tiles / chip.processors) if self.tiles else 1.0
+        busy = min(1.0, self.tiles / chip.num_multiprocessors) if self.tiles else 1.0
         return max(
             self.operations / (chip.rate(self.precision) * COMPUTE * busy),
-            self.bytes / (chip.memory * MEMORY),
+            self.bytes / (chip.memory_bytes_per_second * MEMORY),
         )
 
 

@@ -62,10 +62,10 @@ def measure(folder: Path, scenes: int, workers: list[int]) -> dict[str, Any]:
     return {
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
         "scenes": scenes,
-        "seconds of sound": rendered.seconds,
-        "training avgn-resnet18, samples per second": round(steps, 2),
-        "loader, samples per second": {name: round(value, 1) for name, value in rates.items()},
-        "loader / training": {name: round(value / steps, 1) for name, value in rates.items()},
+        "sound_seconds": rendered.seconds,
+        "training_samples_per_second": round(steps, 2),
+        "loader_samples_per_second": {name: round(value, 1) for name, value in rates.items()},
+        "loader_over_training": {name: round(value / steps, 1) for name, value in rates.items()},
     }
 
 

@@ -29,7 +29,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "load average": round(os.getloadavg()[0], 2),
+        "load_average": round(os.getloadavg()[0], 2),
         "versions": versions,
         "commit": _commit(),
     }

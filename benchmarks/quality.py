@@ -60,9 +60,9 @@ def main() -> None:
     print(format_table([*record["stills"], *record["videos"]]))
     pair = SceneConfig(split="test", sources=(1, 1), silent=(1, 1), off_screen=0.0)
     pairs = [render_swap(pair, args.seed + 2, index) for index in range(args.scenes)]
-    record["sound decides"] = sound_decides(engine, pairs)
-    record["frames without a source, percent"] = noise_table(engine, args.seed + 3)
-    print(json.dumps({name: record[name] for name in ("sound decides", "frames without a source, percent")}, indent=1))
+    record["sound_decides"] = sound_decides(engine, pairs)
+    record["frames_without_source_percent"] = noise_table(engine, args.seed + 3)
+    print(json.dumps({name: record[name] for name in ("sound_decides", "frames_without_source_percent")}, indent=1))
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(record, indent=1) + "\n")
 

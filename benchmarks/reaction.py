@@ -79,10 +79,10 @@ def measure(bundle: str, path: Path) -> dict[str, Any]:
         "bundle": bundle,
         "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
         "videos": VIDEOS,
-        "window seconds": localizer.bundle.window_seconds,
-        "hop seconds": localizer.engine.info.audio_hop_seconds,
-        "onset seconds": _spread(onsets) | {"never named": missed},
-        "release seconds": _spread(releases) | {"named until the next sound": held},
+        "window_seconds": localizer.bundle.window_seconds,
+        "hop_seconds": localizer.engine.info.audio_hop_seconds,
+        "onset_seconds": _spread(onsets) | {"never_named": missed},
+        "release_seconds": _spread(releases) | {"named_until_next_sound": held},
     }
 
 

@@ -71,9 +71,9 @@ def main() -> None:
         record["sets"][name] = {
             "scenes": len(manifest.items),
             "results": [_short(result) for result in results],
-            "own object hotter": hotter(engine, manifest, np.array(found.audio)),
+            "own_object_hotter": hotter(engine, manifest, np.array(found.audio)),
         }
-        print(record["sets"][name]["own object hotter"])
+        print(record["sets"][name]["own_object_hotter"])
     if args.output:
         args.output.write_text(json.dumps(record, indent=1) + "\n")
 

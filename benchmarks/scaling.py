@@ -54,7 +54,7 @@ def main() -> None:
         "weights": "random",
         "threads": args.threads,
         "classes": by_key({count: bundles[count] for count in counts}, args.threads, args.seconds),
-        "picture side": by_key(
+        "image_side": by_key(
             {side: resized(bundles[AT_SIZES], side, folder) for side in SIZES}, args.threads, args.seconds
         ),
     }
@@ -93,6 +93,7 @@ def by_key(bundles: dict[int, Bundle], threads: int, seconds: float) -> dict[str
             calls[f"{precision} image {key}"] = partial(engine.run_image, image, sources)
     turns = Turns(calls, seconds)
     found: dict[str, Any] = {"engine": names, "ms": {}}
+    ratios: dict[str, Any] = {}
     for precision in PRECISIONS:
         for half in ("audio", "image"):
             found["ms"][f"{precision} {half}"] = {
@@ -100,8 +101,8 @@ def by_key(bundles: dict[int, Bundle], threads: int, seconds: float) -> dict[str
             }
         if {FEW, MANY} <= set(bundles):
             few, many = ((f"{precision} image {count}",) for count in (FEW, MANY))
-            found[f"{precision} image half, {MANY} classes over {FEW}"] = turns.ratio(many, few)
-    return found
+            ratios[precision] = turns.ratio(many, few)
+    return found | ({"image_half_many_over_few_classes": ratios} if ratios else {})
 
 
 def plot(record: dict[str, Any], path: Path) -> None:
@@ -113,7 +114,7 @@ def plot(record: dict[str, Any], path: Path) -> None:
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for axis, (name, label) in zip(
-        axes, (("classes", "classes"), ("picture side", "side of the picture, pixels")), strict=True
+        axes, (("classes", "classes"), ("image_side", "side of the picture, pixels")), strict=True
     ):
         for curve, times in record[name]["ms"].items():
             keys = [int(key) for key in times]

@@ -65,7 +65,8 @@ class FaultySource:
             if now >= until:
                 fault = "" if fault else self.random.choice(("unplug", "silence", "size", "back", "forth", "nan"))
                 until = now + self.random.uniform(*FAULT_SECONDS) / (2 if fault else 1)
-                self.faults[fault] += bool(fault)
+                if fault:
+                    self.faults[fault] += 1
                 if fault == "size":
                     size = self.random.choice(((480, 640), (240, 320), (720, 1280), (1, 1), (33, 1000)))
                 offset += {"back": -3.0, "forth": 30.0}.get(fault, 0.0)
@@ -200,9 +201,9 @@ def soak(video: Path, seconds: float, seed: int) -> dict[str, Any]:
         "results": [pipeline.stats.results for pipeline in pipelines],
         "losses": [pipeline.stats.losses for pipeline in pipelines],
         "dropped": [pipeline.stats.dropped for pipeline in pipelines],
-        "longest pause s": [round(value, 1) for value in quiet],
-        "megabytes after warm-up": {"first": round(warm[0], 1), "last": round(warm[-1], 1), "growth": round(growth, 1)},
-        "stop s": round(stopped, 3),
+        "longest_pause_seconds": [round(value, 1) for value in quiet],
+        "memory_after_warm_up_mb": {"first": round(warm[0], 1), "last": round(warm[-1], 1), "growth": round(growth, 1)},
+        "stop_seconds": round(stopped, 3),
         "failures": failures,
     }
 

@@ -88,7 +88,7 @@ def measure(folder: Path, bundle: str, runs: int) -> dict[str, Any]:
 
 
 def run(command: list[str]) -> dict[str, float]:
-    """Seconds and MB of one process; "first result s" where it says when that came."""
+    """Seconds and MB of one process; "first_result_seconds" where it says when that came."""
     begin, clock = time.time(), time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr
@@ -98,11 +98,11 @@ def run(command: list[str]) -> dict[str, float]:
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {child.returncode}: {said}")
-    found = {"wall s": wall, "cpu s": used.ru_utime + used.ru_stime}
+    found = {"wall_seconds": wall, "cpu_seconds": used.ru_utime + used.ru_stime}
     if "-c" not in command or not said:
         return found
     # a child's peak is no less than what it was forked from, so only this one says something
-    return {"first result s": float(said.split()[0]) - begin, **found, "peak MB": used.ru_maxrss / 1024}
+    return {"first_result_seconds": float(said.split()[0]) - begin, **found, "peak_mb": used.ru_maxrss / 1024}
 
 
 def _spread(values: list[float]) -> dict[str, float]:

@@ -76,7 +76,7 @@ def main() -> None:
         }
         counts = [int(count) for count in args.streams.split(",")]
         if "frame" in parts:
-            record["cpu of a frame"] = of_a_frame(localizer, model, pieces)
+            record["frame_cpu"] = of_a_frame(localizer, model, pieces)
         if "live" in parts:
             record["live"] = [live(localizer, pieces, count, FPS, args.seconds) for count in counts]
         if "capacity" in parts:
@@ -116,10 +116,10 @@ def of_a_frame(localizer: Localizer, model: Any, pieces: list[Any]) -> dict[str,
     turns = Turns({"stream": second, "eager": partial(eager, model, waveform, image)}, 15.0)
     streamed = turns.cpu["stream"] / FPS
     return {
-        "audio hop, seconds": info.audio_hop_seconds,
-        "stream, ms": round(1e3 * float(np.median(streamed)), 3),
-        "eager, ms": round(1e3 * float(np.median(turns.cpu["eager"])), 3),
-        "times less": round(float(np.median(turns.cpu["eager"] / streamed)), 2),
+        "audio_hop_seconds": info.audio_hop_seconds,
+        "stream_ms": round(1e3 * float(np.median(streamed)), 3),
+        "eager_ms": round(1e3 * float(np.median(turns.cpu["eager"])), 3),
+        "times_less": round(float(np.median(turns.cpu["eager"] / streamed)), 2),
     }
 
 
@@ -130,9 +130,9 @@ def capacity(localizer: Localizer, pieces: list[Any], streams: int) -> dict[str,
     seconds = run_batched(localizer, pieces, streams)
     return {
         "streams": streams,
-        "frames per second": round(frames / seconds, 1),
-        "times real time at 30 fps, each": round(frames / seconds / streams / FPS, 2),
-        "cpu ms per frame": round(1e3 * (time.process_time() - cpu) / frames, 2),
+        "frames_per_second": round(frames / seconds, 1),
+        "times_real_time_at_30_fps": round(frames / seconds / streams / FPS, 2),
+        "cpu_ms_per_frame": round(1e3 * (time.process_time() - cpu) / frames, 2),
     }
 
 
@@ -149,9 +149,9 @@ def batching(localizer: Localizer, pieces: list[Any]) -> dict[str, Any]:
     ratios = np.divide(rates["batched"], rates["separate"])
     return {
         "streams": BATCHED,
-        "frames per second": {name: round(float(np.median(values)), 1) for name, values in rates.items()},
-        "ratio p20, p50, p80": [round(float(value), 3) for value in np.quantile(ratios, (0.2, 0.5, 0.8))],
-        "image half alone, ms per frame": {str(batch): round(alone(localizer, batch), 3) for batch in (1, 2, 4, 8)},
+        "frames_per_second": {name: round(float(np.median(values)), 1) for name, values in rates.items()},
+        "batched_over_separate": {f"p{q}": round(float(np.percentile(ratios, q)), 3) for q in (20, 50, 80)},
+        "image_half_ms_per_frame": {str(batch): round(alone(localizer, batch), 3) for batch in (1, 2, 4, 8)},
     }
 
 
@@ -228,14 +228,14 @@ def live(localizer: Localizer, pieces: list[Any], streams: int, fps: int, second
     results = sum(each.results for each in stats)
     return {
         "streams": streams,
-        "fps asked for": fps,
-        "frames per second": round(results / seconds, 1),
-        "results of each": [each.results for each in stats],
-        "frames of each": [each.frames for each in stats],
+        "fps_asked_for": fps,
+        "frames_per_second": round(results / seconds, 1),
+        "results_of_each": [each.results for each in stats],
+        "frames_of_each": [each.frames for each in stats],
         "dropped": sum(each.dropped for each in stats),
-        "capture to result ms p50, p95, p99": [round(float(v), 2) for v in np.quantile(latencies, (0.5, 0.95, 0.99))],
-        "cpu ms per result": round(1e3 * (time.process_time() - cpu) / max(1, results), 2),
-        "first result seconds": round(max(each.first_result_seconds or 0.0 for each in stats), 3),
+        "latency_ms": {f"p{q}": round(float(np.percentile(latencies, q)), 2) for q in (50, 95, 99)},
+        "cpu_ms_per_result": round(1e3 * (time.process_time() - cpu) / max(1, results), 2),
+        "first_result_seconds": round(max(each.first_result_seconds or 0.0 for each in stats), 3),
     }
 
 
@@ -266,17 +266,17 @@ def plot(record: dict[str, Any], path: Path) -> None:
     rows = record["live"]
     streams = [row["streams"] for row in rows]
     figure, (rate, late) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    rate.plot(streams, [row["streams"] * row["fps asked for"] for row in rows], ":", color="gray", label="asked for")
-    rate.plot(streams, [row["frames per second"] for row in rows], "o-", label="live")
+    rate.plot(streams, [row["streams"] * row["fps_asked_for"] for row in rows], ":", color="gray", label="asked for")
+    rate.plot(streams, [row["frames_per_second"] for row in rows], "o-", label="live")
     rate.plot(
         [row["streams"] for row in record["capacity"]],
-        [row["frames per second"] for row in record["capacity"]],
+        [row["frames_per_second"] for row in record["capacity"]],
         "s--",
         label="as fast as they go",
     )
     rate.set_ylabel("frames/s of all streams")
     rate.legend(frameon=False)
-    late.plot(streams, [row["capture to result ms p50, p95, p99"][1] for row in rows], "o-")
+    late.plot(streams, [row["latency_ms"]["p95"] for row in rows], "o-")
     late.set_ylabel("capture to result for 95 %, ms")
     for axis in (rate, late):
         axis.set_xlabel(f"streams at {FPS} frames/s")

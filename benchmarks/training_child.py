@@ -49,7 +49,7 @@ class Turn:
             "cpu": time.process_time() - self._cpu,
             "loss": loss,
             "loading": loading,
-            "peak MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         }
         self.told += 1
         print(json.dumps(answer), flush=True)

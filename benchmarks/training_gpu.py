@@ -79,12 +79,12 @@ def main() -> None:
         "model": "avgn-resnet18, 3 s windows, 224 x 224, bf16, channels-last",
         "batch": args.batch,
         "rows": [],
-        "left out": [],
+        "left_out": [],
     }
     for name in args.changes:
         left = args.seconds - (time.perf_counter() - begin)
         if left < (SECONDS_TO_COMPILE if ROWS[name].compile else 4.0):
-            record["left out"].append(name)
+            record["left_out"].append(name)
         else:
             record["rows"].append(_row(name, args.batch))
             print(json.dumps({key: value for key, value in record["rows"][-1].items() if key != "kernels"}), flush=True)
@@ -117,9 +117,9 @@ def _measure(changes: Changes, batch: int) -> dict[str, Any]:
     middle = sorted(times)[TIMED // 2]
     return {
         "ms": {"p20": _ms(sorted(times)[TIMED // 5]), "p50": _ms(middle), "p80": _ms(sorted(times)[4 * TIMED // 5])},
-        "samples per second": round(batch / middle),
-        "peak GiB": round(torch.cuda.max_memory_allocated() / 2**30, 2),
-        "first losses": losses,
+        "samples_per_second": round(batch / middle),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
+        "first_losses": losses,
         "kernels": _kernels(lambda: step(next(batches))),
     }
 
@@ -200,7 +200,7 @@ def _kernels(step: Callable[[], object]) -> dict[str, Any]:
     on_device = [event for event in profiler.key_averages() if str(event.device_type).endswith("CUDA")]
     on_device.sort(key=lambda event: -event.self_device_time_total)
     return {
-        "ms together": _ms(sum(event.self_device_time_total for event in on_device) / 1e6),
+        "together_ms": _ms(sum(event.self_device_time_total for event in on_device) / 1e6),
         "launches": sum(event.count for event in on_device),
         "most": [
             {"kernel": event.key[:110], "ms": _ms(event.self_device_time_total / 1e6), "launches": event.count}

@@ -70,10 +70,10 @@ def main() -> None:
     record: dict[str, Any] = {"machine": machine(), "bundle": Path(args.bundle).name, "backend": args.backend}
     record["megabytes"] = round(sum(file.stat().st_size for file in Path(args.bundle).iterdir()) / 1e6, 2)
     record["scenes"] = [accuracy(engine, manifest) for manifest in manifests]
-    record["sound decides"] = sound_decides(engine, manifests)
-    record["no source in noise"] = noises(localizer, manifests[0])
+    record["sound_decides"] = sound_decides(engine, manifests)
+    record["no_source_in_noise_percent"] = noises(localizer, manifests[0])
     record["talking"] = [talking(localizer, clip) for clip in args.talking]
-    record["milliseconds, one core"] = speed(engine)
+    record["one_core_ms"] = speed(engine)
     record["start"] = start(args.bundle, args.backend)
     text = json.dumps(record, indent=1) + "\n"
     print(text)

@@ -1,4 +1,4 @@
-"""The "sound decides" test: of two visible objects, does the heat follow the one that sounds?"""
+"""The sound-decides test: of two visible objects, does the heat follow the one that sounds?"""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def sound_decides(
     """Percent of cases and of pairs that the sound decides, with the map of the audio head's own top class.
 
     "hotter": cases in which the mean heat on the sounding object's mask exceeds that on the silent one's;
-    "swapped": pairs in which swapping the sounds swaps the hotter object; "swapped right": and both were right;
-    "top class": cases in which the top class is the sounding one. Chance: 50, 50, 25. Equal heat is no answer.
+    "swapped": pairs in which swapping the sounds swaps the hotter object; "swapped_right": and both were right;
+    "top_class": cases in which the top class is the sounding one. Chance: 50, 50, 25. Equal heat is no answer.
     Raises InputError without pairs, for an empty mask, and for a model without an audio head.
     """
     if not pairs:
@@ -72,8 +72,8 @@ def sound_decides(
     return {
         "hotter": 100 * float(right.mean()),
         "swapped": 100 * float((answers[:, 0] * answers[:, 1] < 0).mean()),
-        "swapped right": 100 * float(right.all(axis=1).mean()),
-        "top class": 100 * float(named.mean()),
+        "swapped_right": 100 * float(right.all(axis=1).mean()),
+        "top_class": 100 * float(named.mean()),
         "cases": right.size,
         "pairs": len(pairs),
     }

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def reproduce(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
     """Run a recipe; {"title", "table", "protocol", "data", "narrow", "seed", "machine", "sets": [{"name", "metrics",
-    "train items", "items", "model", "training", "rows", "published"}]}.
+    "train_items", "items", "model", "training", "rows", "published"}]}.
 
     "model" and "training" are the settings that all runs of a set share. Each row holds {"row", "published",
     "protocol", "classes", "maps", "items", "values": {metric: percent}, "ci95", "std", "floor", "ceiling", "seeds",
@@ -85,7 +85,7 @@ def _reproduce(
             {
                 "name": spec.name,
                 "metrics": list(spec.metrics),
-                "train items": manifest,
+                "train_items": manifest,
                 "items": test,
                 **shared,
                 "rows": found,

@@ -148,7 +148,7 @@ def _errors(name: str, fused: Form, plain: Form, inputs: list[Tensor], shape: tu
     }
     for position, (mine, true) in enumerate(zip(given, exact, strict=True)):
         assert mine.grad is not None and true.grad is not None
-        errors[f"gradient {position}"] = _relative(mine.grad, true.grad)
+        errors[f"gradient_{position}"] = _relative(mine.grad, true.grad)
     wrong = {key: value for key, value in errors.items() if not abs(value) <= TOLERANCE}
     # a gradient goes to another cell where two are equal but for rounding
     if "out" in wrong or "bias" in wrong:

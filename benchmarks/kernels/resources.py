@@ -93,7 +93,7 @@ def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list
                 "dtype": NAMES[dtype],
                 "shape": {"P": shape.p, "C": shape.c, "D": shape.d},
                 "kernel": f"{operation}.{kernel.fn.__name__.lstrip('_')}",
-                "shared limit": CHIPS[chip],
+                "shared_limit_bytes": CHIPS[chip],
                 **found,
             }
         )
@@ -128,10 +128,10 @@ def _compile(kernel: Any, options: dict[str, Any], chip: int, dtype: torch.dtype
     counts = {name: len(re.findall(rf"\b{name}\b", code)) for name in INSTRUCTIONS}
     return {
         "registers": int(found[1]),
-        "stack": int(found[2]),
-        "shared": int(built.metadata.shared),
+        "stack_bytes": int(found[2]),
+        "shared_bytes": int(built.metadata.shared),
         "instructions": counts,
-        "register operands": len(REGISTER_OPERAND.findall(code)),
+        "register_operands": len(REGISTER_OPERAND.findall(code)),
         "tf32": len(re.findall(r"\.TF32\b", code)),
     }
 

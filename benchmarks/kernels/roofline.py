@@ -58,10 +58,11 @@ def roofline() -> list[dict[str, Any]]:
         for operation, found in forms.items():
             for form, cost in found.items():
                 predicted = {
-                    name: 1e6 * max(cost["bytes"] / chip.memory, cost["flops"] / chip.fp16)
+                    name: 1e6
+                    * max(cost["bytes"] / chip.memory_bytes_per_second, cost["flops"] / chip.fp16_ops_per_second)
                     for name, chip in CHIPS.items()
                 }
-                rows.append({"operation": operation, "form": form, **shape, **cost, "predicted us": predicted})
+                rows.append({"operation": operation, "form": form, "shape": shape, **cost, "predicted_us": predicted})
     return rows
 
 
@@ -94,8 +95,15 @@ def step_kernels(
             "shape": {"B": b, "N": n, "P": p, "C": c, "D": d},
             "operations": operations,
             "bytes": moved,
-            "predicted us": {
-                chip: round(1e6 * (max(operations / facts.rate(precision), moved / facts.memory) + facts.gap), 1)
+            "predicted_us": {
+                chip: round(
+                    1e6
+                    * (
+                        max(operations / facts.rate(precision), moved / facts.memory_bytes_per_second)
+                        + facts.gap_seconds
+                    ),
+                    1,
+                )
                 for chip, facts in chips.items()
             },
         }
