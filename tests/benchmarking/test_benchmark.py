@@ -24,7 +24,7 @@ from avgn.scenes import SceneConfig, synthesize
 from tests.processes import children
 
 ROOT = Path(__file__).resolve().parents[3]
-CHECKPOINT = str(ROOT / "benchmarks" / "checkpoints" / "tiny")
+CHECKPOINT = str(ROOT / "recipes" / "checkpoint")
 SPREAD = {"p20", "p50", "p80"}
 
 

@@ -173,7 +173,7 @@ def test_masks_that_are_not_there(duets: Path, tmp_path: Path, refused: Refused)
 
 
 def test_a_device_that_is_not_there(duets: Path, refused: Refused) -> None:
-    checkpoint = Path(__file__).resolve().parents[2] / "benchmarks" / "checkpoints" / "tiny"
+    checkpoint = Path(__file__).resolve().parents[2] / "recipes" / "checkpoint"
     assert refused(checkpoint, duets, "--device", "dance") == (
         "device 'dance' is not known: use cpu, cuda, or cuda:1 for the second GPU"
     )

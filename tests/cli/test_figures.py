@@ -23,7 +23,7 @@ from tests.commands import ENVIRONMENT, ROOT, avgn
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: avgn[figures]")
 
-CHECKPOINT = ROOT / "benchmarks" / "checkpoints" / "tiny"
+CHECKPOINT = ROOT / "recipes" / "checkpoint"
 MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
 
