@@ -32,7 +32,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from avgn.machine import measured_on
-from benchmarks.attacks import KINDS, PICTURE, SOUND, jpeg, message
+from tests.hostile.web_attacks import KINDS, PICTURE, SOUND, jpeg, message
 
 ATTACKERS = 4
 FPS = 30
@@ -167,7 +167,7 @@ def attackers(kind: str, server: Server, seconds: float, count: int = ATTACKERS)
     command = [
         sys.executable,
         "-m",
-        "benchmarks.attacks",
+        "tests.hostile.web_attacks",
         kind,
         str(server.port),
         server.token,

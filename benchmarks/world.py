@@ -25,7 +25,6 @@ import numpy.typing as npt
 from avgn.evaluation import evaluate
 from avgn.evaluation.inference import Predictions, predict
 from avgn.machine import measured_on
-from avgn.reading import read_frame
 from avgn.runtime import Localizer
 from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle_schema import BundleInfo
@@ -35,6 +34,7 @@ from avgn.runtime.localizer import run_media
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.runtime.media import open_media
 from avgn.runtime.patches import PatchMemory, Window, hear
+from avgn.runtime.reading import read_frame
 from benchmarks.measuring import Turns
 
 NOISE_SECONDS = 4.0

@@ -35,13 +35,13 @@ def import_data(argv: Sequence[str]) -> None:
     parser.add_argument("--strict", action="store_true", help="stop at anything that is missing or wrong")
     parser.add_argument("--json", type=str | None, default=None, help="write the report to this file")
     args = parser.parse_args(argv)
-    from avgn.importers.base import Options
+    from avgn.importers.base import ImportOptions
     from avgn.runtime.errors import InputError
 
     if args.boxes not in (None, "xywh", "xyxy"):
         raise InputError(f"--boxes must be xywh or xyxy, got {args.boxes!r}")
     root = Path(args.root)
-    options = Options(
+    options = ImportOptions(
         root=root,
         metadata=Path(args.metadata) if args.metadata else root / "metadata",
         output=Path(args.output),

@@ -16,8 +16,8 @@ def probe(argv: Sequence[str]) -> None:
         "--json", type=str | None, default=None, help="write the facts to a file; - for standard output"
     )
     args = parser.parse_args(argv)
-    from avgn.probe import lines
-    from avgn.probe import probe as look
+    from avgn.runtime.probe import lines
+    from avgn.runtime.probe import probe as look
 
     report = Report(args.json, Path(args.file))
     facts = look(args.file, args.audio_track)

@@ -18,10 +18,10 @@ from avgn.data.mixed import MixedScenes, read_size
 from avgn.data.mixing import Mixing, Scene, mix
 from avgn.data.sample import Sample
 from avgn.data.sampling import Key
-from avgn.reading import read_clip, read_frame, read_part, read_wav
 from avgn.runtime.audio import fit_window, resample
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest
+from avgn.runtime.reading import read_clip, read_frame, read_part, read_wav
 
 # seconds of a sound out of which a window is drawn in training: of a longer one a random part is read
 LONGEST = 60.0

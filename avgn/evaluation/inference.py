@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from avgn.evaluation.map_kinds import why_no_classes
-from avgn.reading import read_clip, read_frame
 from avgn.runtime.arrays import Array
 from avgn.runtime.bundle import BundleInfo
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import Item, Manifest
+from avgn.runtime.reading import read_clip, read_frame
 
 Progress = Callable[[int, int], None]
 Prior = Callable[[Array], Array]

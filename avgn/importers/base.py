@@ -27,7 +27,7 @@ CLIPPED = "boxes clipped to the picture"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ImportOptions:
     """What is imported: `split` "train" or "test"; `metadata` holds the lists; `boxes` overrides the expected order;
     `classes` overrides the class list; `output` is the manifest to be, beside which new files may be written; with
     `check` every file is decoded.
@@ -108,7 +108,7 @@ def usable_boxes(raw: Iterable[Any], order: Order, id: str, report: Report, wher
 
 
 def class_list(
-    options: Options, trained: Iterable[str] | None, listed: Iterable[str], report: Report
+    options: ImportOptions, trained: Iterable[str] | None, listed: Iterable[str], report: Report
 ) -> tuple[str, ...]:
     """The class list: given, else sorted unique labels of the training list, else of the list itself (noted).
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from avgn.importers.report import SHOWN, Report
 from avgn.importers.wav import read_header
-from avgn.reading import read_frame, read_through
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.manifest import Item
+from avgn.runtime.reading import read_frame, read_through
 from avgn.runtime.regular import read_regular
 
 BAD_PICTURE = "with a frame that can't be decoded"

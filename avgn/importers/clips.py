@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from avgn.importers.base import Options
+from avgn.importers.base import ImportOptions
 from avgn.importers.cutting import Clip, Plan, cut_all, output_folder
 from avgn.importers.files import LAYOUT, PICTURES, SOUNDS, Files, pictures, sounds
 from avgn.importers.report import Report
@@ -18,7 +18,7 @@ LAYOUT_OF_CLIPS = f"{LAYOUT}, or videos <id>.mp4 anywhere below it"
 NAME = re.compile(r"(.{11})_(\d+)(?:_(\d+))?")
 
 
-def files_of(options: Options, ids: Iterable[str], report: Report) -> tuple[Files, Files]:
+def files_of(options: ImportOptions, ids: Iterable[str], report: Report) -> tuple[Files, Files]:
     """The pictures and sounds of a list's ids: those of frames/ and audio/, else cut from the videos below ROOT.
 
     Raises InputError where there is neither.

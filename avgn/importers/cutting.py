@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.importers.base import Options
+from avgn.importers.base import ImportOptions
 from avgn.importers.report import Report
 from avgn.progress import Progress
 from avgn.runtime.clock import AudioClock
@@ -59,7 +59,7 @@ class Plan:
 Work = tuple[Clip, Path, Plan]
 
 
-def output_folder(options: Options) -> Path:
+def output_folder(options: ImportOptions) -> Path:
     """The folder of the pieces beside the manifest, made. Raises InputError where it can't be."""
     out = options.output.with_name(options.output.stem + "_cut")
     try:
@@ -80,7 +80,7 @@ def stem_of(path: Path) -> str:
     return f"{short}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:10]}"
 
 
-def cut_all(clips: Sequence[Clip], out: Path, plan: Plan, options: Options, report: Report) -> list[list[str]]:
+def cut_all(clips: Sequence[Clip], out: Path, plan: Plan, options: ImportOptions, report: Report) -> list[list[str]]:
     """The names of the pieces of every clip; unreadable ones are noted in the report."""
     found: list[list[str]] = [[] for _ in clips]
     errors: list[str | None] = [None] * len(clips)

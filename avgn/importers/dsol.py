@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from avgn.importers.base import DUPLICATE, NO_PICTURE, NO_SOUND, Import, Options, class_list, has_empty, usable_boxes
+from avgn.importers.base import (
+    DUPLICATE,
+    NO_PICTURE,
+    NO_SOUND,
+    Import,
+    ImportOptions,
+    class_list,
+    has_empty,
+    usable_boxes,
+)
 from avgn.importers.boxes import check_order
 from avgn.importers.files import check_entry, read_json
 from avgn.importers.report import Report
@@ -23,17 +32,17 @@ CATEGORIES = {
 }
 
 
-def import_solo(options: Options) -> Import:
+def import_solo(options: ImportOptions) -> Import:
     """solotest.json."""
     return _import(options, "solo")
 
 
-def import_duet(options: Options) -> Import:
+def import_duet(options: ImportOptions) -> Import:
     """duettest.json."""
     return _import(options, "duet")
 
 
-def _import(options: Options, kind: str) -> Import:
+def _import(options: ImportOptions, kind: str) -> Import:
     """A frame `<root>/<key>` or `<root>/frames/<key>` has the sound `<root>/audio/<key as .wav>`, that of its folder
     (`audio/<video>/<frame>.wav`) or of its video (`audio/<video>.wav`).
     """

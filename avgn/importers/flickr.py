@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from avgn.importers.base import CLIPPED, DEGENERATE, UNSCORABLE, Finder, Import, Options
+from avgn.importers.base import CLIPPED, DEGENERATE, UNSCORABLE, Finder, Import, ImportOptions
 from avgn.importers.boxes import to_corners
 from avgn.importers.clips import files_of
 from avgn.importers.files import Files, read_rows
@@ -22,7 +22,7 @@ XML_FOLDERS = ("Annotations", "annotations", "xml")
 MAX_BYTES = 1_000_000
 
 
-def import_flickr(options: Options) -> Import:
+def import_flickr(options: ImportOptions) -> Import:
     """One source an item, whose truth is what two annotators agree on; extended: the silent negatives, too."""
     report = Report()
     if options.split != "test":

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.importers.base import SAME_CLASS, UNSCORABLE, Finder, Import, Options, class_list, note_overlap
+from avgn.importers.base import SAME_CLASS, UNSCORABLE, Finder, Import, ImportOptions, class_list, note_overlap
 from avgn.importers.clips import files_of
 from avgn.importers.files import Files, canonical, read_rows
 from avgn.importers.report import Report
@@ -37,7 +37,7 @@ ALLOWED = {
 }
 
 
-def import_instruments(options: Options) -> Import:
+def import_instruments(options: ImportOptions) -> Import:
     """Rows id, class (single) or id, class, mix_id, mix_class (`extended`: the pairs)."""
     report = Report()
     kind = "vgginstruments_multi" if options.extended else "vgginstruments"
@@ -91,7 +91,7 @@ def import_instruments(options: Options) -> Import:
 class _Masks:
     """Writes masks as PNG beside the manifest, once each."""
 
-    def __init__(self, options: Options, report: Report) -> None:
+    def __init__(self, options: ImportOptions, report: Report) -> None:
         self._files = Files([options.root / name for name in MASK_FOLDERS], MASKS, "masks/<id>.pkl")
         self._out = options.output.with_name(options.output.stem + "_masks")
         self._report = report

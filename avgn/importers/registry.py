@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from avgn.importers.base import Import, Options
+from avgn.importers.base import Import, ImportOptions
 from avgn.importers.checking import keep_readable
 from avgn.importers.silence import note_muted
 from avgn.progress import Progress
@@ -20,7 +20,7 @@ from avgn.runtime.limits import MOST_CLASSES
 from avgn.runtime.manifest import check_names, read_manifest, write_manifest
 from avgn.runtime.texts import read_text
 
-ImportFunction = Callable[[Options], Import]
+ImportFunction = Callable[[ImportOptions], Import]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ IMPORTERS: dict[str, Importer] = {
 }
 
 
-def import_dataset(kind: str, options: Options, *, strict: bool = False) -> Import:
+def import_dataset(kind: str, options: ImportOptions, *, strict: bool = False) -> Import:
     """Read a data set and write its manifest; what was found is in the result's report.
 
     Raises InputError for an unknown kind, lists and files that can't be used, an empty outcome, and with `strict` for

@@ -11,9 +11,9 @@ import numpy as np
 
 from avgn.importers.report import Report
 from avgn.importers.wav import WavHeader, read_header
-from avgn.reading import read_wav
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item
+from avgn.runtime.reading import read_wav
 from avgn.runtime.regular import open_regular
 from avgn.runtime.sound_file import SAMPLES
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from avgn.importers.base import DUPLICATE, SAME_CLASS, Finder, Import, Options, class_list, note_overlap, usable_boxes
+from avgn.importers.base import (
+    DUPLICATE,
+    SAME_CLASS,
+    Finder,
+    Import,
+    ImportOptions,
+    class_list,
+    note_overlap,
+    usable_boxes,
+)
 from avgn.importers.boxes import check_order
 from avgn.importers.clips import files_of
 from avgn.importers.files import canonical, first_of, read_entries, read_rows
@@ -23,7 +32,7 @@ SILENT = "non-sounding"
 Boxes = dict[str, tuple[str, tuple[Box, ...]]]
 
 
-def import_vggsound(options: Options) -> Import:
+def import_vggsound(options: ImportOptions) -> Import:
     """Single items: labels of the lists, boxes of VGG-SS where there are any (test)."""
     report = Report()
     train, test = _lists(options)
@@ -39,7 +48,7 @@ def import_vggsound(options: Options) -> Import:
     return Import(classes=classes, items=_singles(options, rows, boxes, "vggsound", report), report=report)
 
 
-def import_vggss(options: Options) -> Import:
+def import_vggss(options: ImportOptions) -> Import:
     """VGG-SS: the items of vggss.json; extended: its silent negatives beside them."""
     report = Report()
     if options.split != "test":
@@ -61,7 +70,7 @@ def import_vggss(options: Options) -> Import:
     return Import(classes=classes, items=items, report=report)
 
 
-def import_duet(options: Options) -> Import:
+def import_duet(options: ImportOptions) -> Import:
     """VGGSound-Duet: row = id, class, mix_id, mix_class; both pictures side by side, both sounds summed."""
     report = Report()
     train, _ = _lists(options)
@@ -102,7 +111,7 @@ def import_duet(options: Options) -> Import:
     return Import(classes=classes, items=items, report=report)
 
 
-def read_vggss(options: Options, report: Report) -> Boxes:
+def read_vggss(options: ImportOptions, report: Report) -> Boxes:
     """{id: (label, boxes)} of vggss.json: x1, y1, x2, y2, clipped; what has no area is noted and left out."""
     path = options.metadata / "vggss.json"
     entries = read_entries(path, ("file", "class", "bbox"))
@@ -127,7 +136,7 @@ def video_of(id: str) -> str:
 
 
 def silent_pairs(
-    options: Options, name: str, labels: Mapping[str, str], video_of: Callable[[str], str], report: Report
+    options: ImportOptions, name: str, labels: Mapping[str, str], video_of: Callable[[str], str], report: Report
 ) -> list[Item]:
     """The negatives of an extended set: a picture with another one's sound, or with its own, which is none.
 
@@ -162,7 +171,9 @@ def silent_pairs(
     return items
 
 
-def _singles(options: Options, rows: Sequence[Sequence[str]], boxes: Boxes, dataset: str, report: Report) -> list[Item]:
+def _singles(
+    options: ImportOptions, rows: Sequence[Sequence[str]], boxes: Boxes, dataset: str, report: Report
+) -> list[Item]:
     finder = Finder(*files_of(options, [row[0] for row in rows], report), report)
     items = []
     for id, label in rows:
@@ -183,7 +194,7 @@ def _singles(options: Options, rows: Sequence[Sequence[str]], boxes: Boxes, data
     return items
 
 
-def _lists(options: Options) -> tuple[list[list[str]] | None, list[list[str]] | None]:
+def _lists(options: ImportOptions) -> tuple[list[list[str]] | None, list[list[str]] | None]:
     """(train, test) rows of [id, label] where there are lists of them."""
     original = options.metadata / ORIGINAL
     if original.is_file():

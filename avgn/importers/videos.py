@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avgn.importers.base import DUPLICATE, Import, Options, class_list
+from avgn.importers.base import DUPLICATE, Import, ImportOptions, class_list
 from avgn.importers.cutting import Clip, Plan, cut_all, output_folder, pieces, stem_of
 from avgn.importers.files import canonical, read_rows
 from avgn.importers.report import Report
@@ -31,7 +31,7 @@ class Labelled(Clip):
     labels: tuple[str, ...]
 
 
-def import_videos(options: Options) -> Import:
+def import_videos(options: ImportOptions) -> Import:
     """ROOT/<class>/**/<clip>.mp4, or a list (`labels`) of file, class[, class ...] with files below ROOT.
 
     Every 1 / fps seconds gives an item: the frame and `window` seconds of sound around it, in a folder beside the
@@ -64,7 +64,7 @@ def import_videos(options: Options) -> Import:
     return Import(classes=classes, items=items, report=report)
 
 
-def _sorted_by_folder(options: Options, report: Report) -> list[Labelled]:
+def _sorted_by_folder(options: ImportOptions, report: Report) -> list[Labelled]:
     """The videos of ROOT/<class>/**; what lies beside them is noted."""
     root, passed = options.root, PassedOver()
     own = [output_folder(options)]
@@ -98,7 +98,7 @@ def _is_class(path: Path, own: Sequence[Path]) -> bool:
     return path.is_dir() and not is_clutter(path.name) and path.resolve() not in [folder.resolve() for folder in own]
 
 
-def _note_passed(passed: PassedOver, options: Options, report: Report) -> None:
+def _note_passed(passed: PassedOver, options: ImportOptions, report: Report) -> None:
     written = {options.output.name, options.output.name + ".partial"}
     for name in passed.hidden:
         report.problem(HIDDEN, name, harmless=True)
@@ -109,7 +109,7 @@ def _note_passed(passed: PassedOver, options: Options, report: Report) -> None:
         report.problem(UNREADABLE, name)
 
 
-def _listed(options: Options, report: Report) -> list[Labelled]:
+def _listed(options: ImportOptions, report: Report) -> list[Labelled]:
     assert options.labels is not None
     clips = []
     rows = read_rows(options.labels, range(2, 12))

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from avgn.inspection.pictures import draw_item
 from avgn.inspection.spectrogram import RATE, draw_spectrogram
-from avgn.reading import read_wav
 from avgn.runtime.audio import resample
 from avgn.runtime.clock import AudioClock
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest
 from avgn.runtime.media import open_media
+from avgn.runtime.reading import read_wav
 
 HEIGHT = 240
 SPECTROGRAM_WIDTH = 200

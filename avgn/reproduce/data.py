@@ -60,13 +60,13 @@ def data_folder(recipe: Recipe, roots: list[str], options: RunOptions) -> Path:
 
 def import_split(spec: DataSpec, data: Path, path: Path, options: RunOptions) -> Manifest:
     """The manifest of an imported split at `path`, made where it isn't yet."""
-    from avgn.importers import Options, import_dataset
+    from avgn.importers import ImportOptions, import_dataset
 
     if not path.is_file():
         root = data / spec.root
         found = import_dataset(
             spec.importer,
-            Options(
+            ImportOptions(
                 root=root,
                 metadata=root / "metadata",
                 output=path,

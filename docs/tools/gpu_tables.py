@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from avgn.runtime.contract import HALVES
-from benchmarks.comparison import Row
+from docs.tools.comparison import Row
 
 Table = tuple[Row, list[Row]]
 # the key of a stage in the record, and its heading

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import Row, comparison
 from docs.tools import gpu_tables
+from docs.tools.comparison import Row, comparison
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
