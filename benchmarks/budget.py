@@ -34,9 +34,9 @@ from benchmarks.kernels.roofline import step_kernels
 MODELS: dict[str, dict[str, Any]] = {"avgn-tiny": {"classes": CLASSES}, "avgn-resnet18": {}}
 PRECISIONS = ("fp32", "fp16", "int8-gpu")
 BATCHES = (1, 16)
-FRAMES, HOP = 30.0, 0.2
+FPS, HOP_SECONDS = 30.0, 0.2
 # frames of 640x360 that the CPU's stages are measured on, after the first few
-MEASURED, FIRST = 60, 5
+MEASURED_FRAMES, WARM_UP_FRAMES = 60, 5
 WARNING = "predicted from data sheets and assumptions; nothing of it was measured on a GPU"
 STAGES = ("copy_in", "image_half", "copy_out", "audio_half_share", "resize", "decide")
 
@@ -57,11 +57,11 @@ def predict() -> dict[str, Any]:
         "label": WARNING,
         "chips": {name: chip.record() for name, chip in CHIPS.items()},
         "assumptions": {
-            "share_of_peak_operations": layers.COMPUTE,
-            "share_of_memory_bandwidth": layers.MEMORY,
-            "block_of_results": layers.TILE,
-            "frames_per_second": FRAMES,
-            "audio_hop_seconds": HOP,
+            "share_of_peak_operations": layers.COMPUTE_SHARE,
+            "share_of_memory_bandwidth": layers.MEMORY_SHARE,
+            "block_of_results": layers.TILE_SIDE,
+            "frames_per_second": FPS,
+            "audio_hop_seconds": HOP_SECONDS,
         },
         "measured_cpu_ms": cpu | {"machine": measured_on()},
         "models": {},
@@ -79,11 +79,13 @@ def measure_cpu() -> dict[str, float]:
     stream = Localizer.load("tiny", threads=1).open_stream(mode="file")
     rate = stream.info.sample_rate
     rng = np.random.default_rng(0)
-    stream.push_audio(0.1 * rng.standard_normal(int(rate * (MEASURED / FRAMES + 4))).astype(np.float32), rate, 0.0)
+    stream.push_audio(0.1 * rng.standard_normal(int(rate * (MEASURED_FRAMES / FPS + 4))).astype(np.float32), rate, 0.0)
     picture = rng.integers(0, 256, (360, 640, 3), dtype=np.uint8)
-    results = [result for at in range(MEASURED) for result in stream.push_frame(picture, at / FRAMES)] + stream.flush()
+    results = [
+        result for at in range(MEASURED_FRAMES) for result in stream.push_frame(picture, at / FPS)
+    ] + stream.flush()
     return {
-        stage: round(float(np.median([result.ms[stage] for result in results[FIRST:]])), 4)
+        stage: round(float(np.median([result.ms[stage] for result in results[WARM_UP_FRAMES:]])), 4)
         for stage in ("resize", "decide")
     }
 
@@ -142,7 +144,7 @@ def _frame(config: Config, chip: Chip, name: str, halves: dict[str, Any], cpu: d
         copies(height * width * 3, 4 * count * config.source_dim),
         graph("image"),
         copies(4 * count * rows * columns, 4 * count),
-        sound / (HOP * FRAMES),
+        sound / (HOP_SECONDS * FPS),
         cpu["resize"],
         cpu["decide"],
     )

@@ -29,10 +29,10 @@ ROOT = Path(__file__).resolve().parents[1]
 CLASSES = tuple(f"class {k:02d}" for k in range(20))
 GRID = (7, 7)
 SEED = 5
-RUNS = 3
+NUM_RUNS = 3
 # what the design asks for, on two cores
 LIMIT_SECONDS = 60.0
-MAPS = 5_000
+NUM_MAPS = 5_000
 
 
 class Spoken:
@@ -107,8 +107,8 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--maps", type=int, default=MAPS)
-    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--maps", type=int, default=NUM_MAPS)
+    parser.add_argument("--runs", type=int, default=NUM_RUNS)
     args = parser.parse_args()
     cv2.setNumThreads(1)
     cores = os.cpu_count() or 1

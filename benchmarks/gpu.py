@@ -40,9 +40,9 @@ PACKAGES = (
 )
 MINUTES = 8.0
 # less than this is no use to any step, in seconds
-LEAST = 5.0
+LEAST_SECONDS = 5.0
 # of the whole record, and of one step's result in it, in bytes
-LARGEST, LARGEST_RESULT = 1_000_000, 120_000
+MOST_RECORD_BYTES, MOST_RESULT_BYTES = 1_000_000, 120_000
 
 
 def main() -> int:
@@ -108,7 +108,7 @@ def run_steps(steps: Sequence[Step], minutes: float, machine: Mapping[str, Any],
         left = end - time.monotonic()
         if (reason := step.obstacle()) is not None:
             rows.append({"step": step.name, "outcome": "skipped", "why": reason, "seconds": 0.0})
-        elif left < LEAST:
+        elif left < LEAST_SECONDS:
             why = f"--minutes {minutes:g} are over"
             rows.append({"step": step.name, "outcome": "left out", "why": why, "seconds": 0.0})
         else:
@@ -136,15 +136,15 @@ def merge(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict
 
 
 def fit(record: Mapping[str, Any]) -> str:
-    """The record as JSON of at most LARGEST bytes: results that are too large leave their size."""
+    """The record as JSON of at most MOST_RECORD_BYTES: results that are too large leave their size."""
     steps = {name: dict(row) for name, row in record["steps"].items()}
     for row in steps.values():
         size = len(json.dumps(row.get("result")))
-        if size > LARGEST_RESULT:
+        if size > MOST_RESULT_BYTES:
             row["result"] = f"{size} bytes, left out"
     text = json.dumps({**record, "steps": steps}, indent=1) + "\n"
     for row in sorted(steps.values(), key=lambda row: -len(json.dumps(row.get("result")))):
-        if len(text) <= LARGEST:
+        if len(text) <= MOST_RECORD_BYTES:
             break
         row["result"] = "left out: the record would be too large"
         text = json.dumps({**record, "steps": steps}, indent=1) + "\n"

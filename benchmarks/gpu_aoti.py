@@ -40,7 +40,7 @@ from avgn.runtime.engines.trust import trust
 
 CHECKPOINT = "recipes/checkpoint"
 BATCHES = (1, 8, 32)
-WARM, SECONDS = 5, 0.5
+WARM_UP_RUNS, MEASURED_SECONDS = 5, 0.5
 
 
 def main() -> int:
@@ -146,11 +146,11 @@ def _times(engine: Engine) -> dict[str, dict[str, float]]:
 
 
 def _seconds(call: Callable[[], object]) -> list[float]:
-    for _ in range(WARM):
+    for _ in range(WARM_UP_RUNS):
         call()
     taken: list[float] = []
-    end = time.perf_counter() + SECONDS
-    while len(taken) < WARM or time.perf_counter() < end:
+    end = time.perf_counter() + MEASURED_SECONDS
+    while len(taken) < WARM_UP_RUNS or time.perf_counter() < end:
         begin = time.perf_counter()
         call()
         taken.append(time.perf_counter() - begin)

@@ -19,7 +19,7 @@ from avgn.runtime.engines import ENGINES
 from avgn.runtime.engines.gpu import find_gpu
 
 ROOT = Path(__file__).resolve().parents[1]
-LINES = 12
+SAID_LINES = 12
 # TensorRT for RTX builds for these no engine
 NOT_RTX = ("sm_90", "sm_100")
 
@@ -195,7 +195,7 @@ def run_step(step: Step, left: float = float("inf")) -> dict[str, Any]:
             row["why"] = why or f"{step.result.name} was not written"
     if row["why"]:
         row["outcome"] = "failed"
-        row["said"] = [line.replace(str(ROOT), ".")[:400] for line in said.splitlines()[-LINES:]]
+        row["said"] = [line.replace(str(ROOT), ".")[:400] for line in said.splitlines()[-SAID_LINES:]]
     return row
 
 

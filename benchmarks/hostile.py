@@ -5,7 +5,7 @@ python -m benchmarks.hostile --output benchmarks/results/hostile.json [--seconds
 A server in a process of its own, with a token that those attackers know who need it to do their worst; the honest
 visitor sends 30 pictures of 320x240 a second and sound at 48 kHz. A kind's numbers: results in percent of the pictures
 sent, the time from sending to result for 95 %, the server's memory (VmRSS) before, at its peak and after the rest
-(with the seconds until it was back within NEAR MB), and how many processors it kept busy, which a busy machine
+(with the seconds until it was back within NEAR_MB MB), and how many processors it kept busy, which a busy machine
 changes least.
 """
 
@@ -36,11 +36,11 @@ from tests.hostile.web_attacks import KINDS, PICTURE, SOUND, jpeg, message
 
 ATTACKERS = 4
 FPS = 30
-RATE = 48_000
-WARM = 3.0
-MEGABYTE = 2**20
+SOUND_RATE = 48_000
+WARM_UP_SECONDS = 3.0
+BYTES_PER_MB = 2**20
 # MB above the memory before an attack that count as being back
-NEAR = 10.0
+NEAR_MB = 10.0
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Server:
         """VmRSS in MB."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024 / MEGABYTE
+                return int(line.split()[1]) * 1024 / BYTES_PER_MB
         raise ProcessLookupError("the server has ended")
 
     def cpu(self) -> float:
@@ -145,12 +145,12 @@ class Honest:
 
     def _send(self, socket: Any) -> None:
         picture = jpeg(320, 240)
-        noise = np.random.default_rng(0).integers(-3000, 3000, RATE // self.fps, np.int16).tobytes()
+        noise = np.random.default_rng(0).integers(-3000, 3000, SOUND_RATE // self.fps, np.int16).tobytes()
         begin, index = time.monotonic(), 0
         while not self._leaving.is_set():
             at = begin + index / self.fps
             time.sleep(max(0.0, at - time.monotonic()))
-            socket.send(message(SOUND, at - 1 / self.fps, noise, RATE))
+            socket.send(message(SOUND, at - 1 / self.fps, noise, SOUND_RATE))
             self.sent[at] = time.monotonic()
             socket.send(message(PICTURE, at, picture))
             index += 1
@@ -180,7 +180,7 @@ def attackers(kind: str, server: Server, seconds: float, count: int = ATTACKERS)
 def measure(kind: str | None, seconds: float, rest: float, options: Sequence[str] = ()) -> dict[str, Any]:
     """One kind of attack (None: nobody attacks) on a server of its own."""
     with serving(*options) as server, Honest(server) as honest:
-        time.sleep(WARM)
+        time.sleep(WARM_UP_SECONDS)
         before = peak = server.memory()
         begin, cpu = time.monotonic(), server.cpu()
         slowest = 0.0
@@ -198,7 +198,7 @@ def measure(kind: str | None, seconds: float, rest: float, options: Sequence[str
                 crowd.kill()
                 crowd.wait()
         end, cpu = time.monotonic(), server.cpu() - cpu
-        back = _seconds_until_back(server, before + NEAR, rest)
+        back = _seconds_until_back(server, before + NEAR_MB, rest)
         after = server.memory()
         log = server.log.read_text(errors="replace")
     sent, latencies = honest.between(begin, end - 0.5)

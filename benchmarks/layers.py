@@ -23,9 +23,9 @@ STARTS = (*LAYERS, "MaxPool", "LayerNormalization", "Softmax", "LogSoftmax", "Ar
 VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "DequantizeLinear")
 PRECISIONS = {onnx.TensorProto.FLOAT16: "fp16", onnx.TensorProto.INT8: "int8", onnx.TensorProto.UINT8: "int8"}
 # rows and columns of the smallest block of results that engines give a multiprocessor
-TILE = 32
+TILE_SIDE = 32
 # shares of the peaks that good kernels reach
-COMPUTE, MEMORY = 0.5, 0.7
+COMPUTE_SHARE, MEMORY_SHARE = 0.5, 0.7
 
 
 @dataclass(kw_only=True)
@@ -50,8 +50,8 @@ class Kernel:
         """Seconds at the shares of the peaks that good kernels reach, on as many multiprocessors as it has blocks."""
         busy = min(1.0, self.tiles / chip.num_multiprocessors) if self.tiles else 1.0
         return max(
-            self.operations / (chip.rate(self.precision) * COMPUTE * busy),
-            self.bytes / (chip.memory_bytes_per_second * MEMORY),
+            self.operations / (chip.rate(self.precision) * COMPUTE_SHARE * busy),
+            self.bytes / (chip.memory_bytes_per_second * MEMORY_SHARE),
         )
 
 
@@ -102,7 +102,7 @@ def _start(node: Any, given: list[str], shapes: Mapping[str, tuple[int, ...]], k
             if len(second) == 2:
                 # the same weights for all: one long product
                 rows, batch = rows * batch, 1
-        tiles = batch * math.ceil(rows / TILE) * math.ceil(columns / TILE)
+        tiles = batch * math.ceil(rows / TILE_SIDE) * math.ceil(columns / TILE_SIDE)
     precision = PRECISIONS.get(kinds[given[0]], "fp32") if node.op_type in LAYERS else "fp32"
     return Kernel(name=node.name, kind=node.op_type, operations=operations, precision=precision, tiles=tiles)
 

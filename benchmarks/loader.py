@@ -25,9 +25,9 @@ from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import CLASSES, SceneConfig, synthesize
 
 BATCH = 16
-PASSES = 3
+NUM_PASSES = 3
 SOURCES: dict[str, dict[str, Any]] = {"files": {}, "audio cache": {"audio_cache": "cache"}, "memory": {"cache": True}}
-STEPS = 6
+NUM_STEPS = 6
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def measure(folder: Path, scenes: int, workers: list[int]) -> dict[str, Any]:
 def rate(loader: Iterable[Any]) -> float:
     """Samples a second of the last of a few passes: caches are filled, workers run."""
     found = 0.0
-    for _ in range(PASSES):
+    for _ in range(NUM_PASSES):
         begin, count = time.perf_counter(), 0
         for batch in loader:
             count += len(batch.image)
@@ -87,7 +87,7 @@ def training_rate(manifest: Manifest) -> float:
     data = AudioVisualDataset(manifest, config, train=True)
     batch: Batch = next(iter(build_loader(data, SeededBatches(len(data), BATCH, seed=0))))  # type: ignore[arg-type]
     times = []
-    for _ in range(STEPS):
+    for _ in range(NUM_STEPS):
         begin = time.perf_counter()
         audio, image = model(batch.waveform, batch.image)
         model.compute(audio, image, batch.labels).total.backward()

@@ -8,25 +8,25 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-WARM = 2
+WARM_UP_ROUNDS = 2
 
 
 class Turns:
     """Seconds of calls that took turns, so that a busy machine hurts them alike: `wall` and `cpu` [rounds] by name."""
 
     def __init__(self, calls: Mapping[str, Callable[[], object]], seconds: float, least: int = 5) -> None:
-        """Rounds for about `seconds`, but at least `least`, after WARM that don't count."""
+        """Rounds for about `seconds`, but at least `least`, after WARM_UP_ROUNDS that don't count."""
         self.wall: dict[str, npt.NDArray[np.float64]] = {}
         self.cpu: dict[str, npt.NDArray[np.float64]] = {}
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
         end = time.perf_counter() + seconds
         rounds = 0
-        while rounds < WARM + least or time.perf_counter() < end:
+        while rounds < WARM_UP_ROUNDS + least or time.perf_counter() < end:
             for name, call in calls.items():
                 cpu, wall = time.process_time(), time.perf_counter()
                 call()
                 wall = time.perf_counter() - wall
-                if rounds >= WARM:
+                if rounds >= WARM_UP_ROUNDS:
                     taken[name].append((wall, time.process_time() - cpu))
             rounds += 1
         for name, values in taken.items():

@@ -32,12 +32,12 @@ from avgn.runtime.engines import load_engine
 from benchmarks.bundles import bundle_folder, quick_bundle, random_model
 from benchmarks.measuring import Turns
 
-MODEL, CLASSES = "avgn-resnet18", 37
+MODEL, NUM_CLASSES = "avgn-resnet18", 37
 ENGINES = ("onnxruntime", "openvino")
 EAGER = ("eager, both halves",)
 # sides of the square products whose best is the peak
 SIDES = (1024, 2048)
-FRAME_RATE, HOP = 30.0, 0.2
+FRAME_RATE, HOP_SECONDS = 30.0, 0.2
 
 
 def main() -> None:
@@ -53,19 +53,19 @@ def main() -> None:
     bundle = args.bundle or folder / MODEL
     if args.child:
         torch.set_num_threads(args.child)
-        found = measure(random_model(MODEL, CLASSES), Bundle.load(bundle), args.child, args.seconds)
+        found = measure(random_model(MODEL, NUM_CLASSES), Bundle.load(bundle), args.child, args.seconds)
         args.output.write_text(json.dumps(found))
         return
     if args.bundle is None:
-        quick_bundle(random_model(MODEL, CLASSES), bundle)
+        quick_bundle(random_model(MODEL, NUM_CLASSES), bundle)
     record: dict[str, Any] = {
         "machine": measured_on(),
         "model": MODEL,
-        "classes": CLASSES,
+        "classes": NUM_CLASSES,
         "weights": "random",
         "batch": 1,
         "stream_fps": FRAME_RATE,
-        "audio_hop_seconds": HOP,
+        "audio_hop_seconds": HOP_SECONDS,
         "threads": {},
     }
     for threads in args.threads.split(","):
@@ -119,7 +119,7 @@ def measure(model: TwoHalves, bundle: Bundle, threads: int, seconds: float) -> d
             # the audio half on its grid, the image half on every frame
             "stream_times_less_cpu_than_eager": round(
                 float(
-                    np.median(turns.cpu[EAGER[0]] / (turns.cpu[image] + turns.cpu[audio] / (FRAME_RATE * HOP))),
+                    np.median(turns.cpu[EAGER[0]] / (turns.cpu[image] + turns.cpu[audio] / (FRAME_RATE * HOP_SECONDS))),
                 ),
                 3,
             ),

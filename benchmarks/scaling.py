@@ -28,9 +28,9 @@ from benchmarks.measuring import Turns
 
 MODEL = "avgn-resnet18"
 CLASSES = (11, 37, 128, 221, 512)
-FEW, MANY = 11, 221
-AT_SIZES = 37
-SIZES = (160, 224, 320, 448)
+FEW_CLASSES, MANY_CLASSES = 11, 221
+CLASSES_AT_SIZES = 37
+IMAGE_SIDES = (160, 224, 320, 448)
 PRECISIONS = ("fp32", "int8-cpu")
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     folder = bundle_folder(args.cache)
     counts = [int(count) for count in args.classes.split(",")]
     bundles = {}
-    for count in sorted({*counts, AT_SIZES}):
+    for count in sorted({*counts, CLASSES_AT_SIZES}):
         kept = folder / f"{MODEL}-{count}"
         whole = (kept / BUNDLE_FILE).is_file()
         bundles[count] = Bundle.load(kept) if whole else quick_bundle(random_model(MODEL, count), kept)
@@ -57,7 +57,7 @@ def main() -> None:
         "threads": args.threads,
         "classes": by_key({count: bundles[count] for count in counts}, args.threads, args.seconds),
         "image_side": by_key(
-            {side: resized(bundles[AT_SIZES], side, folder) for side in SIZES}, args.threads, args.seconds
+            {side: resized(bundles[CLASSES_AT_SIZES], side, folder) for side in IMAGE_SIDES}, args.threads, args.seconds
         ),
     }
     if args.cache is None:
@@ -101,8 +101,8 @@ def by_key(bundles: dict[int, Bundle], threads: int, seconds: float) -> dict[str
             found["ms"][f"{precision} {half}"] = {
                 str(key): turns.milliseconds(f"{precision} {half} {key}") for key in bundles
             }
-        if {FEW, MANY} <= set(bundles):
-            few, many = ((f"{precision} image {count}",) for count in (FEW, MANY))
+        if {FEW_CLASSES, MANY_CLASSES} <= set(bundles):
+            few, many = ((f"{precision} image {count}",) for count in (FEW_CLASSES, MANY_CLASSES))
             ratios[precision] = turns.ratio(many, few)
     return found | ({"image_half_many_over_few_classes": ratios} if ratios else {})
 

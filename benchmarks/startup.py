@@ -23,7 +23,7 @@ import numpy as np
 from avgn.cli import COMMANDS
 from avgn.machine import measured_on
 
-SECONDS = 6.0
+VIDEO_SECONDS = 6.0
 # says when the first result is handed to the writer of JSON lines
 FIRST_RESULT = """
 import sys, time
@@ -59,7 +59,7 @@ def measure(folder: Path, bundle: str, runs: int) -> dict[str, Any]:
 
     video = folder / "scene.mp4"
     config = SceneConfig(split="test", sources=(2, 2), silent=(1, 1), off_screen=0.0)
-    write_scene_video(video, seed=1, seconds=SECONDS, config=config)
+    write_scene_video(video, seed=1, seconds=VIDEO_SECONDS, config=config)
     python = [sys.executable]
     commands = {
         "python": [*python, "-c", "pass"],
@@ -78,7 +78,7 @@ def measure(folder: Path, bundle: str, runs: int) -> dict[str, Any]:
                 rows[name].append(found)
     return {
         "machine": measured_on(),
-        "video": f"640x360, {SECONDS:.0f} s",
+        "video": f"640x360, {VIDEO_SECONDS:.0f} s",
         "runs": runs,
         "commands": {
             name: {key: _spread([row[key] for row in found]) for key in found[0]} for name, found in rows.items()

@@ -35,9 +35,9 @@ from benchmarks.bundles import quick_bundle, random_model
 from benchmarks.measuring import Turns
 from benchmarks.model import eager
 
-FULL, CLASSES = "avgn-resnet18", 37
+FULL, NUM_CLASSES = "avgn-resnet18", 37
 STREAMS = (1, 2, 4, 8, 16)
-BATCHED = 8
+BATCHED_STREAMS = 8
 ROUNDS = 3
 FPS = 30
 SEED = 77
@@ -61,7 +61,7 @@ def main() -> None:
     parts = args.parts.split(",")
     with tempfile.TemporaryDirectory() as folder:
         if args.eager == FULL:
-            model = random_model(FULL, CLASSES)
+            model = random_model(FULL, NUM_CLASSES)
             bundle: Any = quick_bundle(model, (args.cache or Path(folder)) / FULL)
         else:
             model, bundle = load_model(args.eager), args.bundle
@@ -142,14 +142,14 @@ def batching(localizer: Localizer, pieces: list[Any]) -> dict[str, Any]:
 
     Both read the same decoded pieces from memory and take turns, `ROUNDS` times.
     """
-    frames = BATCHED * sum(isinstance(piece, VideoFrame) for piece in pieces)
+    frames = BATCHED_STREAMS * sum(isinstance(piece, VideoFrame) for piece in pieces)
     rates: dict[str, list[float]] = {"batched": [], "separate": []}
     for _ in range(ROUNDS):
-        rates["batched"].append(frames / run_batched(localizer, pieces, BATCHED))
+        rates["batched"].append(frames / run_batched(localizer, pieces, BATCHED_STREAMS))
         rates["separate"].append(frames / run_separate(localizer, pieces))
     ratios = np.divide(rates["batched"], rates["separate"])
     return {
-        "streams": BATCHED,
+        "streams": BATCHED_STREAMS,
         "frames_per_second": {name: round(float(np.median(values)), 1) for name, values in rates.items()},
         "batched_over_separate": {f"p{q}": round(float(np.percentile(ratios, q)), 3) for q in (20, 50, 80)},
         "image_half_ms_per_frame": {str(batch): round(alone(localizer, batch), 3) for batch in (1, 2, 4, 8)},
@@ -193,7 +193,7 @@ def run_separate(localizer: Localizer, pieces: list[Any]) -> float:
         stream.flush()
 
     begin = time.perf_counter()
-    in_threads(feed, BATCHED)
+    in_threads(feed, BATCHED_STREAMS)
     return time.perf_counter() - begin
 
 

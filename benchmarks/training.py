@@ -30,9 +30,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "compile": {"compile": True},
 }
 BATCH = 16
-SCENES = 64
-COMPARED = 4
-LOSSES = [(16, 49), (16, 196), (64, 49), (64, 196)]
+NUM_SCENES = 64
+COMPARED_STEPS = 4
+LOSS_SHAPES = [(16, 49), (16, 196), (64, 49), (64, 196)]
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def _rates(folder: Path, names: list[str], threads: list[int], rounds: int) -> d
     from avgn.scenes import SceneConfig, synthesize
 
     rendered = SceneConfig(split="train", size=(256, 192), seconds=4.0)
-    manifest = synthesize(folder / "set", scenes=SCENES, config=rendered, seed=0, jobs=1)
+    manifest = synthesize(folder / "set", scenes=NUM_SCENES, config=rendered, seed=0, jobs=1)
     steps: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     children = {name: _start(name, manifest, folder) for name in names}
     try:
@@ -107,7 +107,7 @@ def _summary(steps: dict[str, list[dict[str, Any]]], threads: list[int]) -> dict
     # Adam's first steps go by the signs of the gradients: roundings grow from step to step
     found["first_losses_relative_difference"] = {
         name: [float(f"{abs(a['loss'] / b['loss'] - 1):.2g}") for a, b in zip(rows, steps[first], strict=True)][
-            :COMPARED
+            :COMPARED_STEPS
         ]
         for name, rows in steps.items()
         if name != first
@@ -140,7 +140,7 @@ def _start(name: str, manifest: Path, folder: Path) -> subprocess.Popen[str]:
 def _memory() -> list[dict[str, Any]]:
     """Peak bytes of the loss, forward and backward, above its inputs; and without the inputs' own gradients."""
     found = []
-    for batch, cells in LOSSES:
+    for batch, cells in LOSS_SHAPES:
         row: dict[str, Any] = {"shape": {"B": batch, "N": 2, "P": cells, "D": 512}}
         for form in ("einsum", "chunked"):
             command = [sys.executable, "-m", "benchmarks.kernels.measure", form, *map(str, row["shape"].values())]

@@ -26,7 +26,7 @@ from avgn.training import TrainConfig, fit
 from avgn.training.throughput import Throughput
 from benchmarks.training import BATCH, VARIANTS
 
-STEPS = 1000
+MAX_STEPS = 1000
 
 
 class Turn:
@@ -76,7 +76,7 @@ class Turns(Throughput):
 def train(manifest: Manifest, output: Path, options: dict[str, Any]) -> None:
     """`avgn train` with its defaults, and these options."""
     fit.Throughput = Turns  # type: ignore[attr-defined, misc]
-    settings = TrainConfig(batch_size=BATCH, steps=STEPS, visual_weights="random", **options)
+    settings = TrainConfig(batch_size=BATCH, steps=MAX_STEPS, visual_weights="random", **options)
     fit.train(preset("avgn-resnet18", classes=manifest.classes), manifest, None, output, settings, progress=False)
 
 

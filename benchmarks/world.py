@@ -39,7 +39,7 @@ from benchmarks.measuring import Turns
 
 NOISE_SECONDS = 4.0
 NOISE_FRAMES = 12
-NOISE_STEP = 0.2
+NOISE_STEP_SECONDS = 0.2
 TIMED_SECONDS = 4.0
 START = """
 import time, sys
@@ -162,7 +162,7 @@ def noises(localizer: Localizer, manifest: Manifest) -> dict[str, Any]:
         for frame in frames:
             stream = localizer.open_stream(mode="live")
             results = stream.push_audio(sound, info.sample_rate, 0.0)
-            for time in np.arange(NOISE_STEP, NOISE_SECONDS - 0.1, NOISE_STEP):
+            for time in np.arange(NOISE_STEP_SECONDS, NOISE_SECONDS - 0.1, NOISE_STEP_SECONDS):
                 results += stream.push_frame(frame, float(time))
             for result in results + stream.flush():
                 quiet.append(not result.sources)

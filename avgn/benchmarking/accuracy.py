@@ -9,7 +9,7 @@ from avgn.runtime.bundle import Bundle
 from avgn.runtime.engines.base import Engine
 
 # of rendered scenes; one batch size and picture size each, so that compiled models are compiled twice at most
-SCENES = (4, 4)
+BATCH_SIZES = (4, 4)
 
 
 def measure_accuracy(job: dict[str, Any]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def measure_accuracy(job: dict[str, Any]) -> dict[str, Any]:
 
     engine: Engine = load(job)
     core = reference_engine(Bundle.load(job["bundle"]), job["checkpoint"])
-    batches = [render_batch(core.info, count, start=SCENES[0] * at) for at, count in enumerate(SCENES)]
+    batches = [render_batch(core.info, count, start=BATCH_SIZES[0] * at) for at, count in enumerate(BATCH_SIZES)]
     measured = compare(core, engine, batches)
     found: dict[str, Any] = {
         "reference": "fp32 graphs in ONNX Runtime" if job["checkpoint"] is None else "the checkpoint in PyTorch",

@@ -14,14 +14,14 @@ import numpy as np
 
 from avgn.runtime.engines.openvino_engine import import_openvino
 
-SIZES = (512, 1024, 2048)
-SECONDS = 0.15
-LEAST = 3
+SIDES = (512, 1024, 2048)
+MEASURED_SECONDS = 0.15
+LEAST_RUNS = 3
 
 Call = Callable[[], object]
 
 
-def measure_peaks(library: str, threads: int, *, sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
+def measure_peaks(library: str, threads: int, *, sizes: tuple[int, ...] = SIDES) -> list[dict[str, Any]]:
     """The best of a library for every kind that it has: {"kind", "by", "size", "gops"}, 1e9 operations a second.
 
     A multiplication and an addition are two operations.
@@ -44,7 +44,7 @@ def installed_libraries() -> list[str]:
 def _fastest(call: Call) -> float:
     call()
     times: list[float] = []
-    while len(times) < LEAST or sum(times) < SECONDS:
+    while len(times) < LEAST_RUNS or sum(times) < MEASURED_SECONDS:
         begin = time.perf_counter()
         call()
         times.append(time.perf_counter() - begin)

@@ -18,7 +18,7 @@ TORCH = ("torch", "torch-compile")
 BACKENDS = (*TORCH, *ENGINES)
 USUAL = (*TORCH, "onnxruntime", "openvino", "tensorrt")
 CORE = "core"
-LONGEST_VIDEO = 60.0
+LONGEST_VIDEO_SECONDS = 60.0
 
 System = tuple[str, str, str | None, int | None]
 
@@ -64,9 +64,9 @@ class BenchmarkOptions:
             raise InputError(f"--repeats must be at least 1, got {self.repeats}: leave it out for --seconds")
         if not self.timeout > 0:
             raise InputError(f"--timeout must be above 0 seconds, got {self.timeout:g}: 600 is the default")
-        if not (self.video_seconds == 0 or 1 <= self.video_seconds <= LONGEST_VIDEO):
+        if not (self.video_seconds == 0 or 1 <= self.video_seconds <= LONGEST_VIDEO_SECONDS):
             raise InputError(
-                f"--video-seconds must be 0 (no video) or 1 to {LONGEST_VIDEO:g}, got {self.video_seconds:g}"
+                f"--video-seconds must be 0 (no video) or 1 to {LONGEST_VIDEO_SECONDS:g}, got {self.video_seconds:g}"
             )
         if self.baseline is not None:
             self._check_baseline(self.baseline)

@@ -10,8 +10,8 @@ from typing import Any
 from avgn.figures.page import STYLE, check_output, import_matplotlib, new_page, save
 from avgn.runtime.contract import HALVES
 
-ROW_HEIGHT = 0.27
-LEAST_HEIGHT = 2.6
+ROW_INCHES = 0.27
+LEAST_INCHES = 2.6
 # ten colours, then again with another shape
 MARKERS = "osD^"
 
@@ -33,7 +33,7 @@ def plot_report(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None
     with matplotlib.rc_context(STYLE):
         colors = {name: f"C{at % 10}" for at, name in enumerate(series)}
         markers = {name: MARKERS[at // 10 % len(MARKERS)] for at, name in enumerate(series)}
-        page = new_page(8.2, max(LEAST_HEIGHT, 1.1 + ROW_HEIGHT * len(series)))
+        page = new_page(8.2, max(LEAST_INCHES, 1.1 + ROW_INCHES * len(series)))
         left, right = page.subplots(1, 2, width_ratios=(1, 1.15))
         for name, line in series.items():
             _draw_line(left, line, colors[name], markers[name])

@@ -18,7 +18,7 @@ from avgn.runtime.errors import FailureError
 Job = dict[str, Any]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-LONGEST_REASON = 240
+MOST_REASON_CHARACTERS = 240
 # not -m, which looks into the current folder first
 WORKER = "import sys; sys.path[:] = filter(None, sys.path); from avgn.benchmarking.worker import main; main()"
 
@@ -59,7 +59,7 @@ def one_sentence(error: BaseException) -> str:
     """An error as one line that is not too long for a table."""
     text = " ".join(str(error).split())
     text = text if isinstance(error, (FailureError, ValueError)) and text else f"{type(error).__name__}: {text}"
-    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."
+    return text if len(text) <= MOST_REASON_CHARACTERS else text[: MOST_REASON_CHARACTERS - 3] + "..."
 
 
 def _environment(threads: int | None) -> dict[str, str]:
@@ -99,4 +99,4 @@ def _read(status: int, answer: bytes, complaints: str) -> dict[str, Any]:
 
 def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return f" ({lines[-1].strip()[:LONGEST_REASON]})" if lines else ""
+    return f" ({lines[-1].strip()[:MOST_REASON_CHARACTERS]})" if lines else ""

@@ -18,7 +18,7 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import read_manifest
 
 FORMAT = "avgn-benchmark"
-VERSION = 1
+FORMAT_VERSION = 1
 
 
 def run_benchmark(
@@ -56,7 +56,7 @@ def run_benchmark(
     }
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": FORMAT_VERSION,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "machine": machine(),
         "versions": versions(),

@@ -22,7 +22,7 @@ from avgn.runtime.stream import Pending
 
 STAGES = ("decode", "resize", "audio half", "image half", "decision", "overlay", "encode")
 # what localize_file uses
-BATCH = 4
+BATCH_FRAMES = 4
 WARM_UP_FRAMES = 20
 
 
@@ -107,7 +107,7 @@ class _Stream(StreamLocalizer):
     """A stream whose steps are timed."""
 
     def __init__(self, engine: Engine, clock: _Clock) -> None:
-        super().__init__(_TimedEngine(engine, clock), mode="file", batch=BATCH)
+        super().__init__(_TimedEngine(engine, clock), mode="file", batch=BATCH_FRAMES)
         self._clock = clock
 
     def take_frame(self, rgb: Pixels, time: float, *, dropped: int = 0) -> Pending:

@@ -9,7 +9,7 @@ from typing import Any
 from avgn.runtime.contract import HALVES
 
 # more than this share of waiting is not the engine's
-BUSY = 0.15
+BUSY_SHARE = 0.15
 
 Report = Mapping[str, Any]
 Cells = Sequence[str]
@@ -132,7 +132,7 @@ def _notes(report: Report) -> list[str]:
         notes.append(f"cosine (mean) and largest difference of maps on rendered scenes: beside {reference}")
     for failure in dict.fromkeys(one["failure"] for one in found if "failure" in one):
         notes.append(f"accuracy not measured: {failure}")
-    if (idle := _idle_share(report["rows"])) > BUSY:
+    if (idle := _idle_share(report["rows"])) > BUSY_SHARE:
         notes.append(
             f"the machine was busy: rows of one thread waited {100 * idle:.0f} % of their time for a core, so trust "
             "CPU ms, not the ratios, and measure again when it is quiet"

@@ -10,7 +10,7 @@ from typing import Any
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.texts import plain
 
-SHOWN = 5
+NUM_EXAMPLES = 5
 
 
 def add_options(parser: Any) -> None:
@@ -63,7 +63,7 @@ def localize_several(args: Any, given: dict[str, Any]) -> None:
     where = f", in {', '.join(str(folder) for folder in dict.fromkeys(outputs))}" if outputs else ""
     print(f"{len(outcomes) - len(failed)} of {len(outcomes)} videos, {frames} frames{rate}{where}")
     if failed:
-        names = ", ".join(failed[:SHOWN]) + (", ..." if failed[SHOWN:] else "")
+        names = ", ".join(failed[:NUM_EXAMPLES]) + (", ..." if failed[NUM_EXAMPLES:] else "")
         raise FailureError(f"{len(failed)} of {len(outcomes)} videos could not be localized: {names}")
 
 

@@ -26,7 +26,7 @@ from avgn.runtime.audio import resample
 from avgn.runtime.errors import InputError
 
 # scenes in memory, among which they are shuffled and drawn for mixtures
-BUFFER = 512
+BUFFER_SCENES = 512
 
 
 class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
@@ -71,7 +71,7 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
         self.position = position
         self.rank, self.world = rank, world
         self.read_size = read_size(config, self.augmentation)
-        self._read_last: deque[Packed] = deque(maxlen=BUFFER)
+        self._read_last: deque[Packed] = deque(maxlen=BUFFER_SCENES)
 
     def __len__(self) -> int:
         return len(self.shards) // (self.batch_size * self.world)
@@ -121,7 +121,7 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
                 found += 1
                 self._read_last.append(scene)
                 waiting.append(scene)
-                if len(waiting) > BUFFER:
+                if len(waiting) > BUFFER_SCENES:
                     yield _take(waiting, rng)
             while waiting:
                 yield _take(waiting, rng)

@@ -15,9 +15,9 @@ from types import TracebackType
 from avgn.runtime.regular import open_regular
 
 # bytes of one member: far above a JPEG of 512 pixels and minutes of sound, far below what hurts
-LARGEST = 1 << 28
+MOST_MEMBER_BYTES = 1 << 28
 # bytes of a member's header, and to a multiple of which members are filled up
-BLOCK = 512
+BLOCK_BYTES = 512
 
 
 class TarWriter:
@@ -72,8 +72,8 @@ def read_tar(path: Path) -> Iterator[dict[str, bytes]]:
             # a sparse file's size is a claim that no bytes stand behind
             if not member.isreg() or member.issparse():
                 continue
-            if member.size > LARGEST:
-                raise ValueError(f"{member.name[:60]} has {member.size} bytes, at most {LARGEST} are read")
+            if member.size > MOST_MEMBER_BYTES:
+                raise ValueError(f"{member.name[:60]} has {member.size} bytes, at most {MOST_MEMBER_BYTES} are read")
             content = archive.extractfile(member)
             assert content is not None
             stem, _, suffix = member.name.rpartition("/")[2].partition(".")

@@ -16,7 +16,7 @@ NOISE_SEED = 20230618
 ORDER_STEP = 1e-3
 MIDDLE_STEP = 0.05
 # where a rule looks at values, a free map can put its threshold at any share of a cell
-LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8)
+MAP_LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8)
 
 
 class FixedMap:
@@ -90,7 +90,7 @@ def ceiling_scores(
         if protocol.by_order:
             overlap[s] = max(float(iou(protocol.binarise(m, mask)[0], mask)) for m in maps)
         else:
-            overlap[s] = max(float(iou(m > level, mask)) for m in maps for level in LEVELS)
+            overlap[s] = max(float(iou(m > level, mask)) for m in maps for level in MAP_LEVELS)
     return precision, overlap
 
 

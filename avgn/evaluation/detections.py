@@ -14,7 +14,7 @@ from avgn.evaluation.statistics import draw_clusters
 from avgn.runtime.arrays import Array
 
 IOU_LEVELS = (0.1, 0.3, 0.5)
-BLOCK = 64
+BLOCK_DRAWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def ranked_intervals(
 ) -> dict[str, list[float] | None]:
     """95 % percentile intervals of `ranked_values`, drawing whole clusters (of N images) with replacement."""
     cluster, draws = draw_clusters(clusters, samples, seed)
-    blocks = [_ranked(detections, draws[r : r + BLOCK][:, cluster]) for r in range(0, len(draws), BLOCK)]
+    blocks = [_ranked(detections, draws[r : r + BLOCK_DRAWS][:, cluster]) for r in range(0, len(draws), BLOCK_DRAWS)]
     intervals: dict[str, list[float] | None] = {}
     for name in _ranked(detections, np.zeros((0, len(detections.positives)))):
         drawn = np.concatenate([block[name] for block in blocks] or [np.zeros(0)])

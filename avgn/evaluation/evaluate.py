@@ -26,7 +26,7 @@ Result = dict[str, Any]
 log = logging.getLogger(__name__)
 
 DEFAULT_PROTOCOLS = ("source-wise", "frame-wise", "adaptive")
-MAX_GRID = 224
+MAX_GRID_CELLS = 224
 
 
 def evaluate(
@@ -146,8 +146,8 @@ def evaluate_bounds(
     grid: (h, w) of the maps that the ceilings are free on, per picture; by default every pixel.
     Returns the results of `evaluate` with empty "metrics". Raises InputError as it does.
     """
-    if any(not 1 <= side <= MAX_GRID for side in grid):
-        raise InputError(f"the grid must be (h, w) from 1 to {MAX_GRID}, got {grid}: a model's is 7,7 at 224x224")
+    if any(not 1 <= side <= MAX_GRID_CELLS for side in grid):
+        raise InputError(f"the grid must be (h, w) from 1 to {MAX_GRID_CELLS}, got {grid}: a model's is 7,7 at 224x224")
     choice = choose_protocols(protocols, manifest, ("given",), None, dsol_share)
     if not manifest.items:
         raise InputError(f"{manifest.path} lists no items: there is nothing to evaluate")

@@ -13,7 +13,7 @@ import numpy as np
 from avgn.runtime.arrays import Array
 
 AUC_THRESHOLDS = np.arange(21) / 20
-QUIET = 0.2
+FLAT_LEVEL = 0.2
 _AUC_WEIGHTS = np.where((np.arange(21) == 0) | (np.arange(21) == 20), 0.5, 1.0) / 20
 
 
@@ -172,7 +172,7 @@ def confidence(maps: Array) -> Array:
 
 def quiet_share(maps: Array) -> Array:
     """The share of pixels of each map [..., H, W] that are at most 0.2: [...] float64 (NSA, of silent classes)."""
-    flat = (maps <= QUIET).reshape(-1, maps.shape[-2] * maps.shape[-1])
+    flat = (maps <= FLAT_LEVEL).reshape(-1, maps.shape[-2] * maps.shape[-1])
     shares = [np.count_nonzero(quiet) / quiet.size for quiet in flat]
     return np.array(shares).reshape(maps.shape[:-2])
 

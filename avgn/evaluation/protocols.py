@@ -22,7 +22,7 @@ Silence = Literal["normalised", "softmax"]
 CLASS_MODES = ("given", "predicted")
 VIDEO = "video"
 ALL = "all"
-SOLO, SYNTHETIC, DUET = 0.1, 0.5, 0.2
+SOLO_THRESHOLD, SYNTHETIC_THRESHOLD, DUET_THRESHOLD = 0.1, 0.5, 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,7 @@ PROTOCOLS: dict[str, Protocol] = {
             name="dsol",
             upsample=upsample_bilinear,
             normalise=as_it_is,
-            binarise=share_of_max(SOLO),
+            binarise=share_of_max(SOLO_THRESHOLD),
             by_order=False,
             silence="softmax",
             modes=("given",),

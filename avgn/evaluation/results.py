@@ -14,7 +14,7 @@ import numpy as np
 from avgn.evaluation.bounds import centre_blob, noise
 from avgn.evaluation.detections import Detections, gather, ranked_intervals, ranked_values
 from avgn.evaluation.images import BOUNDS, ImageResult
-from avgn.evaluation.metrics import QUIET, min_max
+from avgn.evaluation.metrics import FLAT_LEVEL, min_max
 from avgn.evaluation.protocols import Protocol
 from avgn.evaluation.said import Said
 from avgn.evaluation.scoring import ImageScores
@@ -155,9 +155,9 @@ class Results:
             return {}
         for name, fixed in (("floor", centre_blob()), ("chance", noise())):
             if protocol.silence == "softmax":
-                quiet = float(1 / self._num_classes <= QUIET)
+                quiet = float(1 / self._num_classes <= FLAT_LEVEL)
             else:
-                quiet = float((min_max(fixed.score)[0] <= QUIET).mean())
+                quiet = float((min_max(fixed.score)[0] <= FLAT_LEVEL).mean())
             result[name]["NSA"] = 100 * quiet
         result["ceiling"]["NSA"] = 100.0
         return {"NSA": Ratio(numerator=np.where(known, shares, 0), denominator=known.astype(np.float64))}

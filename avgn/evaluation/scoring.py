@@ -27,7 +27,7 @@ from avgn.evaluation.truth import Targets, Truth
 from avgn.runtime.arrays import Array
 
 # few enough for the cache of a core
-BLOCK = 4
+BLOCK_MAPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +163,8 @@ def silent_shares(
         canvas = lay_out(maps, protocol.upsample, num_pictures, pieces)
         return quiet_share(softmax(canvas / tau)[list(silent)])
     shares = [np.zeros(0)]
-    for first in range(0, len(silent), BLOCK):
-        block = maps[list(silent[first : first + BLOCK])]
+    for first in range(0, len(silent), BLOCK_MAPS):
+        block = maps[list(silent[first : first + BLOCK_MAPS])]
         shares.append(quiet_share(protocol.normalise(lay_out(block, protocol.upsample, num_pictures, pieces))))
     return np.concatenate(shares)
 

@@ -7,8 +7,8 @@ import numpy as np
 from avgn.runtime.arrays import Array
 
 MIN_POSITIVES = 10
-LOWEST, HIGHEST = 0.05, 0.95
-UNTRAINED = 0.5
+LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 0.05, 0.95
+UNTRAINED_THRESHOLD = 0.5
 
 
 def calibrate_thresholds(audio_prob: Array, y_a: Array, visual_prob: Array, y_v: Array) -> tuple[Array, Array]:
@@ -28,12 +28,12 @@ def class_thresholds(prob: Array, truth: Array) -> Array:
         raise ValueError(f"probabilities {prob.shape} and truth {truth.shape} must both be [N, K]")
     if not np.isfinite(prob).all():
         raise ValueError("probabilities hold NaN or infinity: thresholds can't be set from them")
-    whole = best_threshold(prob.ravel(), truth.ravel()) if truth.any() else UNTRAINED
+    whole = best_threshold(prob.ravel(), truth.ravel()) if truth.any() else UNTRAINED_THRESHOLD
     chosen = [
         best_threshold(prob[:, k], truth[:, k]) if truth[:, k].sum() >= MIN_POSITIVES else whole
         for k in range(prob.shape[1])
     ]
-    return np.clip(np.array(chosen, dtype=np.float64), LOWEST, HIGHEST)
+    return np.clip(np.array(chosen, dtype=np.float64), LOWEST_THRESHOLD, HIGHEST_THRESHOLD)
 
 
 def best_threshold(prob: Array, truth: Array) -> float:

@@ -25,14 +25,14 @@ from avgn.runtime.manifest import Item, Manifest
 from avgn.runtime.reading import read_clip, read_frame
 from avgn.runtime.regions import min_max
 
-TILE = 1.15
-GAP = 0.06
-BETWEEN_ITEMS = 0.16
-TOP = 0.24
-LABEL = 0.2
-LABEL_SIZE = 7.5
+TILE_INCHES = 1.15
+GAP_INCHES = 0.06
+BETWEEN_ITEMS_INCHES = 0.16
+TOP_INCHES = 0.24
+LABEL_INCHES = 0.2
+LABEL_POINTS = 7.5
 # of a bold letter, in inches
-LETTER = 0.075
+LETTER_INCHES = 0.075
 MOST_ROWS = 60
 SHOWN_PIXELS = 360
 HEAT = "turbo"
@@ -172,14 +172,19 @@ def _draw(pictures: list[Picture], names: list[str], path: Any) -> None:
 
 def _lay_out(pictures: list[Picture], titles: list[str], path: Any, heat: Any) -> None:
     """Columns of one width; an item's tiles have the height that its frame's shape asks for."""
-    lefts = [column * (TILE + GAP) + (LABEL if column else 0) for column in range(len(titles))]
-    width = lefts[-1] + TILE
-    heights = [TILE * picture.rgb.shape[0] / picture.rgb.shape[1] for picture in pictures]
-    height = TOP + sum(len(p.rows) * (h + GAP) + BETWEEN_ITEMS - GAP for p, h in zip(pictures, heights, strict=True))
+    lefts = [column * (TILE_INCHES + GAP_INCHES) + (LABEL_INCHES if column else 0) for column in range(len(titles))]
+    width = lefts[-1] + TILE_INCHES
+    heights = [TILE_INCHES * picture.rgb.shape[0] / picture.rgb.shape[1] for picture in pictures]
+    height = TOP_INCHES + sum(
+        len(p.rows) * (h + GAP_INCHES) + BETWEEN_ITEMS_INCHES - GAP_INCHES
+        for p, h in zip(pictures, heights, strict=True)
+    )
     page = new_page(width, height)
 
     def tile(column: int, top: float, tall: float) -> Any:
-        axes = page.add_axes((lefts[column] / width, (height - top - tall) / height, TILE / width, tall / height))
+        axes = page.add_axes(
+            (lefts[column] / width, (height - top - tall) / height, TILE_INCHES / width, tall / height)
+        )
         axes.set_xticks([])
         axes.set_yticks([])
         for spine in axes.spines.values():
@@ -187,10 +192,16 @@ def _lay_out(pictures: list[Picture], titles: list[str], path: Any, heat: Any) -
         return axes
 
     for x, title in zip(lefts, titles, strict=True):
-        page.text((x + TILE / 2) / width, 1 - 0.6 * TOP / height, _shorten(title, TILE), ha="center", va="center")
-    top = TOP
+        page.text(
+            (x + TILE_INCHES / 2) / width,
+            1 - 0.6 * TOP_INCHES / height,
+            _shorten(title, TILE_INCHES),
+            ha="center",
+            va="center",
+        )
+    top = TOP_INCHES
     for picture, tall in zip(pictures, heights, strict=True):
-        block = len(picture.rows) * (tall + GAP) - GAP
+        block = len(picture.rows) * (tall + GAP_INCHES) - GAP_INCHES
         tile(0, top + (block - tall) / 2, tall).imshow(picture.rgb, aspect="auto")
         for row in picture.rows:
             color = class_color(row.index)
@@ -202,18 +213,18 @@ def _lay_out(pictures: list[Picture], titles: list[str], path: Any, heat: Any) -
                 axes.imshow(_heated(picture.rgb, heat(found)[..., :3]), aspect="auto")
                 _outline(axes, row.mask, "white")
             name = _shorten(class_name(row.label), tall)
-            x, y = (lefts[1] - LABEL / 2) / width, 1 - (top + tall / 2) / height
+            x, y = (lefts[1] - LABEL_INCHES / 2) / width, 1 - (top + tall / 2) / height
             page.text(
-                x, y, name, rotation=90, fontsize=LABEL_SIZE, color=color, weight="bold", ha="center", va="center"
+                x, y, name, rotation=90, fontsize=LABEL_POINTS, color=color, weight="bold", ha="center", va="center"
             )
-            top += tall + GAP
-        top += BETWEEN_ITEMS - GAP
+            top += tall + GAP_INCHES
+        top += BETWEEN_ITEMS_INCHES - GAP_INCHES
     save(page, path)
 
 
 def _shorten(name: str, length: float) -> str:
     """A name that fits beside a tile of `length` inches."""
-    most = max(4, int(length / LETTER))
+    most = max(4, int(length / LETTER_INCHES))
     return name if len(name) <= most else name[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 

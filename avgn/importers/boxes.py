@@ -11,12 +11,12 @@ from avgn.runtime.manifest import Box
 
 Order = Literal["xywh", "xyxy"]
 # a share of boxes that make no sense in the expected order above which it is the order that is wrong
-SUSPICIOUS = 0.1
-SLACK = 0.02
+SUSPICIOUS_SHARE = 0.1
+EDGE_SLACK_SHARE = 0.02
 # what rounding makes of a box that ends at the picture's edge
-ROUNDING = 1e-6
+ROUNDING_ERROR = 1e-6
 # the public lists hold integers that overflowed
-HUGE = 1e18
+OVERFLOWED = 1e18
 OTHER: dict[Order, Order] = {"xywh": "xyxy", "xyxy": "xywh"}
 
 
@@ -24,14 +24,14 @@ def check_order(boxes: Iterable[Any], order: Order, where: str) -> None:
     """Raise InputError that names the suspicion when the boxes can't be normalised ones in `order`."""
     listed = [read_numbers(box, where) for box in boxes]
     pixels = sum(any(value > 2 for value in box) for box in listed)
-    if pixels > SUSPICIOUS * len(listed):
+    if pixels > SUSPICIOUS_SHARE * len(listed):
         raise InputError(
             f"{pixels} of {len(listed)} boxes of {where} are far above 1: they look like pixels, "
             "so divide them by the width and height of the picture"
         )
     wrong = sum(not makes_sense(box, order) for box in listed)
     other = sum(not makes_sense(box, OTHER[order]) for box in listed)
-    if wrong > SUSPICIOUS * len(listed) and other < wrong:
+    if wrong > SUSPICIOUS_SHARE * len(listed) and other < wrong:
         raise InputError(
             f"{wrong} of {len(listed)} boxes of {where} make no sense as {order} and {other} as {OTHER[order]}: "
             f"they look like {OTHER[order]}, so pass --boxes {OTHER[order]} or give the original file"
@@ -43,7 +43,7 @@ def read_numbers(box: Any, where: str) -> Box:
     values = [v for v in box if isinstance(v, int | float)] if isinstance(box, list | tuple) else []
     if len(values) != 4 or len(box) != 4 or not all(abs(value) < math.inf for value in values):
         raise InputError(f"{where}: a box must be four numbers, got {box!r}: give the data set's own file")
-    x, y, third, fourth = (float(max(-HUGE, min(HUGE, value))) for value in values)
+    x, y, third, fourth = (float(max(-OVERFLOWED, min(OVERFLOWED, value))) for value in values)
     return (x, y, third, fourth)
 
 
@@ -52,7 +52,7 @@ def makes_sense(box: Box, order: Order) -> bool:
     x, y, third, fourth = box
     if order == "xyxy":
         return third > x and fourth > y
-    return third > 0 and fourth > 0 and x + third <= 1 + SLACK and y + fourth <= 1 + SLACK
+    return third > 0 and fourth > 0 and x + third <= 1 + EDGE_SLACK_SHARE and y + fourth <= 1 + EDGE_SLACK_SHARE
 
 
 def to_corners(box: Any, order: Order, where: str) -> tuple[Box | None, bool]:
@@ -60,6 +60,6 @@ def to_corners(box: Any, order: Order, where: str) -> tuple[Box | None, bool]:
     x1, y1, x2, y2 = read_numbers(box, where)
     if order == "xywh":
         x2, y2 = x1 + x2, y1 + y2
-    clipped = not all(-ROUNDING <= value <= 1 + ROUNDING for value in (x1, y1, x2, y2))
+    clipped = not all(-ROUNDING_ERROR <= value <= 1 + ROUNDING_ERROR for value in (x1, y1, x2, y2))
     x1, y1, x2, y2 = (min(1.0, max(0.0, value)) for value in (x1, y1, x2, y2))
     return ((x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None), clipped

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from avgn.importers.report import SHOWN, Report
+from avgn.importers.report import NUM_EXAMPLES, Report
 from avgn.importers.wav import read_header
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import LARGEST_STILL
@@ -19,7 +19,7 @@ BAD_SOUND = "with a sound that can't be decoded"
 JPEG = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
 # cameras append up to a few KB behind the end of the picture
-TAIL = 4096
+TAIL_BYTES = 4096
 
 
 def keep_readable(
@@ -43,7 +43,7 @@ def keep_readable(
             if progress is not None:
                 progress(done)
     report.counts["files decoded"] = len(work)
-    report.notes += list(faults.values())[:SHOWN]
+    report.notes += list(faults.values())[:NUM_EXAMPLES]
     return [item for item in listed if not _note(item, faults, report)]
 
 
@@ -57,7 +57,7 @@ def fault_of_frame(path: Path) -> str | None:
     except InputError as error:
         return str(error)
     # OpenCV 4 fills what is missing of a cut JPEG with grey and says so to the terminal alone
-    if data.startswith(JPEG) and JPEG_END not in data[-TAIL:]:
+    if data.startswith(JPEG) and JPEG_END not in data[-TAIL_BYTES:]:
         return f"frame {path} is cut off (it has no end mark): mend or remove the item"
     return None
 

@@ -32,12 +32,12 @@ from avgn.runtime.media import MediaFile, VideoFrame, open_media
 from avgn.runtime.regular import read_regular
 
 UNUSABLE = "videos that can't be used"
-RATE = 22_050
-QUALITY = 92
+SOUND_RATE = 22_050
+JPEG_QUALITY = 92
 # seconds of sound that the middle picture of a clip gets at most
-MOST_SOUND = 30.0
+MOST_SOUND_SECONDS = 30.0
 # bytes of a stem: file systems take names of 255, and times and suffixes follow
-LONGEST_STEM = 200
+MOST_STEM_BYTES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Plan:
     """What is cut: a frame every 1 / `fps` seconds with `window` seconds of sound; None: the middle and its sound."""
 
     fps: float | None = None
-    window: float = MOST_SOUND
+    window: float = MOST_SOUND_SECONDS
 
 
 Work = tuple[Clip, Path, Plan]
@@ -74,9 +74,9 @@ def stem_of(path: Path) -> str:
     """What names the pieces of a video by its path below the root: one name, short enough, without control codes."""
     text = "__".join(path.with_suffix("").parts).replace(" ", "_")
     text = "".join("_" if ord(char) < 32 or ord(char) == 127 else char for char in text)
-    if len(os.fsencode(text)) <= LONGEST_STEM:
+    if len(os.fsencode(text)) <= MOST_STEM_BYTES:
         return text
-    short = os.fsencode(text)[: LONGEST_STEM - 12].decode(errors="ignore")
+    short = os.fsencode(text)[: MOST_STEM_BYTES - 12].decode(errors="ignore")
     return f"{short}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:10]}"
 
 
@@ -178,22 +178,22 @@ def _finished(mark: Path, wanted: str) -> list[str] | None:
 
 def _sounding(media: MediaFile, window: float) -> Iterator[tuple[VideoFrame, AudioClock]]:
     """All pictures in order; with each a clock that holds the sound around it, and not much more."""
-    clock = AudioClock(RATE)
+    clock = AudioClock(SOUND_RATE)
     sound = media.audio()
     for frame in media.video():
-        while not clock.closed and clock.end < (frame.time + window) * RATE:
+        while not clock.closed and clock.end < (frame.time + window) * SOUND_RATE:
             block = next(sound, None)
             if block is None:
                 clock.close()
             else:
                 clock.push(block.samples, block.rate, block.time)
         yield frame, clock
-        clock.forget(_first(frame, clock, round(window * RATE)))
+        clock.forget(_first(frame, clock, round(window * SOUND_RATE)))
 
 
 def _first(frame: VideoFrame, clock: AudioClock, length: int) -> int:
     """Where the picture's sound of `length` samples begins: around it, as far as there is sound."""
-    return min(max(0, round(frame.time * RATE) - length // 2), max(0, clock.end - length))
+    return min(max(0, round(frame.time * SOUND_RATE) - length // 2), max(0, clock.end - length))
 
 
 def _every(clip: Clip, out: Path, fps: float, window: float) -> list[str]:
@@ -234,10 +234,10 @@ def _sound_seconds(media: MediaFile) -> float:
 def _write_piece(clip: Clip, out: Path, name: str, frame: VideoFrame, clock: AudioClock, window: float) -> None:
     import cv2
 
-    length = round(window * RATE)
+    length = round(window * SOUND_RATE)
     picture, sound = pieces(out, name)
     _write(sound, _wav(clock.window(_first(frame, clock, length), min(length, clock.end))))
-    done, data = cv2.imencode(".jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    done, data = cv2.imencode(".jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
         raise InputError(f"a frame of {clip.path} can't be written as JPEG")
     _write(picture, data.tobytes())
@@ -249,7 +249,7 @@ def _wav(samples: NDArray[np.float32]) -> bytes:
     with wave.open(file, "wb") as writer:
         writer.setnchannels(1)
         writer.setsampwidth(2)
-        writer.setframerate(RATE)
+        writer.setframerate(SOUND_RATE)
         writer.writeframes(np.clip(np.round(32767 * samples), -32768, 32767).astype("<i2").tobytes())
     return file.getvalue()
 

@@ -31,11 +31,11 @@ _OTHERS = (
 ID_WORDS = frozenset(_IDS.split())
 OTHER_WORDS = frozenset(_OTHERS.split())
 # bytes and lines of a list, bytes of a JSON file: several times the largest published ones
-LARGEST_LIST = 32 << 20
-MOST_ROWS = 500_000
-LARGEST_ANNOTATION = 16 << 20
+MOST_LIST_BYTES = 32 << 20
+MOST_LIST_LINES = 500_000
+MOST_JSON_BYTES = 16 << 20
 # the share of lines that have a delimiter where it is one
-MOST = 0.9
+DELIMITED_SHARE = 0.9
 _QUOTED = re.compile(r'"[^"]*"')
 
 
@@ -50,9 +50,11 @@ def read_rows(path: Path, columns: Sequence[int]) -> list[list[str]]:
     A byte-order mark and quotes are understood; where a header names the columns, the one of ids or files comes first.
     `columns`: the allowed numbers of columns. Raises InputError that names the line.
     """
-    text = read_text(path, "list", "give the folder of the lists with --metadata", file_names=True, most=LARGEST_LIST)
-    if text.count("\n") > MOST_ROWS:
-        raise InputError(f"list {path} has more than {MOST_ROWS} lines: split it")
+    text = read_text(
+        path, "list", "give the folder of the lists with --metadata", file_names=True, most=MOST_LIST_BYTES
+    )
+    if text.count("\n") > MOST_LIST_LINES:
+        raise InputError(f"list {path} has more than {MOST_LIST_LINES} lines: split it")
     try:
         parted = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
         # a quoted cell may span lines: `line_num` is where the row ends
@@ -75,7 +77,7 @@ def _delimiter(text: str) -> str:
     """What parts the cells: a tab, semicolon or bar that nearly every line has outside of quotes, else the comma."""
     bare = [line for line in _QUOTED.sub("_", text).split("\n") if line.strip()]
     for mark in "\t;|":
-        if bare and sum(mark in line for line in bare) >= MOST * len(bare):
+        if bare and sum(mark in line for line in bare) >= DELIMITED_SHARE * len(bare):
             return mark
     return ","
 
@@ -97,7 +99,7 @@ def _header_word(cell: str) -> str:
 
 def read_json(path: Path) -> Any:
     """A JSON file; raises InputError when it can't be read."""
-    text = read_text(path, "annotation", "give the folder of the lists with --metadata", most=LARGEST_ANNOTATION)
+    text = read_text(path, "annotation", "give the folder of the lists with --metadata", most=MOST_JSON_BYTES)
     try:
         # published files may give a name twice
         return parse_json(text, unique=False)

@@ -17,9 +17,9 @@ from avgn.runtime.regular import read_regular
 
 # the set has no classes
 LABEL = "sound"
-SIDE = 256
+PICTURE_PIXELS = 256
 XML_FOLDERS = ("Annotations", "annotations", "xml")
-MAX_BYTES = 1_000_000
+MOST_ANNOTATION_BYTES = 1_000_000
 
 
 def import_flickr(options: ImportOptions) -> Import:
@@ -65,7 +65,7 @@ class _NoEntities(ElementTree.TreeBuilder):
 def read_annotators(path: Path, report: Report) -> tuple[tuple[Box, ...], ...]:
     """The boxes of each annotator, normalised. Raises InputError for what is no such XML."""
     try:
-        data = read_regular(path, MAX_BYTES)
+        data = read_regular(path, MOST_ANNOTATION_BYTES)
         root = ElementTree.fromstring(data, ElementTree.XMLParser(target=_NoEntities()))
     except (OSError, ElementTree.ParseError, ValueError) as error:
         if isinstance(error, InputError):
@@ -75,7 +75,9 @@ def read_annotators(path: Path, report: Report) -> tuple[tuple[Box, ...], ...]:
     for person in root:
         boxes = []
         for element in person.iter("bbox"):
-            corners, clipped = to_corners([value / SIDE for value in _numbers(element, path)], "xyxy", str(path))
+            corners, clipped = to_corners(
+                [value / PICTURE_PIXELS for value in _numbers(element, path)], "xyxy", str(path)
+            )
             report.counts[CLIPPED] += clipped
             if corners is None:
                 report.problem(DEGENERATE, path.stem, harmless=True)

@@ -22,7 +22,7 @@ from avgn.runtime.regular import read_regular
 
 MASK_FOLDERS = ("masks", "seg", "segmentations", "annotations")
 MASKS = (".pkl", ".pickle", ".npy")
-MAX_SIDE = 8192
+MAX_SIDE_PIXELS = 8192
 # what a pickle of a numpy array calls, by numpy 1 and 2
 ALLOWED = {
     ("numpy", "ndarray"),
@@ -138,8 +138,8 @@ def read_mask_array(path: Path) -> NDArray[np.bool_]:
     array = np.squeeze(array)
     if array.ndim == 3 and array.shape[2] <= 4:
         array = array.max(axis=2)
-    if array.ndim != 2 or max(array.shape) > MAX_SIDE:
-        raise InputError(f"mask {path} has shape {list(array.shape)}: give [H, W] of at most {MAX_SIDE} a side")
+    if array.ndim != 2 or max(array.shape) > MAX_SIDE_PIXELS:
+        raise InputError(f"mask {path} has shape {list(array.shape)}: give [H, W] of at most {MAX_SIDE_PIXELS} a side")
     return np.asarray(array > 0)
 
 

@@ -11,12 +11,12 @@ from avgn.importers.report import Report
 from avgn.runtime.manifest import Item, Source
 
 # "_" and the segment and frame numbers behind a video's name
-ID_TAIL = 10
+ID_TAIL_LENGTH = 10
 
 
 def video_of(id: str) -> str:
     """The name of the video (and of its wav) that a frame's id begins with."""
-    return id[:-ID_TAIL]
+    return id[:-ID_TAIL_LENGTH]
 
 
 def import_solo(options: ImportOptions) -> Import:

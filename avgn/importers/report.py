@@ -10,7 +10,7 @@ from typing import Any
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item
 
-SHOWN = 5
+NUM_EXAMPLES = 5
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Report:
         videos = Counter(item.video for item in items)
         total = sum(videos.values())
         if total and len(videos) < total:
-            largest = ", ".join(f"{name} {100 * n / total:.1f} %" for name, n in videos.most_common(SHOWN))
+            largest = ", ".join(f"{name} {100 * n / total:.1f} %" for name, n in videos.most_common(NUM_EXAMPLES))
             lines.append(f"largest videos: {largest}")
         lines += [f"{kind}: {len(ids)} ({_some(ids)})" for kind, ids in self.problems.items()]
         return lines + self.notes
@@ -69,4 +69,4 @@ class Report:
 def _some(ids: list[str]) -> str:
     # many frames may miss the sound of one video
     names = list(dict.fromkeys(ids))
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return ", ".join(names[:NUM_EXAMPLES]) + (", ..." if len(names) > NUM_EXAMPLES else "")

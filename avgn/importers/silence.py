@@ -20,12 +20,12 @@ from avgn.runtime.sound_file import SAMPLES
 MUTED = "silent under a sounding label"
 MUTED_VIDEO = "videos that are silent under a sounding label"
 # -60 dBFS, below which the decision layer hears nothing
-QUIET = 0.001
+QUIET_AMPLITUDE = 0.001
 # a look at so many places of a file tells nearly every sound from silence
-LOOKS = 16
-LOOK_BYTES = 4096
+NUM_PLACES = 16
+PLACE_BYTES = 4096
 # bytes that are looked at together
-PIECE = 1 << 20
+PIECE_BYTES = 1 << 20
 
 
 def note_muted(items: Iterable[Item], jobs: int, report: Report) -> None:
@@ -54,7 +54,7 @@ def is_silent(path: Path) -> bool:
         header = read_header(path)
         if (header.code, header.bits) in SAMPLES:
             return _is_quiet_pcm(path, header)
-        return float(np.abs(read_wav(path)[0]).max()) < QUIET
+        return float(np.abs(read_wav(path)[0]).max()) < QUIET_AMPLITUDE
     except (OSError, InputError):
         return False
 
@@ -67,18 +67,18 @@ def _sounding_files(item: Item) -> list[Path]:
 
 def _is_quiet_pcm(path: Path, header: WavHeader) -> bool:
     frame = SAMPLES[header.code, header.bits].itemsize * header.channels
-    length = max(1, LOOK_BYTES // frame) * frame
+    length = max(1, PLACE_BYTES // frame) * frame
     last = max(0, header.size - length) // frame * frame
     with open_regular(path) as file:
-        for look in range(LOOKS):
-            file.seek(header.start + look * last // (LOOKS - 1) // frame * frame)
-            if _peak(file.read(min(length, header.size)), header) >= QUIET:
+        for look in range(NUM_PLACES):
+            file.seek(header.start + look * last // (NUM_PLACES - 1) // frame * frame)
+            if _peak(file.read(min(length, header.size)), header) >= QUIET_AMPLITUDE:
                 return False
         file.seek(header.start)
         left = header.size
-        while left > 0 and (data := file.read(min(left, PIECE // frame * frame))):
+        while left > 0 and (data := file.read(min(left, PIECE_BYTES // frame * frame))):
             # written so that NaN is loud
-            if not _peak(data, header) < QUIET:
+            if not _peak(data, header) < QUIET_AMPLITUDE:
                 return False
             left -= len(data)
         return True

@@ -22,7 +22,7 @@ from avgn.importers.report import Report
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Box, Item, Part, Source
 
-ID_TAIL = 7
+ID_TAIL_LENGTH = 7
 TRAIN_LISTS = ("vggsound_train.txt", "vggsound_train.csv", "vggsound_single_train.csv", "vggsound_duet_train.txt")
 TEST_LISTS = ("vggsound_single_test.csv", "vggsound_test.csv")
 # the list as its authors publish it: YouTube id, start second, label, split
@@ -132,7 +132,7 @@ def read_vggss(options: ImportOptions, report: Report) -> Boxes:
 
 def video_of(id: str) -> str:
     """The YouTube id that an id (with its start second) begins with."""
-    return id[:-ID_TAIL]
+    return id[:-ID_TAIL_LENGTH]
 
 
 def silent_pairs(

@@ -17,10 +17,10 @@ from avgn.runtime.manifest import Item, Manifest
 from avgn.runtime.media import open_media
 from avgn.runtime.reading import read_wav
 
-HEIGHT = 240
+CARD_HEIGHT = 240
 SPECTROGRAM_WIDTH = 200
 # seconds of a video's sound around its frame
-AROUND = 3.0
+SECONDS_AROUND = 3.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,13 +72,13 @@ def _draw(item: Item, classes: Sequence[str]) -> Card:
     faults = []
     time = 0.0
     try:
-        picture, time = draw_item(item, classes, HEIGHT)
+        picture, time = draw_item(item, classes, CARD_HEIGHT)
     except (InputError, OSError) as error:
         faults.append(str(error))
     try:
         waveform = _sound(item, time)
         if len(waveform):
-            sound = draw_spectrogram(waveform, (HEIGHT, SPECTROGRAM_WIDTH))
+            sound = draw_spectrogram(waveform, (CARD_HEIGHT, SPECTROGRAM_WIDTH))
     except (InputError, OSError) as error:
         faults.append(str(error))
     return Card(item=item, picture=picture, sound=sound, fault="; ".join(dict.fromkeys(faults)) or None)
@@ -89,12 +89,12 @@ def _sound(item: Item, time: float) -> NDArray[np.float32]:
     if not item.sounds and item.video_file is not None:
         clock = AudioClock(RATE)
         for block in open_media(item.video_file).audio():
-            if block.time > time + AROUND:
+            if block.time > time + SECONDS_AROUND:
                 break
             clock.push(block.samples, block.rate, block.time)
-            clock.forget(min(round((time - AROUND) * RATE), clock.end - round(2 * AROUND * RATE)))
+            clock.forget(min(round((time - SECONDS_AROUND) * RATE), clock.end - round(2 * SECONDS_AROUND * RATE)))
         clock.close()
-        length = min(round(AROUND * RATE), clock.end)
+        length = min(round(SECONDS_AROUND * RATE), clock.end)
         start = min(max(0, round(time * RATE) - length // 2), clock.end - length)
         return clock.window(start, length)
     sounds = [resample(*read_wav(path), RATE) for path in item.sounds]

@@ -17,7 +17,7 @@ from avgn.runtime.files import write_whole
 from avgn.runtime.image import import_cv2
 from avgn.runtime.sinks.drawing import color_of
 
-QUALITY = 88
+JPEG_QUALITY = 88
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; background: #fafafa; color: #161616 }
 pre { overflow-x: auto; background: #fff; padding: .8rem; border: 1px solid #ddd }
@@ -67,5 +67,5 @@ def _figure(card: Card) -> str:
 
 def _data_uri(rgb: NDArray[np.uint8]) -> str:
     cv2 = import_cv2()
-    _, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    _, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"

@@ -23,9 +23,9 @@ from avgn.runtime.sinks.text import drawable, line_height, put, shorten, text_wi
 
 Color = tuple[int, int, int]
 
-LINE = 2
-TINT = 0.35
-TEXT = 11
+LINE_PIXELS = 2
+TINT_OPACITY = 0.35
+TEXT_PIXELS = 11
 
 
 def draw_item(item: Item, classes: Sequence[str], height: int) -> tuple[Pixels, float]:
@@ -95,7 +95,7 @@ def _draw_sources(picture: Pixels, sources: Sequence[Source], classes: Sequence[
         color = color_of(classes.index(source.label))
         corners = [to_pixels(box, picture.shape[:2]) for box in _boxes_here(source, frame)]
         for x1, y1, x2, y2 in corners:
-            thickness = LINE if source.sounding else 1
+            thickness = LINE_PIXELS if source.sounding else 1
             import_cv2().rectangle(picture, (x1, y1), (x2, y2), color, thickness)
         if corners:
             name = source.label if source.sounding else f"{source.label} (silent)"
@@ -121,22 +121,22 @@ def _boxes_here(source: Source, frame: int | None) -> list[Box]:
 
 def _draw_mask(picture: Pixels, mask: NDArray[np.bool_], color: Color) -> None:
     cv2 = import_cv2()
-    picture[mask] = ((1 - TINT) * picture[mask] + TINT * np.array(color)).astype(np.uint8)
+    picture[mask] = ((1 - TINT_OPACITY) * picture[mask] + TINT_OPACITY * np.array(color)).astype(np.uint8)
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, color, 1)
 
 
 def _draw_label(picture: Pixels, text: str, x: int, y: int, color: Color, taken: list[tuple[int, int, int]]) -> None:
     """A name above its box where there is room, never on another name."""
-    text = shorten(drawable(text), TEXT, picture.shape[1] - 4)
-    width, height = text_width(text, TEXT) + 4, line_height(TEXT)
+    text = shorten(drawable(text), TEXT_PIXELS, picture.shape[1] - 4)
+    width, height = text_width(text, TEXT_PIXELS) + 4, line_height(TEXT_PIXELS)
     left = max(0, min(x, picture.shape[1] - width))
     top = y - height if y >= height else y
     while any(abs(left - other[0]) < max(width, other[2]) and abs(top - other[1]) < height for other in taken):
         top += height
     taken.append((left, top, width))
     import_cv2().rectangle(picture, (left, top), (left + width, top + height - 1), color, -1)
-    put(picture, text, (left + 2, top), TEXT, ink_on(color))
+    put(picture, text, (left + 2, top), TEXT_PIXELS, ink_on(color))
 
 
 def ink_on(color: Color) -> Color:

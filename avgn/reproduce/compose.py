@@ -9,7 +9,7 @@ import numpy as np
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest, Part
 
-TRIES = 100
+MAX_DRAWS = 100
 
 
 def compose(manifest: Manifest, pictures: int, items: int, seed: int = 0) -> Manifest:
@@ -24,7 +24,7 @@ def compose(manifest: Manifest, pictures: int, items: int, seed: int = 0) -> Man
         )
     rng = np.random.default_rng((seed, pictures))
     made: dict[str, Item] = {}
-    for _ in range(TRIES * items):
+    for _ in range(MAX_DRAWS * items):
         if len(made) == items:
             break
         chosen: list[Item] = []

@@ -17,7 +17,7 @@ from avgn.scenes.synth import RATE, Wave
 
 FPS = 25
 AUDIO_RATE = 2 * RATE
-CHUNK = 1024
+CHUNK_SAMPLES = 1024
 
 
 def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], audio: Wave, size: tuple[int, int]) -> None:
@@ -66,7 +66,7 @@ def _interleave(container: Any, picture: Any, sound: Any, frames: Iterable[NDArr
     def feed_sound(end: int) -> None:
         nonlocal position
         while position < end:
-            part = audio[position : position + CHUNK]
+            part = audio[position : position + CHUNK_SAMPLES]
             frame = AudioFrame.from_ndarray(np.stack([part, part]), format="fltp", layout="stereo")
             frame.sample_rate, frame.time_base, frame.pts = AUDIO_RATE, Fraction(1, AUDIO_RATE), position
             container.mux(sound.encode(frame))

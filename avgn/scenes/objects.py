@@ -15,7 +15,7 @@ from avgn.scenes.outlines import OUTLINES, Outline, Points
 from avgn.scenes.textures import TEXTURES
 
 SUPERSAMPLE = 3
-SHIFT = 4
+SUBPIXEL_BITS = 4
 LEAN_CHANCE = 0.5
 LEAN_WIDTH = 0.05
 OBJECT_SATURATION = 0.35
@@ -149,7 +149,12 @@ def _coverage(
     canvas = np.zeros((height * SUPERSAMPLE, width * SUPERSAMPLE), np.uint8)
     for points, filled in posed:
         pixels = ((points - corner) * scale + 1) * SUPERSAMPLE - 0.5
-        cv2.fillPoly(canvas, [np.round(pixels * (1 << SHIFT)).astype(np.int32)], 255 if filled else 0, shift=SHIFT)
+        cv2.fillPoly(
+            canvas,
+            [np.round(pixels * (1 << SUBPIXEL_BITS)).astype(np.int32)],
+            255 if filled else 0,
+            shift=SUBPIXEL_BITS,
+        )
     small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
     result: NDArray[np.float32] = small.astype(np.float32) / np.float32(255)
     return result

@@ -15,10 +15,10 @@ from avgn.scenes.draw import Draw
 from avgn.scenes.objects import Sprite, draw_sprite
 from avgn.scenes.placement import paste, place
 
-AREA = (0.03, 0.20)
+AREA_SHARES = (0.03, 0.20)
 # Rasterised areas are off by up to 1 %: aiming a little inside keeps them in the promised range.
 AREA_MARGIN = 1.015
-CROWDED = 12
+CROWDED_ATTEMPTS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +56,9 @@ def draw_and_place(
     Their areas sum to at most the share `most` of the frame. When no places are found for a crowd of large objects,
     all are drawn anew, so none ever vanishes.
     """
-    for attempt in range(10 * CROWDED):
-        high = max(AREA[1] * 0.93 ** max(0, attempt - CROWDED), 1.5 * AREA[0])
-        shares = np.exp(d.rng.uniform(np.log(AREA[0] * AREA_MARGIN), np.log(high / AREA_MARGIN), len(labels)))
+    for attempt in range(10 * CROWDED_ATTEMPTS):
+        high = max(AREA_SHARES[1] * 0.93 ** max(0, attempt - CROWDED_ATTEMPTS), 1.5 * AREA_SHARES[0])
+        shares = np.exp(d.rng.uniform(np.log(AREA_SHARES[0] * AREA_MARGIN), np.log(high / AREA_MARGIN), len(labels)))
         if shares.sum() > most:
             continue
         sprites = [draw_sprite(label, share * height * width, d) for label, share in zip(labels, shares, strict=True)]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_HIDDEN = 0.25
-TRIES = 40
+MAX_HIDDEN_SHARE = 0.25
+MAX_TRIES = 40
 
 
 def place(
@@ -17,7 +17,7 @@ def place(
 ) -> list[tuple[int, int]] | None:
     """Top-left corners (x, y) for objects drawn in this order (later ones cover earlier ones).
 
-    At most MAX_HIDDEN of every mask is covered by later ones or cut off by the border.
+    At most MAX_HIDDEN_SHARE of every mask is covered by later ones or cut off by the border.
     None if no such places were found: the caller draws other objects.
     """
     for _ in range(restarts):
@@ -47,15 +47,15 @@ def _place_once(
     corners: list[tuple[int, int]] = []
     for index, mask in enumerate(masks):
         h, w = mask.shape
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             x, y = (_coordinate(rng, frame, size) for frame, size in ((width, w), (height, h)))
             frame, local = paste(mask, x, y, height, width)
             inside = mask[local]
             count = int(inside.sum())
-            if count < (1 - MAX_HIDDEN) * areas[index]:
+            if count < (1 - MAX_HIDDEN_SHARE) * areas[index]:
                 continue
             lost = np.bincount(owner[frame][inside], minlength=len(masks) + 1)
-            if any(visible[k + 1] - lost[k + 1] < (1 - MAX_HIDDEN) * areas[k] for k in range(index)):
+            if any(visible[k + 1] - lost[k + 1] < (1 - MAX_HIDDEN_SHARE) * areas[k] for k in range(index)):
                 continue
             visible[1:] -= lost[1:]
             owner[frame][inside] = index + 1

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avgn.scenes.draw import Draw
 
 RATE = 22_050
-TABLE = 4096
+TABLE_SAMPLES = 4096
 Wave = NDArray[np.float32]
 
 
@@ -29,11 +29,11 @@ def times(num: int) -> Wave:
 
 
 def table(amplitudes: NDArray[np.float64], rng: np.random.Generator) -> Wave:
-    """One period of a sum of harmonics (the first is the fundamental) with random phases: [TABLE]."""
-    spectrum = np.zeros(TABLE // 2 + 1, np.complex128)
+    """One period of a sum of harmonics (the first is the fundamental) with random phases: [TABLE_SAMPLES]."""
+    spectrum = np.zeros(TABLE_SAMPLES // 2 + 1, np.complex128)
     phases = np.exp(2j * np.pi * rng.random(len(amplitudes)))
     spectrum[1 : len(amplitudes) + 1] = amplitudes * phases
-    period = np.fft.irfft(spectrum, TABLE)
+    period = np.fft.irfft(spectrum, TABLE_SAMPLES)
     result: Wave = (period / np.sqrt(np.mean(period**2))).astype(np.float32)
     return result
 
@@ -41,9 +41,9 @@ def table(amplitudes: NDArray[np.float64], rng: np.random.Generator) -> Wave:
 def oscillate(frequency: Wave, period: Wave, start: float = 0.0) -> Wave:
     """Play a wave table at a frequency [T] in Hz that may vary."""
     phase = np.cumsum(frequency, dtype=np.float64)
-    phase *= TABLE / RATE
-    phase += start * TABLE
-    result: Wave = period[phase.astype(np.int64) & (TABLE - 1)]
+    phase *= TABLE_SAMPLES / RATE
+    phase += start * TABLE_SAMPLES
+    result: Wave = period[phase.astype(np.int64) & (TABLE_SAMPLES - 1)]
     return result
 
 

@@ -27,7 +27,7 @@ from avgn.scenes.synth import RATE, Wave
 from avgn.scenes.timbres import draw_sound
 
 SIZE = (640, 360)
-MASK_STEP = 2
+MASK_STEP_PIXELS = 2
 MAX_SECONDS = 180
 CROWDED_SHARE = 0.05
 
@@ -87,13 +87,13 @@ def _render(path: Path, config: SceneConfig, seed: int, index: int, seconds: flo
     sprites, tracks = _draw_moving([cast[k][0] for k in shown], height, width, seconds, look)
     _, canvas = draw_background(look, height, width)
     layers = [_Layer(sprite, track, k + 1) for sprite, track, k in zip(sprites, tracks, shown, strict=True)]
-    masks = np.zeros((num_frames, height // MASK_STEP, width // MASK_STEP), np.uint8)
+    masks = np.zeros((num_frames, height // MASK_STEP_PIXELS, width // MASK_STEP_PIXELS), np.uint8)
     boxes: dict[int, list[Box | None]] = {k: [] for k in shown}
 
     def frames() -> Iterator[NDArray[np.uint8]]:
         for number in range(num_frames):
             frame, owner = _draw_frame(canvas, layers, number / FPS)
-            masks[number] = owner[::MASK_STEP, ::MASK_STEP]
+            masks[number] = owner[::MASK_STEP_PIXELS, ::MASK_STEP_PIXELS]
             for k in shown:
                 boxes[k].append(_rounded(box_of(owner == k + 1)))
             yield frame

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.chips import CHIPS, Chip
 
 BATCHES, CELLS, CLASSES = (128, 1024), (49, 196, 784), (11, 37, 221)
-WIDTH, SOURCES, ELEMENT = 512, 2, 2
+WIDTH, SOURCES, ELEMENT_BYTES = 512, 2, 2
 
 
 def grouping_forms(b: int, p: int, c: int, d: int, e: int) -> dict[str, dict[str, float]]:
@@ -53,8 +53,8 @@ def roofline() -> list[dict[str, Any]]:
     rows = []
     for b, p, c in product(BATCHES, CELLS, CLASSES):
         shape = {"B": b, "N": SOURCES, "P": p, "C": c, "D": WIDTH}
-        forms = {"grouping_attention": grouping_forms(b, p, c, WIDTH, ELEMENT)}
-        forms["max_pooled_cosine"] = cosine_forms(b, SOURCES, p, WIDTH, ELEMENT)
+        forms = {"grouping_attention": grouping_forms(b, p, c, WIDTH, ELEMENT_BYTES)}
+        forms["max_pooled_cosine"] = cosine_forms(b, SOURCES, p, WIDTH, ELEMENT_BYTES)
         for operation, found in forms.items():
             for form, cost in found.items():
                 predicted = {
@@ -73,7 +73,7 @@ def step_kernels(
 
     Reads that the second-level cache serves again (sources and gates for every picture) are not counted.
     """
-    e, pairs = ELEMENT, b * b * n
+    e, pairs = ELEMENT_BYTES, b * b * n
     cells, classes, sources = b * p * d * e, b * c * d * e, b * n * d * e
     saved = 4 * b * (p + c)
     # what a backward of the cosine knows of every pair: its gradient, cosine, length (float32) and cell (int64)
