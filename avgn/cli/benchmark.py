@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from avgn.cli.options import Report, make_parser, split_integers, split_names
 from avgn.runtime.errors import FailureError, InputError
 
 
-def benchmark(argv: Sequence[str]) -> None:
+def _parser() -> Any:
+    """Declare the options."""
     parser = make_parser(
         "benchmark",
         "Size, accuracy, latency, throughput, memory and pipeline of bundles in every engine, side by side.",
@@ -41,7 +43,11 @@ def benchmark(argv: Sequence[str]) -> None:
     parser.add_argument("--video-seconds", type=float, default=10.0, help="of the pipeline's video; 0: no pipeline")
     parser.add_argument("--json", type=str | None, default=None, help="write the report to this file")
     parser.add_argument("--plot", type=str | None, default=None, help="draw it: a .png, .pdf or .svg file")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def benchmark(argv: Sequence[str]) -> None:
+    args = _parser().parse_args(argv)
     if args.seconds is not None and args.repeats is not None:
         raise InputError("--seconds and --repeats both say how long to measure: give one of them")
     from avgn.benchmarking import BenchmarkOptions, format_report, run_benchmark

@@ -14,7 +14,8 @@ from avgn.runtime.texts import plain, printable
 from avgn.runtime.trace import tracing
 
 
-def localize(argv: Sequence[str]) -> None:
+def _localize_parser() -> Any:
+    """Declare the options."""
     parser = make_parser("localize", "Find the sounding objects of a video file, a network stream or a collection.")
     parser.add_argument("bundle", type=str, help="bundle folder or the name tiny")
     parser.add_argument(
@@ -81,7 +82,11 @@ def localize(argv: Sequence[str]) -> None:
         help="which sound track of a file: its number from 1, or its language, as in eng; else the default one",
     )
     add_engine_options(parser)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def localize(argv: Sequence[str]) -> None:
+    args = _localize_parser().parse_args(argv)
     if args.threshold is not None:
         args.bundle = excerpts.with_threshold(args.bundle, args.threshold)
     if several.is_several(args) or args.manifest is not None:

@@ -6,12 +6,14 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from avgn.cli.options import Report, make_parser, split_names
 from avgn.runtime.errors import InputError
 
 
-def reproduce(argv: Sequence[str]) -> None:
+def _parser() -> Any:
+    """Declare the options."""
     parser = make_parser("reproduce", "Train and score a table of the paper, our rows beside the published ones.")
     parser.add_argument("recipe", type=str, help="table1, table2, table3, three-sources, or a YAML file of your own")
     parser.add_argument(
@@ -43,7 +45,11 @@ def reproduce(argv: Sequence[str]) -> None:
     parser.add_argument("--parallel", type=int, default=1, help="rows that are trained at a time")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples of the 95 %% intervals, 0: none")
     parser.add_argument("--json", type=str | None, default=None, help="write the outcome to this file")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def reproduce(argv: Sequence[str]) -> None:
+    args = _parser().parse_args(argv)
     from avgn.reproduce import RunOptions, format_outcome, read_recipe
     from avgn.reproduce import reproduce as run
     from avgn.reproduce.layouts import Sizes

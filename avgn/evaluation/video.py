@@ -19,6 +19,7 @@ from avgn.evaluation.map_kinds import why_no_classes
 from avgn.evaluation.statistics import Ratio, bootstrap_intervals, ratio_value
 from avgn.evaluation.video_truth import VideoTruth
 from avgn.runtime.arrays import Array
+from avgn.runtime.bundle_schema import BundleInfo
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
@@ -70,30 +71,9 @@ def evaluate_video(
     check_classes(engine.info, manifest)
     if reason := why_no_classes(engine.info):
         raise InputError(f"{reason}: protocol video needs classes")
-    run = stream or _localizer(engine)
-    classes = engine.info.classes
-    skipped: Counter[str] = Counter()
-    columns: list[dict[str, dict[str, tuple[float, float]]]] = []
-    videos: list[str] = []
-    missed = 0
-    for done, item in enumerate(manifest.items, start=1):
-        if item.video_file is None:
-            skipped[NO_VIDEO] += 1
-        else:
-            try:
-                truth = VideoTruth(item, classes)
-                track = read_track(run(item.video_file), classes)
-            except InputError as error:
-                if not skip_bad:
-                    raise InputError(f"item {item.id!r}: {error}") from None
-                skipped[UNREADABLE] += 1
-            else:
-                scores, lost = score_video(track, truth, engine.info.window_seconds)
-                columns.append(scores)
-                videos.append(item.video)
-                missed += lost
-        if progress:
-            progress(done, len(manifest.items))
+    columns, videos, missed, skipped = _score_items(
+        manifest, stream or _localizer(engine), engine.info, skip_bad, progress
+    )
     if not columns:
         raise InputError(f"{manifest.path} has no readable item with a video_file: protocol video needs video truth")
     ratios = {group: _ratios([column[group] for column in columns]) for group in GROUPS}
@@ -115,6 +95,35 @@ def evaluate_video(
         "items": len(columns),
         "skipped": dict(skipped),
     }
+
+
+def _score_items(
+    manifest: Manifest, run: Stream, info: BundleInfo, skip_bad: bool, progress: Progress | None
+) -> tuple[list[dict[str, dict[str, tuple[float, float]]]], list[str], int, Counter[str]]:
+    """Score every video: (the scores of each, its video id, missed intervals of all, skipped items by reason)."""
+    columns: list[dict[str, dict[str, tuple[float, float]]]] = []
+    videos: list[str] = []
+    missed = 0
+    skipped: Counter[str] = Counter()
+    for done, item in enumerate(manifest.items, start=1):
+        if item.video_file is None:
+            skipped[NO_VIDEO] += 1
+        else:
+            try:
+                truth = VideoTruth(item, info.classes)
+                track = read_track(run(item.video_file), info.classes)
+            except InputError as error:
+                if not skip_bad:
+                    raise InputError(f"item {item.id!r}: {error}") from None
+                skipped[UNREADABLE] += 1
+            else:
+                scores, lost = score_video(track, truth, info.window_seconds)
+                columns.append(scores)
+                videos.append(item.video)
+                missed += lost
+        if progress:
+            progress(done, len(manifest.items))
+    return columns, videos, missed, skipped
 
 
 def read_track(results: Iterable[Any], classes: tuple[str, ...]) -> Track:
