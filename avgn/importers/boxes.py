@@ -1,4 +1,4 @@
-"""Boxes of the public annotations: their order is checked by statistics, what is degenerate is taken out."""
+"""Reads boxes of public annotations: checks the order of their numbers by statistics and drops degenerate ones."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Box
 
 Order = Literal["xywh", "xyxy"]
-# a share of boxes that make no sense in the expected order above which it is the order that is wrong
+# if more than this share of the boxes makes no sense in the expected order, the order is wrong and not the boxes
 SUSPICIOUS_SHARE = 0.1
 EDGE_SLACK_SHARE = 0.02
-# what rounding makes of a box that ends at the picture's edge
+# how far rounding may push a box that ends at the picture's edge beyond it
 ROUNDING_ERROR = 1e-6
 # the public lists hold integers that overflowed
 OVERFLOWED = 1e18
@@ -39,7 +39,7 @@ def check_order(boxes: Iterable[Any], order: Order, where: str) -> None:
 
 
 def read_numbers(box: Any, where: str) -> Box:
-    """Four finite numbers; raises InputError for anything else."""
+    """Read four finite numbers. Raises InputError for anything else."""
     values = [v for v in box if isinstance(v, int | float)] if isinstance(box, list | tuple) else []
     if len(values) != 4 or len(box) != 4 or not all(abs(value) < math.inf for value in values):
         raise InputError(f"{where}: a box must be four numbers, got {box!r}: give the data set's own file")
@@ -48,7 +48,7 @@ def read_numbers(box: Any, where: str) -> Box:
 
 
 def makes_sense(box: Box, order: Order) -> bool:
-    """Whether four numbers are a box of some area inside the picture."""
+    """Return whether four numbers, read in this order, are a box with some area inside the picture."""
     x, y, third, fourth = box
     if order == "xyxy":
         return third > x and fourth > y
@@ -56,7 +56,8 @@ def makes_sense(box: Box, order: Order) -> bool:
 
 
 def to_corners(box: Any, order: Order, where: str) -> tuple[Box | None, bool]:
-    """x1, y1, x2, y2 clipped to the picture, None where nothing is left, and whether anything was clipped."""
+    """Convert to (x1, y1, x2, y2) clipped to the picture (None where nothing is left), and say whether it was
+    clipped."""
     x1, y1, x2, y2 = read_numbers(box, where)
     if order == "xywh":
         x2, y2 = x1 + x2, y1 + y2

@@ -18,14 +18,15 @@ BAD_PICTURE = "with a frame that can't be decoded"
 BAD_SOUND = "with a sound that can't be decoded"
 JPEG = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
-# cameras append up to a few KB behind the end of the picture
+# cameras append up to a few KB after the end of the picture
 TAIL_BYTES = 4096
 
 
 def keep_readable(
     items: Iterable[Item], jobs: int, report: Report, progress: Callable[[int], None] | None = None
 ) -> list[Item]:
-    """The items whose files all decode; others are noted in the report. Every file is read once, by `jobs` threads.
+    """Return the items whose files all decode; note the others in the report. Every file is read once, by `jobs`
+    threads.
 
     `progress` is called with the number of files read.
     """
@@ -48,7 +49,7 @@ def keep_readable(
 
 
 def fault_of_frame(path: Path) -> str | None:
-    """What is wrong with a picture file, None if nothing."""
+    """Say what is wrong with a picture file; None if nothing is."""
     try:
         data = read_regular(path, LARGEST_STILL)
         read_frame(path, (1, 1))
@@ -63,7 +64,7 @@ def fault_of_frame(path: Path) -> str | None:
 
 
 def fault_of_sound(path: Path) -> str | None:
-    """What is wrong with a wav file, None if nothing."""
+    """Say what is wrong with a wav file; None if nothing is."""
     try:
         read_through(path)
         header = read_header(path)
@@ -75,7 +76,7 @@ def fault_of_sound(path: Path) -> str | None:
 
 
 def _note(item: Item, faults: dict[Path, str], report: Report) -> bool:
-    """Whether a file of the item is damaged."""
+    """Note an item with a damaged file; return whether it has one."""
     for kind, files in ((BAD_PICTURE, item.frames), (BAD_SOUND, item.sounds)):
         if any(path in faults for path in files):
             report.problem(kind, item.id)

@@ -1,4 +1,4 @@
-"""Cuts frames and sounds out of videos, in parallel; what was cut stays, and is not cut again."""
+"""Cuts frames and sounds out of videos, in parallel; pieces of an earlier run are kept and not cut again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from avgn.runtime.regular import read_regular
 UNUSABLE = "videos that can't be used"
 SOUND_RATE = 22_050
 JPEG_QUALITY = 92
-# seconds of sound that the middle picture of a clip gets at most
+# the most seconds of sound that are kept around a clip's middle frame
 MOST_SOUND_SECONDS = 30.0
 # bytes of a stem: file systems take names of 255, and times and suffixes follow
 MOST_STEM_BYTES = 200
@@ -42,7 +42,7 @@ MOST_STEM_BYTES = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """A video; `stem` names what is cut from it."""
+    """Names a video file and the `stem` of the pieces that are cut from it."""
 
     path: Path
     stem: str
@@ -50,7 +50,8 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is cut: a frame every 1 / `fps` seconds with `window` seconds of sound; None: the middle and its sound."""
+    """Says what to cut: a frame every 1 / `fps` seconds with `window` seconds of sound; `fps` None: the middle
+    alone."""
 
     fps: float | None = None
     window: float = MOST_SOUND_SECONDS
@@ -60,7 +61,7 @@ Work = tuple[Clip, Path, Plan]
 
 
 def output_folder(options: ImportOptions) -> Path:
-    """The folder of the pieces beside the manifest, made. Raises InputError where it can't be."""
+    """Make the folder of the pieces, beside the manifest. Raises InputError if that fails."""
     out = options.output.with_name(options.output.stem + "_cut")
     try:
         for name in ("frames", "audio"):
@@ -71,7 +72,7 @@ def output_folder(options: ImportOptions) -> Path:
 
 
 def stem_of(path: Path) -> str:
-    """What names the pieces of a video by its path below the root: one name, short enough, without control codes."""
+    """Turn a video's path below the root into one file name: short enough, and without control characters."""
     text = "__".join(path.with_suffix("").parts).replace(" ", "_")
     text = "".join("_" if ord(char) < 32 or ord(char) == 127 else char for char in text)
     if len(os.fsencode(text)) <= MOST_STEM_BYTES:
@@ -81,7 +82,7 @@ def stem_of(path: Path) -> str:
 
 
 def cut_all(clips: Sequence[Clip], out: Path, plan: Plan, options: ImportOptions, report: Report) -> list[list[str]]:
-    """The names of the pieces of every clip; unreadable ones are noted in the report."""
+    """Cut every clip and return the names of its pieces; unreadable clips are noted in the report."""
     found: list[list[str]] = [[] for _ in clips]
     errors: list[str | None] = [None] * len(clips)
     work = [(clip, out, plan) for clip in clips]
@@ -99,7 +100,7 @@ def cut_all(clips: Sequence[Clip], out: Path, plan: Plan, options: ImportOptions
 
 
 def _outcomes(work: list[Work], jobs: int) -> Iterator[tuple[int, list[str], str | None]]:
-    """(place, names, what is wrong) of every clip as it is done. Raises FailureError when a process dies."""
+    """Yield (index, names, what is wrong) of every clip as it is finished. Raises FailureError when a process dies."""
     if jobs == 1 or len(work) == 1:
         yield from ((at, *_try(*each)) for at, each in enumerate(work))
         return
@@ -116,7 +117,7 @@ def _outcomes(work: list[Work], jobs: int) -> Iterator[tuple[int, list[str], str
             "what is cut stays"
         ) from None
     except BaseException:
-        # a long video would be cut to its end first; pieces are whole or not there
+        # otherwise a long video would be cut to its end first; a piece is either whole or absent
         for process in multiprocessing.active_children():
             if process not in others:
                 process.kill()
@@ -126,7 +127,7 @@ def _outcomes(work: list[Work], jobs: int) -> Iterator[tuple[int, list[str], str
 
 
 def _follow_parent() -> None:
-    """Leave signals to the parent, and end with it: orphans of a killed one would wait for work for ever."""
+    """Leave signals to the parent, and end when it ends: an orphan would wait for work forever."""
     leave_to_parent()
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -144,12 +145,12 @@ def _try(clip: Clip, out: Path, plan: Plan) -> tuple[list[str], str | None]:
     except FailureError:
         raise
     except Exception as error:
-        # decoders raise what they like on damaged files
+        # decoders raise exceptions of any kind for damaged files
         return [], " ".join(str(error).split())
 
 
 def cut_clip(clip: Clip, out: Path, plan: Plan) -> list[str]:
-    """Cut one video; the names of its pieces. A finished video leaves a mark and is not decoded again.
+    """Cut one video and return the names of its pieces. A finished video leaves a mark and is not decoded again.
 
     Raises InputError for a video that can't be read, FailureError when the pieces can't be written.
     """
@@ -164,7 +165,7 @@ def cut_clip(clip: Clip, out: Path, plan: Plan) -> list[str]:
 
 
 def pieces(out: Path, name: str) -> tuple[Path, Path]:
-    """Where the picture and the sound of a piece lie."""
+    """Return the paths of the picture and the sound of a piece."""
     return out / "frames" / f"{name}.jpg", out / "audio" / f"{name}.wav"
 
 
@@ -177,7 +178,7 @@ def _finished(mark: Path, wanted: str) -> list[str] | None:
 
 
 def _sounding(media: MediaFile, window: float) -> Iterator[tuple[VideoFrame, AudioClock]]:
-    """All pictures in order; with each a clock that holds the sound around it, and not much more."""
+    """Yield all frames in order, each with a clock that holds the sound around it and little more."""
     clock = AudioClock(SOUND_RATE)
     sound = media.audio()
     for frame in media.video():
@@ -192,7 +193,7 @@ def _sounding(media: MediaFile, window: float) -> Iterator[tuple[VideoFrame, Aud
 
 
 def _first(frame: VideoFrame, clock: AudioClock, length: int) -> int:
-    """Where the picture's sound of `length` samples begins: around it, as far as there is sound."""
+    """Return where `length` samples of sound centred on the frame begin, shifted to where there is sound."""
     return min(max(0, round(frame.time * SOUND_RATE) - length // 2), max(0, clock.end - length))
 
 
@@ -214,7 +215,7 @@ def _every(clip: Clip, out: Path, fps: float, window: float) -> list[str]:
 
 
 def _middle(clip: Clip, out: Path, plan: Plan) -> list[str]:
-    """The picture in the middle, as the public lists annotate it, with the sound around it."""
+    """Return the middle frame, which is the one that public lists annotate, with the sound around it."""
     media = open_media(clip.path)
     middle = (media.info.duration or _sound_seconds(media)) / 2
     chosen: tuple[VideoFrame, AudioClock] | None = None
@@ -244,7 +245,7 @@ def _write_piece(clip: Clip, out: Path, name: str, frame: VideoFrame, clock: Aud
 
 
 def _wav(samples: NDArray[np.float32]) -> bytes:
-    """Samples [T] as a mono wav file of 16 bit."""
+    """Encode samples [T] as a mono wav file of 16 bits."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(1)
@@ -258,5 +259,5 @@ def _write(path: Path, content: str | bytes) -> None:
     try:
         write_whole(path, content)
     except InputError as error:
-        # no fault of the video: the disk is full
+        # not the video's fault: the disk is full
         raise FailureError(str(error)) from None

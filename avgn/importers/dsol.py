@@ -1,4 +1,4 @@
-"""The boxes of DSOL on MUSIC frames: `normbox` is x, y, w, h; classes by number."""
+"""Imports the boxes of DSOL on MUSIC frames: `normbox` is (x, y, w, h), classes are numbers."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ CATEGORIES = {
 
 
 def import_solo(options: ImportOptions) -> Import:
-    """solotest.json."""
+    """Import solotest.json: one source an item."""
     return _import(options, "solo")
 
 
 def import_duet(options: ImportOptions) -> Import:
-    """duettest.json."""
+    """Import duettest.json: two sources an item."""
     return _import(options, "duet")
 
 
 def _import(options: ImportOptions, kind: str) -> Import:
-    """A frame `<root>/<key>` or `<root>/frames/<key>` has the sound `<root>/audio/<key as .wav>`, that of its folder
-    (`audio/<video>/<frame>.wav`) or of its video (`audio/<video>.wav`).
+    """Pair frames and sounds: a frame `<root>/<key>` or `<root>/frames/<key>` has the sound `<root>/audio/<key as
+    .wav>`, that of its folder (`audio/<video>/<frame>.wav`) or of its video (`audio/<video>.wav`).
     """
     if options.split != "test":
         raise InputError("dsol has test annotations only: train on music-solo or music-duet")
@@ -103,7 +103,7 @@ def _import(options: ImportOptions, kind: str) -> Import:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """{frame: entry} with everything there that is used."""
+    """Read {frame: entry}, checking that every entry has what is used."""
     entries: Any = read_json(path)
     if not isinstance(entries, dict) or not entries:
         raise InputError(f"annotation {path} must be a JSON object of frames: give the data set's own file")

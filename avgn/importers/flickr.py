@@ -1,4 +1,4 @@
-"""Flickr-SoundNet: boxes of several annotators in a picture of 256 pixels, as XML."""
+"""Imports Flickr-SoundNet: XML with the boxes of several annotators in a picture of 256 pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_ANNOTATION_BYTES = 1_000_000
 
 
 def import_flickr(options: ImportOptions) -> Import:
-    """One source an item, whose truth is what two annotators agree on; extended: the silent negatives, too."""
+    """Import one source an item, whose truth is what two annotators agree on; `extended` adds the silent negatives."""
     report = Report()
     if options.split != "test":
         raise InputError("flickr has test annotations only: its training list is one of videos without labels")
@@ -56,14 +56,14 @@ def import_flickr(options: ImportOptions) -> Import:
 
 
 class _NoEntities(ElementTree.TreeBuilder):
-    """Refuses a document type, in whatever encoding: entities can make a small file enormous, annotations have none."""
+    """Refuses a document type declaration: its entities can make a small file enormous, and annotations have none."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         raise ValueError("it declares a document type, which may hold entities")
 
 
 def read_annotators(path: Path, report: Report) -> tuple[tuple[Box, ...], ...]:
-    """The boxes of each annotator, normalised. Raises InputError for what is no such XML."""
+    """Read each annotator's boxes, normalised. Raises InputError for a file that isn't such XML."""
     try:
         data = read_regular(path, MOST_ANNOTATION_BYTES)
         root = ElementTree.fromstring(data, ElementTree.XMLParser(target=_NoEntities()))

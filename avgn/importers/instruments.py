@@ -1,4 +1,4 @@
-"""VGGSound-Instruments: single items and pairs with pixel masks, which come as pickled numpy arrays."""
+"""Imports VGGSound-Instruments: single items and pairs with pixel masks, which come as pickled numpy arrays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from avgn.runtime.regular import read_regular
 MASK_FOLDERS = ("masks", "seg", "segmentations", "annotations")
 MASKS = (".pkl", ".pickle", ".npy")
 MAX_SIDE_PIXELS = 8192
-# what a pickle of a numpy array calls, by numpy 1 and 2
+# what the pickle of a numpy array calls, in numpy 1 and 2
 ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -38,7 +38,7 @@ ALLOWED = {
 
 
 def import_instruments(options: ImportOptions) -> Import:
-    """Rows id, class (single) or id, class, mix_id, mix_class (`extended`: the pairs)."""
+    """Import rows of (id, class), or with `extended` the pairs: (id, class, mix_id, mix_class)."""
     report = Report()
     kind = "vgginstruments_multi" if options.extended else "vgginstruments"
     train_path = options.metadata / f"{kind}_train.txt"
@@ -119,9 +119,9 @@ class _Masks:
 
 
 def read_mask_array(path: Path) -> NDArray[np.bool_]:
-    """A mask [H, W] from a pickled or .npy numpy array; nothing but arrays is unpickled.
+    """Read a mask [H, W] from a pickled or .npy numpy array; nothing but arrays is unpickled.
 
-    Raises InputError for a pickle that calls anything else, and for arrays that are no masks.
+    Raises InputError for a pickle that calls anything else, and for arrays that aren't masks.
     """
     try:
         data = read_regular(path, LARGEST_STILL)

@@ -1,4 +1,4 @@
-"""MUSIC: solos and duets in the release layout. Boxes are x, y, w, h (EVALUATION section 3.1)."""
+"""Imports MUSIC: solos and duets in the release layout; boxes are (x, y, w, h)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from avgn.importers.files import canonical, pictures, read_entries, read_rows, s
 from avgn.importers.report import Report
 from avgn.runtime.manifest import Item, Source
 
-# "_" and the segment and frame numbers behind a video's name
+# characters after a video's name: "_", the segment's and the frame's number
 ID_TAIL_LENGTH = 10
 
 
 def video_of(id: str) -> str:
-    """The name of the video (and of its wav) that a frame's id begins with."""
+    """Cut a frame's id down to the name of its video, which is also that of its wav file."""
     return id[:-ID_TAIL_LENGTH]
 
 
 def import_solo(options: ImportOptions) -> Import:
-    """MUSIC-Solo: one source an item."""
+    """Import MUSIC-Solo: one source an item."""
     return _import(options, "solo")
 
 
 def import_duet(options: ImportOptions) -> Import:
-    """MUSIC-Duet: two sources in one real picture."""
+    """Import MUSIC-Duet: two sources in one real picture."""
     return _import(options, "duet")
 
 

@@ -1,4 +1,4 @@
-"""The data sets that can be imported. Adding one is a file and a line here."""
+"""Lists the data sets that can be imported. To add one, write its file and a line here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ ImportFunction = Callable[[ImportOptions], Import]
 
 @dataclass(frozen=True, kw_only=True)
 class Importer:
-    """`function` is "module:function" of this folder; `lists` says which files of the metadata folder it reads."""
+    """Says where an importer is: `function` is "module:function" of this folder; `lists` says which files of the
+    metadata folder it reads."""
 
     function: str
     lists: str
@@ -67,7 +68,7 @@ IMPORTERS: dict[str, Importer] = {
 
 
 def import_dataset(kind: str, options: ImportOptions, *, strict: bool = False) -> Import:
-    """Read a data set and write its manifest; what was found is in the result's report.
+    """Read a data set and write its manifest; the result's report says what was found.
 
     Raises InputError for an unknown kind, lists and files that can't be used, an empty outcome, and with `strict` for
     any problem; then no manifest is written.
@@ -99,7 +100,7 @@ def import_dataset(kind: str, options: ImportOptions, *, strict: bool = False) -
 
 
 def read_class_list(path: Path) -> tuple[str, ...]:
-    """Classes of a text file (one a line) or of a manifest's header. Raises InputError for a list that is none."""
+    """Read classes from a text file (one a line) or a manifest's header. Raises InputError for an unusable list."""
     if path.suffix == ".jsonl":
         return read_manifest(path, check_files=False).classes
     lines = read_text(path, "class list", "give a text file, one class a line", most=LARGEST).split("\n")

@@ -1,4 +1,4 @@
-"""Finds sounds that are silent though their labels say that something sounds: muted clips teach a model nonsense."""
+"""Finds silent sounds whose labels say that something sounds: training on muted clips teaches a model nonsense."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from avgn.runtime.sound_file import SAMPLES
 
 MUTED = "silent under a sounding label"
 MUTED_VIDEO = "videos that are silent under a sounding label"
-# -60 dBFS, below which the decision layer hears nothing
+# -60 dBFS: below it the decision layer ignores the sound
 QUIET_AMPLITUDE = 0.001
-# a look at so many places of a file tells nearly every sound from silence
+# this many places of a file are enough to tell nearly every sound from silence
 NUM_PLACES = 16
 PLACE_BYTES = 4096
-# bytes that are looked at together
+# how many bytes are read at a time
 PIECE_BYTES = 1 << 20
 
 
 def note_muted(items: Iterable[Item], jobs: int, report: Report) -> None:
-    """Note the items of which a label says that it sounds and whose sound never passes -60 dBFS.
+    """Note the items that are labelled as sounding and whose sound never rises above -60 dBFS.
 
     A video whose items are all muted is noted once.
     """
@@ -49,7 +49,8 @@ def note_muted(items: Iterable[Item], jobs: int, report: Report) -> None:
 
 
 def is_silent(path: Path) -> bool:
-    """Whether a sound file never passes -60 dBFS; False for one that can't be read, which others report."""
+    """Return whether a sound file never rises above -60 dBFS; False if it can't be read, which is reported
+    elsewhere."""
     try:
         header = read_header(path)
         if (header.code, header.bits) in SAMPLES:
@@ -77,7 +78,7 @@ def _is_quiet_pcm(path: Path, header: WavHeader) -> bool:
         file.seek(header.start)
         left = header.size
         while left > 0 and (data := file.read(min(left, PIECE_BYTES // frame * frame))):
-            # written so that NaN is loud
+            # written so that NaN counts as loud
             if not _peak(data, header) < QUIET_AMPLITUDE:
                 return False
             left -= len(data)
@@ -85,7 +86,7 @@ def _is_quiet_pcm(path: Path, header: WavHeader) -> bool:
 
 
 def _peak(data: bytes, header: WavHeader) -> float:
-    """The largest magnitude of samples, 1 being full scale."""
+    """Return the largest magnitude of the samples, relative to full scale."""
     kind = SAMPLES[header.code, header.bits]
     samples = np.frombuffer(data, kind, len(data) // kind.itemsize).astype(np.float64)
     if not samples.size:

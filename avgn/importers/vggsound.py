@@ -1,4 +1,4 @@
-"""VGGSound: training lists, VGG-SS boxes, and pairs of its test items side by side (EVALUATION section 3.2, 3.3)."""
+"""Imports VGGSound: training lists, VGG-SS boxes, and pairs of its test items side by side."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Boxes = dict[str, tuple[str, tuple[Box, ...]]]
 
 
 def import_vggsound(options: ImportOptions) -> Import:
-    """Single items: labels of the lists, boxes of VGG-SS where there are any (test)."""
+    """Import single items: labels of the lists, and for tests the boxes of VGG-SS where there are any."""
     report = Report()
     train, test = _lists(options)
     rows = train if options.split == "train" else test
@@ -49,7 +49,7 @@ def import_vggsound(options: ImportOptions) -> Import:
 
 
 def import_vggss(options: ImportOptions) -> Import:
-    """VGG-SS: the items of vggss.json; extended: its silent negatives beside them."""
+    """Import VGG-SS: the items of vggss.json; `extended` adds its silent negatives."""
     report = Report()
     if options.split != "test":
         raise InputError("vggss has test annotations only: train on vggsound")
@@ -71,7 +71,8 @@ def import_vggss(options: ImportOptions) -> Import:
 
 
 def import_duet(options: ImportOptions) -> Import:
-    """VGGSound-Duet: row = id, class, mix_id, mix_class; both pictures side by side, both sounds summed."""
+    """Import VGGSound-Duet from rows of (id, class, mix_id, mix_class); both pictures side by side, both sounds
+    summed."""
     report = Report()
     train, _ = _lists(options)
     path = options.metadata / f"vggsound_duet_{options.split}.csv"
@@ -112,7 +113,7 @@ def import_duet(options: ImportOptions) -> Import:
 
 
 def read_vggss(options: ImportOptions, report: Report) -> Boxes:
-    """{id: (label, boxes)} of vggss.json: x1, y1, x2, y2, clipped; what has no area is noted and left out."""
+    """Read {id: (label, boxes)} of vggss.json: (x1, y1, x2, y2), clipped; boxes without area are noted and left out."""
     path = options.metadata / "vggss.json"
     entries = read_entries(path, ("file", "class", "bbox"))
     order = options.boxes or "xyxy"
@@ -131,16 +132,16 @@ def read_vggss(options: ImportOptions, report: Report) -> Boxes:
 
 
 def video_of(id: str) -> str:
-    """The YouTube id that an id (with its start second) begins with."""
+    """Cut an id down to its YouTube id, without the start second."""
     return id[:-ID_TAIL_LENGTH]
 
 
 def silent_pairs(
     options: ImportOptions, name: str, labels: Mapping[str, str], video_of: Callable[[str], str], report: Report
 ) -> list[Item]:
-    """The negatives of an extended set: a picture with another one's sound, or with its own, which is none.
+    """Make the negatives of an extended set: a picture with another's sound, or with its own if that is silent.
 
-    `labels` are those known by id: what the picture shows is silent, what the other sound is of is off-screen.
+    `labels` are those known by id: what the picture shows is silent, and what the other sound belongs to is off-screen.
     """
     rows = read_rows(options.metadata / name, (3,))
     finder = Finder(*files_of(options, [id for row in rows for id in row[:2]], report), report)
@@ -195,7 +196,7 @@ def _singles(
 
 
 def _lists(options: ImportOptions) -> tuple[list[list[str]] | None, list[list[str]] | None]:
-    """(train, test) rows of [id, label] where there are lists of them."""
+    """Read (train, test) rows of [id, label]; None for a list that doesn't exist."""
     original = options.metadata / ORIGINAL
     if original.is_file():
         rows = read_rows(original, (4,))

@@ -1,4 +1,4 @@
-"""Folders of video files: frames and the sound around them."""
+"""Imports folders of video files: frames and the sound around them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ UNREADABLE = "folders that can't be read"
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled(Clip):
-    """A video with its classes."""
+    """Holds a video with its classes."""
 
     labels: tuple[str, ...]
 
 
 def import_videos(options: ImportOptions) -> Import:
-    """ROOT/<class>/**/<clip>.mp4, or a list (`labels`) of file, class[, class ...] with files below ROOT.
+    """Import ROOT/<class>/**/<clip>.mp4, or a list (`labels`) of file, class[, class ...] with files below ROOT.
 
     Every 1 / fps seconds gives an item: the frame and `window` seconds of sound around it, in a folder beside the
     manifest. What is there from an earlier run is not cut again; what is no video or belongs to the system is noted.
@@ -65,7 +65,7 @@ def import_videos(options: ImportOptions) -> Import:
 
 
 def _sorted_by_folder(options: ImportOptions, report: Report) -> list[Labelled]:
-    """The videos of ROOT/<class>/**; what lies beside them is noted."""
+    """Find the videos of ROOT/<class>/**; other files are noted."""
     root, passed = options.root, PassedOver()
     own = [output_folder(options)]
     by_class: dict[str, list[Path]] = {path.name: [] for path in root.iterdir() if _is_class(path, own)}
@@ -133,13 +133,13 @@ def _listed(options: ImportOptions, report: Report) -> list[Labelled]:
 
 
 def _find(root: Path, name: str) -> Path | None:
-    """The file of a list's entry: as it is written, with its accents composed or not, or with Windows' separators."""
+    """Find the file of a list's entry: as written, with its accents composed or decomposed, or with \\\\ for /."""
     spellings = [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")), name.replace("\\", "/")]
     return next((root / spelling for spelling in spellings if (root / spelling).is_file()), None)
 
 
 def _below(path: Path, root: Path) -> Path | None:
-    """The path of a file below the root, however both are written; None where it lies elsewhere."""
+    """Return the path of a file relative to the root, however both are written; None if it lies elsewhere."""
     for clean in (os.path.abspath, os.path.realpath):
         file, folder = Path(clean(path)), Path(clean(root))
         if file.is_relative_to(folder):
@@ -148,7 +148,7 @@ def _below(path: Path, root: Path) -> Path | None:
 
 
 def _distinct(clips: list[Labelled], report: Report) -> list[Labelled]:
-    """Every video once. Raises InputError for two whose pieces would have the same names."""
+    """Keep every video once. Raises InputError for two whose pieces would have the same names."""
     found: dict[str, Labelled] = {}
     for clip in clips:
         other = found.setdefault(clip.stem, clip)

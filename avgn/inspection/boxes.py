@@ -1,4 +1,4 @@
-"""Statistics of boxes, and what about them makes one suspect that they are in another format."""
+"""Computes statistics of boxes, and says what suggests that they are in another format than expected."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from avgn.runtime.manifest import Box, Item, Source
 WHOLE_SHARE = 0.98
 TINY_SHARE = 0.001
 EDGE_SHARE = 0.005
-# shares from which something is suspicious
+# shares of the boxes above which each finding is suspicious
 SUSPICIOUS_SHARE = 0.1
 CORNER_SHARE = 0.3
 SAME_SHARE = 0.5
 
 
 def box_statistics(items: Iterable[Item]) -> dict[str, Any]:
-    """Count, masks, area (share of the frame), aspect (of normalised sides), the share that touches the border.
+    """Compute counts of boxes and masks, area (share of the frame), aspect of normalised sides, share at the border.
 
     "suspicious" lists sentences. A source's track counts with all its boxes.
     """
@@ -63,14 +63,14 @@ def box_statistics(items: Iterable[Item]) -> dict[str, Any]:
 
 
 def boxes_of(source: Source) -> list[Box]:
-    """The boxes of a source: those of its track where it has one."""
+    """Return the boxes of a source: those of its track if it has one."""
     if source.track is not None:
         return [box for box in source.track if box is not None]
     return list(source.boxes)
 
 
 def _unboxed(sources: list[Source]) -> list[str]:
-    """A sentence when some visible sounding sources have a box or mask and too many have none."""
+    """Return a sentence if some visible sounding sources have a box or mask but too many have none."""
     visible = [source for source in sources if source.sounding and source.on_screen]
     without = sum(not boxes_of(source) and source.mask is None for source in visible)
     if without == len(visible) or without <= SUSPICIOUS_SHARE * len(visible):

@@ -1,4 +1,4 @@
-"""Frames of items with the truth drawn on them: boxes and masks in a colour per class.
+"""Draws the truth on the frames of items: boxes and masks in a colour per class.
 
 Legend: H x W pixels.
 """
@@ -29,7 +29,7 @@ TEXT_PIXELS = 11
 
 
 def draw_item(item: Item, classes: Sequence[str], height: int) -> tuple[Pixels, float]:
-    """(RGB [height, W, 3], time): the item's pictures side by side, or the telling frame of its video and its time.
+    """Return (RGB [height, W, 3], time): the item's pictures side by side, or its video's telling frame and its time.
 
     Sources that sound have thick outlines, silent ones thin ones. Raises InputError for files that can't be read.
     """
@@ -51,13 +51,13 @@ def draw_item(item: Item, classes: Sequence[str], height: int) -> tuple[Pixels, 
 
 
 def read_picture(path: Path) -> Pixels:
-    """An image file as RGB [H, W, 3]; raises InputError that names it."""
+    """Read an image file as RGB [H, W, 3]. Raises InputError that names it if that fails."""
     image = read_still("frame", path)
     return np.ascontiguousarray(image[..., ::-1])
 
 
 def telling_frame(item: Item) -> int:
-    """The number of the frame in which most sources are seen; of several, the one in the middle."""
+    """Return the number of the frame in which most sources are visible; of several such frames, the middle one."""
     tracks = [source.track for source in item.sources if source.track]
     if not tracks:
         return 0
@@ -69,7 +69,7 @@ def telling_frame(item: Item) -> int:
 
 
 def read_video_frame(path: Path, number: int) -> tuple[Pixels, int, float]:
-    """(RGB [H, W, 3], number, seconds) of a frame by number, of the last one where the video is shorter."""
+    """Read (RGB [H, W, 3], number, seconds) of a frame by its number, or of the last one if the video is shorter."""
     found: tuple[Pixels, int, float] | None = None
     for at, frame in enumerate(open_media(path).video()):
         found = (frame.rgb, at, frame.time)
@@ -81,7 +81,7 @@ def read_video_frame(path: Path, number: int) -> tuple[Pixels, int, float]:
 
 
 def scale(rgb: Pixels, height: int) -> Pixels:
-    """A picture at another height, with its own shape."""
+    """Scale a picture to another height, keeping its aspect ratio."""
     return resize(rgb, (height, max(1, round(rgb.shape[1] * height / rgb.shape[0]))))
 
 
@@ -106,7 +106,7 @@ def _draw_sources(picture: Pixels, sources: Sequence[Source], classes: Sequence[
 
 
 def to_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The first and last column and row of a box in a picture of `size` (H, W)."""
+    """Return the first and last column and row of a box in a picture of `size` (H, W)."""
     x1, y1, x2, y2 = box
     left, top = min(round(x1 * size[1]), size[1] - 1), min(round(y1 * size[0]), size[0] - 1)
     return left, top, max(left, round(x2 * size[1]) - 1), max(top, round(y2 * size[0]) - 1)
@@ -127,7 +127,7 @@ def _draw_mask(picture: Pixels, mask: NDArray[np.bool_], color: Color) -> None:
 
 
 def _draw_label(picture: Pixels, text: str, x: int, y: int, color: Color, taken: list[tuple[int, int, int]]) -> None:
-    """A name above its box where there is room, never on another name."""
+    """Draw a name above its box if there is room, and never over another name."""
     text = shorten(drawable(text), TEXT_PIXELS, picture.shape[1] - 4)
     width, height = text_width(text, TEXT_PIXELS) + 4, line_height(TEXT_PIXELS)
     left = max(0, min(x, picture.shape[1] - width))
@@ -140,5 +140,5 @@ def _draw_label(picture: Pixels, text: str, x: int, y: int, color: Color, taken:
 
 
 def ink_on(color: Color) -> Color:
-    """Black or white, whichever can be read on a colour."""
+    """Choose black or white, whichever can be read on a colour."""
     return (0, 0, 0) if 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 120 else (255, 255, 255)

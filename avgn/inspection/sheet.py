@@ -1,4 +1,4 @@
-"""The contact sheet: cards in a grid, as one PNG.
+"""Writes the contact sheet: cards in a grid, as one PNG.
 
 Legend: H x W pixels.
 """
@@ -30,7 +30,7 @@ BLACK = (20, 20, 20)
 
 
 def write_sheet(path: Path, cards: Sequence[Card]) -> Path:
-    """Write the sheet. Raises InputError when it can't be written."""
+    """Write the sheet. Raises InputError if that fails."""
     done, data = import_cv2().imencode(".png", draw_sheet(cards)[..., ::-1])
     if not done:
         raise InputError(f"sheet {path} can't be encoded as PNG: lower --count")
@@ -38,7 +38,7 @@ def write_sheet(path: Path, cards: Sequence[Card]) -> Path:
 
 
 def draw_sheet(cards: Sequence[Card]) -> NDArray[np.uint8]:
-    """RGB [H, W, 3] of cards from left to right and downwards."""
+    """Draw the cards from left to right and downwards: RGB [H, W, 3]."""
     cells = [_draw_cell(card) for card in cards]
     columns = min(NUM_COLUMNS, len(cells))
     height, width = cells[0].shape[0] + GAP_PIXELS, cells[0].shape[1] + GAP_PIXELS
@@ -52,7 +52,7 @@ def draw_sheet(cards: Sequence[Card]) -> NDArray[np.uint8]:
 
 
 def _draw_cell(card: Card) -> NDArray[np.uint8]:
-    """A picture, centred, beside a spectrogram, above words."""
+    """Draw one card: a centred picture beside a spectrogram, with words below."""
     width = PICTURE_WIDTH + GAP_PIXELS + SPECTROGRAM_WIDTH
     cell = np.full((CARD_HEIGHT + MAX_LINES * LINE_HEIGHT + GAP_PIXELS, width, 3), PAPER_GRAY, np.uint8)
     cell[:CARD_HEIGHT, :PICTURE_WIDTH] = 225
@@ -72,6 +72,6 @@ def _draw_cell(card: Card) -> NDArray[np.uint8]:
 
 
 def fit(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A picture with its own shape, shrunk where it is larger than `size` (H, W)."""
+    """Shrink a picture that is larger than `size` (H, W), keeping its aspect ratio."""
     share = min(1.0, size[0] / picture.shape[0], size[1] / picture.shape[1])
     return resize(picture, (max(1, round(share * picture.shape[0])), max(1, round(share * picture.shape[1]))))

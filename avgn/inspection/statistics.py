@@ -1,4 +1,4 @@
-"""Counts of a manifest: items, labels, sources, sounds and videos."""
+"""Counts what a manifest holds: items, labels, sources, sounds and videos."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUM_EXAMPLES = 5
 
 
 def summarize(manifest: Manifest) -> dict[str, Any]:
-    """Everything that can be counted without decoding: of every sound only the header is read.
+    """Count everything that needs no decoding: of every sound only the header is read.
 
     "labels" counts the sources of each class: sounding, visible, off-screen (sounding alone), silent (visible alone).
     Raises InputError for a manifest without items.
@@ -40,7 +40,7 @@ def summarize(manifest: Manifest) -> dict[str, Any]:
 
 
 def lines_of(summary: dict[str, Any]) -> list[str]:
-    """The summary for people."""
+    """Format the summary for people."""
     labels: dict[str, dict[str, int]] = summary["labels"]
     unused = [name for name, counts in labels.items() if not any(counts.values())]
     lines = [f"items: {summary['items']} ({_listed(summary['kinds'])})"]
@@ -94,7 +94,7 @@ def _labels(classes: Sequence[str], items: Sequence[Item]) -> dict[str, dict[str
 
 
 def _sources(items: Sequence[Item]) -> dict[str, dict[str, int]]:
-    """How many items have so many sources that sound, and that are visible."""
+    """Count the items by how many sounding sources and how many visible sources they have."""
     sounding = Counter(sum(source.sounding for source in item.sources) for item in items)
     visible = Counter(sum(source.on_screen for source in item.sources) for item in items)
     return {
