@@ -59,7 +59,7 @@ class Findings:
         return False
 
     def lines(self) -> list[str]:
-        """What works first."""
+        """Return what works first."""
         lines = [f"ok      {line}" for line in self.works] + [f"BROKEN  {line}" for line in self.broken]
         return lines + ([f"not asked for: {'; '.join(self.absent)}"] if self.absent else [])
 
@@ -82,7 +82,7 @@ def examine(bundle: str) -> Findings:
 
 
 def about(bundle: str) -> list[str]:
-    """What is installed, one line per group."""
+    """Return what is installed, one line per group."""
     loaded = Bundle.load(bundle)
     lines = [f"avgn {avgn.__version__}, Python {sys.version.split()[0]}, {platform.platform()}"]
     for group, names in PACKAGES.items():
@@ -93,7 +93,7 @@ def about(bundle: str) -> list[str]:
 
 
 def _sentence(error: Exception, package: str) -> str:
-    """What went wrong and the way out, after the name of the step."""
+    """Return what went wrong and the way out, after the name of the step."""
     # a package that is there and can't be imported is not one that is missing
     cause = error.__context__ if isinstance(error, MissingExtraError) and _version(package) else error
     if isinstance(cause, InputError) or cause is None:
@@ -158,7 +158,7 @@ def _pitch(samples: Any, rate: int) -> float:
 
 
 def _try_engines(found: Findings, bundle: Bundle) -> list[Engine]:
-    """The engines that ran, in the order in which they are chosen."""
+    """Return the engines that ran, in the order in which they are chosen."""
     engines: list[Engine] = []
     absent: list[str] = []
     try:
@@ -217,7 +217,7 @@ def _try_localizing(localizer: Localizer, clip: Path) -> str:
 
 
 def _check_versions(found: Findings) -> None:
-    """Packages that are older than setup.py promises to work with."""
+    """Find packages that are older than avgn supports."""
     for name in (*PACKAGES["runtime"], *PACKAGES["engines"]):
         have, need = _version(name), _bound(name)
         if have and need and _parts(have) < _parts(need):
@@ -229,7 +229,7 @@ def _parts(text: str) -> tuple[int, ...]:
 
 
 def _bound(package: str) -> str:
-    """The least version that avgn asks for, as ">=1.2"; empty where it is not installed as a package."""
+    """Return the least version that avgn asks for, as ">=1.2"; empty where it is not installed as a package."""
     try:
         asked = metadata.requires("avgn") or []
     except metadata.PackageNotFoundError:

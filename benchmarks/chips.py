@@ -27,7 +27,7 @@ class Chip:
     reply_seconds: float = 8e-6
 
     def rate(self, precision: str) -> float:
-        """Operations a second of "fp32" (without TF32, which is off everywhere here), "fp16" or "int8"."""
+        """Return the operations a second in "fp32" (without TF32, which is off everywhere here), "fp16" or "int8"."""
         return {"fp32": self.fp32_ops_per_second, "fp16": self.fp16_ops_per_second, "int8": self.int8_ops_per_second}[
             precision
         ]

@@ -61,7 +61,7 @@ class Spoken:
 
 
 def make_predictions(num_maps: int) -> Predictions:
-    """Images of two sources with boxes of any size, and maps that are noise."""
+    """Make images of two sources with boxes of any size, and maps of noise."""
     rng = np.random.default_rng(SEED)
     items = []
     prob = np.zeros((num_maps // 2, len(CLASSES)), dtype=np.float32)
@@ -81,7 +81,7 @@ def make_predictions(num_maps: int) -> Predictions:
 def measure(
     num_maps: int, runs: int, protocols: tuple[str, ...], classes: tuple[str, ...], workers: int
 ) -> dict[str, Any]:
-    """Seconds of evaluations, by the clock and of the processor, and what was scored."""
+    """Measure evaluations in seconds of the clock and of the processor, and return them with what was scored."""
     predictions = make_predictions(num_maps)
     chosen = [find_protocol(name) for name in protocols]
     seconds, busy = [], []

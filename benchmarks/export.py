@@ -75,7 +75,7 @@ def brief_training(root: Path, steps: int) -> Path:
 
 
 def measure(checkpoint: Path, target: Path, calibration: Manifest, guard: Manifest) -> dict[str, Any]:
-    """One model: a bundle of all precisions, verified in every engine, and its engines for all targets."""
+    """Measure one model: a bundle of all precisions, verified in every engine, and its engines for all targets."""
     begin = time.perf_counter()
     export_bundle(checkpoint, target / "fp32")
     alone = time.perf_counter() - begin
@@ -100,7 +100,8 @@ def megabytes(bundle: Bundle, variant: Variant) -> float:
 
 
 def speeds(bundle: Bundle) -> list[dict[str, Any]]:
-    """Median milliseconds of both halves, all variants taking turns so that a busy machine hurts them alike."""
+    """Measure the median milliseconds of both halves, all variants taking turns so that a busy machine hurts them
+    alike."""
     loaded = {
         (variant.precision, name): load_engine(bundle, variant, name)
         for variant in bundle.variants
@@ -125,7 +126,7 @@ def speeds(bundle: Bundle) -> list[dict[str, Any]]:
 
 
 def engines(bundle: Bundle) -> list[dict[str, Any]]:
-    """Sizes and build times of all engines, or why one can't be built."""
+    """Measure the sizes and build times of all engines, or say why one can't be built."""
     height, width = bundle.image_size
     profile = engine_builder.Profile(height=(32, height, 1024), width=(32, width, 1024))
     rows = []

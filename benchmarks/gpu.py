@@ -79,7 +79,8 @@ def main() -> int:
 
 
 def choose(steps: Sequence[Step], only: str) -> list[Step]:
-    """The steps whose names begin with one of `only`, all without it. Raises InputError for what begins none."""
+    """Return the steps whose names begin with one of `only`, all without it. Raises InputError for a word with which no
+    step begins."""
     wanted = [name.strip() for name in only.split(",") if name.strip()]
     for name in wanted:
         if not any(step.name.startswith(name) for step in steps):
@@ -89,7 +90,7 @@ def choose(steps: Sequence[Step], only: str) -> list[Step]:
 
 
 def listing(steps: Sequence[Step], minutes: float) -> list[str]:
-    """The steps as lines for people: the limit of each, and why it would be skipped here."""
+    """Format the steps for people: the limit of each, and why it would be skipped here."""
     lines = [f"{'step':32}{'limit s':>8}  {'here':8}"]
     for step in steps:
         reason = step.obstacle()
@@ -121,7 +122,7 @@ def run_steps(steps: Sequence[Step], minutes: float, machine: Mapping[str, Any],
 
 
 def merge(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One record of all steps: a summary first, then the machine, versions, commit, and the rows by name."""
+    """Merge all steps into one record: a summary first, then the machine, versions, commit, and the rows by name."""
     return {
         "summary": {
             row["step"]: f"{row['outcome']} in {row['seconds']:g} s" + (f": {row['why']}" if row["why"] else "")
@@ -136,7 +137,7 @@ def merge(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict
 
 
 def fit(record: Mapping[str, Any]) -> str:
-    """The record as JSON of at most MOST_RECORD_BYTES: results that are too large leave their size."""
+    """Format the record as JSON of at most MOST_RECORD_BYTES: of results that are too large, only the size stays."""
     steps = {name: dict(row) for name, row in record["steps"].items()}
     for row in steps.values():
         size = len(json.dumps(row.get("result")))

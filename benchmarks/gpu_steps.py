@@ -43,7 +43,7 @@ class Step:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def obstacle(self) -> str | None:
-        """Why the step can't run here, or None."""
+        """Return why the step can't run here, or None."""
         for module in self.needs:
             if importlib.util.find_spec(module) is None:
                 return f"{module} is not installed"
@@ -51,7 +51,7 @@ class Step:
 
 
 def plan(work: Path) -> list[Step]:
-    """The steps in the order of their worth; `work` takes their files."""
+    """Return the steps in the order of their worth; `work` takes their files."""
     python = (sys.executable, "-m")
     bundle = work / "aoti" / "tiny"
     return [
@@ -166,7 +166,7 @@ def _tests(
 
 
 def run_step(step: Step, left: float = float("inf")) -> dict[str, Any]:
-    """One step's row, run for at most its limit and the `left` seconds.
+    """Run one step, for at most its limit and the `left` seconds, and return its row.
 
     Keys: "outcome" (passed, failed, left out), "why" (None when it passed), "seconds", the end of what it "said", and
     its "result" and "tests".
@@ -200,7 +200,7 @@ def run_step(step: Step, left: float = float("inf")) -> dict[str, Any]:
 
 
 def _run(step: Step, limit: float) -> tuple[str, str | None]:
-    """What a step's process said, and how it failed; none of its processes is left."""
+    """Run a step's process; return what it printed and how it failed. None of its processes outlives the call."""
     try:
         child = subprocess.Popen(
             step.command,
@@ -227,7 +227,7 @@ def _run(step: Step, limit: float) -> tuple[str, str | None]:
 
 
 def _tally(report: Path) -> dict[str, Any]:
-    """Counts of pytest's report, which tests failed with what, and why others were skipped."""
+    """Count pytest's report: passed, failed and skipped tests, with the failures and the reasons for skipping."""
     counts: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "reasons": [], "failures": []}
     try:
         cases = list(ElementTree.parse(report).iter("testcase"))

@@ -53,19 +53,19 @@ class Server:
     log: Path
 
     def memory(self) -> float:
-        """VmRSS in MB."""
+        """Return the resident memory (VmRSS) in MB."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024 / BYTES_PER_MB
         raise ProcessLookupError("the server has ended")
 
     def cpu(self) -> float:
-        """Seconds of processor time so far."""
+        """Return seconds of processor time so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def get(self, path: str, timeout: float = 5.0) -> tuple[float, bytes]:
-        """(seconds, content) of a request without a token."""
+        """Send a request without a token; return (seconds, content)."""
         begin = time.monotonic()
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=timeout) as answer:
             content = answer.read()
@@ -74,7 +74,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(*options: str, bundle: str = "tiny") -> Iterator[Server]:
-    """A server in a process of its own, on a port that is free."""
+    """Run a server in a process of its own, on a free port."""
     token = secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
@@ -124,7 +124,7 @@ class Honest:
         self._thread.join(10)
 
     def between(self, begin: float, end: float) -> tuple[int, list[float]]:
-        """(pictures sent, latencies of those that got a result) between two moments."""
+        """Return (pictures sent, latencies of those that got a result) between two moments."""
         sent = [at for at, moment in self.sent.items() if begin <= moment < end]
         return len(sent), [self.latency[at] for at in sent if at in self.latency]
 
@@ -178,7 +178,7 @@ def attackers(kind: str, server: Server, seconds: float, count: int = ATTACKERS)
 
 
 def measure(kind: str | None, seconds: float, rest: float, options: Sequence[str] = ()) -> dict[str, Any]:
-    """One kind of attack (None: nobody attacks) on a server of its own."""
+    """Measure one kind of attack (None: nobody attacks) on a server of its own."""
     with serving(*options) as server, Honest(server) as honest:
         time.sleep(WARM_UP_SECONDS)
         before = peak = server.memory()
@@ -218,7 +218,7 @@ def measure(kind: str | None, seconds: float, rest: float, options: Sequence[str
 
 
 def _seconds_until_back(server: Server, limit: float, rest: float) -> float | None:
-    """Seconds until the server's memory is below `limit` MB; None where it isn't after `rest` seconds."""
+    """Wait until the server's memory is below `limit` MB; return the seconds, None if it isn't after `rest` seconds."""
     begin = time.monotonic()
     while (passed := time.monotonic() - begin) < rest:
         if server.memory() <= limit:

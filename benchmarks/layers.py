@@ -43,11 +43,12 @@ class Kernel:
     makes: set[str] = field(default_factory=set)
 
     def least(self, chip: Chip) -> float:
-        """Seconds that no kernel can beat."""
+        """Return the seconds that no kernel can beat."""
         return max(self.operations / chip.rate(self.precision), self.bytes / chip.memory_bytes_per_second)
 
     def expected(self, chip: Chip) -> float:
-        """Seconds at the shares of the peaks that good kernels reach, on as many multiprocessors as it has blocks."""
+        """Predict the seconds at the shares of the peaks that good kernels reach, on as many multiprocessors as it has
+        blocks."""
         busy = min(1.0, self.tiles / chip.num_multiprocessors) if self.tiles else 1.0
         return max(
             self.operations / (chip.rate(self.precision) * COMPUTE_SHARE * busy),
@@ -56,7 +57,7 @@ class Kernel:
 
 
 def count(graph: Any, sizes: Mapping[str, Sequence[int]]) -> list[Kernel]:
-    """The kernels of an ONNX graph for inputs of these sizes, in order."""
+    """Return the kernels of an ONNX graph for inputs of these sizes, in order."""
     fixed = fix_sizes(graph, sizes)
     shapes, kinds = known_shapes(fixed), _kinds(fixed)
     constants = {node.output[0] for node in fixed.graph.node if node.op_type == "Constant"}

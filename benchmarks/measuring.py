@@ -33,12 +33,13 @@ class Turns:
             self.wall[name], self.cpu[name] = np.array(values).T
 
     def milliseconds(self, name: str) -> dict[str, float]:
-        """p20, p50 and p80 of the wall time and the median of the CPU time."""
+        """Return p20, p50 and p80 of the wall time and the median of the CPU time."""
         p20, p50, p80 = (round(1e3 * float(v), 3) for v in np.quantile(self.wall[name], (0.2, 0.5, 0.8)))
         return {"p20": p20, "p50": p50, "p80": p80, "cpu": round(1e3 * float(np.median(self.cpu[name])), 3)}
 
     def ratio(self, slow: tuple[str, ...], fast: tuple[str, ...]) -> dict[str, float]:
-        """How many times faster the calls `fast` together are than `slow` together: the median over the rounds."""
+        """Return how many times faster the calls `fast` together are than `slow` together: the median over the
+        rounds."""
         return {
             kind: round(float(np.median(sum(times[n] for n in slow) / sum(times[n] for n in fast))), 3)
             for kind, times in (("wall", self.wall), ("cpu", self.cpu))

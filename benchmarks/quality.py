@@ -67,7 +67,8 @@ def main() -> None:
 
 
 def noise_table(engine: Engine, seed: int) -> dict[str, float]:
-    """Percent of frames without any source (on or off screen) for each kind of noise, over scenes of silent objects."""
+    """Measure the percentage of frames without any source (on or off screen) for each kind of noise, over scenes of
+    silent objects."""
     length = round(NOISE_SECONDS * RATE)
     sounds: dict[str, Callable[[int], NDArray[np.float32]]] = {"silence": lambda index: np.zeros(length, np.float32)}
     for kind in KINDS:

@@ -84,8 +84,9 @@ def _short(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def hotter(engine: Engine, manifest: Manifest, audio_thresholds: np.ndarray[Any, Any]) -> dict[str, float | int]:
-    """Percent of sounding visible sources with other objects in the picture whose own class's map has more mean heat on
-    their mask than on any other object's; "given" of all, "predicted" counts those as wrong that weren't heard.
+    """Measure the percentage of sounding visible sources with other objects in the picture whose own class's map has
+    more mean heat on their mask than on any other object's; "given" of all, "predicted" counts those as wrong that
+    weren't heard.
     """
     index = {name: k for k, name in enumerate(engine.info.classes)}
     found = predict(engine, manifest)

@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def resized(bundle: Bundle, side: int, folder: Path) -> Bundle:
-    """The same graphs for pictures of another size."""
+    """Return the same graphs for pictures of another size."""
     target = folder / f"{bundle.path.name}-side-{side}"
     stride = bundle.image_size[0] // bundle.grid[0]
     shutil.copytree(bundle.path, target, dirs_exist_ok=True)
@@ -80,7 +80,7 @@ def resized(bundle: Bundle, side: int, folder: Path) -> Bundle:
 
 
 def by_key(bundles: dict[int, Bundle], threads: int, seconds: float) -> dict[str, Any]:
-    """Milliseconds of both halves of every bundle in every precision, all taking turns."""
+    """Measure the milliseconds of both halves of every bundle in every precision, all taking turns."""
     calls: dict[str, Callable[[], object]] = {}
     names: dict[str, str] = {}
     rng = np.random.default_rng(0)
@@ -108,7 +108,7 @@ def by_key(bundles: dict[int, Bundle], threads: int, seconds: float) -> dict[str
 
 
 def plot(record: dict[str, Any], path: Path) -> None:
-    """Both curves of every half and precision."""
+    """Draw both curves of every half and precision."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -208,7 +208,7 @@ def soak(video: Path, seconds: float, seed: int) -> dict[str, Any]:
 
 
 def resident() -> float:
-    """Megabytes of this process in memory."""
+    """Return megabytes of this process in memory."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024

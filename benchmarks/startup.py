@@ -87,7 +87,7 @@ def measure(folder: Path, bundle: str, runs: int) -> dict[str, Any]:
 
 
 def run(command: list[str]) -> dict[str, float]:
-    """Seconds and MB of one process; "first_result_seconds" where it says when that came."""
+    """Measure the seconds and MB of one process, with "first_result_seconds" if it says when its first result came."""
     begin, clock = time.time(), time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr

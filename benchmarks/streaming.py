@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def render(folder: Path) -> list[Any]:
-    """The decoded pieces of a rendered clip of 6 seconds."""
+    """Render a clip of 6 seconds and return its decoded pieces."""
     config = SceneConfig(split="test", sources=(1, 2), size=SIZE)
     synthesize(folder, scenes=1, config=config, seed=SEED, video_seconds=6.0, jobs=1)
     video = next(folder.rglob("*.mp4"))
@@ -125,7 +125,7 @@ def of_a_frame(localizer: Localizer, model: Any, pieces: list[Any]) -> dict[str,
 
 
 def capacity(localizer: Localizer, pieces: list[Any], streams: int) -> dict[str, Any]:
-    """Frames a second of streams that wait for nothing but the engine."""
+    """Measure frames a second of streams that wait for nothing but the engine."""
     frames = streams * sum(isinstance(piece, VideoFrame) for piece in pieces)
     cpu = time.process_time()
     seconds = run_batched(localizer, pieces, streams)
@@ -138,7 +138,8 @@ def capacity(localizer: Localizer, pieces: list[Any], streams: int) -> dict[str,
 
 
 def batching(localizer: Localizer, pieces: list[Any]) -> dict[str, Any]:
-    """Frames a second of 8 streams as fast as they go: one MultiStream, against 8 separate unbatched runs at once.
+    """Measure frames a second of 8 streams as fast as they go: one MultiStream, against 8 separate unbatched runs at
+    once.
 
     Both read the same decoded pieces from memory and take turns, `ROUNDS` times.
     """
@@ -157,7 +158,7 @@ def batching(localizer: Localizer, pieces: list[Any]) -> dict[str, Any]:
 
 
 def alone(localizer: Localizer, batch: int) -> float:
-    """Median milliseconds per frame of the image half at a batch size."""
+    """Measure the median milliseconds per frame of the image half at a batch size."""
     info = localizer.engine.info
     image = np.random.default_rng(0).integers(0, 256, (batch, *info.image_size, 3), dtype=np.uint8)
     heard = localizer.engine.run_audio(np.zeros((batch, info.window_samples), np.float32))["sources"]

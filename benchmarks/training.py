@@ -138,7 +138,7 @@ def _start(name: str, manifest: Path, folder: Path) -> subprocess.Popen[str]:
 
 
 def _memory() -> list[dict[str, Any]]:
-    """Peak bytes of the loss, forward and backward, above its inputs; and without the inputs' own gradients."""
+    """Measure peak bytes of the loss, forward and backward, above its inputs; and without the inputs' own gradients."""
     found = []
     for batch, cells in LOSS_SHAPES:
         row: dict[str, Any] = {"shape": {"B": batch, "N": 2, "P": cells, "D": 512}}

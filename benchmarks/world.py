@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def accuracy(engine: Engine, manifest: Manifest) -> dict[str, Any]:
-    """The adaptive protocol with classes given and predicted, beside its floor."""
+    """Score the adaptive protocol, with classes given and predicted, beside its floor."""
     results = evaluate(engine, manifest, ["adaptive"], ["given", "predicted"], bootstrap=0)
     kept = ("CIoU@0.3", "CAP", "F1@0.3", "false sources per image", "AP", "PIAP")
     found: dict[str, Any] = {"items": len(manifest.items)}
@@ -97,7 +97,8 @@ def accuracy(engine: Engine, manifest: Manifest) -> dict[str, Any]:
 
 
 def sound_decides(engine: Engine, manifests: list[Manifest]) -> dict[str, Any]:
-    """Percent of pairs of a sounding and a silent visible thing of a scene in which the sounding one scores higher."""
+    """Measure the percentage of pairs of a sounding and a silent visible thing of a scene in which the sounding one
+    scores higher."""
     info = engine.info
     assert info.joint is not None
     right: list[bool] = []
@@ -152,7 +153,8 @@ def noise(rate: int) -> dict[str, Floats]:
 
 
 def noises(localizer: Localizer, manifest: Manifest) -> dict[str, Any]:
-    """Percent of frames without a source, for each noise, under pictures of the scenes with things that could sound."""
+    """Measure the percentage of frames without a source, for each noise, under pictures of the scenes with things that
+    could sound."""
     info = localizer.engine.info
     frames = [read_frame(item.frame, info.image_size) for item in manifest.items[:NOISE_FRAMES] if item.frame]
     found: dict[str, Any] = {}
@@ -172,7 +174,7 @@ def noises(localizer: Localizer, manifest: Manifest) -> dict[str, Any]:
 
 
 def talking(localizer: Localizer, clip: Path) -> dict[str, Any]:
-    """Seconds of a clip in which speech is named, and how much its peak moves about."""
+    """Measure in how many seconds of a clip speech is named, and how much its peak moves about."""
     seconds: dict[int, list[bool]] = {}
     peaks = []
     named: Counter[str] = Counter()
@@ -195,7 +197,7 @@ def talking(localizer: Localizer, clip: Path) -> dict[str, Any]:
 
 
 def speed(engine: Engine) -> dict[str, Any]:
-    """The image half, and the audio half's hop of a stream, on one core."""
+    """Time the image half, and one audio hop of a stream, on one core."""
     info = engine.info
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (1, *info.image_size, 3), dtype=np.uint8)
@@ -208,7 +210,7 @@ def speed(engine: Engine) -> dict[str, Any]:
 
 
 def hopping(engine: Engine, info: BundleInfo, sound: Floats) -> Callable[[], object]:
-    """A call that hears the next window of a stream."""
+    """Make a call that runs the audio half on the next window of a stream."""
     memory, index = PatchMemory(), [0]
 
     def hop() -> object:
@@ -219,7 +221,8 @@ def hopping(engine: Engine, info: BundleInfo, sound: Floats) -> Callable[[], obj
 
 
 def start(bundle: str, backend: str) -> dict[str, float]:
-    """Seconds from an interpreter's first line to a first result, and the largest resident memory in megabytes."""
+    """Measure the seconds from an interpreter's first line to a first result, and the largest resident memory in
+    megabytes."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     times = []
     for _ in range(3):

@@ -13,7 +13,8 @@ BATCH_SIZES = (4, 4)
 
 
 def measure_accuracy(job: dict[str, Any]) -> dict[str, Any]:
-    """The largest difference and the cosines of maps on rendered scenes; CIoU@0.3 and CAP on "manifest" (or None).
+    """Return the largest difference and the cosines of maps on rendered scenes; CIoU@0.3 and CAP on "manifest" (or
+    None).
 
     The reference is the core model of "checkpoint", or (None) the bundle's fp32 graphs in ONNX Runtime.
     """

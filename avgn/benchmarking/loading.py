@@ -12,7 +12,8 @@ COMPILED = ("encode_audio", "hand_over", "encode_image", "localize")
 
 
 def load(job: dict[str, Any]) -> Engine:
-    """The engine of a job ("backend" and "checkpoint", or "bundle" and "variant"; "threads"), library included."""
+    """Load the engine of a job ("backend" and "checkpoint", or "bundle" and "variant"; "threads"), library
+    included."""
     if job["backend"].startswith("torch"):
         return _load_torch(job["checkpoint"], job["threads"], compile_it=job["backend"] == "torch-compile")
     bundle = Bundle.load(job["bundle"])

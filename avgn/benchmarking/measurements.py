@@ -46,7 +46,8 @@ class Measurements:
         self._total = options.rounds * per_round + once
 
     def measure_rounds(self) -> None:
-        """Everything that is a time: peaks, rows and pipelines; every other round backwards, so that drifts cancel."""
+        """Measure everything that is a time: peaks, rows and pipelines. Every other round runs backwards, so that
+        drifts cancel."""
         with tempfile.TemporaryDirectory() as folder:
             video = self._render(Path(folder) / "scene.mp4")
             for at in range(self._options.rounds):
@@ -61,7 +62,7 @@ class Measurements:
                         self._measure_pipeline(row, video)
 
     def measure_once(self, checkpoints: Mapping[str, str | None], manifest: str | os.PathLike[str] | None) -> None:
-        """What does not depend on the machine's mood: operations, accuracy."""
+        """Measure what doesn't depend on how busy the machine is: operations, accuracy."""
         for name in checkpoints:
             self.operations[name] = self._try({"kind": "operations", "bundle": name})
         systems = {row.system: row for row in self.rows if row not in self.failures}
@@ -94,7 +95,7 @@ class Measurements:
             self.stages.setdefault(row, []).append(found)
 
     def pipelines(self) -> list[Row]:
-        """One row of every system that reads a bundle, with the most threads."""
+        """Return one row of every system that reads a bundle, with the most threads."""
         if not self._options.video_seconds:
             return []
         rows = [row for row in self.rows if row.variant is not None and row.failure is None]

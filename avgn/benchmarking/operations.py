@@ -12,7 +12,8 @@ from avgn.runtime.errors import InputError
 
 
 def count_operations(job: dict[str, Any]) -> dict[str, Any]:
-    """Multiply-adds of the convolutions and matrix products of one sample: {"audio", "image"}, from the fp32 graphs.
+    """Return multiply-adds of the convolutions and matrix products of one sample: {"audio", "image"}, from the fp32
+    graphs.
 
     Raises InputError for a bundle without them.
     """

@@ -22,7 +22,7 @@ Call = Callable[[], object]
 
 
 def measure_peaks(library: str, threads: int, *, sizes: tuple[int, ...] = SIDES) -> list[dict[str, Any]]:
-    """The best of a library for every kind that it has: {"kind", "by", "size", "gops"}, 1e9 operations a second.
+    """Return the best of a library for every kind that it has: {"kind", "by", "size", "gops"}, 1e9 operations a second.
 
     A multiplication and an addition are two operations.
     """
@@ -36,7 +36,7 @@ def measure_peaks(library: str, threads: int, *, sizes: tuple[int, ...] = SIDES)
 
 
 def installed_libraries() -> list[str]:
-    """Those of LIBRARIES that can be asked here; the graphs of two of them are made by onnx."""
+    """Return those of LIBRARIES that can be asked here; the graphs of two of them are made by onnx."""
     needed = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx")}
     return [name for name in LIBRARIES if all(find_spec(module) for module in needed.get(name, (name,)))]
 

@@ -104,11 +104,11 @@ class Row:
 
     @property
     def system(self) -> System:
-        """What is measured, whatever the batch and the threads."""
+        """Return what is measured, whatever the batch and the threads."""
         return (self.bundle, self.backend, self.precision, self.variant)
 
     def job(self, kind: str, **facts: Any) -> dict[str, Any]:
-        """What the worker is told."""
+        """Return what the worker is told."""
         named = ("bundle", "backend", "variant", "checkpoint", "batch", "threads")
         return {"kind": kind, **{name: getattr(self, name) for name in named}, **facts}
 
@@ -116,7 +116,7 @@ class Row:
 def plan_rows(
     bundles: Sequence[tuple[str, Bundle]], checkpoints: Sequence[str | None], options: BenchmarkOptions
 ) -> list[Row]:
-    """All rows; what can't run here is one row with its reason."""
+    """Return all rows; what can't run here is one row with its reason."""
     rows: list[Row] = []
     for (name, bundle), checkpoint in zip(bundles, checkpoints, strict=True):
         for backend in dict.fromkeys(options.backends):

@@ -65,7 +65,7 @@ def _draw_line(axes: Any, line: list[Mapping[str, Any]], color: str, marker: str
 
 
 def _draw_bars(axes: Any, series: Mapping[str, list[Mapping[str, Any]]], batch: int, colors: Mapping[str, str]) -> None:
-    """Both halves end to end; a tick at the pair's p95."""
+    """Draw both halves end to end, with a tick at the pair's p95."""
     drawn = [(name, row) for name, line in series.items() for row in line if row["batch"] == batch]
     for at, (name, row) in enumerate(drawn):
         audio, image = (row["wall_ms"][half]["p50"] for half in HALVES)
@@ -78,7 +78,8 @@ def _draw_bars(axes: Any, series: Mapping[str, list[Mapping[str, Any]]], batch: 
 
 
 def short_names(bundles: Collection[str]) -> dict[str, str]:
-    """What bundles are called in a picture: nothing if there is one, their folders if those differ, else all of it."""
+    """Return what bundles are called in a picture: nothing if there is one, their folders if those differ, else all of
+    it."""
     if len(bundles) == 1:
         return dict.fromkeys(bundles, "")
     last = {Path(bundle).name for bundle in bundles}

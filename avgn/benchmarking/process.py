@@ -24,7 +24,8 @@ WORKER = "import sys; sys.path[:] = filter(None, sys.path); from avgn.benchmarki
 
 
 def run_job(job: Job, *, timeout: float) -> dict[str, Any]:
-    """What the worker (`worker.py`) measured for `job`; its "threads" (None: as the libraries like) bind libraries.
+    """Run a job in `worker.py` and return what it measured; its "threads" (None: as the libraries like) bind
+    libraries.
 
     Raises FailureError, in one sentence, when the process failed, died or took longer than `timeout` seconds. Whatever
     ends the call, the process and those it started end with it.
@@ -56,7 +57,7 @@ def run_job(job: Job, *, timeout: float) -> dict[str, Any]:
 
 
 def one_sentence(error: BaseException) -> str:
-    """An error as one line that is not too long for a table."""
+    """Shorten an error to one line that fits into a table."""
     text = " ".join(str(error).split())
     text = text if isinstance(error, (FailureError, ValueError)) and text else f"{type(error).__name__}: {text}"
     return text if len(text) <= MOST_REASON_CHARACTERS else text[: MOST_REASON_CHARACTERS - 3] + "..."

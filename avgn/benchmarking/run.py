@@ -78,7 +78,7 @@ def run_benchmark(
 
 
 def _pair(bundles: Sequence[tuple[str, Bundle]], checkpoints: Sequence[str]) -> list[str | None]:
-    """The checkpoint of every bundle. Raises InputError for one that is not its model."""
+    """Return the checkpoint of every bundle. Raises InputError for one that is not its model."""
     if not checkpoints:
         return [None] * len(bundles)
     if len(checkpoints) not in (1, len(bundles)):

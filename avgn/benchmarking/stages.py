@@ -27,7 +27,7 @@ WARM_UP_FRAMES = 20
 
 
 def measure_stages(job: dict[str, Any]) -> dict[str, Any]:
-    """One round on "video": the stages one after another, then the pipeline as `avgn localize` runs it.
+    """Measure one round on "video": the stages one after another, then the pipeline as `avgn localize` runs it.
 
     "wall_ms" and "cpu_ms" per frame of every stage, each measured while nothing else runs; "pipeline" holds frames,
     "frames_per_second", the "real_time_factor" (below 1: faster than real time) and the "cpu_ms" of a frame.
@@ -53,7 +53,7 @@ def measure_stages(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_stages(engine: Engine, media: MediaFile, output: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """(wall, CPU) milliseconds per frame of every stage.
+    """Return (wall, CPU) milliseconds per frame of every stage.
 
     All frames are decoded before the first is localized, and all are drawn before the first is encoded: threads of a
     codec then work in their own stage alone.

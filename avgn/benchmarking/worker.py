@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """What one job asks for, by its "kind"."""
+    """Return what one job asks for, by its "kind"."""
     kind = job["kind"]
     if kind == "row":
         from avgn.benchmarking.timing import measure_row

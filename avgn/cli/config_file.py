@@ -12,7 +12,8 @@ WAY_OUT = "give a YAML file of options"
 
 
 def config_action() -> type[Any]:
-    """The action of `--config`, for jsonargparse; made when it is asked for, since that library is slow to import."""
+    """Make the action of `--config` for jsonargparse, when it is asked for, since that library is slow to
+    import."""
     from jsonargparse import ActionConfigFile
 
     class ConfigFile(ActionConfigFile):  # type: ignore[misc, unused-ignore]
@@ -26,7 +27,7 @@ def config_action() -> type[Any]:
 
 
 def read_options(path: str, known: list[str]) -> dict[str, Any]:
-    """The options of a YAML file by name. Raises InputError for anything but known names with values."""
+    """Return the options of a YAML file by name. Raises InputError for anything but known names with values."""
     found = read_yaml(path, "configuration", WAY_OUT)
     if not isinstance(found, dict):
         raise InputError(f"configuration {path} holds {shown(found)}, not names with values: {WAY_OUT}")

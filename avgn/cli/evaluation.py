@@ -154,7 +154,7 @@ def calibrate(argv: Sequence[str]) -> None:
 
 
 def load_engine(model: str, backend: str = "auto", device: str = "cpu") -> Engine:
-    """The engine of a checkpoint folder (PyTorch, on `device`) or of a bundle (by `backend`)."""
+    """Load the engine of a checkpoint folder (PyTorch, on `device`) or of a bundle (by `backend`)."""
     from avgn.runtime.bundle import BUNDLE_FILE
     from avgn.runtime.localizer import Localizer
 

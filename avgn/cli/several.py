@@ -19,7 +19,7 @@ def add_options(parser: Any) -> None:
 
 
 def is_several(args: Any) -> bool:
-    """Whether more than one file is asked for: a folder, several names, or outputs in a folder that is there."""
+    """Return whether several files are asked for: a folder, several names, or outputs in a folder that is there."""
     if args.manifest is not None:
         if args.more:
             raise InputError(f"--manifest names the items: leave out {args.video} and {args.more[0]}")

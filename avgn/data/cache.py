@@ -24,7 +24,7 @@ def to_int16(sound: NDArray[np.float32]) -> NDArray[np.int16]:
 
 
 def to_float32(quantised: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Samples [T] in -1..1."""
+    """Return samples [T] in -1..1."""
     return quantised.astype(np.float32) / np.float32(FULL_SCALE)
 
 
@@ -42,7 +42,7 @@ class SoundCache:
             raise InputError(f"audio cache {folder} can't be written ({error.strerror}): choose another one") from None
 
     def get(self, path: Path) -> NDArray[np.int16] | None:
-        """The samples [T] of a sound file, None where it isn't kept yet."""
+        """Return the samples [T] of a sound file, None where it isn't kept yet."""
         kept = self._file(path)
         try:
             found: NDArray[np.int16] = np.load(kept, mmap_mode="r", allow_pickle=False)

@@ -73,18 +73,19 @@ class SeededBatches(Sampler[list[Key]]):
 
 
 def picture_counts(seed: int, epoch: int, batches: int, pictures: tuple[int, int]) -> NDArray[np.int64]:
-    """How many pictures each batch of an epoch mixes: [batches], the same in every process."""
+    """Return how many pictures each batch of an epoch mixes: [batches], the same in every process."""
     rng = np.random.default_rng((seed, epoch, PICTURES_STREAM))
     return rng.integers(pictures[0], pictures[1] + 1, size=batches)
 
 
 def ordered_batches(length: int, batch_size: int) -> list[list[Key]]:
-    """The manifest's own order, for validation."""
+    """Return the manifest's own order, for validation."""
     return [[Key(0, i) for i in range(at, min(at + batch_size, length))] for at in range(0, length, batch_size)]
 
 
 def class_balance(items: Sequence[Item]) -> NDArray[np.float64]:
-    """Weights [N] of items that make their classes come equally often: the mean of 1 / count over an item's classes."""
+    """Return weights [N] of items that make their classes come equally often: the mean of 1 / count over an item's
+    classes."""
     labels = [{source.label for source in item.sources} for item in items]
     counts: dict[str, int] = {}
     for names in labels:

@@ -105,7 +105,7 @@ def write_shards(
 
 
 def read_shards(folder: Path) -> Shards:
-    """The facts of a folder of shards.
+    """Return the facts of a folder of shards.
 
     Raises InputError for what is none, lacks a file, or names one that is not plainly a file of the folder.
     """
@@ -126,7 +126,8 @@ def read_shards(folder: Path) -> Shards:
 
 
 def read_samples(path: Path, num_classes: int) -> Iterator[Packed]:
-    """The samples of a shard in order; labels are below `num_classes`. Raises InputError for a file that is none."""
+    """Yield the samples of a shard in order; labels are below `num_classes`. Raises InputError for a file that is
+    none."""
     try:
         for raw in read_tar(path):
             labels = parse_json(raw["labels.json"])
@@ -142,7 +143,8 @@ def read_samples(path: Path, num_classes: int) -> Iterator[Packed]:
 
 
 def decode(scene: Packed) -> tuple[NDArray[np.uint8], NDArray[np.int16], int]:
-    """A scene's picture [H, W, 3] RGB, its sound [T] and the sound's rate; raises InputError for what is damaged."""
+    """Return a scene's picture [H, W, 3] RGB, its sound [T] and the sound's rate; raises InputError for what is
+    damaged."""
     try:
         image: Any = decode_still("its picture", scene.frame)
         with wave.open(io.BytesIO(scene.audio)) as file:
@@ -164,7 +166,7 @@ def _read_index(path: Path) -> Any:
 
 
 def _check_file(folder: Path, entry: Any) -> tuple[str, int]:
-    """A shard's name and number of samples as the index gives them, checked against what lies there."""
+    """Return a shard's name and number of samples as the index gives them, checked against what lies there."""
     name, count = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
     if not isinstance(name, str) or type(count) is not int or count < 1:
         shown = repr(entry)[:60]

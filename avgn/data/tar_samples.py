@@ -61,7 +61,7 @@ class TarWriter:
 
 
 def read_tar(path: Path) -> Iterator[dict[str, bytes]]:
-    """The samples of a tar file in order: the bytes of each member by suffix.
+    """Yield the samples of a tar file in order: the bytes of each member by suffix.
 
     Raises tarfile.TarError or OSError for a file that is none or is cut off, ValueError for a member that is too large.
     """

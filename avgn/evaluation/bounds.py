@@ -32,11 +32,11 @@ class FixedMap:
         self._binary: dict[str, Array] = {}
 
     def average_precision(self, masks: Array) -> Array:
-        """AP [S] against masks [S, H, W]; NaN for an empty mask."""
+        """Return AP [S] against masks [S, H, W]; NaN for an empty mask."""
         return np.array([self._ranking.average_precision(mask) for mask in masks.reshape(len(masks), -1) > 0])
 
     def iou(self, masks: Array, protocol: Protocol) -> Array:
-        """IoU [S] under a protocol's rule."""
+        """Return IoU [S] under a protocol's rule."""
         return np.array([float(iou(self._binarise(mask, protocol), mask)) for mask in masks])
 
     def _binarise(self, mask: Array, protocol: Protocol) -> Array:
@@ -51,7 +51,7 @@ class FixedMap:
 
 
 def centre_blob(size: tuple[int, int] = CANVAS, num_pictures: int = 1) -> FixedMap:
-    """The floor: minus the distance to the centre of each picture of this size."""
+    """Return the floor: minus the distance to the centre of each picture of this size."""
     return FixedMap(centre_map(size, num_pictures))
 
 
@@ -76,7 +76,7 @@ def best_maps(mask: Array, grid: tuple[int, int]) -> Array:
 def ceiling_scores(
     masks: Array, grid: tuple[int, int], protocol: Protocol, *, num_pictures: int = 1, pieces: int = 1
 ) -> tuple[Array, Array]:
-    """(AP [S], IoU [S]) of the best maps of masks [S, H, W], each on its own mask, under a protocol.
+    """Return (AP [S], IoU [S]) of the best maps of masks [S, H, W], each on its own mask, under a protocol.
 
     AP is that of the mean-per-cell map, IoU that of the best candidate of `best_maps`; `num_pictures` and `pieces` as
     in `lay_out`. A grid of the masks' own size stands for a map that is free in every pixel.
@@ -95,7 +95,7 @@ def ceiling_scores(
 
 
 def _free_iou(mask: Array, protocol: Protocol) -> float:
-    """The IoU of the best order of the pixels themselves: under the median it takes exactly half of them."""
+    """Return the IoU of the best order of the pixels themselves: under the median it takes exactly half of them."""
     if protocol.by_area or not protocol.by_order:
         return 1.0
     half = mask.size // 2
@@ -108,7 +108,8 @@ def _free_iou(mask: Array, protocol: Protocol) -> float:
 
 
 def _order(inside: Array) -> Array:
-    """Signed distance of each cell to the edge of `inside`, within -1..1, with the distance to its middle to decide."""
+    """Return signed distance of each cell to the edge of `inside`, within -1..1, with the distance to its middle to
+    decide."""
     from scipy.ndimage import distance_transform_edt
 
     padded = np.pad(inside, 1)

@@ -28,12 +28,12 @@ class Detections:
 
     @property
     def num_negatives(self) -> int:
-        """Images with a map and without a source."""
+        """Return images with a map and without a source."""
         return int(np.count_nonzero(self.positives[np.unique(self.image)] == 0))
 
 
 def gather(found: Sequence[tuple[Array, Array] | None], positives: Sequence[int]) -> Detections:
-    """The detections (confidence, IoU) of N images; None stands for an image that is not ranked."""
+    """Return the detections (confidence, IoU) of N images; None stands for an image that is not ranked."""
     known = [(n, *pair) for n, pair in enumerate(found) if pair is not None]
     empty = [np.zeros(0)]
     return Detections(
@@ -69,7 +69,7 @@ def ranked_intervals(
 
 
 def _ranked(detections: Detections, weight: Array) -> dict[str, Array]:
-    """Every value [R] for weights [R, N] of the images."""
+    """Return every value [R] for weights [R, N] of the images."""
     order = np.argsort(-detections.confidence, kind="stable")
     ordered = detections.confidence[order]
     # maps of equal confidence are given together

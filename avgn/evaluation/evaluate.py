@@ -46,7 +46,7 @@ def evaluate(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[Result]:
-    """Scores of a model, one result per protocol and way to choose the classes.
+    """Return scores of a model, one result per protocol and way to choose the classes.
 
     protocols: names, or "all" for those that suit manifest and model. thresholds: (audio [K], visual [K]) in place of
     the model's own. bootstrap: samples for the 95 % intervals, 0 for none. pair_input, object_prior: see `predict`;
@@ -115,7 +115,7 @@ def score_predictions(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[Result]:
-    """The results of `evaluate` for what a model said already."""
+    """Return the results of `evaluate` for what a model said already."""
     said = Said(engine, predictions, thresholds, needs_predicted="predicted" in classes)
     images = Images(predictions.items, said.classes, protocols, classes, said=said, skip_bad=skip_bad)
     kept, found, skipped = images.score(workers, progress)
@@ -173,7 +173,7 @@ def _notes(protocol: Protocol, has_prior: bool) -> list[str]:
 
 
 def _left_out(choice: Choice, num_items: int) -> list[Result]:
-    """Results without metrics that say why a protocol was not scored."""
+    """Return results without metrics that say why a protocol was not scored."""
     return [
         {
             "protocol": name,
@@ -201,7 +201,7 @@ class _Calibrated:
 
 
 def with_thresholds(engine: Engine, thresholds: tuple[Array, Array] | None) -> Engine:
-    """The engine with its thresholds replaced, where others are given."""
+    """Return the engine with its thresholds replaced, where others are given."""
     return engine if thresholds is None else _Calibrated(engine, thresholds)
 
 

@@ -82,7 +82,7 @@ class Images:
     def score(
         self, workers: int | None = None, progress: Progress | None = None
     ) -> tuple[list[int], list[ImageResult], Counter[str]]:
-        """(rows that could be read, their results, how many were skipped and why). `workers`: threads.
+        """Return (rows that could be read, their results, how many were skipped and why). `workers`: threads.
 
         Raises InputError when no item's masks can be read, and without `skip_bad` for the first that can't.
         """
@@ -192,8 +192,8 @@ class Images:
     def _detections(
         self, n: int, truth: Truth, said: Said, protocol: Protocol, result: ImageResult
     ) -> tuple[Array, Array] | None:
-        """The maps of the sources; on a negative the hottest map of the classes that it lists, of all if it lists none
-        or maps have no names.
+        """Return the maps of the sources; on a negative the hottest map of the classes that it lists, of all if it
+        lists none or maps have no names.
 
         An image whose sources have no mask is not ranked: what is right there is not known.
         """

@@ -89,7 +89,7 @@ def calibrate_bundle(
 
 
 def sounding_on_screen(found: Predictions, classes: Sequence[str]) -> Array:
-    """[N, K] bool: which classes sound and are seen."""
+    """Return [N, K] bool: which classes sound and are seen."""
     index_of = {name: index for index, name in enumerate(classes)}
     truth = np.zeros((len(found.items), len(classes)), dtype=bool)
     for row, item in enumerate(found.items):
@@ -99,7 +99,7 @@ def sounding_on_screen(found: Predictions, classes: Sequence[str]) -> Array:
 
 
 def reliability(rule: Joint, found: Predictions, truth: Array) -> tuple[tuple[int, float, float], ...]:
-    """(count, mean probability, share that are right) of class scores in each tenth of the joint probability."""
+    """Return (count, mean probability, share that are right) of class scores in each tenth of the joint probability."""
     prob = 1 / (1 + np.exp(-joint_odds(rule, found.audio_prob, found.visual_prob).astype(np.float64)))
     tenth = np.minimum((prob * NUM_BINS).astype(int), NUM_BINS - 1)
     rows = []
@@ -111,7 +111,8 @@ def reliability(rule: Joint, found: Predictions, truth: Array) -> tuple[tuple[in
 
 
 def _best_threshold(rule: Joint, found: Predictions, truth: Array) -> Joint:
-    """The rule with the one threshold that gives the best F1 of at most MAX_FALSE_PER_IMAGE false sources an image.
+    """Return the rule with the one threshold that gives the best F1 of at most MAX_FALSE_PER_IMAGE false sources an
+    image.
 
     Which classes give way to others depends on better ones alone, so it is the same at every threshold.
     """
@@ -137,7 +138,7 @@ def _claimed(rule: Joint, found: Predictions) -> Array:
 
 
 def _score(rule: Joint, found: Predictions, truth: Array) -> tuple[float, float]:
-    """(F1 of classes in percent, false sources an image)."""
+    """Return (F1 of classes in percent, false sources an image)."""
     said = _claimed(rule, found)
     right = int((said & truth).sum())
     return 200 * right / max(1, int(said.sum() + truth.sum())), float((said & ~truth).sum() / len(truth))

@@ -175,7 +175,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of that name; raises InputError that lists the known names."""
+    """Return the protocol of that name; raises InputError that lists the known names."""
     try:
         return PROTOCOLS[name]
     except KeyError:

@@ -60,7 +60,7 @@ class Results:
         self._classes = classes
 
     def result(self, protocol: Protocol, mode: str, bootstrap: int, seed: int) -> Result:
-        """The scores of the model with all that stands beside them."""
+        """Return the scores of the model with all that stands beside them."""
         assert self._said is not None
         targets = self._targets(protocol)
         scores = [image.scores[protocol.name, mode] for image in self._images]
@@ -141,7 +141,7 @@ class Results:
         }
 
     def _apart(self, result: Result, table: ScoreTable) -> None:
-        """Images whose pictures show one sounding class have a score of their own beside that of all."""
+        """Score the images whose pictures show one sounding class apart, beside the score of all."""
         repeated = np.array([image.truth.repeated for image in self._images]) & ~np.isnan(table.piap)
         if repeated.any():
             ratios = source_ratios(table, repeated[table.image]) | image_ratios(table, repeated)

@@ -23,7 +23,7 @@ class Ratio:
 
 
 def ratio_value(ratio: Ratio) -> float | None:
-    """The value of a ratio, or None when nothing was counted."""
+    """Return the value of a ratio, or None when nothing was counted."""
     value = _divide(ratio.numerator.sum(axis=0, dtype=np.float64)[None], _sum(ratio.denominator), ratio.scale)[0]
     return None if np.isnan(value) else float(value)
 
@@ -51,7 +51,7 @@ def bootstrap_intervals(
 
 
 def draw_clusters(clusters: Array, samples: int, seed: int) -> tuple[Array, Array]:
-    """(the cluster of each item [N], how often each of C clusters is drawn [samples, C]) for labels [N]."""
+    """Return (the cluster of each item [N], how often each of C clusters is drawn [samples, C]) for labels [N]."""
     _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
     count = int(cluster.max()) + 1 if len(cluster) else 0
     if count == 0:
@@ -71,7 +71,7 @@ def _by_cluster(values: Array, cluster: Array, count: int) -> Array:
 
 
 def _divide(numerator: Array, denominator: Array, scale: float) -> Array:
-    """[R] or [R, K] sums -> [R] values."""
+    """Return [R] or [R, K] sums -> [R] values."""
     ratio = np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1), np.nan) * scale
     if ratio.ndim == 1:
         return np.asarray(ratio)
@@ -81,7 +81,7 @@ def _divide(numerator: Array, denominator: Array, scale: float) -> Array:
 
 
 def cluster_mean(ratio: Ratio, clusters: Array) -> float | None:
-    """The mean over clusters (videos) of each cluster's own value; clusters without a value are left out."""
+    """Return the mean over clusters (videos) of each cluster's own value; clusters without a value are left out."""
     _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
     count = int(cluster.max()) + 1 if len(cluster) else 0
     numerator = _by_cluster(ratio.numerator, cluster, count)

@@ -50,17 +50,17 @@ class Truth:
     repeated: bool = False
 
     def view(self, view: View) -> View:
-        """The view itself, "own" where it is the same: a single picture is its own canvas."""
+        """Return the view itself, "own" where it is the same: a single picture is its own canvas."""
         return "own" if view == "whole" and self.num_pictures == 1 else view
 
     def without_masks(self) -> Truth:
-        """The same, for keeping: the masks of thousands of images would fill the memory."""
+        """Return the same, for keeping: the masks of thousands of images would fill the memory."""
         return replace(self, targets={view: replace(t, masks=t.masks[:0]) for view, t in self.targets.items()})
 
 
 def read_truth(item: Item, classes: Sequence[str], views: Collection[View] = OWN) -> Truth:
-    """The truth of an item. Sources of one class in one picture are united, on the whole canvas those of all pictures;
-    a source with no box and no mask has no map to score. Raises InputError for a mask that can't be read."""
+    """Return the truth of an item. Sources of one class in one picture are united, on the whole canvas those of all
+    pictures; a source with no box and no mask has no map to score. Raises InputError for a mask that can't be read."""
     index = {name: k for k, name in enumerate(classes)}
     shown = [source for source in item.sources if source.sounding and source.on_screen]
     pictures = [(index[source.label], source.part) for source in shown]
@@ -110,7 +110,7 @@ def _targets(item: Item, shown: Sequence[Source], index: dict[str, int], view: V
 
 
 def _mask(sources: Sequence[Source], num_pictures: int) -> Array:
-    """The masks of sources on the whole canvas [H, num_pictures * W]."""
+    """Return the masks of sources on the whole canvas [H, num_pictures * W]."""
     if num_pictures == 1:
         return source_mask(sources)
     pictures = [source_mask([source for source in sources if source.part == part]) for part in range(num_pictures)]

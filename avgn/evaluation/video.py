@@ -44,7 +44,7 @@ class Track:
 
     @property
     def step(self) -> float:
-        """The usual time from frame to frame in seconds."""
+        """Return the usual time from frame to frame in seconds."""
         return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 0.0
 
 
@@ -58,7 +58,7 @@ def evaluate_video(
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Scores of the streaming localizer on every item with a video file.
+    """Return scores of the streaming localizer on every item with a video file.
 
     stream: path -> iterable of results (default: the runtime's Localizer over `engine`, in file mode).
     "metrics" are over all frames, "near_change" and "steady" over those groups: precision, recall, F1 of sources on
@@ -157,7 +157,7 @@ def read_track(results: Iterable[Any], classes: tuple[str, ...]) -> Track:
 
 
 def near_change(times: Array, changes: Array, window: float) -> Array:
-    """[F] bool: at most `window` seconds after a change (the moment of the change included)."""
+    """Return [F] bool: at most `window` seconds after a change (the moment of the change included)."""
     since = times[:, None] - changes[None]
     return np.asarray(((since >= 0) & (since < window)).any(axis=1)) if changes.size else np.zeros(len(times), bool)
 
@@ -165,7 +165,7 @@ def near_change(times: Array, changes: Array, window: float) -> Array:
 def score_video(
     track: Track, truth: VideoTruth, window: float
 ) -> tuple[dict[str, dict[str, tuple[float, float]]], int]:
-    """({group: {metric: (numerator, denominator)}}, intervals that were never heard) of one video."""
+    """Return ({group: {metric: (numerator, denominator)}}, intervals that were never heard) of one video."""
     near: Array = near_change(track.times, truth.changes(track.times, track.frames), window)
     groups: dict[str, Array] = {"all": np.ones(len(near), dtype=bool), "near_change": near, "steady": ~near}
     present = truth.present(track.times, track.frames)
@@ -200,13 +200,13 @@ def _localizer(engine: Engine) -> Stream:
 
 
 def _runs(active: Array) -> list[tuple[int, int]]:
-    """(first, after last) of every run of true values in [F]."""
+    """Return (first, after last) of every run of true values in [F]."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], active.astype(np.int8), [0]])))
     return [(int(first), int(last)) for first, last in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _false_starts(shown: Array, present: Array) -> Array:
-    """[F] how many false sources start at each frame."""
+    """Return [F] how many false sources start at each frame."""
     starts = np.zeros(len(shown))
     for k in range(shown.shape[1]):
         for first, last in _runs(shown[:, k]):
@@ -216,7 +216,7 @@ def _false_starts(shown: Array, present: Array) -> Array:
 
 
 def _peak_hits(track: Track, truth: VideoTruth, present: Array) -> dict[str, tuple[Array, Array]]:
-    """{metric: (hits [F], cases [F])}: peaks of recalled sources, and the centre for every true source."""
+    """Return {metric: (hits [F], cases [F])}: peaks of recalled sources, and the centre for every true source."""
     counts = {
         name: (np.zeros(len(track.times)), np.zeros(len(track.times)))
         for name in ("peak in box", "peak in mask", "floor peak in box", "floor peak in mask")
@@ -240,7 +240,7 @@ def _peak_hits(track: Track, truth: VideoTruth, present: Array) -> dict[str, tup
 
 
 def _edge_errors(track: Track, truth: VideoTruth) -> tuple[Array, Array, int]:
-    """(onset errors, release errors) in seconds, late is positive, and the number of intervals never heard.
+    """Return (onset errors, release errors) in seconds, late is positive, and the number of intervals never heard.
 
     Each sounding interval is compared with the run of its class that overlaps it most. A release at or after the
     video's last frame can't be seen and is left out.

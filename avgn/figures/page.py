@@ -26,7 +26,7 @@ STYLE = {
 
 
 def check_output(path: str | os.PathLike[str]) -> Path:
-    """The path of a figure's file; raises InputError for a suffix that is not known or what can't be written."""
+    """Return the path of a figure's file; raises InputError for a suffix that is not known or what can't be written."""
     path = Path(path)
     _format(path)
     outputs.check_output(path, kind="figure")
@@ -34,7 +34,7 @@ def check_output(path: str | os.PathLike[str]) -> Path:
 
 
 def _format(path: Path) -> str:
-    """The format that the suffix names; devices and standard output have none and get PNG."""
+    """Return the format that the suffix names; devices and standard output have none and get PNG."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES and not (suffix == "" and outputs.find_place(path, kind="figure").is_direct):
         raise InputError(f"figure {path} must end with one of {', '.join(SUFFIXES)}: its suffix chooses the format")
@@ -52,7 +52,7 @@ def import_matplotlib() -> Any:
 
 
 def new_page(width: float, height: float) -> Any:
-    """An empty figure of width x height inches."""
+    """Return an empty figure of width x height inches."""
     import_matplotlib()
     from matplotlib.figure import Figure
 
@@ -69,7 +69,7 @@ def save(page: Any, path: Path) -> None:
 
 
 def class_color(index: int) -> tuple[float, float, float]:
-    """The overlay's colour of class `index`, for paper: 0..1."""
+    """Return the overlay's colour of class `index`, for paper: 0..1."""
     red, green, blue = (DARKER * value / 255 for value in color_of(index))
     return (red, green, blue)
 

@@ -86,7 +86,7 @@ def draw_qualitative(
 
 
 def _sources(item: Item) -> list[str]:
-    """The classes of an item that have a map to show."""
+    """Return the classes of an item that have a map to show."""
     shown = {s.label for s in item.sources if s.sounding and s.on_screen and (s.boxes or s.mask is not None)}
     return sorted(shown) if item.frame is not None and item.audio is not None else []
 
@@ -130,7 +130,7 @@ def _picture(item: Item, manifest: Manifest, engines: Mapping[str, Engine]) -> P
 
 
 def _shown_size(item: Item) -> tuple[int, int]:
-    """(H, W) of the frame's own shape, large enough for a tile."""
+    """Return (H, W) of the frame's own shape, large enough for a tile."""
     assert item.frame is not None
     image = import_cv2().imread(str(item.frame))
     if image is None:
@@ -140,7 +140,7 @@ def _shown_size(item: Item) -> tuple[int, int]:
 
 
 def _maps(engine: Engine, item: Item) -> Array:
-    """A method's maps [K, h, w] of an item."""
+    """Return a method's maps [K, h, w] of an item."""
     assert item.frame is not None and item.audio is not None
     info = engine.info
     heard = engine.run_audio(read_clip(item.audio, info.sample_rate, info.window_samples)[None])
@@ -148,7 +148,8 @@ def _maps(engine: Engine, item: Item) -> Array:
 
 
 def _heat(maps: Array, kind: MapKind, indices: Sequence[int], masks: Array) -> list[Array]:
-    """The map of each source [H, W] in 0..1, of maps [K, h, w]; indices: the sources' classes, masks [S, H, W]."""
+    """Return the map of each source [H, W] in 0..1, of maps [K, h, w]; indices: the sources' classes, masks [S, H,
+    W]."""
     height, width = masks.shape[1:]
 
     def shown(k: int) -> Array:
@@ -171,7 +172,7 @@ def _draw(pictures: list[Picture], names: list[str], path: Any) -> None:
 
 
 def _lay_out(pictures: list[Picture], titles: list[str], path: Any, heat: Any) -> None:
-    """Columns of one width; an item's tiles have the height that its frame's shape asks for."""
+    """Lay out columns of one width; an item's tiles have the height that its frame's shape asks for."""
     lefts = [column * (TILE_INCHES + GAP_INCHES) + (LABEL_INCHES if column else 0) for column in range(len(titles))]
     width = lefts[-1] + TILE_INCHES
     heights = [TILE_INCHES * picture.rgb.shape[0] / picture.rgb.shape[1] for picture in pictures]
@@ -223,7 +224,7 @@ def _lay_out(pictures: list[Picture], titles: list[str], path: Any, heat: Any) -
 
 
 def _shorten(name: str, length: float) -> str:
-    """A name that fits beside a tile of `length` inches."""
+    """Return a name that fits beside a tile of `length` inches."""
     most = max(4, int(length / LETTER_INCHES))
     return name if len(name) <= most else name[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
@@ -234,13 +235,13 @@ def _outline(axes: Any, mask: Array, color: Any) -> None:
 
 
 def _tinted(rgb: Array, mask: Array, color: tuple[float, float, float]) -> Array:
-    """The frame [H, W, 3] in 0..1 with the source in its colour and the rest dimmed."""
+    """Return the frame [H, W, 3] in 0..1 with the source in its colour and the rest dimmed."""
     picture = rgb / 255
     weight = np.clip(np.asarray(mask, dtype=float), 0, 1)[..., None]
     return np.asarray(weight * (0.55 * picture + 0.45 * np.array(color)) + (1 - weight) * (0.45 * picture + 0.25))
 
 
 def _heated(rgb: Array, heat: Array) -> Array:
-    """The frame in grey under the heat [H, W, 3] in 0..1, so that its own colours are not taken for heat."""
+    """Return the frame in grey under the heat [H, W, 3] in 0..1, so that its own colours are not taken for heat."""
     grey = (rgb @ np.array([0.299, 0.587, 0.114]) / 255)[..., None]
     return np.asarray(np.clip((1 - OPACITY) * grey + OPACITY * heat, 0, 1))

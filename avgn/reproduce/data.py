@@ -43,7 +43,7 @@ def check_data(recipe: Recipe, roots: list[str], options: RunOptions) -> None:
 
 
 def data_folder(recipe: Recipe, roots: list[str], options: RunOptions) -> Path:
-    """The folder that holds the data sets, made-up ones rendered."""
+    """Return the folder that holds the data sets, made-up ones rendered."""
     if not options.is_made_up:
         return Path(options.data)
     folder = options.output / "data"
@@ -59,7 +59,7 @@ def data_folder(recipe: Recipe, roots: list[str], options: RunOptions) -> Path:
 
 
 def import_split(spec: DataSpec, data: Path, path: Path, options: RunOptions) -> Manifest:
-    """The manifest of an imported split at `path`, made where it isn't yet."""
+    """Return the manifest of an imported split at `path`, made where it isn't yet."""
     from avgn.importers import ImportOptions, import_dataset
 
     if not path.is_file():
@@ -87,7 +87,7 @@ def import_split(spec: DataSpec, data: Path, path: Path, options: RunOptions) ->
 
 
 def split_by_video(manifest: Manifest, share: float, seed: int) -> tuple[Manifest, Manifest]:
-    """(training, held-out) items, whole videos at a time. Raises InputError when there is one video only."""
+    """Return (training, held-out) items, whole videos at a time. Raises InputError when there is one video only."""
     videos = sorted({item.video for item in manifest.items})
     if len(videos) < 2:
         raise InputError(
@@ -100,13 +100,14 @@ def split_by_video(manifest: Manifest, share: float, seed: int) -> tuple[Manifes
 
 
 def count_shared(train: Manifest, test: Manifest) -> int:
-    """How many test items are of videos that are trained on."""
+    """Return how many test items are of videos that are trained on."""
     videos = {item.video for item in train.items}
     return sum(item.video in videos for item in test.items)
 
 
 def pretrained_weights(recipe: Recipe, spec: SetSpec, row: RowSpec, data: Path, options: RunOptions) -> Path | None:
-    """The folder of weights that every row's encoders start from, made once a run; None where they have their own."""
+    """Return the folder of weights that every row's encoders start from, made once a run; None where they have their
+    own."""
     how = recipe.narrow.pretrain
     if how is None or not options.is_narrow or "visual_weights" in options.training:
         return None

@@ -161,7 +161,7 @@ def _copy(item: Item, root: Path, frame: str, sound: str) -> None:
 
 
 def _pairs(tested: list[tuple[str, str]]) -> list[tuple[str, str, str, str]]:
-    """Each item with the next of another class."""
+    """Return each item with the next of another class."""
     found = []
     for place, (id, label) in enumerate(tested):
         others = [other for other in tested[place + 1 :] + tested[:place] if other[1] != label]

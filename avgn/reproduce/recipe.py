@@ -97,12 +97,12 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The recipes of the package."""
+    """Return the recipes of the package."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml") if "table:" in path.read_text(encoding="utf-8"))
 
 
 def read_recipe(name: str) -> Recipe:
-    """A recipe of the package by name, or a YAML file. Raises InputError that names what can't be used."""
+    """Return a recipe of the package by name, or a YAML file. Raises InputError that names what can't be used."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.exists():
         raise InputError(f"recipe {name!r} is not known: use one of {', '.join(recipe_names())}, or a YAML file")
@@ -134,13 +134,13 @@ def read_recipe(name: str) -> Recipe:
 
 
 def roots_of(sets: Iterable[SetSpec], pretrain: PretrainSpec | None) -> list[str]:
-    """The data sets' folders that a run reads."""
+    """Return the data sets' folders that a run reads."""
     roots = {part.root for spec in sets for part in (spec.train, spec.test)}
     return sorted(roots | ({pretrain.root} if pretrain is not None else set()))
 
 
 def slug(name: str) -> str:
-    """A row's or set's name as a folder's."""
+    """Return a row's or set's name as a folder's."""
     return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name.lower())
 
 
@@ -178,7 +178,7 @@ def _list(values: Any, key: str, path: Path) -> list[Any]:
 
 
 def _fill(kind: Any, values: Any, path: object) -> Any:
-    """The dataclass from a mapping, or for a recipe its checked mapping."""
+    """Return the dataclass from a mapping, or for a recipe its checked mapping."""
     if not isinstance(values, dict):
         raise InputError(f"recipe {path}: {kind.__name__} must be a mapping, got {shown(values)}")
     known = {entry.name: entry for entry in fields(kind)}

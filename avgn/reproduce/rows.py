@@ -50,12 +50,12 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """The seed of weights, batches and bootstrap samples."""
+        """Return the seed of weights, batches and bootstrap samples."""
         return self.training.seed
 
 
 def run_all(runs: list[Run], parallel: int) -> Iterator[tuple[Run, dict[str, Any]]]:
-    """Every run with its scores {"seconds", "results"}, in the order in which they end; `parallel` at a time.
+    """Yield every run with its scores {"seconds", "results"}, in the order in which they end; `parallel` at a time.
 
     "seconds" of a training that was stopped and went on is None.
     """
@@ -147,7 +147,7 @@ def run_one(run: Run) -> dict[str, Any]:
 def rows_of(
     name: str, published: str | None, runs: dict[int, dict[str, Any]], metrics: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """The rows of one system, one a protocol and way to choose classes: the mean over its runs {seed: scores}.
+    """Return the rows of one system, one a protocol and way to choose classes: the mean over its runs {seed: scores}.
 
     metrics: {shown: ours}. "ci95" is the mean of the runs' intervals, "std" the deviation between seeds (None for one).
     Raises InputError for a metric that no result holds.
@@ -204,7 +204,7 @@ def _interval(intervals: list[list[float] | None]) -> list[float] | None:
 
 
 def write_split(manifest: Manifest, folder: Path, name: str) -> Path:
-    """The manifest as a file of the folder, for other processes."""
+    """Return the manifest as a file of the folder, for other processes."""
     from avgn.runtime.manifest import write_manifest
 
     path = folder / f"{name}.jsonl"

@@ -104,7 +104,7 @@ def _runs(
     weights: Path | None,
     options: RunOptions,
 ) -> tuple[list[Run], int, int]:
-    """Every training of a set, with how many items it tests and how many it trains on."""
+    """Return every training of a set, with how many items it tests and how many it trains on."""
     whole = import_split(spec.train, data, folder / "train.jsonl", options)
     test = import_split(spec.test, data, folder / "test.jsonl", options)
     if whole.classes != test.classes:
@@ -144,7 +144,7 @@ def _runs(
 
 
 def _facts(run: Run) -> dict[str, dict[str, Any]]:
-    """The settings of a run, without its seed and places of this machine."""
+    """Return the settings of a run, without its seed and places of this machine."""
     facts = {name: value for name, value in vars(run.training).items() if name != "seed"}
     started = {name: str(facts[name]) for name in ("visual_weights", "audio_weights") if facts[name] is not None}
     training = facts | {name: Path(source).name for name, source in started.items()}
@@ -152,7 +152,7 @@ def _facts(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _shared(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The entries that are equal everywhere."""
+    """Return the entries that are equal everywhere."""
     first = facts[0]
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in facts)}
 
@@ -173,7 +173,7 @@ def _check_registered(recipe: Recipe, sets: list[SetSpec]) -> None:
 
 
 def _identity(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
-    """All that results depend on but the choice of sets, rows and seeds, which may grow."""
+    """Return all that results depend on but the choice of sets, rows and seeds, which may grow."""
     facts = vars(options) | {"narrow": options.is_narrow, "recipe": asdict(recipe)}
     facts["sizes"] = None if options.sizes is None else asdict(options.sizes)
     if options.data != SYNTHETIC:

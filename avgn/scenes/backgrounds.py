@@ -33,7 +33,7 @@ def clouds(d: Draw, height: int, width: int, cells: float, octaves: int = 4, rou
 
 
 def axes(height: int, width: int, angle: float = 0.0) -> tuple[Field, Field]:
-    """Coordinates turned by an angle, in units of the longer side, centred: two [h, w]."""
+    """Return coordinates turned by an angle, in units of the longer side, centred: two [h, w]."""
     x = (np.arange(width, dtype=np.float32) - width / 2)[None, :] / max(height, width)
     y = (np.arange(height, dtype=np.float32) - height / 2)[:, None] / max(height, width)
     c, s = math.cos(angle), math.sin(angle)
@@ -55,7 +55,7 @@ def _saw(phase: NDArray[np.floating[Any]]) -> Field:
 
 
 def gradient(d: Draw, height: int, width: int) -> Picture:
-    """A linear or radial fade with a little texture."""
+    """Paint a linear or radial fade with a little texture."""
     x, y = axes(height, width, d.uniform(0, 2 * np.pi))
     field = np.hypot(x - d.uniform(-0.4, 0.4), y) * 1.4 if d.chance(0.4) else x * d.uniform(0.6, 1.3) + 0.5
     field = field + d.uniform(0.0, 0.25) * (clouds(d, height, width, d.uniform(4, 20)) - 0.5)
@@ -77,7 +77,7 @@ def stripe(d: Draw, height: int, width: int) -> Picture:
 
 
 def bricks(d: Draw, height: int, width: int) -> Picture:
-    """A wall of bricks with mortar, each of its own shade."""
+    """Paint a wall of bricks with mortar, each of its own shade."""
     x, y = axes(height, width, d.uniform(-0.3, 0.3))
     rows, columns, gap = d.uniform(6, 14), d.uniform(3, 7), d.uniform(0.04, 0.12)
     row = np.floor(y * rows)
@@ -207,7 +207,7 @@ FAMILIES: dict[str, dict[str, Family]] = {
 
 
 def draw_background(d: Draw, height: int, width: int) -> tuple[str, Picture]:
-    """A background with clutter that is of no class: (family's name, picture [h, w, 3] float32 in 0..1)."""
+    """Draw a background with clutter that belongs to no class: (family's name, picture [h, w, 3] float32 in 0..1)."""
     family = d.choice(sorted(FAMILIES[d.split]))
     picture = FAMILIES[d.split][family](d, height, width)
     picture = np.clip(picture, 0, 1)

@@ -46,7 +46,7 @@ class Draw:
         self.split = split
 
     def unit(self, cycles: int = 1) -> float:
-        """A number in [0, 1] from the bands of the split, uniform over them."""
+        """Return a number in [0, 1] from the bands of the split, uniform over them."""
         bands = BANDS[self.split]
         position = self.rng.random() * sum(high - low for low, high in bands)
         value = bands[-1][1]
@@ -60,15 +60,15 @@ class Draw:
         return (int(self.rng.integers(cycles)) + value) / cycles
 
     def uniform(self, low: float, high: float, cycles: int = 1) -> float:
-        """A parameter in [low, high]."""
+        """Return a parameter in [low, high]."""
         return low + (high - low) * self.unit(cycles)
 
     def log_uniform(self, low: float, high: float, cycles: int = 1) -> float:
-        """A positive parameter in [low, high], uniform in its logarithm."""
+        """Return a positive parameter in [low, high], uniform in its logarithm."""
         return math.exp(self.uniform(math.log(low), math.log(high), cycles))
 
     def integer(self, low: int, high: int) -> int:
-        """A whole number in low..high, both included (discrete: shared by the splits)."""
+        """Return a whole number in low..high, both included (discrete: shared by the splits)."""
         return int(self.rng.integers(low, high + 1))
 
     def chance(self, probability: float) -> bool:
@@ -76,5 +76,5 @@ class Draw:
         return bool(self.rng.random() < probability)
 
     def choice(self, options: Sequence[T]) -> T:
-        """One of the options (discrete: shared by the splits)."""
+        """Return one of the options (discrete: shared by the splits)."""
         return options[int(self.rng.integers(len(options)))]

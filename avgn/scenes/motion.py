@@ -31,7 +31,7 @@ class Path:
     waves: NDArray[np.float64]
 
     def at(self, time: float) -> tuple[float, float, float]:
-        """(x, y, degrees) at a time in seconds."""
+        """Return (x, y, degrees) at a time in seconds."""
         centre, amplitude, period, phase = self.waves.T
         x, y, sway = centre + amplitude * np.sin(2 * np.pi * time / period + phase)
         return float(x), float(y), float(sway)
@@ -40,7 +40,8 @@ class Path:
 def draw_paths(
     masks: Sequence[NDArray[np.bool_]], height: int, width: int, seconds: float, d: Draw
 ) -> tuple[list[Path], float]:
-    """Paths for objects drawn in this order and the share of time at which one of them is hidden by over a quarter.
+    """Draw paths for objects, painted in this order, and return the share of time in which one of them is hidden by
+    over a quarter.
 
     Object by object, of NUM_PATHS random paths the one is kept that hides least, of itself and of earlier objects.
     """
@@ -61,7 +62,8 @@ def draw_paths(
 
 
 def draw_intervals(seconds: float, d: Draw) -> tuple[Interval, ...]:
-    """When a source sounds: intervals of 2-5 s with gaps of 2-4 s (at least one, cut by the end of a short video)."""
+    """Draw when a source sounds: intervals of 2-5 s with gaps of 2-4 s (at least one, cut by the end of a short
+    video)."""
     intervals: list[Interval] = []
     start = float(d.rng.uniform(0, min(2.0, max(0.0, seconds - SOUNDING_SECONDS[0]))))
     while start < seconds:
@@ -109,7 +111,7 @@ def _cost(
     areas: NDArray[np.float64],
     moments: NDArray[np.float64],
 ) -> float:
-    """How much a path hides: shares of objects beyond a quarter weigh ten times as much as those below."""
+    """Return how much a path hides: shares of objects beyond a quarter weigh ten times as much as those below."""
     rows, columns = owner.shape[1:]
     hidden = 0.0
     for moment, time in enumerate(moments):

@@ -13,7 +13,7 @@ KINDS = ("white", "pink", "brown", "hum", "speech", "coloured")
 
 
 def draw_noise(kind: str, num: int, d: Draw) -> Wave:
-    """Noise of one of KINDS: [num] samples at 22 050 Hz with an RMS of 1."""
+    """Draw noise of one of KINDS: [num] samples at 22 050 Hz with an RMS of 1."""
     if kind not in KINDS:
         raise InputError(f"noise {kind!r} is not known: use one of {', '.join(KINDS)}")
     if kind == "hum":
@@ -43,7 +43,7 @@ def _gain(kind: str, frequency: NDArray[np.float64], knots: NDArray[np.float64])
 
 
 def _syllables(num: int, d: Draw) -> Wave:
-    """An irregular envelope as of several talkers, moving at about 4 Hz: [num]."""
+    """Draw an irregular envelope like that of several talkers, moving at about 4 Hz: [num]."""
     rate = d.uniform(5, 9)
     knots = np.abs(d.rng.standard_normal(int(num / RATE * rate) + 3)) + d.uniform(0.25, 0.8)
     result: Wave = np.interp(times(num) * rate, np.arange(len(knots)), knots).astype(np.float32)

@@ -70,7 +70,7 @@ def draw_sprite(label: str, area: float, d: Draw) -> Sprite:
 
 
 def object_palette(label: str, d: Draw) -> NDArray[np.float32]:
-    """Colours of an object [3, 3] in 0..1: any colours, but half of the objects lean to a hue of their class.
+    """Draw the colours of an object [3, 3] in 0..1: any colours, but half of the objects lean to a hue of their class.
 
     The lean is what brass or wood is to instruments: a hint that a colour histogram alone can't live on.
     """
@@ -85,7 +85,7 @@ def object_palette(label: str, d: Draw) -> NDArray[np.float32]:
 def palette(
     d: Draw, num: int = 3, contrast: float = 0.35, least: tuple[float, float] = (0.1, 0.12)
 ) -> NDArray[np.float32]:
-    """Random colours [num, 3] in 0..1 that differ from their neighbours by at least `contrast` (L2).
+    """Draw random colours [num, 3] in 0..1 that differ from their neighbours by at least `contrast` (L2).
 
     `least` bounds saturation and value from below.
     """
@@ -101,7 +101,7 @@ def palette(
 
 
 def _pose(d: Draw) -> NDArray[np.float64]:
-    """A 2x2 matrix: anisotropic scale, shear, flip, rotation within 40 degrees."""
+    """Draw a 2x2 matrix: anisotropic scale, shear, flip, rotation within 40 degrees."""
     stretch = d.log_uniform(0.82, 1.22)
     shear = d.uniform(-0.18, 0.18)
     flip = -1.0 if d.chance(0.5) else 1.0
@@ -113,7 +113,7 @@ def _pose(d: Draw) -> NDArray[np.float64]:
 
 
 def _warp_field(d: Draw) -> NDArray[np.float64]:
-    """A smooth wobble of the outline: rows of (frequency x, frequency y, phase, shift x, shift y)."""
+    """Draw a smooth wobble of the outline: rows of (frequency x, frequency y, phase, shift x, shift y)."""
     depth = d.uniform(0.0, 0.05)
     rows = [
         (
@@ -144,7 +144,7 @@ def _warp(points: Points, field: NDArray[np.float64]) -> Points:
 def _coverage(
     posed: Outline, corner: NDArray[np.float64], extent: NDArray[np.float64], scale: float
 ) -> NDArray[np.float32]:
-    """How much of every pixel the silhouette covers: [h, w] float32 in 0..1."""
+    """Return how much of every pixel the silhouette covers: [h, w] float32 in 0..1."""
     width, height = (int(math.ceil(side * scale)) + 2 for side in extent)
     canvas = np.zeros((height * SUPERSAMPLE, width * SUPERSAMPLE), np.uint8)
     for points, filled in posed:

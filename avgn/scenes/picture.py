@@ -51,7 +51,7 @@ def draw_picture(labels: Sequence[str], height: int, width: int, d: Draw) -> Pic
 def draw_and_place(
     labels: Sequence[str], height: int, width: int, d: Draw, most: float = 0.8
 ) -> tuple[list[Sprite], list[tuple[int, int]]]:
-    """Sprites of log-uniform area and places where each stays at least three quarters visible.
+    """Return sprites of log-uniform area and places where each stays at least three quarters visible.
 
     Their areas sum to at most the share `most` of the frame. When no places are found for a crowd of large objects,
     all are drawn anew, so none ever vanishes.
@@ -69,7 +69,7 @@ def draw_and_place(
 
 
 def box_of(mask: NDArray[np.bool_]) -> Box | None:
-    """The tight box x1, y1, x2, y2 of a mask, normalised to the frame; None for an empty mask."""
+    """Return the tight box x1, y1, x2, y2 of a mask, normalised to the frame; None for an empty mask."""
     left, top, w, h = cv2.boundingRect(mask.view(np.uint8))
     if not w:
         return None
@@ -92,7 +92,7 @@ def compose(canvas: NDArray[np.float32], sprite: Sprite, x: int, y: int) -> None
 
 
 def develop(canvas: NDArray[np.float32], d: Draw) -> NDArray[np.uint8]:
-    """The camera: slight blur, exposure and grain; [H, W, 3] float32 to uint8."""
+    """Imitate a camera: slight blur, exposure and grain; [H, W, 3] float32 to uint8."""
     sigma = d.uniform(0.0, 0.9)
     if sigma > 0.25:
         canvas = cv2.GaussianBlur(canvas, (0, 0), sigma)

@@ -15,7 +15,7 @@ MAX_TRIES = 40
 def place(
     masks: Sequence[NDArray[np.bool_]], height: int, width: int, rng: np.random.Generator, restarts: int = 4
 ) -> list[tuple[int, int]] | None:
-    """Top-left corners (x, y) for objects drawn in this order (later ones cover earlier ones).
+    """Return top-left corners (x, y) for objects drawn in this order (later ones cover earlier ones).
 
     At most MAX_HIDDEN_SHARE of every mask is covered by later ones or cut off by the border.
     None if no such places were found: the caller draws other objects.
@@ -30,7 +30,8 @@ def place(
 def paste(
     mask: NDArray[Any], x: int, y: int, height: int, width: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The slices (of the frame, of the sprite [h, w, ...]) where a sprite at (x, y) lies inside; both may be empty."""
+    """Return the slices (of the frame, of the sprite [h, w, ...]) where a sprite at (x, y) lies inside; both may be
+    empty."""
     h, w = mask.shape[:2]
     left, top = max(x, 0), max(y, 0)
     right, bottom = max(min(x + w, width), left), max(min(y + h, height), top)
@@ -68,7 +69,7 @@ def _place_once(
 
 
 def _coordinate(rng: np.random.Generator, frame: int, size: int) -> int:
-    """A start between a tenth of the object outside on either side."""
+    """Draw a start at which at most a tenth of the object lies outside, on either side."""
     slack = size // 10
     low, high = -slack, frame - size + slack
     if low > high:

@@ -95,7 +95,8 @@ class SwapPair:
 
 
 def streams(split: str, seed: int, index: int, kind: int = 0) -> tuple[Draw, Draw, Draw]:
-    """Independent draws for the layout, the picture and the sound of item `index`; `kind` keeps uses apart."""
+    """Return independent generators for the layout, the picture and the sound of item `index`; `kind` keeps uses
+    apart."""
     if seed < 0 or index < 0:
         raise InputError(f"seed {seed} and index {index} must not be negative: use whole numbers from 0")
     check_split(split)
@@ -105,7 +106,7 @@ def streams(split: str, seed: int, index: int, kind: int = 0) -> tuple[Draw, Dra
 
 
 def draw_cast(config: SceneConfig, layout: Draw) -> list[tuple[str, bool, bool]]:
-    """Who takes part: (label, sounding, on_screen) in random drawing order, no class twice."""
+    """Draw who takes part: (label, sounding, on_screen) in random drawing order, no class twice."""
     sources, silent = layout.integer(*config.sources), layout.integer(*config.silent)
     labels = [CLASSES[k] for k in layout.rng.permutation(len(CLASSES))[: sources + silent]]
     cast = [(label, True, not layout.chance(config.off_screen)) for label in labels[:sources]]
@@ -148,7 +149,7 @@ def render_scene(config: SceneConfig, seed: int, index: int) -> Scene:
 
 
 def render_swap(config: SceneConfig, seed: int, index: int) -> SwapPair:
-    """A frame with two visible objects and two sounds, each of one of them (with noise).
+    """Render a frame with two visible objects and two sounds with noise, each of one of the objects.
 
     Of the config only split, size and seconds count.
     """
@@ -168,7 +169,7 @@ def render_swap(config: SceneConfig, seed: int, index: int) -> SwapPair:
 
 
 def render_single_sound(label: str, split: str, seed: int, seconds: float = 3.0) -> Array:
-    """One class's sound alone, without noise, with an RMS of 0.1: [T] float32 at 22 050 Hz."""
+    """Render one class's sound alone, without noise, with an RMS of 0.1: [T] float32 at 22 050 Hz."""
     check_label(label)
     _, _, sound = streams(split, seed, CLASSES.index(label), kind=2)
     return draw_sound(label, round(seconds * RATE), sound) * np.float32(0.1)
@@ -177,7 +178,7 @@ def render_single_sound(label: str, split: str, seed: int, seconds: float = 3.0)
 def render_single_object(
     label: str, split: str, seed: int, size: tuple[int, int] = (224, 224)
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """One object of a class on a background: (frame [H, W, 3] uint8 RGB, its visible mask [H, W])."""
+    """Render one object of a class on a background: (frame [H, W, 3] uint8 RGB, its visible mask [H, W])."""
     check_label(label)
     _, look, _ = streams(split, seed, CLASSES.index(label), kind=3)
     picture = draw_picture([label], size[1], size[0], look)

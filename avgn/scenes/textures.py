@@ -26,7 +26,7 @@ def above(value: Image, level: float, softness: float) -> Image:
 
 
 def wave(phase: NDArray[Any]) -> Image:
-    """A triangle of period 1 between 0 and 1."""
+    """Return a triangle wave of period 1 between 0 and 1."""
     result: Image = np.abs(2 * (phase - np.floor(phase)) - 1).astype(np.float32)
     return result
 
@@ -52,7 +52,7 @@ def bell(u: Image, v: Image, fine: float, d: Draw) -> Weights:
 
 
 def buzzer(u: Image, v: Image, fine: float, d: Draw) -> Weights:
-    """A chequer-board."""
+    """Paint a chequer-board."""
     rate = d.uniform(1.3, 2.4)
     turn = d.uniform(0, np.pi / 2)
     a, b = u * np.cos(turn) + v * np.sin(turn), v * np.cos(turn) - u * np.sin(turn)
@@ -63,7 +63,7 @@ def buzzer(u: Image, v: Image, fine: float, d: Draw) -> Weights:
 
 
 def drum(u: Image, v: Image, fine: float, d: Draw) -> Weights:
-    """A zigzag around the barrel and a head of its own colour."""
+    """Paint a zigzag around the barrel and a head of its own colour."""
     rate, height, lines, duty = d.uniform(1.6, 2.8), d.uniform(0.16, 0.3), d.uniform(1.4, 2.4), d.uniform(0.3, 0.65)
     zigzag = stripes((v + height * wave(u * rate)) * lines + d.uniform(0, 1), duty, 2 * lines * fine)
     head = ((v + d.uniform(0.52, 0.66)) / 0.22) ** 2 + (u / 0.72) ** 2
@@ -91,7 +91,7 @@ def harp(u: Image, v: Image, fine: float, d: Draw) -> Weights:
 
 
 def organ(u: Image, v: Image, fine: float, d: Draw) -> Weights:
-    """A smooth fade along the pipes, a slanting row of dark mouths."""
+    """Paint a smooth fade along the pipes, a slanting row of dark mouths."""
     start, length = d.uniform(-0.9, -0.2), d.uniform(0.6, 1.4)
     fade: Image = np.clip((v - start) / length, 0, 1).astype(np.float32)
     mouth = np.abs(v - d.uniform(0.25, 0.4) - d.uniform(-0.1, 0.1) * u)

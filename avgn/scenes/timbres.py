@@ -60,7 +60,7 @@ def bell(d: Draw, num: int) -> Wave:
 
 
 def buzzer(d: Draw, num: int) -> Wave:
-    """A square wave (odd harmonics) that is switched on and off."""
+    """Play a square wave (odd harmonics) that is switched on and off."""
     pitch, rate, duty = d.log_uniform(140, 560, cycles=2), d.uniform(5, 9), d.uniform(0.45, 0.7)
     count = max(2, min(24, int(9000 / pitch)))
     amplitudes = np.zeros(count)
@@ -108,7 +108,7 @@ def flute(d: Draw, num: int) -> Wave:
 
 
 def harp(d: Draw, num: int) -> Wave:
-    """A plucked arpeggio, up and down a chord."""
+    """Play a plucked arpeggio, up and down a chord."""
     pitch, decay, rate = d.log_uniform(140, 560, cycles=2), d.uniform(0.12, 0.3), d.uniform(4, 7.5)
     length = int(RATE * min(0.8, 3 * decay))
     t = times(length)
@@ -127,7 +127,7 @@ def harp(d: Draw, num: int) -> Wave:
 
 
 def organ(d: Draw, num: int) -> Wave:
-    """A held chord with a deep, smooth tremolo of loudness and brightness."""
+    """Play a held chord with a deep, smooth tremolo of loudness and brightness."""
     pitch, speed, depth = d.log_uniform(130, 520, cycles=2), d.uniform(3.5, 7), d.uniform(0.75, 0.95)
     t = times(num)
     chord = d.choice([(0, 7), (0, 4, 7), (0, 3, 7), (0, 5, 9)])
@@ -148,7 +148,7 @@ def organ(d: Draw, num: int) -> Wave:
 
 
 def phone(d: Draw, num: int) -> Wave:
-    """A fast trill between two pitches."""
+    """Play a fast trill between two pitches."""
     pitch, gap, rate = d.log_uniform(260, 1000, cycles=2), d.uniform(3, 8), d.uniform(8, 13)
     t = times(num)
     high = ((t * np.float32(rate) + np.float32(d.rng.random())) % 1) < d.uniform(0.42, 0.58)
@@ -173,7 +173,7 @@ def rattle(d: Draw, num: int) -> Wave:
 
 
 def siren(d: Draw, num: int) -> Wave:
-    """A wide, slow sweep up and down."""
+    """Play a wide, slow sweep up and down."""
     pitch, depth, rate = d.log_uniform(260, 1000, cycles=2), d.uniform(0.35, 0.7), d.uniform(1.0, 2.2)
     t = times(num)
     phase = t * np.float32(rate) + np.float32(d.rng.random())
@@ -197,5 +197,5 @@ TIMBRES: dict[str, Callable[[Draw, int], Wave]] = {
 
 
 def draw_sound(label: str, num: int, d: Draw) -> NDArray[np.float32]:
-    """A class's sound in a room: [num] samples at 22 050 Hz with an RMS of 1."""
+    """Render a class's sound in a room: [num] samples at 22 050 Hz with an RMS of 1."""
     return place_in_room(TIMBRES[label](d, num), d)

@@ -121,7 +121,8 @@ def _draw_audio(labels: Sequence[str], intervals: Sequence[tuple[Interval, ...]]
 def _draw_moving(
     labels: Sequence[str], height: int, width: int, seconds: float, d: Draw
 ) -> tuple[list[Sprite], list[Track]]:
-    """Sprites with paths; crowds that hide one another for long are drawn anew a few times, the best is kept."""
+    """Draw sprites with paths. Objects that hide one another for long are drawn again a few times, and the best draw is
+    kept."""
     best: tuple[float, list[Sprite], list[Track]] = (2.0, [], [])
     for _ in range(6):
         sprites, _ = draw_and_place(labels, height, width, d, most=0.5)
@@ -171,7 +172,7 @@ class _Layer:
 def _draw_frame(
     background: NDArray[np.float32], layers: Sequence[_Layer], time: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The frame [H, W, 3] uint8 RGB at a time and the number of the source seen at every pixel [H, W]."""
+    """Render the frame [H, W, 3] uint8 RGB at a time, and the number of the source visible at every pixel [H, W]."""
     canvas = background.copy()
     owner = np.zeros(canvas.shape[:2], np.uint8)
     for layer in layers:

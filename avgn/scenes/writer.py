@@ -130,7 +130,7 @@ def _start() -> None:
 
 
 def _run(work: Callable[[int], Item], scenes: int, jobs: int) -> Iterable[Item]:
-    """The items of all scenes in order, from this process or a pool of new ones."""
+    """Yield the items of all scenes in order, from this process or a pool of new ones."""
     if jobs == 1 or scenes == 1:
         yield from map(work, range(scenes))
         return

@@ -41,7 +41,7 @@ MOST_NAIVE_BYTES = 8 << 30
 
 
 def measure_gpu() -> list[dict[str, Any]]:
-    """One row a shape, as `measure_shape` gives it."""
+    """Measure every shape: one row each, as `measure_shape` returns it."""
     return [measure_shape(shape) for shape in SHAPES]
 
 
@@ -129,7 +129,7 @@ def _cosine(b: int, n: int, p: int, d: int, g: int) -> tuple[list[Tensor], dict[
 
 
 def _errors(name: str, fused: Form, plain: Form, inputs: list[Tensor], shape: tuple[int, ...]) -> dict[str, float]:
-    """Relative errors (of norms) against float64 on a part of the batch, gradients included."""
+    """Measure relative errors (of norms) against float64 on a part of the batch, gradients included."""
     few = [tensor[:16] for tensor in inputs]
     if len(shape) == 5:
         # ids choose gates for whole batches: compared at the full size, in float32 where float64 would not fit
@@ -189,7 +189,7 @@ def _step(form: Form, tensors: list[Tensor], backward: bool) -> Callable[[], Non
 
 
 def _host(step: Callable[[], None], calls: int = 20) -> float:
-    """Microseconds that a call takes on the host: too few calls to fill the device's queue."""
+    """Measure the microseconds that a call takes on the host: too few calls to fill the device's queue."""
     times = []
     for _ in range(5):
         torch.cuda.synchronize()

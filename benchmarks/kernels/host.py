@@ -61,7 +61,7 @@ def no_kernels() -> Iterator[None]:
 
 
 def measure_host(calls: int = 200) -> dict[str, float]:
-    """Median microseconds of a call, by operation, forward alone and with its backward."""
+    """Measure the median microseconds of a call, by operation, forward alone and with its backward."""
     query, key = torch.randn(4, 9, 16), torch.randn(4, 5, 16)
     ids = torch.randint(5, (4, 2), dtype=torch.int32)
 

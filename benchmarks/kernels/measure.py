@@ -21,7 +21,7 @@ REPEATS = 5
 
 
 def naive(audio: Tensor, visual: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
-    """The equation as it is usually written: [M,N,P,D] is stored."""
+    """Compute the equation as it is usually written: [M,N,P,D] is stored."""
     modulated = torch.nn.functional.normalize(visual[:, None] * gate[:, :, None], dim=3)
     sound = torch.nn.functional.normalize(audio, dim=2)
     best = torch.einsum("bnd,mnpd->bmnp", sound, modulated).max(dim=3)

@@ -49,7 +49,7 @@ def cosine_forms(b: int, n: int, p: int, d: int, e: int) -> dict[str, dict[str, 
 
 
 def roofline() -> list[dict[str, Any]]:
-    """One row an operation, shape and form: bytes, operations and predicted microseconds on each chip."""
+    """Predict one row for each operation, shape and form: bytes, operations and predicted microseconds on each chip."""
     rows = []
     for b, p, c in product(BATCHES, CELLS, CLASSES):
         shape = {"B": b, "N": SOURCES, "P": p, "C": c, "D": WIDTH}
@@ -69,7 +69,8 @@ def roofline() -> list[dict[str, Any]]:
 def step_kernels(
     chips: Mapping[str, Chip], b: int = 128, n: int = 2, p: int = 49, c: int = 37, d: int = WIDTH
 ) -> list[dict[str, Any]]:
-    """One row a Triton kernel of a training step in fp16: operations, least bytes, predicted microseconds with launch.
+    """Predict one row for each Triton kernel of a training step in fp16: operations, least bytes, predicted
+    microseconds with launch.
 
     Reads that the second-level cache serves again (sources and gates for every picture) are not counted.
     """

@@ -23,7 +23,7 @@ HALF = "{roofline:.0f} / {cuda_graph:.0f} / {one_by_one:.0f}"
 
 
 def halves(record: Mapping[str, Any]) -> Table:
-    """Every half in every precision, one sample: kernels, operations, bytes, microseconds on every chip."""
+    """Tabulate every half in every precision, one sample: kernels, operations, bytes, microseconds on every chip."""
     chips = list(record["chips"])
     rows: list[Row] = []
     for model, found in record["models"].items():
@@ -37,7 +37,7 @@ def halves(record: Mapping[str, Any]) -> Table:
 
 
 def frame(record: Mapping[str, Any]) -> Table:
-    """The stages of a frame in fp16, milliseconds on every chip."""
+    """Tabulate the stages of a frame in fp16, milliseconds on every chip."""
     rows: list[Row] = [
         (f"{model}, {chip}", *(f"{times[stage]:.2f}" for stage in STAGES))
         for model, found in record["models"].items()
@@ -47,7 +47,7 @@ def frame(record: Mapping[str, Any]) -> Table:
 
 
 def kernels(record: Mapping[str, Any]) -> Table:
-    """The Triton kernels of a training step, microseconds on every chip."""
+    """Tabulate the Triton kernels of a training step, microseconds on every chip."""
     chips = list(record["chips"])
     rows: list[Row] = [
         (row["kernel"], f"{row['operations'] / 1e9:.2f}", f"{row['bytes'] / 1e6:.1f}")
@@ -58,7 +58,7 @@ def kernels(record: Mapping[str, Any]) -> Table:
 
 
 def measured(budget: Mapping[str, Any], record: Mapping[str, Any]) -> Table:
-    """What was predicted for an H100 SXM beside what an H200 measured, in microseconds."""
+    """Tabulate what was predicted for an H100 SXM beside what an H200 measured, in microseconds."""
     rows: list[Row] = []
     halves = {(row["model"], row["kind"], row["half"], row["batch"]): row for row in record["runs"]["halves"]}
     kinds = (("fp32", "fp32 optimized"), ("fp16", "fp16 mixed optimized"))
@@ -75,7 +75,7 @@ def measured(budget: Mapping[str, Any], record: Mapping[str, Any]) -> Table:
 
 
 def _others(budget: Mapping[str, Any], record: Mapping[str, Any]) -> list[Row]:
-    """An engine that launches its kernels one by one, and the Triton kernels at revision 2809299."""
+    """Tabulate an engine that launches its kernels one by one, and the Triton kernels at revision 2809299."""
     tiny = budget["models"]["avgn-tiny"]["halves"]["fp32"]
     speed = record["runs"]["onnxruntime-cuda"]["rows"][0]["wall_ms"]
     rows = [

@@ -37,7 +37,8 @@ def main() -> None:
 
 
 def filled(text: str) -> str:
-    """A text with every table between its markers made anew. Raises ValueError for a marker that names no table."""
+    """Rewrite every table of a text between its markers. Raises ValueError for a marker that names no
+    table."""
 
     def table(name: str) -> str:
         if name not in TABLES:
@@ -50,7 +51,7 @@ def filled(text: str) -> str:
 
 
 def speed() -> tuple[Row, list[Row]]:
-    """What the package's promises are about: engines beside eager PyTorch, streams, training."""
+    """Tabulate what the package promises: engines beside eager PyTorch, streams, training."""
     model, training, streaming = read("model"), read("training"), read("streaming")
     rows: list[Row] = []
     for threads, found in model["threads"].items():
@@ -71,7 +72,7 @@ def speed() -> tuple[Row, list[Row]]:
 
 
 def startup() -> tuple[Row, list[Row]]:
-    """The command line in fresh processes."""
+    """Tabulate the command line in fresh processes."""
     record = read("startup")
     commands = record["commands"]
     localize = commands["avgn localize tiny"]
@@ -86,7 +87,7 @@ def startup() -> tuple[Row, list[Row]]:
 
 
 def hostile() -> tuple[Row, list[Row]]:
-    """What each attack of `tests/hostile` cost above its command's own."""
+    """Tabulate what each attack of `tests/hostile` cost above its command's own cost."""
     rows: list[Row] = []
     for row in read("hostile-files")["attacks"]:
         name = row["attack"].replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
@@ -116,12 +117,12 @@ TABLES: dict[str, Callable[[], tuple[Row, list[Row]]]] = {
 
 
 def read(name: str) -> Any:
-    """The JSON of a benchmark."""
+    """Read the JSON of a benchmark."""
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def between(text: str, begin: str, end: str, body: str) -> str:
-    """A text with what stands between two markers replaced. Raises ValueError where they are missing."""
+    """Replace what stands between two markers of a text. Raises ValueError if they are missing."""
     if begin not in text or end not in text.split(begin, 1)[1]:
         raise ValueError(f"markers {begin.strip()} and {end} are missing: write both where the table should stand")
     before, rest = text.split(begin, 1)
@@ -129,12 +130,12 @@ def between(text: str, begin: str, end: str, body: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """Two decimals below ten, one above."""
+    """Format with two decimals below ten, one above."""
     return "" if value is None else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def markdown(head: Row, rows: Sequence[Row]) -> str:
-    """A table in Markdown."""
+    """Format a table in Markdown."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
