@@ -1,4 +1,4 @@
-"""How far an engine's answers are from the core's, and what it scores on annotated items."""
+"""Measures how far an engine's answers are from the core model's, and its scores on annotated items."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ BATCH_SIZES = (4, 4)
 
 
 def measure_accuracy(job: dict[str, Any]) -> dict[str, Any]:
-    """Return the largest difference and the cosines of maps on rendered scenes; CIoU@0.3 and CAP on "manifest" (or
+    """Measure the largest difference and the cosines of maps on rendered scenes; CIoU@0.3 and CAP on "manifest" (or
     None).
 
     The reference is the core model of "checkpoint", or (None) the bundle's fp32 graphs in ONNX Runtime.
     """
-    # this half of the measurement stands on what verifies exports
+    # uses the code that verifies exports
     from avgn.export.recheck import reference_engine
     from avgn.export.verify import accuracy, compare, render_batch
 

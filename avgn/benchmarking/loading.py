@@ -1,4 +1,4 @@
-"""What a job runs: a variant of a bundle in an engine, or the core model of a checkpoint in PyTorch."""
+"""Loads what a job runs: a variant of a bundle in an engine, or the core model of a checkpoint in PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine can multiply: the best of several libraries and sizes at square matrix products.
+"""Measures this machine's peak: the best of several libraries and sizes at square matrix products.
 
 Kinds: "fp32", "int8" (8-bit factors, 32-bit sums), "bf16" where the processor has it. n is the side of a matrix.
 """
@@ -22,7 +22,8 @@ Call = Callable[[], object]
 
 
 def measure_peaks(library: str, threads: int, *, sizes: tuple[int, ...] = SIDES) -> list[dict[str, Any]]:
-    """Return the best of a library for every kind that it has: {"kind", "by", "size", "gops"}, 1e9 operations a second.
+    """Measure a library's best product of every kind that it offers: {"kind", "by", "size", "gops"}, 1e9 operations a
+    second.
 
     A multiplication and an addition are two operations.
     """
@@ -36,7 +37,7 @@ def measure_peaks(library: str, threads: int, *, sizes: tuple[int, ...] = SIDES)
 
 
 def installed_libraries() -> list[str]:
-    """Return those of LIBRARIES that can be asked here; the graphs of two of them are made by onnx."""
+    """Return those of LIBRARIES that are installed; two of them need onnx as well, which writes their graphs."""
     needed = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx")}
     return [name for name in LIBRARIES if all(find_spec(module) for module in needed.get(name, (name,)))]
 
@@ -52,7 +53,7 @@ def _fastest(call: Call) -> float:
 
 
 def _numpy(size: int, threads: int) -> Iterator[tuple[str, Call]]:
-    # its threads come from the environment
+    # the number of its threads comes from the environment
     a, b = _matrices(size)
     out = np.empty_like(a)
     yield "fp32", lambda: np.matmul(a, b, out=out)

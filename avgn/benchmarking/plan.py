@@ -1,4 +1,4 @@
-"""Which rows a benchmark has: every variant of every bundle in every backend, batch size and thread count."""
+"""Plans the rows of a benchmark: every variant of every bundle in every backend, batch size and thread count."""
 
 from __future__ import annotations
 
@@ -104,11 +104,11 @@ class Row:
 
     @property
     def system(self) -> System:
-        """Return what is measured, whatever the batch and the threads."""
+        """Return the key of what is measured, without batch and threads."""
         return (self.bundle, self.backend, self.precision, self.variant)
 
     def job(self, kind: str, **facts: Any) -> dict[str, Any]:
-        """Return what the worker is told."""
+        """Return the job as the worker reads it."""
         named = ("bundle", "backend", "variant", "checkpoint", "batch", "threads")
         return {"kind": kind, **{name: getattr(self, name) for name in named}, **facts}
 
@@ -116,7 +116,7 @@ class Row:
 def plan_rows(
     bundles: Sequence[tuple[str, Bundle]], checkpoints: Sequence[str | None], options: BenchmarkOptions
 ) -> list[Row]:
-    """Return all rows; what can't run here is one row with its reason."""
+    """Return all rows; what can't run here is a single row with the reason."""
     rows: list[Row] = []
     for (name, bundle), checkpoint in zip(bundles, checkpoints, strict=True):
         for backend in dict.fromkeys(options.backends):

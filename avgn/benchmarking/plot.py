@@ -1,4 +1,4 @@
-"""A report as a picture: throughput over the batch size, and the latency of the smallest batch."""
+"""Draws a report: throughput over the batch size, and the latency of the smallest batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from avgn.runtime.contract import HALVES
 
 ROW_INCHES = 0.27
 LEAST_INCHES = 2.6
-# ten colours, then again with another shape
+# ten colours, then the same ones with another shape
 MARKERS = "osD^"
 
 
@@ -78,7 +78,7 @@ def _draw_bars(axes: Any, series: Mapping[str, list[Mapping[str, Any]]], batch: 
 
 
 def short_names(bundles: Collection[str]) -> dict[str, str]:
-    """Return what bundles are called in a picture: nothing if there is one, their folders if those differ, else all of
+    """Name bundles for a picture: not at all if there is one, by their folders' names if those differ, else by all of
     it."""
     if len(bundles) == 1:
         return dict.fromkeys(bundles, "")

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: its crash, its memory and its threads are nobody else's."""
+"""Runs one measurement in a process of its own, so that its crash, memory and threads affect no other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Job = dict[str, Any]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 MOST_REASON_CHARACTERS = 240
-# not -m, which looks into the current folder first
+# not -m, which would look into the current folder first
 WORKER = "import sys; sys.path[:] = filter(None, sys.path); from avgn.benchmarking.worker import main; main()"
 
 
@@ -37,7 +37,7 @@ def run_job(job: Job, *, timeout: float) -> dict[str, Any]:
             stdout=answers,
             stderr=complaints,
             env=_environment(job.get("threads")),
-            # a group of its own: an interrupt of the terminal reaches us alone, and we end the whole group
+            # its own process group: an interrupt from the terminal reaches only us, and we end the whole group
             start_new_session=True,
         )
         try:
@@ -64,12 +64,12 @@ def one_sentence(error: BaseException) -> str:
 
 
 def _environment(threads: int | None) -> dict[str, str]:
-    # the package that runs here is the one measured, wherever it was imported from
+    # measure the package that runs here, wherever it was imported from
     paths = [str(Path(avgn.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     found = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    # a compiler that forks helpers would be measured with them
+    # a compiler's forked helpers would be measured as well
     found["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
-    # and what an earlier round compiled must not be found
+    # and must not find what an earlier round compiled
     found["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     if threads is not None:
         found |= dict.fromkeys(THREAD_VARIABLES, str(threads))

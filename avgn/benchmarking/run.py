@@ -1,4 +1,4 @@
-"""A benchmark from its request to its report."""
+"""Runs a benchmark, from its request to its report."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def run_benchmark(
 
 
 def _pair(bundles: Sequence[tuple[str, Bundle]], checkpoints: Sequence[str]) -> list[str | None]:
-    """Return the checkpoint of every bundle. Raises InputError for one that is not its model."""
+    """Pair every bundle with its checkpoint. Raises InputError for a checkpoint of another model."""
     if not checkpoints:
         return [None] * len(bundles)
     if len(checkpoints) not in (1, len(bundles)):

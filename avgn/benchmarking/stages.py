@@ -1,4 +1,4 @@
-"""A video file through the whole pipeline, and each of its stages alone."""
+"""Measures a video file going through the whole pipeline, and each of its stages alone."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def measure_stages(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_stages(engine: Engine, media: MediaFile, output: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """Return (wall, CPU) milliseconds per frame of every stage.
+    """Measure (wall, CPU) milliseconds per frame of every stage.
 
     All frames are decoded before the first is localized, and all are drawn before the first is encoded: threads of a
     codec then work in their own stage alone.

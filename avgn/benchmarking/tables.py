@@ -1,4 +1,4 @@
-"""A report as lines for people."""
+"""Formats a report for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from avgn.runtime.contract import HALVES
 
-# more than this share of waiting is not the engine's
+# a larger share of waiting is not the engine's own
 BUSY_SHARE = 0.15
 
 Report = Mapping[str, Any]
@@ -22,7 +22,7 @@ MACHINE = ("peak MB", "of it before", "GFLOP/s", "% peak", "speed")
 
 
 def format_report(report: Report) -> list[str]:
-    """Return the tables of a report and what they are relative to."""
+    """Format the tables of a report, with what their ratios are relative to."""
     lines = [*_machine_lines(report)]
     scored = any("CAP" in (row.get("accuracy") or {}) for row in report["rows"])
     for bundle in report["bundles"]:

@@ -1,4 +1,4 @@
-"""Decoded sounds on disk: read, made mono and resampled once, then mapped into memory by every process.
+"""Keeps decoded sounds on disk: read, made mono and resampled once, then mapped into memory by every process.
 
 Legend: T samples.
 """
@@ -19,12 +19,12 @@ FULL_SCALE = 32768
 
 
 def to_int16(sound: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Half the memory of float32; what exceeds full scale is clipped."""
+    """Convert to 16 bits, half the memory of float32; what exceeds full scale is clipped."""
     return np.clip(np.round(sound * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
 def to_float32(quantised: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Return samples [T] in -1..1."""
+    """Convert to samples [T] in -1..1."""
     return quantised.astype(np.float32) / np.float32(FULL_SCALE)
 
 
@@ -34,7 +34,7 @@ class SoundCache:
     """
 
     def __init__(self, folder: Path, sample_rate: int) -> None:
-        """Raises InputError when the folder can't be written."""
+        """Open the cache. Raises InputError if the folder can't be written."""
         self.folder = folder / str(sample_rate)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which scenes make a batch: seeded, so that a run can be repeated and resumed; balanced over the classes if asked."""
+"""Chooses the scenes of each batch: seeded, so that a run can be repeated and resumed; class-balanced on request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PICTURES_STREAM = 1
 
 
 class Key(NamedTuple):
-    """What a sample depends on, beside the data set's seed: `pictures` scenes are mixed, `item` is the first."""
+    """Holds what a sample depends on besides the data set's seed: `pictures` scenes are mixed, `item` is the first."""
 
     epoch: int
     item: int
@@ -79,7 +79,7 @@ def picture_counts(seed: int, epoch: int, batches: int, pictures: tuple[int, int
 
 
 def ordered_batches(length: int, batch_size: int) -> list[list[Key]]:
-    """Return the manifest's own order, for validation."""
+    """Return batches in the manifest's own order, for validation."""
     return [[Key(0, i) for i in range(at, min(at + batch_size, length))] for at in range(0, length, batch_size)]
 
 
@@ -91,6 +91,6 @@ def class_balance(items: Sequence[Item]) -> NDArray[np.float64]:
     for names in labels:
         for name in names:
             counts[name] = counts.get(name, 0) + 1
-    # an item without sources comes as often as one of the average class
+    # an item without sources is drawn as often as one of an average class
     plain = len(counts) / max(1, sum(counts.values()))
     return np.array([np.mean([1 / counts[name] for name in names]) if names else plain for names in labels])

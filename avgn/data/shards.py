@@ -1,6 +1,6 @@
 """Large collections as WebDataset shards: tar files that are streamed, each sample a picture, a sound and its labels.
 
-A folder of shards may come from a stranger: nothing in it is believed before it was checked.
+A folder of shards may come from a stranger, so nothing in it is trusted before it is checked.
 
 Legend: T samples, H x W pixels.
 """
@@ -40,9 +40,9 @@ SHARD_RATE = 22_050
 # the longer side of a picture in a shard: enough for crops of the largest model
 LONGER_SIDE_PIXELS = 512
 JPEG_QUALITY = 92
-# what a shard may be called, in an index that may come from a stranger
+# the names that a shard may have in an index that may come from a stranger
 PLAIN_NAME = re.compile(r"\w[\w.-]*")
-# bytes of an index that are read: ten thousands of shards and classes
+# bytes of an index that are read at most: enough for tens of thousands of shards and classes
 MOST_INDEX_BYTES = 1 << 24
 
 
@@ -60,7 +60,7 @@ class Shards:
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A sample as it lies in a shard."""
+    """Holds a sample as it is stored in a shard."""
 
     frame: bytes
     audio: bytes
@@ -105,9 +105,9 @@ def write_shards(
 
 
 def read_shards(folder: Path) -> Shards:
-    """Return the facts of a folder of shards.
+    """Read what a folder of shards holds.
 
-    Raises InputError for what is none, lacks a file, or names one that is not plainly a file of the folder.
+    Raises InputError for a folder that isn't one of shards, lacks a file, or names a file outside itself.
     """
     facts = _read_index(folder / INDEX)
     if not isinstance(facts, dict) or (facts.get("format"), facts.get("version")) != (FORMAT, SHARD_VERSION):
@@ -143,7 +143,7 @@ def read_samples(path: Path, num_classes: int) -> Iterator[Packed]:
 
 
 def decode(scene: Packed) -> tuple[NDArray[np.uint8], NDArray[np.int16], int]:
-    """Return a scene's picture [H, W, 3] RGB, its sound [T] and the sound's rate; raises InputError for what is
+    """Decode a scene's picture [H, W, 3] RGB, its sound [T] and the sound's rate. Raises InputError for what is
     damaged."""
     try:
         image: Any = decode_still("its picture", scene.frame)
@@ -166,7 +166,7 @@ def _read_index(path: Path) -> Any:
 
 
 def _check_file(folder: Path, entry: Any) -> tuple[str, int]:
-    """Return a shard's name and number of samples as the index gives them, checked against what lies there."""
+    """Check an entry of the index against the file; return the shard's name and number of samples."""
     name, count = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
     if not isinstance(name, str) or type(count) is not int or count < 1:
         shown = repr(entry)[:60]

@@ -63,13 +63,13 @@ class TarWriter:
 def read_tar(path: Path) -> Iterator[dict[str, bytes]]:
     """Yield the samples of a tar file in order: the bytes of each member by suffix.
 
-    Raises tarfile.TarError or OSError for a file that is none or is cut off, ValueError for a member that is too large.
+    Raises tarfile.TarError or OSError for a file that isn't a tar or is cut off, ValueError for too large a member.
     """
     key: str | None = None
     sample: dict[str, bytes] = {}
     with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
-            # a sparse file's size is a claim that no bytes stand behind
+            # the size of a sparse file is a claim without bytes behind it
             if not member.isreg() or member.issparse():
                 continue
             if member.size > MOST_MEMBER_BYTES:
@@ -88,5 +88,5 @@ def read_tar(path: Path) -> Iterator[dict[str, bytes]]:
 
 
 def _forget_members(archive: tarfile.TarFile) -> None:
-    """Let go of the list of what was read or written so far, which grows with the archive."""
+    """Forget the members read or written so far: tarfile's list of them grows with the archive."""
     archive.members = []  # type: ignore[attr-defined]

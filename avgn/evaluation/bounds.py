@@ -1,4 +1,4 @@
-"""Floor, chance and ceiling: what maps that know nothing, and the best maps, score under a protocol.
+"""Computes floor, chance and ceiling: what maps that know nothing, and the best maps, score under a protocol.
 
 H x W what a source is scored on, h x w its part of the model's grid, S masks of one image.
 """
@@ -15,7 +15,7 @@ from avgn.runtime.arrays import Array
 NOISE_SEED = 20230618
 ORDER_STEP = 1e-3
 MIDDLE_STEP = 0.05
-# where a rule looks at values, a free map can put its threshold at any share of a cell
+# a rule that looks at values lets a free map put its threshold at any share of a cell
 MAP_LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8)
 
 
@@ -32,11 +32,11 @@ class FixedMap:
         self._binary: dict[str, Array] = {}
 
     def average_precision(self, masks: Array) -> Array:
-        """Return AP [S] against masks [S, H, W]; NaN for an empty mask."""
+        """Compute AP [S] against masks [S, H, W]; NaN for an empty mask."""
         return np.array([self._ranking.average_precision(mask) for mask in masks.reshape(len(masks), -1) > 0])
 
     def iou(self, masks: Array, protocol: Protocol) -> Array:
-        """Return IoU [S] under a protocol's rule."""
+        """Compute IoU [S] under a protocol's rule."""
         return np.array([float(iou(self._binarise(mask, protocol), mask)) for mask in masks])
 
     def _binarise(self, mask: Array, protocol: Protocol) -> Array:
@@ -51,7 +51,7 @@ class FixedMap:
 
 
 def centre_blob(size: tuple[int, int] = CANVAS, num_pictures: int = 1) -> FixedMap:
-    """Return the floor: minus the distance to the centre of each picture of this size."""
+    """Make the map of the floor: minus the distance to the centre of each picture of this size."""
     return FixedMap(centre_map(size, num_pictures))
 
 
@@ -76,7 +76,7 @@ def best_maps(mask: Array, grid: tuple[int, int]) -> Array:
 def ceiling_scores(
     masks: Array, grid: tuple[int, int], protocol: Protocol, *, num_pictures: int = 1, pieces: int = 1
 ) -> tuple[Array, Array]:
-    """Return (AP [S], IoU [S]) of the best maps of masks [S, H, W], each on its own mask, under a protocol.
+    """Score the best maps of masks [S, H, W], each on its own mask, under a protocol.
 
     AP is that of the mean-per-cell map, IoU that of the best candidate of `best_maps`; `num_pictures` and `pieces` as
     in `lay_out`. A grid of the masks' own size stands for a map that is free in every pixel.
@@ -108,7 +108,7 @@ def _free_iou(mask: Array, protocol: Protocol) -> float:
 
 
 def _order(inside: Array) -> Array:
-    """Return signed distance of each cell to the edge of `inside`, within -1..1, with the distance to its middle to
+    """Return the signed distance of each cell to the edge of `inside`, within -1..1, with the distance to its middle to
     decide."""
     from scipy.ndimage import distance_transform_edt
 

@@ -1,4 +1,4 @@
-"""Maps ranked by their confidence, with pictures that should have none: SLAVC's extended sets.
+"""Ranks maps by their confidence, among pictures that should have none: SLAVC's extended sets.
 
 D maps that were given, N images, R weightings of the images (bootstrap samples).
 """
@@ -28,12 +28,12 @@ class Detections:
 
     @property
     def num_negatives(self) -> int:
-        """Return images with a map and without a source."""
+        """Count the images with a map and without a source."""
         return int(np.count_nonzero(self.positives[np.unique(self.image)] == 0))
 
 
 def gather(found: Sequence[tuple[Array, Array] | None], positives: Sequence[int]) -> Detections:
-    """Return the detections (confidence, IoU) of N images; None stands for an image that is not ranked."""
+    """Gather the detections (confidence, IoU) of N images; None stands for an image that is not ranked."""
     known = [(n, *pair) for n, pair in enumerate(found) if pair is not None]
     empty = [np.zeros(0)]
     return Detections(
@@ -69,10 +69,10 @@ def ranked_intervals(
 
 
 def _ranked(detections: Detections, weight: Array) -> dict[str, Array]:
-    """Return every value [R] for weights [R, N] of the images."""
+    """Compute every value [R] for weights [R, N] of the images."""
     order = np.argsort(-detections.confidence, kind="stable")
     ordered = detections.confidence[order]
-    # maps of equal confidence are given together
+    # maps of equal confidence enter the ranking together
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
     each = weight[:, detections.image[order]]
     given = np.cumsum(each, axis=1)[:, ends]

@@ -38,7 +38,7 @@ MAX_WORKERS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ImageResult:
-    """Everything about one image, by protocol name, or by (protocol name, mode) where the classes matter.
+    """Holds everything about one image, by protocol name, or by (protocol name, mode) if the choice of classes matters.
 
     scores: None without scorable sources; limits: floor, chance, ceiling; quiet: the NSA of the image; detections:
     (confidence, IoU) of each map that is ranked, None where it is not known what is right.
@@ -52,7 +52,7 @@ class ImageResult:
 
 
 class Images:
-    """The images of a manifest with what a model says of them, if there is one.
+    """Scores the images of a manifest with what a model says about them, if there is one.
 
     grid: (h, w) of a picture for the ceilings, where there is no model.
     """
@@ -82,7 +82,8 @@ class Images:
     def score(
         self, workers: int | None = None, progress: Progress | None = None
     ) -> tuple[list[int], list[ImageResult], Counter[str]]:
-        """Return (rows that could be read, their results, how many were skipped and why). `workers`: threads.
+        """Score all images with `workers` threads: (rows that could be read, their results, numbers of skipped ones by
+        reason).
 
         Raises InputError when no item's masks can be read, and without `skip_bad` for the first that can't.
         """
@@ -192,7 +193,7 @@ class Images:
     def _detections(
         self, n: int, truth: Truth, said: Said, protocol: Protocol, result: ImageResult
     ) -> tuple[Array, Array] | None:
-        """Return the maps of the sources; on a negative the hottest map of the classes that it lists, of all if it
+        """Rank the maps of the sources; on a negative the hottest map of the classes that it lists, of all if it
         lists none or maps have no names.
 
         An image whose sources have no mask is not ranked: what is right there is not known.

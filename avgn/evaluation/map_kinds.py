@@ -23,7 +23,7 @@ def map_kind(info: BundleInfo) -> MapKind:
 
 
 def why_no_classes(info: BundleInfo) -> str:
-    """Return why a model's maps say nothing about classes, empty where they do."""
+    """Say why a model's maps tell nothing about classes; empty if they do."""
     reasons: dict[MapKind, str] = {
         "per class": "",
         "shared-map": "this model gives one map for the whole mixture",

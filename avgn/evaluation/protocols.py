@@ -175,7 +175,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def find_protocol(name: str) -> Protocol:
-    """Return the protocol of that name; raises InputError that lists the known names."""
+    """Find a protocol by its name. Raises InputError that lists the known names."""
     try:
         return PROTOCOLS[name]
     except KeyError:

@@ -12,7 +12,7 @@ SIZE_METRICS = ("CAP", "CIoU@0.3", "AUC")
 
 
 def format_table(results: Sequence[Result]) -> str:
-    """Return the results of `evaluate` as text, one table per protocol and way to choose the classes."""
+    """Format the results of `evaluate`: one table per protocol and way to choose the classes."""
     return "\n\n".join(_one(result) for result in results)
 
 
@@ -65,7 +65,7 @@ def _groups(result: Result) -> list[str]:
 
 
 def _sizes(result: Result) -> list[str]:
-    """Return scores by terciles of mask area, each as score (floor / ceiling)."""
+    """Format scores by terciles of mask area, each as score (floor / ceiling)."""
     groups = result.get("by_size", {})
     rows = [["by mask area", "sources", "area %", *(f"{name} (floor/ceiling)" for name in SIZE_METRICS)]]
     for size, group in groups.items():

@@ -60,7 +60,7 @@ class Results:
         self._classes = classes
 
     def result(self, protocol: Protocol, mode: str, bootstrap: int, seed: int) -> Result:
-        """Return the scores of the model with all that stands beside them."""
+        """Make one result: the scores of the model, with floor, ceiling and all that stands beside them."""
         assert self._said is not None
         targets = self._targets(protocol)
         scores = [image.scores[protocol.name, mode] for image in self._images]
@@ -191,7 +191,7 @@ class Results:
         else:
             decided = heard & seen
             present = _indicator([t.present for t in truths], decided.shape)
-            # a map is said once for each picture that its class is scored on
+            # a map counts once for each picture on which its class is scored
             sources = np.zeros(decided.shape)
             for n, one in enumerate(targets):
                 np.add.at(sources[n], list(one.labels), 1)

@@ -1,4 +1,4 @@
-"""Scores of a model's maps, source by source and image by image.
+"""Scores a model's maps, source by source and image by image.
 
 S scorable sources of one image, M of its maps, K classes, H x W what a source is scored on.
 """
@@ -26,7 +26,7 @@ from avgn.evaluation.protocols import Protocol
 from avgn.evaluation.truth import Targets, Truth
 from avgn.runtime.arrays import Array
 
-# few enough for the cache of a core
+# maps at a time: few enough for the cache of a core
 BLOCK_MAPS = 4
 
 
@@ -77,7 +77,7 @@ class ImageScorer:
         self._overlap: dict[object, tuple[Array, Array, Array]] = {}
 
     def scores(self, protocol: Protocol, chosen: Sequence[int], chance: Array) -> ImageScores:
-        """Return scores with the maps of the `chosen` keys only; chance [S]: the IoU that a flat map is given."""
+        """Score the maps of the `chosen` keys only; chance [S]: the IoU that a flat map is given."""
         targets = self.truth.targets[protocol.view]
         precision = self._precisions(protocol, targets)
         owners = self._owners(targets, precision)
@@ -105,7 +105,7 @@ class ImageScorer:
         return [k if k in self._row else None for k in targets.labels]
 
     def _maps(self, protocol: Protocol) -> tuple[object, Array]:
-        """Return (what they are kept under, maps [M, H, n * W] before the normalisation)."""
+        """Return (the key under which they are cached, maps [M, H, n * W] before the normalisation)."""
         mixed = protocol.alpha < 1 and self._prior is not None
         key = (protocol.upsample, protocol.alpha if mixed else 1.0)
         if key not in self._canvas:
@@ -117,7 +117,7 @@ class ImageScorer:
         return key, self._canvas[key]
 
     def _precisions(self, protocol: Protocol, targets: Targets) -> Array:
-        """Return AP [M, S]; the normalisation is monotone, so AP is taken before it can round."""
+        """Compute AP [M, S]; the normalisation is monotone, so AP is taken before it can round."""
         kept_under, maps = self._maps(protocol)
         key = (kept_under, self.truth.view(protocol.view))
         if key not in self._precision:
@@ -131,7 +131,7 @@ class ImageScorer:
     def _overlaps(
         self, protocol: Protocol, targets: Targets, owners: Sequence[int | None], chance: Array
     ) -> tuple[Array, Array, Array]:
-        """Return (IoU, tied, flat), each [S], of each source's own map; 0 where it has none."""
+        """Compute (IoU, tied, flat), each [S], of each source's own map; 0 where it has none."""
         kept_under, maps = self._maps(protocol)
         key = (kept_under, self.truth.view(protocol.view), protocol.binarise)
         if key not in self._overlap:

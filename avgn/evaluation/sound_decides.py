@@ -49,7 +49,8 @@ class AnyPair(Protocol):
 def sound_decides(
     engine: Engine, pairs: Sequence[AnyPair], *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, float | int]:
-    """Return percent of cases and of pairs that the sound decides, with the map of the audio head's own top class.
+    """Measure the percentage of cases and of pairs that the sound decides, on the map of the audio head's own top
+    class.
 
     "hotter": cases in which the mean heat on the sounding object's mask exceeds that on the silent one's;
     "swapped": pairs in which swapping the sounds swaps the hotter object; "swapped_right": and both were right;

@@ -1,4 +1,4 @@
-"""Metrics as ratios of sums over items, and their bootstrap intervals."""
+"""Computes metrics as ratios of sums over items, and their bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _by_cluster(values: Array, cluster: Array, count: int) -> Array:
 
 
 def _divide(numerator: Array, denominator: Array, scale: float) -> Array:
-    """Return [R] or [R, K] sums -> [R] values."""
+    """Divide sums [R] or [R, K]: values [R]."""
     ratio = np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1), np.nan) * scale
     if ratio.ndim == 1:
         return np.asarray(ratio)

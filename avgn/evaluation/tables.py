@@ -1,4 +1,4 @@
-"""From the scores of images to the named metrics, each a ratio of sums over images.
+"""Turns the scores of images into the named metrics, each a ratio of sums over images.
 
 N images, T scored sources of all images together, K classes.
 """

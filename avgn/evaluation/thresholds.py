@@ -1,4 +1,4 @@
-"""Thresholds of the presence probabilities: per class the one that maximises F1 on validation data."""
+"""Chooses thresholds of the presence probabilities: per class the one that maximises F1 on validation data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNTRAINED_THRESHOLD = 0.5
 
 
 def calibrate_thresholds(audio_prob: Array, y_a: Array, visual_prob: Array, y_v: Array) -> tuple[Array, Array]:
-    """Return per-class thresholds of both heads.
+    """Choose per-class thresholds of both heads.
 
     audio_prob, visual_prob: [N, K] probabilities; y_a, y_v: [N, K] truth (sounds; is seen).
     Returns (audio [K], visual [K]) float64. A class with fewer than 10 positives takes the global threshold.
@@ -21,7 +21,7 @@ def calibrate_thresholds(audio_prob: Array, y_a: Array, visual_prob: Array, y_v:
 
 
 def class_thresholds(prob: Array, truth: Array) -> Array:
-    """Return thresholds [K] of one head from prob [N, K] and truth [N, K], clipped to 0.05..0.95."""
+    """Choose thresholds [K] of one head from prob [N, K] and truth [N, K], clipped to 0.05..0.95."""
     prob = np.asarray(prob, dtype=np.float64)
     truth = np.asarray(truth) > 0
     if prob.ndim != 2 or prob.shape != truth.shape:
@@ -37,7 +37,7 @@ def class_thresholds(prob: Array, truth: Array) -> Array:
 
 
 def best_threshold(prob: Array, truth: Array) -> float:
-    """Return the threshold t that maximises the F1 of [prob >= t] for prob [N], truth [N] (at least one positive).
+    """Find the threshold t that maximises the F1 of [prob >= t] for prob [N], truth [N] (at least one positive).
 
     Of equally good cuts the one with the widest gap is taken; t lies midway in the gap.
     """

@@ -1,4 +1,4 @@
-"""What an item of a manifest truly shows, as masks on what its sources are scored on.
+"""Reads what an item of a manifest truly shows, as masks on the area on which its sources are scored.
 
 S sources that can be scored: the sounding visible classes of one image, or of each of its pictures.
 """
@@ -20,7 +20,7 @@ NO_SOURCE = "no sounding visible source"
 NO_MASK = "no box or mask"
 EMPTY_MASK = "empty mask"
 OWN: tuple[View, ...] = ("own",)
-# the data sets whose boxes are x, y, w, h in the original annotation
+# data sets whose boxes are (x, y, w, h) in the original annotation
 MISREAD = "music-"
 
 
@@ -50,16 +50,16 @@ class Truth:
     repeated: bool = False
 
     def view(self, view: View) -> View:
-        """Return the view itself, "own" where it is the same: a single picture is its own canvas."""
+        """Return the view, or "own" if both are the same: a single picture is its own canvas."""
         return "own" if view == "whole" and self.num_pictures == 1 else view
 
     def without_masks(self) -> Truth:
-        """Return the same, for keeping: the masks of thousands of images would fill the memory."""
+        """Return the same without masks, for keeping: those of thousands of images would fill the memory."""
         return replace(self, targets={view: replace(t, masks=t.masks[:0]) for view, t in self.targets.items()})
 
 
 def read_truth(item: Item, classes: Sequence[str], views: Collection[View] = OWN) -> Truth:
-    """Return the truth of an item. Sources of one class in one picture are united, on the whole canvas those of all
+    """Read the truth of an item. Sources of one class in one picture are united, on the whole canvas those of all
     pictures; a source with no box and no mask has no map to score. Raises InputError for a mask that can't be read."""
     index = {name: k for k, name in enumerate(classes)}
     shown = [source for source in item.sources if source.sounding and source.on_screen]

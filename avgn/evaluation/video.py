@@ -44,7 +44,7 @@ class Track:
 
     @property
     def step(self) -> float:
-        """Return the usual time from frame to frame in seconds."""
+        """Return the median time from frame to frame in seconds."""
         return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 0.0
 
 
@@ -58,7 +58,7 @@ def evaluate_video(
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Return scores of the streaming localizer on every item with a video file.
+    """Score the streaming localizer on every item with a video file.
 
     stream: path -> iterable of results (default: the runtime's Localizer over `engine`, in file mode).
     "metrics" are over all frames, "near_change" and "steady" over those groups: precision, recall, F1 of sources on
@@ -165,7 +165,7 @@ def near_change(times: Array, changes: Array, window: float) -> Array:
 def score_video(
     track: Track, truth: VideoTruth, window: float
 ) -> tuple[dict[str, dict[str, tuple[float, float]]], int]:
-    """Return ({group: {metric: (numerator, denominator)}}, intervals that were never heard) of one video."""
+    """Score one video: ({group: {metric: (numerator, denominator)}}, number of intervals that were never heard)."""
     near: Array = near_change(track.times, truth.changes(track.times, track.frames), window)
     groups: dict[str, Array] = {"all": np.ones(len(near), dtype=bool), "near_change": near, "steady": ~near}
     present = truth.present(track.times, track.frames)

@@ -1,4 +1,4 @@
-"""What is true in a video at each frame: who sounds, who is seen, and where.
+"""Tells what is true in a video at each frame: what sounds, what is visible, and where.
 
 F frames, K classes. Sources of one class are united. Times are seconds of the stream's clock.
 """
@@ -94,10 +94,10 @@ class VideoTruth:
 
 
 def read_mask_video(path: Path) -> Array:
-    """Return the array `index` [F, h, w] uint8 of a mask video; raises InputError that names the file."""
+    """Read the array `index` [F, h, w] uint8 of a mask video. Raises InputError that names the file."""
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as packed:
-            # a hundred bytes may claim to become gigabytes
+            # a hundred bytes may claim to unpack to gigabytes
             size = packed.getinfo("index.npy").file_size
             if size > LARGEST_STILL:
                 raise ValueError(f"its index has {size} bytes, at most {LARGEST_STILL} are read")

@@ -224,7 +224,7 @@ def _lay_out(pictures: list[Picture], titles: list[str], path: Any, heat: Any) -
 
 
 def _shorten(name: str, length: float) -> str:
-    """Return a name that fits beside a tile of `length` inches."""
+    """Shorten a name so that it fits beside a tile of `length` inches."""
     most = max(4, int(length / LETTER_INCHES))
     return name if len(name) <= most else name[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
@@ -235,13 +235,13 @@ def _outline(axes: Any, mask: Array, color: Any) -> None:
 
 
 def _tinted(rgb: Array, mask: Array, color: tuple[float, float, float]) -> Array:
-    """Return the frame [H, W, 3] in 0..1 with the source in its colour and the rest dimmed."""
+    """Draw the frame [H, W, 3] in 0..1 with the source in its colour and the rest dimmed."""
     picture = rgb / 255
     weight = np.clip(np.asarray(mask, dtype=float), 0, 1)[..., None]
     return np.asarray(weight * (0.55 * picture + 0.45 * np.array(color)) + (1 - weight) * (0.45 * picture + 0.25))
 
 
 def _heated(rgb: Array, heat: Array) -> Array:
-    """Return the frame in grey under the heat [H, W, 3] in 0..1, so that its own colours are not taken for heat."""
+    """Draw the frame in grey under the heat [H, W, 3] in 0..1, so that its own colours are not taken for heat."""
     grey = (rgb @ np.array([0.299, 0.587, 0.114]) / 255)[..., None]
     return np.asarray(np.clip((1 - OPACITY) * grey + OPACITY * heat, 0, 1))

@@ -1,4 +1,4 @@
-"""Items made of several others: pictures side by side, sounds summed, truth kept."""
+"""Makes items of several others: pictures side by side, sounds summed, truth kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_DRAWS = 100
 
 
 def compose(manifest: Manifest, pictures: int, items: int, seed: int = 0) -> Manifest:
-    """`items` items of `pictures` pictures each, of different classes, drawn at random from those with one picture.
+    """Draw `items` items of `pictures` pictures each, of different classes, from those with one picture.
 
     Raises InputError when the manifest hasn't enough of them.
     """

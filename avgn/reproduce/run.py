@@ -104,7 +104,7 @@ def _runs(
     weights: Path | None,
     options: RunOptions,
 ) -> tuple[list[Run], int, int]:
-    """Return every training of a set, with how many items it tests and how many it trains on."""
+    """List every training of a set, with the numbers of its test items and training items."""
     whole = import_split(spec.train, data, folder / "train.jsonl", options)
     test = import_split(spec.test, data, folder / "test.jsonl", options)
     if whole.classes != test.classes:
@@ -144,7 +144,7 @@ def _runs(
 
 
 def _facts(run: Run) -> dict[str, dict[str, Any]]:
-    """Return the settings of a run, without its seed and places of this machine."""
+    """Return the settings of a run, without its seed and without paths of this machine."""
     facts = {name: value for name, value in vars(run.training).items() if name != "seed"}
     started = {name: str(facts[name]) for name in ("visual_weights", "audio_weights") if facts[name] is not None}
     training = facts | {name: Path(source).name for name, source in started.items()}
@@ -152,13 +152,13 @@ def _facts(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _shared(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the entries that are equal everywhere."""
+    """Return the entries that all mappings share."""
     first = facts[0]
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in facts)}
 
 
 def _check_registered(recipe: Recipe, sets: list[SetSpec]) -> None:
-    """Find out before hours of training what only scoring would."""
+    """Find mistakes before hours of training that otherwise only scoring would find."""
     from avgn.evaluation.protocols import find_protocol
     from avgn.importers import IMPORTERS
 
@@ -173,7 +173,7 @@ def _check_registered(recipe: Recipe, sets: list[SetSpec]) -> None:
 
 
 def _identity(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
-    """Return all that results depend on but the choice of sets, rows and seeds, which may grow."""
+    """Return all that results depend on, except the choice of sets, rows and seeds, which may grow."""
     facts = vars(options) | {"narrow": options.is_narrow, "recipe": asdict(recipe)}
     facts["sizes"] = None if options.sizes is None else asdict(options.sizes)
     if options.data != SYNTHETIC:

@@ -10,7 +10,7 @@ PER_CLASS = "per class"
 
 
 def format_outcome(outcome: dict[str, Any]) -> str:
-    """Return one table a data set; each row says whose it is, under which protocol, and how classes were chosen."""
+    """Format one table a data set; each row says whose it is, under which protocol, and how classes were chosen."""
     parts = [outcome["title"]]
     if outcome["data"] != "real":
         parts.append(

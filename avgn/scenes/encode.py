@@ -31,7 +31,7 @@ def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], audio: Wave, s
         raise MissingExtraError("av", "runtime") from None
     file = WholeFile(find_place(path))
     try:
-        # FFmpeg opens it once more to put the index first; names may hold what means something to it
+        # FFmpeg opens the file again to move the index to the front, and may misread special characters in its name
         with av.open(f"file:{file.partial}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
             picture = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "20"})
             picture.width, picture.height, picture.pix_fmt = *size, "yuv420p"

@@ -1,4 +1,4 @@
-"""The sound of a scene: a plain sum of sources plus noise at a signal-to-noise ratio, brought to a loudness."""
+"""Mixes the sound of a scene: the sum of its sources plus noise at a signal-to-noise ratio, scaled to a loudness."""
 
 from __future__ import annotations
 

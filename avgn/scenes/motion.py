@@ -1,4 +1,4 @@
-"""How things of a video move and when they sound: smooth slow paths without much overlap, sounding intervals."""
+"""Draws how objects of a video move and when they sound: smooth slow paths with little overlap, sounding intervals."""
 
 from __future__ import annotations
 
