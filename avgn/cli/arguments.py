@@ -1,4 +1,4 @@
-"""Arguments in the order in which people write them: options among files, and files whose names begin with a dash."""
+"""Accepts arguments in the order in which people write them: options among files, and files named with a dash."""
 
 from __future__ import annotations
 

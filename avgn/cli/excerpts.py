@@ -19,18 +19,24 @@ NAMES = ("start", "duration", "every")
 def add_options(parser: Any) -> None:
     """Add the options; `--threshold` applies to every kind of source, the others to files."""
     group = parser.add_argument_group("what is looked at")
-    group.add_argument("--start", type=float | None, default=None, help="files: begin at this second of the video")
+    group.add_argument("--start", type=float | None, default=None, help="files: start at this second of the video")
     group.add_argument(
-        "--duration", type=float | None, default=None, help="files: seconds from there on (live sources: --seconds)"
+        "--duration",
+        type=float | None,
+        default=None,
+        help="files: localize this many seconds from there (live sources: --seconds)",
     )
     group.add_argument(
-        "--every", type=float | None, default=None, help="files: a frame every so many seconds, in place of every frame"
+        "--every",
+        type=float | None,
+        default=None,
+        help="files: localize one frame every so many seconds instead of every frame",
     )
     group.add_argument(
         "--threshold",
         type=str | None,
         default=None,
-        help="how probable a class must be to count as heard, 0 to 1, in place of the bundle's calibrated thresholds: "
+        help="how probable a class must be to count as heard, 0 to 1, instead of the bundle's calibrated thresholds: "
         "one number for all, or CLASS=NUMBER with commas between them",
     )
 
