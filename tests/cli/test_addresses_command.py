@@ -49,7 +49,7 @@ def test_finished_things_give_what_their_file_gives(video: Path, tmp_path: Path)
         asked = refused("localize", "tiny", f"{base}/v.mp4", "--seconds", "5")
     assert done.returncode == 0 and "is finished" in done.stderr and "secret" not in done.stderr, done.stderr
     assert "reconnect" not in done.stderr and "lost" not in done.stderr and "frames/s" in done.stdout
-    assert "is finished" in asked and "--live" in asked
+    assert "is a finished one" in asked and "--live" in asked
     truth = lines_of(out / "file.jsonl")
     assert lines_of(out / "http.jsonl") == truth and len(truth) == len(list(open_media(video).video()))
     assert len(list(open_media(out / "o.mp4").video())) == len(truth)
