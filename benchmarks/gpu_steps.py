@@ -149,6 +149,7 @@ def _tests(
     after: Path | None = None,
     unless: Callable[[], str | None] = lambda: None,
 ) -> Step:
+    """Make a step that runs a test file with pytest and writes its `report` as JUnit XML; see `Step` for the rest."""
     # the compiler takes most of the time
     together = ("-n", str(min(8, os.cpu_count() or 1))) if importlib.util.find_spec("xdist") else ()
     command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *together, file)

@@ -44,6 +44,13 @@ class SeededBatches(Sampler[list[Key]]):
         pictures: tuple[int, int] = (1, 1),
         weights: NDArray[np.float64] | None = None,
     ) -> None:
+        """Prepare the batches.
+
+        length: number of items. batch_size: items in a batch of one process. seed: of all draws. position: returns the
+        number of batches done. rank, world: this process's number and the number of processes. pictures: the least and
+        the most pictures that are mixed. weights: [length], how often items are drawn relative to one another.
+        Raises InputError if the items don't fill one batch.
+        """
         if length < batch_size * world:
             raise InputError(f"{length} items don't fill a batch of {batch_size * world}: choose a smaller batch_size")
         self.length = length

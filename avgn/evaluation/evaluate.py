@@ -141,9 +141,10 @@ def evaluate_bounds(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[Result]:
-    """Floors, chance and ceilings of a manifest without any model: no frame and no sound is read.
+    """Compute floors, chance and ceilings of a manifest without any model: no frame and no sound is read.
 
-    grid: (h, w) of the maps that the ceilings are free on, per picture; by default every pixel.
+    grid: (h, w) of the maps that the ceilings are computed for, per picture; by default every pixel. The other
+    parameters are those of `evaluate`.
     Returns the results of `evaluate` with empty "metrics". Raises InputError as it does.
     """
     if any(not 1 <= side <= MAX_GRID_CELLS for side in grid):

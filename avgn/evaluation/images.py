@@ -68,6 +68,12 @@ class Images:
         grid: tuple[int, int] = CANVAS,
         skip_bad: bool = False,
     ) -> None:
+        """Prepare the scoring.
+
+        items: of the manifest [N]. classes: names [K] of the maps. protocols, modes: what every image is scored under.
+        said: the model's answers, None to compute bounds only. grid: (h, w) cells of a picture on which the ceilings
+        are free. skip_bad: count unreadable items instead of raising InputError.
+        """
         self.items = items
         self.said = said
         self.protocols = protocols

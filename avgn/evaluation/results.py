@@ -51,6 +51,11 @@ class Results:
         kept: Sequence[int],
         skipped: Counter[str],
     ) -> None:
+        """Gather what results are made of.
+
+        items, images: the scored items [N] and their scores [N]. classes: names [K]. said: the model's answers, None
+        for bounds only. kept: the row of each scored item [N] among all items. skipped: numbers of others by reason.
+        """
         self._images = images
         self._said = said
         self._kept = list(kept)

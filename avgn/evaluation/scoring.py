@@ -157,7 +157,8 @@ def silent_shares(
 ) -> Array:
     """Return the share of quiet pixels in the maps of the silent classes, of all maps [K, h, w] of an image.
 
-    tau: what maps are divided by before the softmax over the classes, where the protocol takes one.
+    silent: the indices [S] of the silent classes. num_pictures, pieces: as in `lay_out`. tau: what maps are divided by
+    before the softmax over the classes, if the protocol takes one. Returns [S] shares in 0..1.
     """
     if protocol.silence == "softmax":
         canvas = lay_out(maps, protocol.upsample, num_pictures, pieces)

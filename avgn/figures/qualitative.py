@@ -69,7 +69,8 @@ def draw_qualitative(
 ) -> list[str]:
     """Draw the items with the ids `items`, or `count` drawn at random; returns the ids shown.
 
-    `engines`: the methods by their names, in order. Maps are those of the classes that truly sound and are seen; maps
+    `engines`: the methods by their names, in order. `output`: a .png, .pdf or .svg file. `seed` decides which items are
+    drawn at random. Maps are those of the classes that truly sound and are seen; maps
     without names are matched to their masks, and a source that is left without one has an empty map. Raises InputError
     for ids that are not listed or have nothing to show, other classes than the models' and unreadable files.
     """

@@ -233,6 +233,7 @@ def _sound_seconds(media: MediaFile) -> float:
 
 
 def _write_piece(clip: Clip, out: Path, name: str, frame: VideoFrame, clock: AudioClock, window: float) -> None:
+    """Write one piece, called `name`, into `out`: the frame as JPEG, and `window` seconds of sound around it as wav."""
     import cv2
 
     length = round(window * SOUND_RATE)

@@ -127,7 +127,11 @@ def _draw_mask(picture: Pixels, mask: NDArray[np.bool_], color: Color) -> None:
 
 
 def _draw_label(picture: Pixels, text: str, x: int, y: int, color: Color, taken: list[tuple[int, int, int]]) -> None:
-    """Draw a name above its box if there is room, and never over another name."""
+    """Draw a name above its box if there is room, and never over another name.
+
+    picture: RGB [H, W, 3], changed in place. x, y: the box's top-left corner in pixels. taken: (left, top, width) of
+    the names drawn so far, to which this one is added.
+    """
     text = shorten(drawable(text), TEXT_PIXELS, picture.shape[1] - 4)
     width, height = text_width(text, TEXT_PIXELS) + 4, line_height(TEXT_PIXELS)
     left = max(0, min(x, picture.shape[1] - width))

@@ -127,6 +127,11 @@ LAYOUTS: dict[str, Callable[[Path, Sizes, int, int], None]] = {
 
 
 def _scenes(root: Path, kind: str, split: str, count: int, sizes: Sizes, seed: int, jobs: int) -> list[Item]:
+    """Render the scenes of a split below root/rendered and return those in which `count` sources are visible.
+
+    kind: "solo" or another name of the folder. sizes: how many scenes, and their (width, height) and seconds. jobs:
+    processes.
+    """
     config = SceneConfig(
         split=split,
         sources=(count, count),

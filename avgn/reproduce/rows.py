@@ -73,10 +73,11 @@ def run_all(runs: list[Run], parallel: int) -> Iterator[tuple[Run, dict[str, Any
             yield pending[done], done.result()
     except BrokenProcessPool:
         raise FailureError(
-            "a process that trained a row was killed, perhaps for want of memory: choose a smaller --parallel and "
-            "start the same command again, which goes on"
+            "a process that trained a row was killed, perhaps because memory ran out: choose a smaller --parallel and "
+            "start the same command again, which continues"
         ) from None
     except BaseException:
+        # the pool has no public way to stop what runs; from Python 3.14 on there is terminate_workers
         for process in list(pool._processes.values()):
             process.terminate()
         raise

@@ -104,7 +104,11 @@ def _runs(
     weights: Path | None,
     options: RunOptions,
 ) -> tuple[list[Run], int, int]:
-    """List every training of a set, with the numbers of its test items and training items."""
+    """List every training of a set, with the numbers of its test items and training items.
+
+    spec: the set. rows: what is trained on it. data: the folder of the data sets. folder: that of this set in the run.
+    weights: of pretrained encoders, if any. Raises InputError for training and test lists of different classes.
+    """
     whole = import_split(spec.train, data, folder / "train.jsonl", options)
     test = import_split(spec.test, data, folder / "test.jsonl", options)
     if whole.classes != test.classes:

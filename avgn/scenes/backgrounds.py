@@ -18,7 +18,11 @@ Field = NDArray[np.float32]
 
 
 def clouds(d: Draw, height: int, width: int, cells: float, octaves: int = 4, rough: float = 0.5) -> Field:
-    """Value noise of several octaves in 0..1: [h, w]."""
+    """Make value noise of several octaves in 0..1: [height, width].
+
+    cells: how many random values lie along the width in the first octave; each further one of the `octaves` has twice
+    as many and `rough` times the weight.
+    """
     total = np.zeros((height, width), np.float32)
     weight, norm = 1.0, 0.0
     for _ in range(octaves):

@@ -168,7 +168,11 @@ def _paint(
     scale: float,
     d: Draw,
 ) -> NDArray[np.float32]:
-    """Texture, light from one side, highlight, rounding and grain: colour [h, w, 3]."""
+    """Paint texture, light from one side, highlight, rounding and grain: colour [h, w, 3] in 0..1.
+
+    label: the class. alpha: the silhouette's coverage [h, w] in 0..1. pose: the matrix [2, 2] from unit coordinates to
+    posed ones. corner: (x, y) of the sprite's top-left corner in posed units. scale: pixels per posed unit.
+    """
     height, width = alpha.shape
     x = ((np.arange(width, dtype=np.float32) - 0.5) / scale + corner[0]).astype(np.float32)[None, :]
     y = ((np.arange(height, dtype=np.float32) - 0.5) / scale + corner[1]).astype(np.float32)[:, None]

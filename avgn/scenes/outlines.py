@@ -18,7 +18,10 @@ Outline = list[tuple[Points, bool]]
 
 
 def ellipse(x: float, y: float, width: float, height: float, turn: float = 0.0, num: int = 40) -> Points:
-    """Outline an ellipse with half axes `width` and `height`, turned by `turn` radians: [num, 2]."""
+    """Outline an ellipse around (x, y) by `num` points, in unit coordinates: [num, 2].
+
+    width, height: the half axes. turn: the rotation in radians.
+    """
     angle = np.linspace(0, 2 * np.pi, num, endpoint=False)
     px, py = width * np.cos(angle), height * np.sin(angle)
     return np.stack([x + px * np.cos(turn) - py * np.sin(turn), y + px * np.sin(turn) + py * np.cos(turn)], axis=1)

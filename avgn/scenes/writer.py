@@ -41,7 +41,8 @@ def synthesize(
     Stills: frames/<id>.jpg, audio/<id>.wav (22 050 Hz mono), masks/<id>_<k>.png. With `video_seconds`: video/<id>.mp4
     and video_masks/<id>.npz instead. The same seed gives the same bytes whatever `jobs` is; scene k does not depend on
     how many there are. `progress` is called with the number of scenes done. Everything is written beside `out` under
-    another name first, so that the manifest appears last or not at all. More than one job starts new processes: scripts
+    another name first, so that the manifest appears last or not at all. `jobs`: processes; `video_seconds`: length of
+    each video, from 1. More than one job starts new processes: scripts
     need the usual `if __name__ == "__main__"`. Raises InputError for arguments it can't use.
     """
     if scenes < 1:
