@@ -1,4 +1,5 @@
-"""What data sheets say of a few GPUs, and what is assumed where they say nothing. Nothing here was measured."""
+"""Lists what data sheets say about a few GPUs, and what is assumed where they say nothing. Nothing here was
+measured."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """Dense operations a second by precision, memory and bus bytes a second (one direction), multiprocessors.
+    """Describes a GPU: dense operations a second by precision, bytes a second of memory and (in one direction) bus.
 
     `launch_seconds` is what the host needs to start a kernel, `gap_seconds` what passes between two kernels of a CUDA
     graph, `reply_seconds` what a copy costs however small it is: assumptions, since data sheets don't say.
@@ -33,7 +34,7 @@ class Chip:
         ]
 
     def record(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the chip as JSON."""
         return asdict(self)
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Refused(Exception):
-    """One sentence for whoever gave what can't be used."""
+    """Says in one sentence why the given arguments can't be used."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""How long the evaluation of 5,000 maps takes: scores, floors, chance and ceilings, without running a model.
+"""Measures how long the evaluation of 5,000 maps takes: scores, floors, chance and ceilings, without running a model.
 
 python -m benchmarks.evaluation --output benchmarks/results/evaluation.json
 """
@@ -36,7 +36,7 @@ NUM_MAPS = 5_000
 
 
 class Spoken:
-    """The facts of a model whose predictions are there already."""
+    """Stands for a model whose predictions were made before."""
 
     name = "spoken"
 

@@ -1,4 +1,5 @@
-"""What export costs and keeps: time, sizes, accuracy and speed of every precision, engines for every target.
+"""Measures what export costs and preserves: time, sizes, accuracy and speed of every precision, engines for all
+targets.
 
 python -m benchmarks.export --output benchmarks/results/export.json [--steps 120]
 
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def brief_training(root: Path, steps: int) -> Path:
-    """avgn-resnet18 after a few steps: activations as training leaves them, no accuracy to speak of."""
+    """Train avgn-resnet18 for a few steps: activations look as after training, accuracy stays near nothing."""
     scenes = read_manifest(synthesize(root / "train", scenes=1200, config=SceneConfig(split="train"), seed=SEED + 2))
     settings = TrainConfig(
         steps=steps, batch_size=16, learning_rate=1e-4, visual_weights="random", auxiliary=1.0, checkpoint_steps=steps

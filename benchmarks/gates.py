@@ -1,4 +1,4 @@
-"""What the visual gates do after equal training: the comparison that decided the default of avgn-tiny.
+"""Compares the visual gates after equal training: the comparison that decided the default of avgn-tiny.
 
 python -m benchmarks.gates --data runs/tiny/data --output benchmarks/results/gates.json
 """

@@ -1,4 +1,4 @@
-"""Everything that needs a GPU, in one record: kernels, a training step, engines built, verified and timed.
+"""Measures everything that needs a GPU, in one record: kernels, a training step, engines built, verified and timed.
 
 python -m benchmarks.gpu --output benchmarks/results/gpu.json [--minutes 8] [--only training,aoti] [--dry-run]
 
@@ -153,7 +153,7 @@ def fit(record: Mapping[str, Any]) -> str:
 
 
 def _check_folders(*folders: Path) -> None:
-    """Minutes of measuring must not end in a folder that can't be written."""
+    """Make the folders, or raise InputError: minutes of measuring must not end in one that can't be written."""
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)

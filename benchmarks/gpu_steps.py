@@ -1,4 +1,4 @@
-"""The steps of `make gpu`: what each runs, what it needs, how long it may take, and how one is run."""
+"""Lists and runs the steps of `make gpu`: what each runs, what it needs and how long it may take."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOT_RTX = ("sm_90", "sm_100")
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A command, run from the repository's root, for at most `seconds`.
+    """Describes a command that is run from the repository's root for at most `seconds`.
 
     `result` is a JSON file that it writes, `report` one of pytest's. `needs` are modules that must be there, `unless`
     says what else stands against it, and `after` is a file that an earlier step leaves.

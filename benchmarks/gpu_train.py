@@ -1,4 +1,4 @@
-"""`avgn train` and `avgn evaluate` on this GPU, whole: from rendered scenes to a checkpoint whose maps are the CPU's.
+"""Runs `avgn train` and `avgn evaluate` on this GPU: from rendered scenes to a checkpoint whose maps equal the CPU's.
 
 python -m benchmarks.gpu_train --output FILE.json --work FOLDER [--steps 24] [--workers 8] [--compiled]
 

@@ -1,4 +1,4 @@
-"""What an honest visitor of `avgn serve` gets, and what the server holds, while four attackers of each kind are at it.
+"""Measures what an honest visitor of `avgn serve` gets, and the server's memory, under four attackers of each kind.
 
 python -m benchmarks.hostile --output benchmarks/results/hostile.json [--seconds 60] [--kinds pings,scans]
 
@@ -45,7 +45,7 @@ NEAR_MB = 10.0
 
 @dataclass
 class Server:
-    """A running `avgn serve`; `log` is what it wrote on both outputs."""
+    """Holds a running `avgn serve`; `log` is what it wrote on both outputs."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -102,7 +102,7 @@ def _port(process: subprocess.Popen[bytes], log: Path) -> int:
 
 @dataclass
 class Honest:
-    """A visitor who behaves, in a thread of its own."""
+    """Plays a well-behaved visitor, in a thread of its own."""
 
     server: Server
     fps: int = FPS
@@ -163,7 +163,7 @@ class Honest:
 
 
 def attackers(kind: str, server: Server, seconds: float, count: int = ATTACKERS) -> subprocess.Popen[bytes]:
-    """Start attackers of a kind in a process of their own, which leaves the machine's time to others where it can."""
+    """Start attackers of a kind in a process of their own."""
     command = [
         sys.executable,
         "-m",

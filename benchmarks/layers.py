@@ -1,4 +1,4 @@
-"""The kernels that an engine makes of an ONNX graph, with their operations and bytes, counted from the graph alone.
+"""Counts the kernels that an engine makes of an ONNX graph, with their operations and bytes, from the graph alone.
 
 A convolution, matrix product, pool, norm, softmax or reduction starts a kernel; everything that works element by
 element joins the kernel that made its latest input, as engines fuse them. What stays inside a kernel moves no bytes;
@@ -30,8 +30,8 @@ COMPUTE_SHARE, MEMORY_SHARE = 0.5, 0.7
 
 @dataclass(kw_only=True)
 class Kernel:
-    """One launch: operations (two a multiply-add), bytes moved, the precision it multiplies in, its blocks of threads
-    (0 where none are counted)."""
+    """Describes one launch: operations (two a multiply-add), bytes moved, the precision it multiplies in, its blocks of
+    threads (0 where none are counted)."""
 
     name: str
     kind: str

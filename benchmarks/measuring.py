@@ -1,4 +1,4 @@
-"""What speed benchmarks share: times of calls that take turns."""
+"""Times calls that take turns, for all speed benchmarks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ WARM_UP_ROUNDS = 2
 
 
 class Turns:
-    """Seconds of calls that took turns, so that a busy machine hurts them alike: `wall` and `cpu` [rounds] by name."""
+    """Holds the seconds of calls that took turns, so that a busy machine hurts them alike: `wall` and `cpu` [rounds] by
+    name."""
 
     def __init__(self, calls: Mapping[str, Callable[[], object]], seconds: float, least: int = 5) -> None:
-        """Rounds for about `seconds`, but at least `least`, after WARM_UP_ROUNDS that don't count."""
+        """Run rounds for about `seconds`, but at least `least` rounds, after WARM_UP_ROUNDS that don't count."""
         self.wall: dict[str, npt.NDArray[np.float64]] = {}
         self.cpu: dict[str, npt.NDArray[np.float64]] = {}
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}

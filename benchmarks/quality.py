@@ -1,4 +1,4 @@
-"""How well a bundle localizes: the numbers of the model card, on test scenes rendered for the purpose.
+"""Measures how well a bundle localizes: the numbers of the model card, on test scenes rendered for the purpose.
 
 python -m benchmarks.quality --output benchmarks/results/quality.json [--bundle tiny]
 """

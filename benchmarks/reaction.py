@@ -1,4 +1,4 @@
-"""How long after a thing begins or ceases to sound a live stream says so.
+"""Measures how soon a live stream reports that something begins or ceases to sound.
 
 python -m benchmarks.reaction --output benchmarks/results/reaction.json [--bundle tiny]
 

@@ -1,4 +1,4 @@
-"""A model on realistic scenes of instruments: scores beside floors, and whether a map is hottest on its own object.
+"""Scores a model on realistic scenes of instruments, beside floors, and whether a map is hottest on its own object.
 
 python -m benchmarks.realistic RUN --thresholds cal.jsonl --sets duet=duet.jsonl mix=mix.jsonl solo=solo.jsonl \
     --output benchmarks/results/realistic.json

@@ -1,4 +1,4 @@
-"""Two live streams with random faults every few seconds: no crash, no growth, no thread left.
+"""Runs two live streams with random faults every few seconds: nothing may crash, grow or leave a thread behind.
 
 python -m benchmarks.soak --minutes 30 --output benchmarks/results/soak.json
 
@@ -40,7 +40,7 @@ RATE = 48_000
 
 
 class FaultySource:
-    """Pictures at 25 frames/s and noise, with a fault of a random kind every few seconds."""
+    """Makes frames at 25 a second and noise, with a fault of a random kind every few seconds."""
 
     name = "faulty"
 

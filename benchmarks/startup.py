@@ -1,4 +1,5 @@
-"""How long the command line takes to start: every help, and `avgn localize` to its first result, in fresh processes.
+"""Measures how long the command line takes to start: every help, and `avgn localize` to its first result, in fresh
+processes.
 
 python -m benchmarks.startup --output benchmarks/results/startup.json [--bundle tiny] [--runs 9]
 

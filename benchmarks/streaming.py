@@ -1,4 +1,4 @@
-"""How many live streams one engine bears, how late their results are, and what a frame costs beside eager PyTorch.
+"""Measures how many live streams one engine serves, how late results are, and what a frame costs beside eager PyTorch.
 
 python -m benchmarks.streaming --output benchmarks/results/streaming.json --plot docs/streaming.png [--bundle tiny]
 
@@ -100,7 +100,8 @@ def render(folder: Path) -> list[Any]:
 
 
 def of_a_frame(localizer: Localizer, model: Any, pieces: list[Any]) -> dict[str, Any]:
-    """CPU time of a second of a stream, resizing and decisions with it, against both halves in eager PyTorch."""
+    """Measure the CPU time of a second of a stream, with resizing and decisions, against both halves in eager
+    PyTorch."""
     info = localizer.engine.info
     frames = [piece for piece in pieces if isinstance(piece, VideoFrame)]
     blocks = [piece for piece in pieces if isinstance(piece, AudioBlock)]
@@ -207,7 +208,7 @@ def in_threads(work: Any, count: int) -> None:
 
 
 def live(localizer: Localizer, pieces: list[Any], streams: int, fps: int, seconds: float) -> dict[str, Any]:
-    """Latency, drops and CPU time of streams pushed in real time from memory."""
+    """Measure latency, drops and CPU time of streams pushed in real time from memory."""
     length = max(piece.time for piece in pieces if isinstance(piece, VideoFrame)) + 1 / 25
     cpu = time.process_time()
     with MultiStream(localizer.engine) as multi:
@@ -259,7 +260,7 @@ def _play(source: Any, pieces: list[Any], length: float, fps: int, seconds: floa
 
 
 def plot(record: dict[str, Any], path: Path) -> None:
-    """Streams against frames a second, asked for and given, and the latency of 95 %."""
+    """Draw the frames a second, asked for and delivered, and the latency of 95 %, over the number of streams."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""Samples a second of `avgn train` on the CPU beside a plain loop of the same model, and the memory of the loss.
+"""Measures samples a second of `avgn train` on the CPU beside a plain loop of the same model, and the loss's memory.
 
 python -m benchmarks.training --output benchmarks/results/training.json [--variants plain avgn contiguous bf16 compile]
 

@@ -1,4 +1,4 @@
-"""What the bundle of real things reaches, on scenes and clips that are given: accuracy, silence, faces, speed.
+"""Measures what the bundle of real things reaches on given scenes and clips: accuracy, silence, faces, speed.
 
 python -m benchmarks.world --bundle runs/world/bundle --scenes MANIFEST [MANIFEST ...] [--talking CLIP]
     --output benchmarks/results/world.json
@@ -121,7 +121,7 @@ def sound_decides(engine: Engine, manifests: list[Manifest]) -> dict[str, Any]:
 
 
 def noise(rate: int) -> dict[str, Floats]:
-    """Sounds of nothing in particular, NOISE_SECONDS each."""
+    """Make sounds that belong to no class, NOISE_SECONDS each."""
     random = np.random.default_rng(0)
     count = round(NOISE_SECONDS * rate)
     time = np.arange(count) / rate

@@ -1,4 +1,4 @@
-"""The recipe of the bundle inside the package: data, training, thresholds and export, recorded in one file.
+"""Makes the bundle inside the package: data, training, thresholds and export, recorded in one file.
 
 python -m recipes.tiny --output runs/tiny
 """

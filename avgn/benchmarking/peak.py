@@ -125,18 +125,18 @@ def _weights(size: int) -> Any:
 
 
 def _float_graph(size: int) -> bytes:
-    """a [n,n] x constant."""
+    """Build a graph of a [n,n] x constant."""
     return _graph(size, "FLOAT", "FLOAT", [("MatMul", ("a", "b"), "c")], {"b": _matrices(size)[1]})
 
 
 def _byte_graph(size: int) -> bytes:
-    """a [n,n] uint8 x constant int8 -> int32."""
+    """Build a graph of a [n,n] uint8 x constant int8 -> int32."""
     nodes = [("MatMulInteger", ("a", "b", "zero"), "c")]
     return _graph(size, "UINT8", "INT32", nodes, {"b": _weights(size), "zero": np.uint8(128)})
 
 
 def _quantized_graph(size: int) -> bytes:
-    """a [n,n] to 8 bits x constant int8, as quantised graphs say it."""
+    """Build a graph of a [n,n], quantized to 8 bits, x constant int8, as quantized models hold it."""
     constants = {"b": _weights(size), "scale": np.float32(1 / 255), "low": np.uint8(0), "step": np.float32(0.01)}
     nodes = [
         ("QuantizeLinear", ("a", "scale", "low"), "q"),

@@ -25,7 +25,7 @@ System = tuple[str, str, str | None, int | None]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkOptions:
-    """What to measure.
+    """Says what to measure.
 
     `threads` are those of one engine (None: 1 and all physical cores). Every row is measured in `rounds` processes,
     each time for `seconds`, or (when given) for `repeats` runs. `baseline` is BACKEND or BACKEND/PRECISION.
@@ -86,7 +86,8 @@ class BenchmarkOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table. `failure` says why it can't be measured here; `batch` and `threads` are then None.
+    """Describes one line of the table. `failure` says why it can't be measured here; `batch` and `threads` are then
+    None.
 
     `precision` is "core" for the model in PyTorch; `variant` is the place in bundle.json. `threads` is None for
     engines on a GPU.

@@ -89,7 +89,7 @@ def _run(stream: StreamLocalizer, events: Sequence[object]) -> list[Result]:
 
 
 class _Clock:
-    """Wall and CPU seconds of the whole process, by stage."""
+    """Counts wall and CPU seconds of the whole process, by stage."""
 
     def __init__(self) -> None:
         self.wall = dict.fromkeys(STAGES, 0.0)
@@ -104,7 +104,7 @@ class _Clock:
 
 
 class _Stream(StreamLocalizer):
-    """A stream whose steps are timed."""
+    """Times the steps of a stream."""
 
     def __init__(self, engine: Engine, clock: _Clock) -> None:
         super().__init__(_TimedEngine(engine, clock), mode="file", batch=BATCH_FRAMES)
@@ -120,7 +120,7 @@ class _Stream(StreamLocalizer):
 
 
 class _TimedEngine:
-    """An engine whose halves are timed."""
+    """Times the halves of an engine."""
 
     def __init__(self, engine: Engine, clock: _Clock) -> None:
         self.name, self.info = engine.name, engine.info

@@ -61,7 +61,7 @@ def make_inputs(info: BundleInfo, batch: int) -> tuple[NDArray[np.float32], NDAr
 
 
 def _timed(engine: Any, waveform: Any, image: Any, seconds: float, repeats: int | None) -> NDArray[np.float64]:
-    """Wall and CPU seconds of the halves: [runs, (audio, image, audio CPU, image CPU)]."""
+    """Time the halves: wall and CPU seconds [runs, (audio, image, audio CPU, image CPU)]."""
     rows: list[tuple[float, float, float, float]] = []
     begin = time.perf_counter()
     while len(rows) < (repeats or LEAST_RUNS) or (repeats is None and time.perf_counter() - begin < seconds):

@@ -29,8 +29,8 @@ def to_float32(quantised: NDArray[np.int16]) -> NDArray[np.float32]:
 
 
 class SoundCache:
-    """A folder of decoded sounds at one rate. Files are named after path, size and time of what they were made from, so
-    that a changed sound is decoded again; several processes may share the folder.
+    """Keeps decoded sounds of one rate in a folder. Files are named after path, size and time of what they were made
+    from, so that a changed sound is decoded again; several processes may share the folder.
     """
 
     def __init__(self, folder: Path, sample_rate: int) -> None:

@@ -25,7 +25,7 @@ class Key(NamedTuple):
 
 
 class SeededBatches(Sampler[list[Key]]):
-    """Batches of keys whose content depends on the seed and the position alone.
+    """Draws batches of keys whose content depends only on the seed and the position.
 
     `position()` is the number of batches that training has done: after a restart the next one follows. Of `world`
     processes, each takes its own `batch_size` of a joint batch. All samples of a joint batch mix the same number of

@@ -1,4 +1,4 @@
-"""Large collections as WebDataset shards: tar files that are streamed, each sample a picture, a sound and its labels.
+"""Writes and reads large collections as WebDataset shards: streamed tar files of pictures, sounds and their labels.
 
 A folder of shards may come from a stranger, so nothing in it is trusted before it is checked.
 
@@ -48,7 +48,7 @@ MOST_INDEX_BYTES = 1 << 24
 
 @dataclass(frozen=True, kw_only=True)
 class Shards:
-    """A folder of shards: its class list, and (file name, number of samples) of each."""
+    """Describes a folder of shards: its class list, and (file name, number of samples) of each."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -200,7 +200,7 @@ def _indices(raw: Any, count: int) -> frozenset[int]:
 
 
 def _picture(path: Path) -> bytes:
-    """JPEG bytes of at most LONGER_SIDE_PIXELS a side: the file's own where it is one already."""
+    """Encode JPEG bytes of at most LONGER_SIDE_PIXELS a side, or return the file's own if it is one already."""
     cv2 = import_cv2()
     image = read_still("frame", path)
     scale = LONGER_SIDE_PIXELS / max(image.shape[:2])

@@ -1,4 +1,4 @@
-"""Samples in tar files of WebDataset's layout, with files that we open ourselves.
+"""Writes and reads samples in tar files of WebDataset's layout, opening all files itself.
 
 WebDataset's own reader and writer take a name for an address: `pipe:`, `::`, `http:` and braces in a file's or folder's
 name would run commands or fetch what they name. Here a name is never more than a path.

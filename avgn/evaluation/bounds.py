@@ -20,7 +20,7 @@ MAP_LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8)
 
 
 class FixedMap:
-    """One map [H, W] scored against many masks; its sorting and its binarisations are done once.
+    """Scores one map [H, W] against many masks; its sorting and its binarisations are done once.
 
     Rules that look at values get it scaled to 0..1.
     """
@@ -56,12 +56,12 @@ def centre_blob(size: tuple[int, int] = CANVAS, num_pictures: int = 1) -> FixedM
 
 
 def noise(size: tuple[int, int] = CANVAS, num_pictures: int = 1) -> FixedMap:
-    """Chance: one fixed random value per pixel."""
+    """Make the map of chance: one fixed random value per pixel."""
     return FixedMap(np.random.default_rng(NOISE_SEED).random((size[0], size[1] * num_pictures)))
 
 
 def best_maps(mask: Array, grid: tuple[int, int]) -> Array:
-    """Candidates for the best map on the model's grid, which know the mask: [H, W] -> [3, h, w] float32.
+    """Make candidates for the best map on the model's grid, with knowledge of the mask: [H, W] -> [3, h, w] float32.
 
     The mask's mean per cell; the cells that hold at least half of it; the cells that hold any of it. Equal cells are
     ordered by their distance to the mask's edge, then to its middle: no ties, as in the maps of a model, so a rule

@@ -84,7 +84,8 @@ def upsample_bilinear(maps: Array, size: tuple[int, int] = CANVAS) -> Array:
 
 
 def upsample_bicubic(maps: Array, size: tuple[int, int] = CANVAS) -> Array:
-    """Bicubic upsampling (a = -0.75, half-pixel centres) [K, h, w] -> [K, H, W] float32; level maps stay level."""
+    """Upsample [K, h, w] -> [K, H, W] float32 bicubically (a = -0.75, half-pixel centres); constant maps stay
+    constant."""
     maps = np.asarray(maps, dtype=np.float32)
     if not len(maps):
         return np.zeros((0, *size), dtype=np.float32)

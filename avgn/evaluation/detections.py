@@ -19,7 +19,7 @@ BLOCK_DRAWS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """Image, confidence and IoU (0 on a negative) of each map [D], and how many sources each image has [N]."""
+    """Holds image, confidence and IoU (0 on a negative) of each map [D], and how many sources each image has [N]."""
 
     image: Array
     confidence: Array
@@ -45,7 +45,8 @@ def gather(found: Sequence[tuple[Array, Array] | None], positives: Sequence[int]
 
 
 def ranked_values(detections: Detections) -> dict[str, float | None]:
-    """Ranked AP, max-F1 and precision and recall there, in percent, at each IoU level; None where undefined.
+    """Compute ranked AP, the largest F1, and precision and recall there, in percent at each IoU level; None if
+    undefined.
 
     A map is right when its IoU reaches the level, on a negative never. precision(c) = right / given and
     recall(c) = right / sources, of the maps of confidence >= c; AP = sum of precision times the rise of recall.
@@ -57,7 +58,7 @@ def ranked_values(detections: Detections) -> dict[str, float | None]:
 def ranked_intervals(
     detections: Detections, clusters: Array, *, samples: int, seed: int
 ) -> dict[str, list[float] | None]:
-    """95 % percentile intervals of `ranked_values`, drawing whole clusters (of N images) with replacement."""
+    """Bootstrap 95 % percentile intervals of `ranked_values`, drawing whole clusters (of N images) with replacement."""
     cluster, draws = draw_clusters(clusters, samples, seed)
     blocks = [_ranked(detections, draws[r : r + BLOCK_DRAWS][:, cluster]) for r in range(0, len(draws), BLOCK_DRAWS)]
     intervals: dict[str, list[float] | None] = {}

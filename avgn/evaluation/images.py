@@ -135,7 +135,7 @@ class Images:
         return result
 
     def _limits(self, n: int, truth: Truth, protocol: Protocol) -> tuple[ImageScores, ...]:
-        """Floor, chance and ceiling of an image with scorable sources."""
+        """Score floor, chance and ceiling of an image with scorable sources."""
         targets = truth.targets[protocol.view]
         whole = protocol.view == "whole"
         pictures = truth.num_pictures if whole else 1

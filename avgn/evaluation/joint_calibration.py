@@ -31,7 +31,8 @@ NUM_BINS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """What was found: the rule, its F1 of classes (percent) and false sources an image beside the bundle's own.
+    """Holds what was found: the rule, its F1 of classes (percent) and its false sources an image, beside the bundle's
+    own.
 
     `reliability`: for each tenth of the joint probability, how many class scores lie there, their mean probability and
     the share that are right.

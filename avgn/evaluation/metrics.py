@@ -18,7 +18,7 @@ _AUC_WEIGHTS = np.where((np.arange(21) == 0) | (np.arange(21) == 20), 0.5, 1.0) 
 
 
 def iou(binary: Array, mask: Array) -> Array:
-    """Intersection over union: sum(B g) / (sum(g) + sum(B [g = 0])).
+    """Compute the intersection over union: sum(B g) / (sum(g) + sum(B [g = 0])).
 
     binary: [..., H, W] bool; mask: [..., H, W] bool or weights (then it is the consensus IoU).
     Returns [...] float64; NaN where both are empty.
@@ -66,7 +66,7 @@ def auc(values: Array) -> float:
 
 
 def average_precision(scores: Array, masks: Array) -> Array:
-    """Pixel AP of every map against every mask, ties handled as in scikit-learn.
+    """Compute the pixel AP of every map against every mask, with ties handled as in scikit-learn.
 
     scores: [M, ...] soft maps; masks: [S, ...] of the same pixels; a pixel is positive where its mask is > 0.
     Returns [M, S] float64; NaN for an empty mask. AP = mean over the positives p of
@@ -84,7 +84,7 @@ def average_precision(scores: Array, masks: Array) -> Array:
 
 
 class Ranking:
-    """The pixels of one map [...], sorted once, to be compared with many masks.
+    """Sorts the pixels of one map [...] once, to compare them with many masks.
 
     `order` [P]: pixels by falling value, equal ones row-major if `stable`, else in any order. Raises ValueError for a
     map that holds NaN.
@@ -148,19 +148,19 @@ def min_max(maps: Array) -> tuple[Array, Array]:
 
 
 def at_least_median(score: Array) -> Array:
-    """B = [S >= median(S)] of each map [..., H, W]."""
+    """Binarise each map [..., H, W]: B = [S >= median(S)]."""
     median = np.median(score.reshape(*score.shape[:-2], -1), axis=-1)
     return np.asarray(score >= median[..., None, None])
 
 
 def above_median(score: Array) -> Array:
-    """B = [S > median(S)] of each map [..., H, W]."""
+    """Binarise each map [..., H, W]: B = [S > median(S)]."""
     median = np.median(score.reshape(*score.shape[:-2], -1), axis=-1)
     return np.asarray(score > median[..., None, None])
 
 
 def above_share_of_max(score: Array, share: float) -> Array:
-    """B = [S > share * max(S)] of each map [..., H, W]."""
+    """Binarise each map [..., H, W]: B = [S > share * max(S)]."""
     return np.asarray(score > share * score.max(axis=(-2, -1), keepdims=True))
 
 

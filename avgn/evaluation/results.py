@@ -39,7 +39,7 @@ Result = dict[str, Any]
 
 
 class Results:
-    """Makes the result of every protocol and mode from N images; `kept` are their rows in `said`."""
+    """Makes the results of every protocol and mode from N images; `kept` are their rows in `said`."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Results:
         return self._end(result, table, targets)
 
     def bounds(self, protocol: Protocol) -> Result:
-        """Floor, chance and ceiling without a model."""
+        """Make one result without a model: floor, chance and ceiling."""
         targets = self._targets(protocol)
         limits = self._limits(protocol, targets)
         result: Result = {
@@ -153,7 +153,7 @@ class Results:
             result["same_class"] = {"items": int(repeated.sum()), "metrics": values(ratios)}
 
     def _quiet(self, protocol: Protocol, result: Result) -> dict[str, Ratio]:
-        """NSA, whose floor and chance are one map for every class."""
+        """Compute NSA, with a floor and a chance that are one map for every class."""
         shares = np.array([image.quiet.get(protocol.name, np.nan) for image in self._images])
         known = ~np.isnan(shares)
         if not known.any():

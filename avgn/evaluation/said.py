@@ -25,7 +25,7 @@ MATCHED_NOTE = (
 
 
 class Said:
-    """A model's predictions and decisions.
+    """Holds a model's predictions and decisions.
 
     kind: whose the maps are (see `map_kind`). classes: the model's; where its maps say nothing about classes, those of
     the items. heard, seen: [N, K] bool, all false where nothing was decided. notes: what a reader of the scores must

@@ -32,7 +32,7 @@ BLOCK_MAPS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class ImageScores:
-    """One image under one protocol and one way to choose classes.
+    """Holds the scores of one image under one protocol and one way to choose classes.
 
     ap, iou: [S], 0 where `found` [S] is false; piap: float; `maps`: the key of each source's map in the scorer, for
     those found; `surplus` maps beyond the number of sources; how many scored maps were `flat`, and of how many the

@@ -18,7 +18,7 @@ from avgn.runtime.image import resize
 
 @dataclass(frozen=True, kw_only=True)
 class SwapPair:
-    """One frame [H, W, 3] uint8 RGB with two visible objects a and b: their labels and masks [H, W] bool, and the
+    """Holds one frame [H, W, 3] uint8 RGB with two visible objects a and b: their labels and masks [H, W] bool, and the
     sounds [T] float32 at the model's rate in which only a, only b sounds. Each pair gives two cases.
 
     `avgn.scenes.render_swap` gives objects of the same fields.
@@ -32,7 +32,7 @@ class SwapPair:
 
 
 class AnyPair(Protocol):
-    """Whatever has the fields of a SwapPair."""
+    """Accepts any object with the fields of a SwapPair."""
 
     @property
     def frame(self) -> Array: ...
@@ -79,7 +79,8 @@ def sound_decides(
 
 
 def _answers(engine: Engine, pair: AnyPair, number: int) -> tuple[Array, Array]:
-    """Heat on a minus heat on b [2] for sound a and sound b, and whether the top class was right [2]."""
+    """Return the heat on a minus the heat on b [2] for sound a and for sound b, and whether the top class was right
+    [2]."""
     info = engine.info
     size = pair.frame.shape[:2]
     masks = [resize_mask(np.asarray(mask) > 0, size) for mask in pair.masks]

@@ -12,7 +12,8 @@ from avgn.runtime.arrays import Array
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """sum(numerator) / sum(denominator) over items, both [N]; with [N, K] the mean over the K ratios that exist.
+    """Holds a ratio: sum(numerator) / sum(denominator) over items, both [N]; with [N, K] the mean over the K defined
+    ratios.
 
     `scale` is 100 for percent.
     """
@@ -31,7 +32,7 @@ def ratio_value(ratio: Ratio) -> float | None:
 def bootstrap_intervals(
     ratios: Mapping[str, Ratio], clusters: Array, *, samples: int = 1000, seed: int = 0
 ) -> dict[str, list[float] | None]:
-    """95 % percentile intervals of ratios over N items, drawing whole clusters with replacement.
+    """Bootstrap 95 % percentile intervals of ratios over N items, drawing whole clusters with replacement.
 
     clusters: [N] any labels; items of one label (frames of one video) are drawn together, because they are
     not independent. Returns {name: [low, high] or None}.

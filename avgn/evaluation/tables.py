@@ -21,7 +21,7 @@ from avgn.runtime.arrays import Array
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreTable:
-    """All scores of one run: per source [T] image, label, area, ap, iou, found; per image [N] piap, ciou and the
+    """Holds all scores of one run: per source [T] image, label, area, ap, iou, found; per image [N] piap, ciou and the
     `worst` IoU of its sources."""
 
     num_images: int
@@ -149,7 +149,7 @@ def surplus_ratios(scores: Sequence[ImageScores | None]) -> dict[str, Ratio]:
 
 
 def class_f1_ratios(name: str, said: Array, truth: Array) -> dict[str, Ratio]:
-    """Macro and micro F1 of a head's decisions said [N, K] against truth [N, K], both bool."""
+    """Compute macro and micro F1 of a head's decisions said [N, K] against truth [N, K], both bool."""
     twice_hits = 2.0 * (said & truth)
     total = said.astype(np.float64) + truth
     return {

@@ -26,7 +26,7 @@ MISREAD = "music-"
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """The classes of S scorable sources, their masks [S, H, W] (bool, or weights where annotators disagree), the
+    """Holds the classes of S scorable sources, their masks [S, H, W] (bool, or weights where annotators disagree), the
     pictures that they are scored on (None: the whole canvas) and their areas [S] as shares of H x W. `skipped` says
     why sources or the image are not scored."""
 
@@ -39,8 +39,8 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What one image of `num_pictures` shows: its targets for each view, and the sets of classes that sound and are
-    seen (`present`), sound (`sounding`), are seen (`visible`). `repeated`: two pictures show one sounding class."""
+    """Holds what one image of `num_pictures` shows: its targets for each view, and the sets of classes that sound and
+    are seen (`present`), sound (`sounding`), are seen (`visible`). `repeated`: two pictures show one sounding class."""
 
     targets: dict[View, Targets]
     present: frozenset[int]
@@ -118,6 +118,6 @@ def _mask(sources: Sequence[Source], num_pictures: int) -> Array:
 
 
 def _misread(box: Box) -> Box:
-    """x, y, w, h taken for the corners x1, y1, x2, y2."""
+    """Misread (x, y, w, h) as the corners (x1, y1, x2, y2), as one protocol does."""
     x1, y1, x2, y2 = box
     return (x1, y1, x2 - x1, y2 - y1)

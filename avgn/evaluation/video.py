@@ -33,7 +33,7 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """What the localizer said about one video: times [F] and frame numbers [F]; heard and shown (on screen)
+    """Holds what the localizer said about one video: times [F] and frame numbers [F]; heard and shown (on screen)
     [F, K] bool; peaks [F, K, 2] (x, y, NaN where not shown)."""
 
     times: Array

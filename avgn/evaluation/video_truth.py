@@ -20,7 +20,7 @@ from avgn.runtime.texts import plain
 
 
 class VideoTruth:
-    """The truth of one item with a video file.
+    """Holds the truth of one item with a video file.
 
     A source without `intervals` sounds always or never, as its flag says; one without a `track` stays in its boxes.
     """

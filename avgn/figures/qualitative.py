@@ -1,4 +1,4 @@
-"""Image, ground truth and the heat map of every source by every method, side by side (the paper's Figure 3).
+"""Draws image, ground truth and every method's heat map of every source side by side (the paper's Figure 3).
 
 H x W pixels of a picture, K classes, h x w a model's grid.
 """
@@ -41,7 +41,7 @@ OPACITY = 0.55
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A sounding visible class of an item: its mask [H, W] and each method's map, upsampled, [H, W] in 0..1."""
+    """Holds a sounding visible class of an item: its mask [H, W] and each method's map, upsampled, [H, W] in 0..1."""
 
     label: str
     index: int
@@ -51,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An item to show: its frame [H, W, 3] uint8 and a row for each source."""
+    """Holds an item to show: its frame [H, W, 3] uint8 and a row for each source."""
 
     item: Item
     rgb: Array

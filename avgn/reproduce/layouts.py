@@ -21,7 +21,7 @@ from avgn.scenes import SceneConfig, synthesize
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How many scenes of training and of test each set gets; `silent` objects are shown beside those that sound."""
+    """Says how many training and test scenes each set gets; `silent` objects are shown beside those that sound."""
 
     train: int = 24
     test: int = 8

@@ -22,8 +22,8 @@ RESERVED = ("data", "pretrained")
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """What is imported: an importer's name and split of `root`, the name of a folder below --data; `compose` > 1 sets
-    so many of its test items side by side, with the sum of their sounds; `items` limits how many are made so.
+    """Says what to import: an importer's name and split of `root`, the name of a folder below --data; `compose` > 1
+    sets so many of its test items side by side, with the sum of their sounds; `items` limits how many are made so.
     """
 
     importer: str
@@ -36,8 +36,8 @@ class DataSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SetSpec:
-    """One column group of a table: data to train and to test on, the printed metrics as {theirs: ours}, and what
-    differs in training.
+    """Describes one column group of a table: data to train and to test on, the printed metrics as {theirs: ours}, and
+    what differs in training.
     """
 
     name: str
@@ -50,8 +50,8 @@ class SetSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RowSpec:
-    """One row that is trained: what differs in the model's configuration (`system` names another paper's) and in
-    training, and the published row it stands beside.
+    """Describes one row that is trained: what differs in the model's configuration (`system` names another paper's) and
+    in training, and the published row it stands beside.
     """
 
     name: str
@@ -62,7 +62,7 @@ class RowSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class NarrowSpec:
-    """Narrow models from scratch, for machines without a GPU: what takes the place of the recipe's settings.
+    """Replaces a recipe's settings with those of narrow models trained from scratch, for machines without a GPU.
 
     `seeds` says how many runs a row is the mean of, where that isn't one; `sets` are those that are run unless others
     are asked for; `scenes`, `test_scenes` and `silent` (objects that are seen, not heard) are those of synthetic data.
@@ -82,7 +82,8 @@ class NarrowSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A table. `holdout` is the share of training videos that thresholds and the best weights are chosen on."""
+    """Describes a table. `holdout` is the share of training videos that thresholds and the best weights are chosen
+    on."""
 
     title: str
     table: str

@@ -36,7 +36,8 @@ BOUNDS = ("metrics", "ci95", "floor", "ceiling")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training and its scores, kept in the folder `output`; train, held and test are paths of manifests."""
+    """Describes one training and its scores, kept in the folder `output`; train, held and test are paths of
+    manifests."""
 
     name: str
     output: Path

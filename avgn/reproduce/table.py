@@ -46,7 +46,7 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
 def _cells(
     values: dict[str, Any], intervals: dict[str, Any] | None = None, deviations: dict[str, Any] | None = None
 ) -> list[str]:
-    """Value, deviation between seeds and 95 % interval of each metric."""
+    """Format value, deviation between seeds and 95 % interval of each metric."""
     cells = []
     for metric, value in values.items():
         interval, deviation = (intervals or {}).get(metric), (deviations or {}).get(metric)

@@ -1,4 +1,4 @@
-"""Backgrounds: families of procedural pictures [h, w, 3] float32 in 0..1; every split has families of its own."""
+"""Paints backgrounds: families of procedural pictures [h, w, 3] float32 in 0..1; each split has its own families."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def gradient(d: Draw, height: int, width: int) -> Picture:
 
 
 def sky(d: Draw, height: int, width: int) -> Picture:
-    """Clouds."""
+    """Paint clouds."""
     return blend(clouds(d, height, width, d.log_uniform(2, 12), 5, d.uniform(0.45, 0.75)), palette(d, 4, 0.2))
 
 
 def stripe(d: Draw, height: int, width: int) -> Picture:
-    """Stripes of two colours, wavy, with dirt."""
+    """Paint wavy stripes of two colours, with dirt."""
     x, y = axes(height, width, d.uniform(0, np.pi))
     rate = d.log_uniform(4, 22)
     phase = _saw(x * rate + d.uniform(0, 0.6) * np.sin(y * d.uniform(4, 20)))
@@ -94,7 +94,7 @@ def bricks(d: Draw, height: int, width: int) -> Picture:
 
 
 def blobs(d: Draw, height: int, width: int) -> Picture:
-    """Blurred shapes, as a room out of focus."""
+    """Paint blurred shapes, like a room out of focus."""
     colours = palette(d, 5, 0.15)
     picture = np.empty((height, width, 3), np.float32)
     picture[:] = colours[0]
@@ -112,7 +112,7 @@ def blobs(d: Draw, height: int, width: int) -> Picture:
 
 
 def tiles(d: Draw, height: int, width: int) -> Picture:
-    """Square tiles with a motif."""
+    """Paint square tiles with a motif."""
     x, y = axes(height, width, d.uniform(0, np.pi / 2))
     rate = d.uniform(4, 11)
     motif = np.hypot(_saw(x * rate) - 0.5, _saw(y * rate) - 0.5) if d.chance(0.5) else _saw(x * rate) * _saw(y * rate)
@@ -121,7 +121,7 @@ def tiles(d: Draw, height: int, width: int) -> Picture:
 
 
 def weave(d: Draw, height: int, width: int) -> Picture:
-    """Cloth: crossing threads in broad bands (plaid)."""
+    """Paint cloth: crossing threads in broad bands (plaid)."""
     x, y = axes(height, width, d.uniform(-0.5, 0.5))
     bands = d.rng.random(64).astype(np.float32)
     rate = d.uniform(8, 24)
@@ -131,7 +131,7 @@ def weave(d: Draw, height: int, width: int) -> Picture:
 
 
 def ripples(d: Draw, height: int, width: int) -> Picture:
-    """Waves from two or three centres."""
+    """Paint waves from two or three centres."""
     x, y = axes(height, width)
     field = np.zeros((height, width), np.float32)
     for _ in range(d.integer(2, 3)):
@@ -140,7 +140,7 @@ def ripples(d: Draw, height: int, width: int) -> Picture:
 
 
 def shingles(d: Draw, height: int, width: int) -> Picture:
-    """Overlapping round scales."""
+    """Paint overlapping round scales."""
     x, y = axes(height, width, d.uniform(-0.4, 0.4))
     rate = d.uniform(5, 12)
     row = np.floor(y * rate)
@@ -149,7 +149,7 @@ def shingles(d: Draw, height: int, width: int) -> Picture:
 
 
 def voronoi(d: Draw, height: int, width: int) -> Picture:
-    """Cells around random points, with borders."""
+    """Paint cells around random points, with borders."""
     small_h, small_w = (height + 1) // 2, (width + 1) // 2
     num = d.integer(10, 34)
     px, py = d.rng.random((2, num), dtype=np.float32) * np.array([[small_w], [small_h]], np.float32)
@@ -164,7 +164,7 @@ def voronoi(d: Draw, height: int, width: int) -> Picture:
 
 
 def wood(d: Draw, height: int, width: int) -> Picture:
-    """Boards with grain."""
+    """Paint boards with grain."""
     x, y = axes(height, width, d.choice([0.0, math.pi / 2]) + d.uniform(-0.2, 0.2))
     boards = d.uniform(2.5, 6)
     board = np.floor(y * boards).astype(int) % 16
@@ -176,7 +176,7 @@ def wood(d: Draw, height: int, width: int) -> Picture:
 
 
 def landscape(d: Draw, height: int, width: int) -> Picture:
-    """Sky, ranges of hills and a meadow."""
+    """Paint sky, ranges of hills and a meadow."""
     colours = palette(d, 6, 0.12)
     rows = np.arange(height, dtype=np.float32)[:, None] / height
     picture = blend(np.broadcast_to(rows * 1.3, (height, width)) + 0.2 * clouds(d, height, width, 3), colours[:2])
@@ -195,7 +195,7 @@ def landscape(d: Draw, height: int, width: int) -> Picture:
 
 
 def marble(d: Draw, height: int, width: int) -> Picture:
-    """Veined stone."""
+    """Paint veined stone."""
     x, y = axes(height, width, d.uniform(0, np.pi))
     warp = clouds(d, height, width, d.uniform(3, 6), 5, 0.55)
     veins = np.abs(np.sin(x * d.uniform(4, 10) + d.uniform(4, 9) * warp)) ** d.uniform(0.4, 1.0)

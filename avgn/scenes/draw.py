@@ -1,4 +1,4 @@
-"""Random parameters that never coincide between splits: every split owns bands of the unit interval.
+"""Draws random parameters that never coincide between splits: each split owns bands of the unit interval.
 
 A parameter of a look, a timbre or a background is `lo + (hi - lo) * u`, where u falls into the bands of its split:
 
@@ -72,7 +72,7 @@ class Draw:
         return int(self.rng.integers(low, high + 1))
 
     def chance(self, probability: float) -> bool:
-        """True with this probability (discrete: shared by the splits)."""
+        """Return True with this probability (discrete: shared by the splits)."""
         return bool(self.rng.random() < probability)
 
     def choice(self, options: Sequence[T]) -> T:

@@ -1,4 +1,4 @@
-"""Writing MP4 files: H.264 and AAC, each encoded by one thread so that the bytes are reproducible."""
+"""Writes MP4 files: H.264 and AAC, each encoded by one thread so that the bytes are reproducible."""
 
 from __future__ import annotations
 

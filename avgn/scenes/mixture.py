@@ -23,7 +23,8 @@ Wave = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """audio [T] = sum of stems [T] + noise; `noise` is its kind or "silence"; `snr_db` is None without sources."""
+    """Holds a mixed sound: audio [T] = sum of stems [T] + noise; `noise` is its kind or "silence"; `snr_db` is None
+    without sources."""
 
     audio: Wave
     stems: tuple[Wave, ...]

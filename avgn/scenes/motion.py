@@ -23,7 +23,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Path:
-    """Position of a sprite's top-left corner in pixels and its sway in degrees as functions of time.
+    """Gives the position of a sprite's top-left corner in pixels and its sway in degrees as functions of time.
 
     Rows of `waves` are (centre, amplitude, period in seconds, phase) of x, y and the sway.
     """

@@ -1,4 +1,4 @@
-"""Background noise that belongs to no class: white, pink, brown, hum, speech-shaped, coloured."""
+"""Makes background noise that belongs to no class: white, pink, brown, hum, speech-shaped, coloured."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _syllables(num: int, d: Draw) -> Wave:
 
 
 def _hum(num: int, d: Draw) -> Wave:
-    """Mains hum of 50 or 60 Hz with harmonics on a floor of faint noise."""
+    """Make mains hum of 50 or 60 Hz with harmonics, on a floor of faint noise."""
     count = d.integer(4, 24)
     amplitudes = np.arange(1, count + 1) ** -d.uniform(0.4, 1.6) * 10 ** (d.rng.uniform(-8, 8, count) / 20)
     tone = oscillate(np.full(num, d.choice((50.0, 60.0)), np.float32), table(amplitudes, d.rng), d.rng.random())

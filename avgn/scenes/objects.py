@@ -1,4 +1,4 @@
-"""Objects: a class's silhouette and texture with random pose, colours and light, as a sprite to be placed."""
+"""Draws objects: a class's silhouette and texture with random pose, colours and light, as a sprite to be placed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OBJECT_VALUE = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class Sprite:
-    """One drawn object, not yet placed: colour [h, w, 3] and alpha [h, w] float32 in 0..1, mask [h, w] bool.
+    """Holds one drawn object, not yet placed: colour [h, w, 3] and alpha [h, w] float32 in 0..1, mask [h, w] bool.
 
     `shadow` is (offset x, offset y, softness, darkness) with lengths in pixels.
     """
@@ -37,7 +37,7 @@ class Sprite:
 
     @property
     def area(self) -> int:
-        """Pixels of the whole object."""
+        """Count the pixels of the whole object."""
         return int(self.mask.sum())
 
 

@@ -1,4 +1,4 @@
-"""The silhouettes: one function a class gives polygons in unit coordinates (x right, y down, about -1..1).
+"""Outlines the silhouettes: one function a class returns polygons in unit coordinates (x right, y down, about -1..1).
 
 A silhouette is a list of parts (points [N, 2], filled); later parts are added to (True) or cut out of (False) it. They
 are solid round their middle: where an object is should be a place on the object.

@@ -1,4 +1,4 @@
-"""Pictures: sprites composed over a background, with exact masks of what stays visible."""
+"""Composes pictures: sprites over a background, with exact masks of what stays visible."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ CROWDED_ATTEMPTS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """frame [H, W, 3] uint8 RGB; for every object in the given order its visible mask [H, W] and whole area (share)."""
+    """Holds the frame [H, W, 3] uint8 RGB; for every object in the given order its visible mask [H, W] and whole area
+    (share)."""
 
     frame: NDArray[np.uint8]
     masks: tuple[NDArray[np.bool_], ...]

@@ -1,4 +1,4 @@
-"""Where the objects of a picture go: random places at which every object stays at least three quarters visible."""
+"""Places the objects of a picture at random, so that every object stays at least three quarters visible."""
 
 from __future__ import annotations
 

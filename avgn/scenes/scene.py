@@ -1,4 +1,4 @@
-"""Scenes: pictures and sounds of made-up things, with the truth about who sounds and who is seen."""
+"""Renders scenes: pictures and sounds of invented things, with the truth about what sounds and what is visible."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class SceneConfig:
-    """What scenes hold: numbers of sounding sources and of silent visible objects (both ends included).
+    """Says what scenes hold: the numbers of sounding sources and of silent visible objects (both ends included).
 
     `off_screen` is the probability that a source is heard but not seen; `size` is (width, height) in pixels, None
     draws one of SIZES for every scene; `seconds` is the length of the sound.
@@ -57,7 +57,8 @@ class SceneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """One thing of a scene: `box` normalised x1, y1, x2, y2 and `mask` [H, W] of its visible part, `stem` [T] as heard.
+    """Holds one object of a scene: `box` normalised x1, y1, x2, y2 and `mask` [H, W] of its visible part, `stem` [T] as
+    heard.
 
     `full_area` is the area of the whole object (hidden parts included) as a share of the frame.
     """
@@ -73,7 +74,7 @@ class SceneObject:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """frame [H, W, 3] uint8 RGB, audio [T] float32 at 22 050 Hz = sum of stems + noise (kind `noise`)."""
+    """Holds frame [H, W, 3] uint8 RGB, and audio [T] float32 at 22 050 Hz = sum of stems + noise (of kind `noise`)."""
 
     frame: NDArray[np.uint8]
     audio: Array
@@ -85,7 +86,7 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class SwapPair:
-    """One frame with two visible objects: in audio_a [T] only object 0 sounds, in audio_b [T] only object 1."""
+    """Holds one frame with two visible objects: in audio_a [T] only object 0 sounds, in audio_b [T] only object 1."""
 
     frame: NDArray[np.uint8]
     labels: tuple[str, str]
@@ -115,7 +116,7 @@ def draw_cast(config: SceneConfig, layout: Draw) -> list[tuple[str, bool, bool]]
 
 
 def render_scene(config: SceneConfig, seed: int, index: int) -> Scene:
-    """Scene number `index` of a seed: a pure function of its arguments."""
+    """Render scene number `index` of a seed: a pure function of its arguments."""
     layout, look, sound = streams(config.split, seed, index)
     width, height = config.size or layout.choice(SIZES)
     cast = draw_cast(config, layout)

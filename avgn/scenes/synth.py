@@ -1,4 +1,4 @@
-"""Building blocks of sounds: wave tables, struck prototypes, envelopes, spectral tilt and room. All mono float32."""
+"""Makes building blocks of sounds: wave tables, struck prototypes, envelopes, spectral tilt, room. All mono float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos of scenes: things drift, fall silent and start again; the truth is exact for every frame."""
+"""Renders videos of scenes: objects drift, fall silent and start again; the truth is exact for every frame."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CROWDED_SHARE = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class VideoTruth:
-    """The truth of a video of `num_frames` frames; frame i is shown at i / 25 s.
+    """Holds the truth of a video of `num_frames` frames; frame i is shown at i / 25 s.
 
     Every source has its `intervals` (seconds; none if it is silent) and, on screen, its `track` (a box per frame).
     `index` [num_frames, h, w] uint8 at half the video's resolution is 0 for the background and k + 1 for source k.
@@ -135,7 +135,7 @@ def _draw_moving(
 
 
 class _Layer:
-    """A sprite with its shadow as one premultiplied picture that is moved by fractions of a pixel."""
+    """Holds a sprite with its shadow as one premultiplied picture that can move by fractions of a pixel."""
 
     def __init__(self, sprite: Sprite, track: Track, number: int) -> None:
         shift_x, shift_y, softness, darkness = sprite.shadow

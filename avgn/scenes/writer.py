@@ -1,4 +1,4 @@
-"""Writing scenes to a folder: frames, sounds, masks (or videos) and the manifest that lists them."""
+"""Writes scenes to a folder: frames, sounds, masks (or videos) and the manifest that lists them."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _write_image(path: Path, image: NDArray[np.uint8], options: list[int]) -> No
 
 
 def _start() -> None:
-    """In a worker: its parent says when to end."""
+    """Prepare a worker: its parent decides when it ends."""
     leave_to_parent()
     cv2.setNumThreads(1)
 

@@ -63,7 +63,7 @@ def _print(record: dict[str, Any]) -> None:
 
 
 def _plot(cpu: dict[str, Any], path: Path) -> None:
-    """Bars of time and memory of the forms, drawn with OpenCV."""
+    """Draw bars of time and memory of the forms with OpenCV."""
     import cv2
     import numpy as np
 

@@ -46,7 +46,7 @@ def measure_gpu() -> list[dict[str, Any]]:
 
 
 def measure_shape(shape: tuple[int, ...]) -> dict[str, Any]:
-    """Errors in fp16, and the times of each form: its forward alone, and with its backward.
+    """Measure errors in fp16, and the times of each form: its forward alone, and with its backward.
 
     Raises RuntimeError when a kernel's result is wrong.
     """

@@ -29,7 +29,8 @@ def naive(audio: Tensor, visual: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def measure_all(b: int = 256, n: int = 2, p: int = 196, d: int = 512) -> dict[str, Any]:
-    """Loss forward and backward of every form: seconds and "peak_bytes" above the inputs, gradients included."""
+    """Measure forward and backward of the loss in every form: seconds and "peak_bytes" above the inputs, gradients
+    included."""
     shape = {"B": b, "N": n, "P": p, "D": d}
     found: dict[str, Any] = {"shape": shape, "threads": torch.get_num_threads(), "forms": {}}
     for form in FORMS:

@@ -1,4 +1,4 @@
-"""Bytes and operations of each form, counted from its definition, and what data sheets predict from them.
+"""Counts bytes and operations of each form from its definition, and predicts times from data sheets.
 
 Legend: B sounds and images, N sources of a sample, P cells, C classes, D width, e bytes of an element.
 """
@@ -16,8 +16,8 @@ WIDTH, SOURCES, ELEMENT_BYTES = 512, 2, 2
 
 
 def grouping_forms(b: int, p: int, c: int, d: int, e: int) -> dict[str, dict[str, float]]:
-    """Forward of grouping attention. "naive" stores S, A, its sums and the weights; "einsum" (log domain, as the
-    reference) S, log A, the weights; "fused" nothing.
+    """Count the forward of grouping attention. "naive" stores S, A, its sums and the weights; "einsum" (log domain, as
+    the reference) S, log A, the weights; "fused" nothing.
     """
     ends = e * (2 * p * d + 2 * c * d)
     work = 4 * p * c * d
@@ -29,9 +29,9 @@ def grouping_forms(b: int, p: int, c: int, d: int, e: int) -> dict[str, dict[str
 
 
 def cosine_forms(b: int, n: int, p: int, d: int, e: int) -> dict[str, dict[str, float]]:
-    """Forward of max-pooled cosine, M = B. "naive" stores [M,N,P,D] before and after its normalisation and [B,M,N,P];
-    "einsum" the modulated sources [B,M,N,D] and [B,M,N,P]; "fused" nothing (its repeated reads of the sources are
-    served by the second-level cache and are not counted).
+    """Count the forward of max-pooled cosine, M = B. "naive" stores [M,N,P,D] before and after its normalisation and
+    [B,M,N,P]; "einsum" the modulated sources [B,M,N,D] and [B,M,N,P]; "fused" nothing (its repeated reads of the
+    sources are served by the second-level cache and are not counted).
     """
     ends = e * (b * n * d + b * p * d + b * n * d) + 16 * b * b * n
     pairs = b * b * n
