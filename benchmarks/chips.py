@@ -1,5 +1,4 @@
-"""Lists what data sheets say about a few GPUs, and what is assumed where they say nothing. Nothing here was
-measured."""
+"""Lists what data sheets say about a few GPUs, and assumptions where they say nothing; nothing was measured."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Measures what export costs and preserves: time, sizes, accuracy and speed of every precision, engines for all
-targets.
+"""Measures what export costs and preserves: time, sizes, accuracy and speed of every precision, engines.
 
 python -m benchmarks.export --output benchmarks/results/export.json [--steps 120]
 

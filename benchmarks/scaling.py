@@ -1,5 +1,4 @@
-"""Measures what a frame costs with more classes and with larger pictures: avgn-resnet18, batch 1, the engine that
-`auto` takes.
+"""Measures what a frame costs with more classes and with larger images: avgn-resnet18, batch 1, auto engine.
 
 python -m benchmarks.scaling --output benchmarks/results/scaling.json --plot docs/scaling.png [--cache FOLDER]
 

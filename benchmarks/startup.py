@@ -1,5 +1,4 @@
-"""Measures how long the command line takes to start: every help, and `avgn localize` to its first result, in fresh
-processes.
+"""Measures how long the command line takes to start: every help, and `avgn localize` to its first result.
 
 python -m benchmarks.startup --output benchmarks/results/startup.json [--bundle tiny] [--runs 9]
 
