@@ -27,7 +27,7 @@ from avgn.export.verify import render_batch
 from avgn.model import LocalizerModel, build_model
 from avgn.runtime.bundle import Bundle, write_bundle_info
 
-SCENES = 4
+NUM_SCENES = 4
 
 
 def random_model(name: str, classes: int, **overrides: Any) -> LocalizerModel:
@@ -35,7 +35,7 @@ def random_model(name: str, classes: int, **overrides: Any) -> LocalizerModel:
     torch.manual_seed(0)
     names = tuple(f"class_{index:03d}" for index in range(classes))
     model = build_model(preset(name, classes=names, **overrides))
-    scenes = render_batch(describe(model), 2 * SCENES)
+    scenes = render_batch(describe(model), 2 * NUM_SCENES)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             # the mean over the scenes, not a moving one
@@ -58,7 +58,7 @@ def quick_bundle(model: LocalizerModel, folder: Path, *, int8: bool = True) -> B
     info = describe(model)
     files = {"fp32": write_graphs(optimize(model), folder, opset=MIN_OPSET, facts={})}
     if int8:
-        scenes = render_batch(info, SCENES)
+        scenes = render_batch(info, NUM_SCENES)
         heard = TorchEngine(model).run_audio(scenes.waveform)["sources"]
         feeds: dict[str, quantize.Feed] = {
             "audio": {"waveform": scenes.waveform},

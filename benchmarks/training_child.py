@@ -29,7 +29,7 @@ from avgn.training.throughput import Throughput
 from avgn.types import Batch
 from benchmarks.training import BATCH, VARIANTS
 
-STEPS = 1000
+MAX_STEPS = 1000
 
 
 class Turn:
@@ -52,7 +52,7 @@ class Turn:
             "cpu": time.process_time() - self._cpu,
             "loss": loss,
             "loading": loading,
-            "peak MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         }
         self.told += 1
         print(json.dumps(answer), flush=True)
@@ -79,7 +79,7 @@ class Turns(Throughput):
 def train(manifest: Manifest, output: Path, options: dict[str, Any]) -> None:
     """`avgn train` with its defaults, and these options."""
     fit.Throughput = Turns  # type: ignore[attr-defined, misc]
-    settings = TrainConfig(batch_size=BATCH, steps=STEPS, visual_weights="random", **options)
+    settings = TrainConfig(batch_size=BATCH, steps=MAX_STEPS, visual_weights="random", **options)
     fit.train(preset("avgn-resnet18", classes=manifest.classes), manifest, None, output, settings, progress=False)
 
 

@@ -18,7 +18,7 @@ from avgn.data.sample import Sample
 
 Handle = TypeVar("Handle")
 # draws of a scene to mix with before one that shares a class is taken
-TRIES = 8
+MAX_DRAWS = 8
 
 
 class MixedScenes(ABC, Generic[Handle]):
@@ -73,7 +73,7 @@ class MixedScenes(ABC, Generic[Handle]):
 
     def _another(self, taken: frozenset[int], rng: np.random.Generator) -> Handle:
         """Another scene, of other classes if a few draws find one."""
-        for _ in range(TRIES):
+        for _ in range(MAX_DRAWS):
             handle = self.draw(rng)
             if not taken & frozenset().union(*self.labels(handle)):
                 break

@@ -17,7 +17,7 @@ Level = Literal["plain", "rms"]
 
 # what "rms" brings every sound to: -20 dB of full scale
 TARGET_RMS = 0.1
-FAINT = 1e-4
+FAINT_RMS = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def to_level(sound: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
     if level == "plain":
         return sound
     rms = float(np.sqrt(np.mean(np.square(sound, dtype=np.float64)))) if sound.size else 0.0
-    return sound if rms < FAINT else sound * np.float32(TARGET_RMS / rms)
+    return sound if rms < FAINT_RMS else sound * np.float32(TARGET_RMS / rms)
 
 
 def mix(shown: list[Scene], heard: list[bool], unseen: Scene | None, order: np.random.Generator | None) -> Sample:

@@ -27,7 +27,7 @@ from avgn.runtime.errors import InputError
 from avgn.types import Batch
 
 # scenes in memory, among which they are shuffled and drawn for mixtures
-BUFFER = 512
+BUFFER_SCENES = 512
 
 
 class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
@@ -72,7 +72,7 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
         self.position = position
         self.rank, self.world = rank, world
         self.read_size = read_size(config, self.augmentation)
-        self._read_last: deque[Packed] = deque(maxlen=BUFFER)
+        self._read_last: deque[Packed] = deque(maxlen=BUFFER_SCENES)
 
     def __len__(self) -> int:
         return len(self.shards) // (self.batch_size * self.world)
@@ -122,7 +122,7 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
                 found += 1
                 self._read_last.append(scene)
                 waiting.append(scene)
-                if len(waiting) > BUFFER:
+                if len(waiting) > BUFFER_SCENES:
                     yield _take(waiting, rng)
             while waiting:
                 yield _take(waiting, rng)

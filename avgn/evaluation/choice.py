@@ -10,10 +10,10 @@ from avgn.config import system_in
 from avgn.evaluation.map_kinds import why_no_classes
 from avgn.evaluation.protocols import (
     ALL,
-    DUET,
+    DUET_THRESHOLD,
     PROTOCOLS,
-    SOLO,
-    SYNTHETIC,
+    SOLO_THRESHOLD,
+    SYNTHETIC_THRESHOLD,
     VIDEO,
     Protocol,
     find_protocol,
@@ -97,7 +97,7 @@ def _fitted(protocol: Protocol, manifest: Manifest, info: BundleInfo | None, dso
         return replace(protocol, normalise=fixed_range(map_limit(info)))
     if protocol.name == "dsol":
         share = dsol_share or _dsol_shares(manifest).pop()
-        return replace(protocol, binarise=share_of_max(share or SOLO))
+        return replace(protocol, binarise=share_of_max(share or SOLO_THRESHOLD))
     return protocol
 
 
@@ -141,7 +141,7 @@ def _dsol_shares(manifest: Manifest) -> set[float | None]:
     shares: set[float | None] = set()
     for item in manifest.items:
         if item.parts or "synth" in item.dataset:
-            shares.add(SYNTHETIC)
+            shares.add(SYNTHETIC_THRESHOLD)
         else:
-            shares.add(SOLO if "solo" in item.dataset else DUET if "duet" in item.dataset else None)
+            shares.add(SOLO_THRESHOLD if "solo" in item.dataset else DUET_THRESHOLD if "duet" in item.dataset else None)
     return shares

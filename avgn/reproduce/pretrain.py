@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REPORT = 500
+STEPS_PER_REPORT = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ def pretrain(config: Config, manifest: Manifest, spec: PretrainSpec, folder: Pat
             optimizer.step()
             schedule.step()
             right = 0.98 * right + 0.02 * float((logits.argmax(dim=1) == target).float().mean())
-            if step % REPORT == 0 or step == steps:
+            if step % STEPS_PER_REPORT == 0 or step == steps:
                 log.info("pretraining, %s, step %d: %.0f %% of the last solos named right", kind, step, 100 * right)
         state = {name: value.contiguous() for name, value in backbone.state_dict().items()}
         write_whole(folder / f"{kind}.safetensors", save(state))
