@@ -1,4 +1,4 @@
-"""How long the evaluation of 5,000 maps takes: scores, floors, chance and ceilings, without running a model.
+"""Measures how long the evaluation of 5,000 maps takes: scores, floors, chance and ceilings, without running a model.
 
 python -m benchmarks.evaluation --output benchmarks/results/evaluation.json
 """
@@ -8,38 +8,35 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
 from avgn.evaluation import Predictions
 from avgn.evaluation.evaluate import DEFAULT_PROTOCOLS, score_predictions
 from avgn.evaluation.protocols import find_protocol
+from avgn.machine import measured_on
+from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle_schema import BundleInfo, Thresholds
 from avgn.runtime.manifest import Box, Item, Source
-
-Floats = NDArray[np.float32]
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = tuple(f"class {k:02d}" for k in range(20))
 GRID = (7, 7)
 SEED = 5
-RUNS = 3
+NUM_RUNS = 3
 # what the design asks for, on two cores
 LIMIT_SECONDS = 60.0
-MAPS = 5_000
+NUM_MAPS = 5_000
 
 
 class Spoken:
-    """The facts of a model whose predictions are there already."""
+    """Stands for a model whose predictions were made before."""
 
     name = "spoken"
 
@@ -64,7 +61,7 @@ class Spoken:
 
 
 def make_predictions(num_maps: int) -> Predictions:
-    """Images of two sources with boxes of any size, and maps that are noise."""
+    """Make images of two sources with boxes of any size, and maps of noise."""
     rng = np.random.default_rng(SEED)
     items = []
     prob = np.zeros((num_maps // 2, len(CLASSES)), dtype=np.float32)
@@ -84,7 +81,7 @@ def make_predictions(num_maps: int) -> Predictions:
 def measure(
     num_maps: int, runs: int, protocols: tuple[str, ...], classes: tuple[str, ...], workers: int
 ) -> dict[str, Any]:
-    """Seconds of evaluations, by the clock and of the processor, and what was scored."""
+    """Measure evaluations in seconds of the clock and of the processor, and return them with what was scored."""
     predictions = make_predictions(num_maps)
     chosen = [find_protocol(name) for name in protocols]
     seconds, busy = [], []
@@ -98,44 +95,38 @@ def measure(
         "classes": classes,
         "maps": results[0]["counts"]["sources"],
         "images": results[0]["images"],
-        "silent maps for NSA": results[0]["images"] * (len(CLASSES) - 2),
+        "silent_maps": results[0]["images"] * (len(CLASSES) - 2),
         "workers": workers,
         "seconds": {"p50": statistics.median(seconds), "least": min(seconds), "most": max(seconds)},
-        "processor seconds": statistics.median(busy),
-        "milliseconds a map": 1000 * statistics.median(seconds) / num_maps,
-        "CAP": results[0]["metrics"]["CAP"],
-        "PIAP": results[0]["metrics"]["PIAP"],
+        "cpu_seconds": statistics.median(busy),
+        "ms_per_map": 1000 * statistics.median(seconds) / num_maps,
+        "metrics": {name: results[0]["metrics"][name] for name in ("CAP", "PIAP")},
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--maps", type=int, default=MAPS)
-    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--maps", type=int, default=NUM_MAPS)
+    parser.add_argument("--runs", type=int, default=NUM_RUNS)
     args = parser.parse_args()
     cv2.setNumThreads(1)
     cores = os.cpu_count() or 1
     record: dict[str, Any] = {
-        "machine": {"processor": _processor(), "cores": cores, "load before": os.getloadavg()[0]},
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "opencv": cv2.__version__,
-        },
-        "commit": _commit(),
+        "machine": measured_on(),
         "canvas": [224, 224],
         "grid": list(GRID),
         "with": "floor, chance, ceiling, 1000 bootstrap samples",
-        "source-wise": measure(args.maps, args.runs, ("source-wise",), ("given",), min(2, cores)),
-        "source-wise, one worker": measure(args.maps, args.runs, ("source-wise",), ("given",), 1),
-        "default": measure(args.maps, args.runs, DEFAULT_PROTOCOLS, ("given", "predicted"), min(2, cores)),
+        "runs": {
+            "source-wise": measure(args.maps, args.runs, ("source-wise",), ("given",), min(2, cores)),
+            "source-wise, one worker": measure(args.maps, args.runs, ("source-wise",), ("given",), 1),
+            "default": measure(args.maps, args.runs, DEFAULT_PROTOCOLS, ("given", "predicted"), min(2, cores)),
+        },
     }
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))
-    seconds = record["source-wise"]["seconds"]["p50"]
+    seconds = record["runs"]["source-wise"]["seconds"]["p50"]
     assert seconds < LIMIT_SECONDS, f"{args.maps} maps took {seconds:.1f} s, more than {LIMIT_SECONDS}"
 
 
@@ -143,23 +134,6 @@ def _draw_box(rng: np.random.Generator) -> Box:
     width, height = rng.uniform(0.1, 0.8, 2)
     x, y = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
     return (float(x), float(y), float(x + width), float(y + height))
-
-
-def _processor() -> str:
-    names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
-
-
-def _commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

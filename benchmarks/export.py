@@ -1,4 +1,4 @@
-"""What export costs and keeps: time, sizes, accuracy and speed of every precision, engines for every target.
+"""Measures what export costs and preserves: time, sizes, accuracy and speed of every precision, engines.
 
 python -m benchmarks.export --output benchmarks/results/export.json [--steps 120]
 
@@ -10,22 +10,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-import torch
 
 from avgn.config import preset
 from avgn.export import engine_builder
 from avgn.export.bundle import ExportOptions, export_bundle
 from avgn.export.recheck import recheck, recheck_table
 from avgn.export.verify import render_batch
+from avgn.machine import measured_on
 from avgn.runtime.bundle import Bundle, Variant
+from avgn.runtime.contract import HALVES
 from avgn.runtime.engines import ENGINES, load_engine
 from avgn.runtime.errors import FailureError
 from avgn.runtime.manifest import Manifest, read_manifest
@@ -33,7 +32,7 @@ from avgn.scenes import CLASSES, SceneConfig, synthesize
 from avgn.training import TrainConfig
 from avgn.training.fit import train
 
-SHIPPED = Path(__file__).parent / "checkpoints" / "tiny"
+SHIPPED = Path(__file__).resolve().parents[1] / "recipes" / "checkpoint"
 PRECISIONS = ("fp32", "fp16", "int8-cpu", "int8-gpu")
 TARGETS = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 SEED = 4_711
@@ -46,8 +45,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=120, help="of training avgn-resnet18; 0 leaves it out")
     args = parser.parse_args()
     record: dict[str, Any] = {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
-        "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
+        "machine": measured_on(),
         "models": {},
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +66,7 @@ def main() -> None:
 
 
 def brief_training(root: Path, steps: int) -> Path:
-    """avgn-resnet18 after a few steps: activations as training leaves them, no accuracy to speak of."""
+    """Train avgn-resnet18 for a few steps: activations look as after training, accuracy stays near nothing."""
     scenes = read_manifest(synthesize(root / "train", scenes=1200, config=SceneConfig(split="train"), seed=SEED + 2))
     settings = TrainConfig(
         steps=steps, batch_size=16, learning_rate=1e-4, visual_weights="random", auxiliary=1.0, checkpoint_steps=steps
@@ -77,7 +75,7 @@ def brief_training(root: Path, steps: int) -> Path:
 
 
 def measure(checkpoint: Path, target: Path, calibration: Manifest, guard: Manifest) -> dict[str, Any]:
-    """One model: a bundle of all precisions, verified in every engine, and its engines for all targets."""
+    """Measure one model: a bundle of all precisions, verified in every engine, and its engines for all targets."""
     begin = time.perf_counter()
     export_bundle(checkpoint, target / "fp32")
     alone = time.perf_counter() - begin
@@ -88,21 +86,22 @@ def measure(checkpoint: Path, target: Path, calibration: Manifest, guard: Manife
     rows = recheck(bundle.path, checkpoint=str(checkpoint), manifest=guard)
     print("\n".join(recheck_table(rows)), flush=True)
     return {
-        "export seconds": {"fp32": round(alone, 1), "all precisions": round(whole, 1)},
+        "export_seconds": {"fp32": round(alone, 1), "all_precisions": round(whole, 1)},
         "megabytes": {variant.precision: megabytes(bundle, variant) for variant in bundle.variants},
-        "measured at export": {variant.precision: variant.verified for variant in bundle.variants},
+        "measured_at_export": {variant.precision: variant.verified for variant in bundle.variants},
         "verified": rows,
-        "milliseconds of one sample": speeds(bundle),
-        "tensorrt-rtx engines": engines(bundle),
+        "sample_ms": speeds(bundle),
+        "tensorrt_rtx_engines": engines(bundle),
     }
 
 
 def megabytes(bundle: Bundle, variant: Variant) -> float:
-    return round(sum(bundle.graph(variant, half).stat().st_size for half in ("audio", "image")) / 1e6, 2)
+    return round(sum(bundle.graph(variant, half).stat().st_size for half in HALVES) / 1e6, 2)
 
 
 def speeds(bundle: Bundle) -> list[dict[str, Any]]:
-    """Median milliseconds of both halves, all variants taking turns so that a busy machine hurts them alike."""
+    """Measure the median milliseconds of both halves, all variants taking turns so that a busy machine hurts them
+    alike."""
     loaded = {
         (variant.precision, name): load_engine(bundle, variant, name)
         for variant in bundle.variants
@@ -127,7 +126,7 @@ def speeds(bundle: Bundle) -> list[dict[str, Any]]:
 
 
 def engines(bundle: Bundle) -> list[dict[str, Any]]:
-    """Sizes and build times of all engines, or why one can't be built."""
+    """Measure the sizes and build times of all engines, or say why one can't be built."""
     height, width = bundle.image_size
     profile = engine_builder.Profile(height=(32, height, 1024), width=(32, width, 1024))
     rows = []
@@ -136,7 +135,7 @@ def engines(bundle: Bundle) -> list[dict[str, Any]]:
             continue
         for target in TARGETS:
             row: dict[str, Any] = {"precision": variant.precision, "target": target, "megabytes": {}, "seconds": {}}
-            for half in ("audio", "image"):
+            for half in HALVES:
                 begin = time.perf_counter()
                 try:
                     data = engine_builder.build(

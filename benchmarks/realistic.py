@@ -1,4 +1,4 @@
-"""A model on realistic scenes of instruments: scores beside floors, and whether a map is hottest on its own object.
+"""Scores a model on realistic scenes of instruments, beside floors, and whether a map is hottest on its own object.
 
 python -m benchmarks.realistic RUN --thresholds cal.jsonl --sets duet=duet.jsonl mix=mix.jsonl solo=solo.jsonl \
     --output benchmarks/results/realistic.json
@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from avgn.checkpoint import load_model
 from avgn.engine import TorchEngine
@@ -24,6 +21,7 @@ from avgn.evaluation import evaluate, format_table
 from avgn.evaluation.calibration import calibrate
 from avgn.evaluation.canvas import source_mask, upsample_bilinear
 from avgn.evaluation.inference import predict
+from avgn.machine import measured_on
 from avgn.runtime.engines import Engine
 from avgn.runtime.manifest import Manifest, read_manifest
 
@@ -53,7 +51,7 @@ def main() -> None:
     validation = read_manifest(args.thresholds)
     facts = json.loads((args.run / "config.json").read_text(encoding="utf-8"))
     record: dict[str, Any] = {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "machine": measured_on(),
         "recipe": args.recipe.name,
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": facts["training"]["steps"],
@@ -71,9 +69,9 @@ def main() -> None:
         record["sets"][name] = {
             "scenes": len(manifest.items),
             "results": [_short(result) for result in results],
-            "own object hotter": hotter(engine, manifest, np.array(found.audio)),
+            "own_object_hotter": hotter(engine, manifest, np.array(found.audio)),
         }
-        print(record["sets"][name]["own object hotter"])
+        print(record["sets"][name]["own_object_hotter"])
     if args.output:
         args.output.write_text(json.dumps(record, indent=1) + "\n")
 
@@ -86,8 +84,9 @@ def _short(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def hotter(engine: Engine, manifest: Manifest, audio_thresholds: np.ndarray[Any, Any]) -> dict[str, float | int]:
-    """Percent of sounding visible sources with other objects in the picture whose own class's map has more mean heat on
-    their mask than on any other object's; "given" of all, "predicted" counts those as wrong that weren't heard.
+    """Measure the percentage of sounding visible sources with other objects in the picture whose own class's map has
+    more mean heat on their mask than on any other object's; "given" of all, "predicted" counts those as wrong that
+    weren't heard.
     """
     index = {name: k for k, name in enumerate(engine.info.classes)}
     found = predict(engine, manifest)

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from avgn.model import TwoHalves
+from avgn.model import LocalizerModel
+from avgn.runtime.contract import HALVES
 from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.engines.trust import cpu_target
 from avgn.runtime.errors import FailureError
 from avgn.training.compiling import check_compiler
 
 Report = Callable[[str], None]
-HALVES = ("audio", "image")
 # threads as they are at run time; headers are compiled with the two files that need them, not ahead for many
 SETTINGS: dict[str, bool] = {"cpp.dynamic_threads": True, "aot_inductor.precompile_headers": False}
 
@@ -36,7 +36,7 @@ def check_aoti() -> None:
     check_compiler("format aoti", "leave that format out")
 
 
-def build_packages(model: TwoHalves, folder: Path, suffix: str, report: Report) -> dict[str, Path]:
+def build_packages(model: LocalizerModel, folder: Path, suffix: str, report: Report) -> dict[str, Path]:
     """Write the package of each half of what `optimize` (or `to_mixed`) gave; the files by half.
 
     Any batch and any picture size divisible by 32 fit one package. The halves are compiled beside each other, each in a

@@ -85,7 +85,7 @@ def launch(kernel: Any, programs: int, plan: dict[str, Any], **arguments: Any) -
 
 
 def launch_built(kernel: Any, programs: int, plan: dict[str, Any], arguments: dict[str, Any], device: int) -> None:
-    """Run a kernel on a CUDA device as it was compiled for such arguments before; the first time, Triton compiles it.
+    """Run a kernel on a CUDA device as compiled for such arguments before, or let Triton compile it the first time.
 
     Raises AssertionError for arguments out of the kernel's order: a compiled kernel takes them by place.
     """

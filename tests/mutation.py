@@ -57,16 +57,15 @@ OPERATORS = (
 # what a module's tests may take besides five times what they take undisturbed, in seconds
 PATIENCE = 20.0
 
-WEB = ("tests/web/test_limits.py", "tests/web/test_session.py", "tests/web/test_pictures.py")
 LOSSES = ("tests/core/test_losses.py", "tests/core/test_gathering.py", "-k", "not short_cut and not leaks")
 # the few quick tests that are to notice every fault of a module
 TESTS: dict[str, tuple[str, ...]] = {
     "avgn.runtime.decision": ("tests/runtime/test_decision.py",),
     "avgn.runtime.stream": ("tests/runtime/test_stream_rules.py",),
     "avgn.runtime.clock": ("tests/runtime/test_clock.py",),
-    "avgn.runtime.web.wire": WEB,
-    "avgn.runtime.web.session": WEB,
-    "avgn.runtime.web.limits": WEB,
+    "avgn.runtime.web.wire": ("tests/web/test_wire.py",),
+    "avgn.runtime.web.session": ("tests/web/test_session.py", "tests/web/test_conversation.py"),
+    "avgn.runtime.web.limits": ("tests/web/test_limits.py",),
     "avgn.evaluation.metrics": ("tests/evaluation/test_metrics.py",),
     "avgn.losses": LOSSES,
     "avgn.grouping": ("tests/core/test_parts.py", "tests/core/test_model.py"),
@@ -117,7 +116,7 @@ def _inert(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """From where to where a module's annotations, imports for type checkers and assertions of its own lie."""
     for node in ast.walk(tree):
         found: list[ast.AST | None] = []
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             found = [node.returns]
         elif isinstance(node, ast.arg | ast.AnnAssign):
             found = [node.annotation]
@@ -307,7 +306,7 @@ def write(output: Path, found: dict[str, Any]) -> None:
     rows = before | found
     facts = {
         "python": platform.python_version(),
-        "cosmic-ray": importlib.metadata.version("cosmic-ray"),
+        "cosmic_ray": importlib.metadata.version("cosmic-ray"),
         "modules": {name: rows[name] for name in TESTS if name in rows},
     }
     output.write_text(json.dumps(facts, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""A benchmark from its request to its report."""
+"""Runs a benchmark, from its request to its report."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from avgn.benchmarking.machine import describe_machine, describe_versions
 from avgn.benchmarking.measurements import Measurements, Progress
 from avgn.benchmarking.plan import BenchmarkOptions, plan_rows
 from avgn.benchmarking.summary import check_baseline, summarize_peaks, summarize_rows, summarize_stages
+from avgn.machine import machine, versions
 from avgn.runtime.bundle import Bundle
+from avgn.runtime.contract import HALVES
 from avgn.runtime.engines import check_installation
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import read_manifest
 
 FORMAT = "avgn-benchmark"
-VERSION = 1
+FORMAT_VERSION = 1
 
 
 def run_benchmark(
@@ -49,16 +50,16 @@ def run_benchmark(
     run.measure_once(dict(zip((name for name, _ in loaded), paired, strict=True)), manifest)
     peaks = summarize_peaks(run.peaks)
     sizes = {
-        (name, at): sum(bundle.graph(variant, half).stat().st_size for half in ("audio", "image")) / 1e6
+        (name, at): sum(bundle.graph(variant, half).stat().st_size for half in HALVES) / 1e6
         for name, bundle in loaded
         for at, variant in enumerate(bundle.variants)
     }
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": FORMAT_VERSION,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
+        "machine": machine(),
+        "versions": versions(),
         "settings": {
             "batches": list(options.batches),
             "threads": None if options.threads is None else list(options.threads),
@@ -77,7 +78,7 @@ def run_benchmark(
 
 
 def _pair(bundles: Sequence[tuple[str, Bundle]], checkpoints: Sequence[str]) -> list[str | None]:
-    """The checkpoint of every bundle. Raises InputError for one that is not its model."""
+    """Pair every bundle with its checkpoint. Raises InputError for a checkpoint of another model."""
     if not checkpoints:
         return [None] * len(bundles)
     if len(checkpoints) not in (1, len(bundles)):

@@ -173,12 +173,12 @@ def test_masks_that_are_not_there(duets: Path, tmp_path: Path, refused: Refused)
 
 
 def test_a_device_that_is_not_there(duets: Path, refused: Refused) -> None:
-    checkpoint = Path(__file__).resolve().parents[2] / "benchmarks" / "checkpoints" / "tiny"
+    checkpoint = Path(__file__).resolve().parents[2] / "recipes" / "checkpoint"
     assert refused(checkpoint, duets, "--device", "dance") == (
         "device 'dance' is not known: use cpu, cuda, or cuda:1 for the second GPU"
     )
     assert refused(checkpoint, duets, "--device", "meta") == "device 'meta' is not supported: use cpu or cuda"
     assert refused(checkpoint, duets, "--device", "cuda:99").startswith("device 'cuda:99' is not there, PyTorch sees ")
     assert refused("tiny", duets, "--device", "cuda") == (
-        "--device cuda is for a checkpoint, tiny is a bundle: choose its engine by --backend"
+        "--device cuda is for a checkpoint, but tiny is a bundle: choose its engine with --backend"
     )

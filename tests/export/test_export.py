@@ -24,7 +24,7 @@ from avgn.runtime import Bundle, FailureError, InputError, Localizer, read_manif
 from tests.export.models import small_model
 from tests.squares import CLASSES, write_squares
 
-SHIPPED = Path(__file__).parents[2] / "benchmarks" / "checkpoints" / "tiny"
+SHIPPED = Path(__file__).parents[2] / "recipes" / "checkpoint"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_checkpoint_and_bundle_are_evaluated_by_the_same_code_and_agree(
 @pytest.mark.parametrize(
     "options",
     [
-        {"variant": "neither", "visual_gate": "none"},
+        {"ablation": "neither", "visual_gate": "none"},
         {"assignment": "hard"},
         {"visual_gate": "none", "frontend": "release"},
         {"audio_gate": "eps", "attention": "literal"},

@@ -26,7 +26,7 @@ from avgn.runtime.manifest import Manifest
 from avgn.scenes import SceneConfig, synthesize
 from tests.export.models import small_model
 
-TRAINED = Path(__file__).parents[2] / "benchmarks" / "checkpoints" / "tiny"
+TRAINED = Path(__file__).parents[2] / "recipes" / "checkpoint"
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -25,11 +24,12 @@ from avgn.runtime.web.gate import Heading
 from avgn.runtime.web.limits import Bucket, Limits
 from avgn.runtime.web.metrics import Metrics
 from avgn.runtime.web.protocols import Outlet
-from benchmarks.attacks import BINARY, PING, TEXT, Attack, frame
 from benchmarks.hostile import Honest
 from benchmarks.hostile import serving as process
+from tests.hostile.web_attacks import BINARY, PING, TEXT, Attack, frame
 from tests.web.browser import serving
 from tests.web.test_server import HELLO, TOKEN, Visitor, closed, get, jpeg, message, talk
+from tests.web.visitors import Wire
 
 
 @pytest.fixture(scope="module")
@@ -42,30 +42,6 @@ def small(tiny: Localizer) -> Iterator[str]:
     limits = Limits(sessions=2, lookers=4, strangers=12, strangers_of_one=12, request=1.0, hello=1.0, idle=2.0)
     with serving(tiny, limits=limits) as address:
         yield address
-
-
-class Wire:
-    """A transport whose other end never reads."""
-
-    def __init__(self, address: str = "127.0.0.1") -> None:
-        self.address = address
-        self.waiting = 0
-        self.aborted = False
-
-    def get_extra_info(self, name: str) -> Any:
-        return (self.address, 1) if name == "peername" else None
-
-    def is_closing(self) -> bool:
-        return self.aborted
-
-    def write(self, data: bytes) -> None:
-        self.waiting += len(data)
-
-    def get_write_buffer_size(self) -> int:
-        return self.waiting
-
-    def abort(self) -> None:
-        self.aborted = True
 
 
 def test_frames_are_counted_however_they_are_cut() -> None:

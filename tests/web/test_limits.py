@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import FrozenInstanceError, asdict
 
 import pytest
 
@@ -50,7 +50,17 @@ def test_limits_without_options() -> None:
 def test_a_server_for_nobody_is_refused() -> None:
     with pytest.raises(InputError):
         Limits(sessions=0)
-    assert Limits(sessions=1).sessions == 1
+    for idle in (0.0, -0.5):
+        with pytest.raises(InputError):
+            Limits(idle=idle)
+    assert (Limits(sessions=1).sessions, Limits(idle=0.5).idle) == (1, 0.5)
+
+
+def test_limits_are_named_and_stay_as_they_are() -> None:
+    with pytest.raises(TypeError):
+        Limits(3)  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        Limits().sessions = 3  # type: ignore[misc]
 
 
 def test_a_bucket_fills_with_time_and_with_our_own_standstill() -> None:
