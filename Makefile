@@ -14,7 +14,7 @@ QUICK = tests/core tests/importers/test_importers.py tests/evaluation/test_metri
     tests/runtime/test_stream.py tests/scenes/test_scene.py tests/test_packaging.py
 ARGS ?= tests
 
-.PHONY: help demo install test quick lint format matrix mutate soak bench bench-all tiny world gpu
+.PHONY: help demo install test quick lint format docs matrix mutate soak bench bench-all tiny world gpu
 
 help: ## what there is
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,10 @@ lint: ## style, types and the import rules
 
 format: ## what ruff can mend by itself
 	@$(DEV) && set -x && $$dev -m ruff check --fix . && $$dev -m ruff format .
+
+docs: ## all pages and the API as one site in site/; open site/index.html
+	@docs=$$(bash .ci/environment .venv-docs docs "$(ASKED)" "material mkdocs mkdocstrings ruff") && \
+	    NO_MKDOCS_2_WARNING=1 $$docs -m mkdocs build --strict
 
 matrix: ## demo, doctor and the runtime's tests with the lowest and the newest dependencies on every Python >= 3.10 here
 	$(PYTHON) -m tests.matrix --output benchmarks/results/matrix.json

@@ -40,6 +40,7 @@ EXTRAS = {
     "cluster": CLUSTER,
     "figures": FIGURES,
     "mutate": ["cosmic-ray>=8.4"],
+    "docs": ["mkdocs>=1.6", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0", "ruff>=0.6"],
     "dev": [
         *TRAIN,
         *EXPORT,
