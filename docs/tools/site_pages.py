@@ -15,7 +15,7 @@ from pymdownx.slugs import slugify
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("*.md", "docs/**/*.md", "kernels/**/README.md")
-LINKED = ("docs/*.png", "benchmarks/results/*.json")
+LINKED = ("docs/*.png", "docs/site.css", "benchmarks/results/*.json")
 ITEM = re.compile(r"([-*]|\d+\.) ")
 
 
