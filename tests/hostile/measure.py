@@ -169,7 +169,7 @@ def main() -> None:
     with Helper() as helper:
         for attack in ATTACKS:
             cost = helper.run(attack.name)
-            row = {"attack": attack.name, "seconds": round(cost.cpu, 2), "MB": round(cost.megabytes, 1)}
+            row = {"attack": attack.name, "seconds": round(cost.cpu, 2), "memory_mb": round(cost.megabytes, 1)}
             rows.append({**row, "held": cost.held and attack.said in cost.said})
             if not rows[-1]["held"]:
                 print(rows[-1], cost.said[:300], flush=True)
