@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.runtime import InputError, Localizer, Result, localize_file
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.outputs import write_error, write_whole
 from avgn.runtime.sinks.labels import GRAY, Labels
 from avgn.scenes import SceneConfig
@@ -19,8 +19,6 @@ SHEET_COLUMNS = 3
 SHEET_ROWS = 4
 TILE = (360, 640)
 SCENE = SceneConfig(split="test", sources=(2, 2), silent=(1, 1), off_screen=0.0)
-
-Pixels = NDArray[np.uint8]
 
 
 class Sheet:

@@ -23,13 +23,13 @@ from avgn.export.halves import AudioHalf, ImageHalf
 from avgn.export.mixed import to_mixed
 from avgn.export.optimize import optimize
 from avgn.export.quantize import calibrate, quantize
+from avgn.machine import measured_on
 from avgn.model import TwoHalves, build_model
 from avgn.runtime import Localizer
 from avgn.scenes import CLASSES
 from benchmarks import layers
 from benchmarks.chips import CHIPS, Chip
 from benchmarks.kernels.roofline import step_kernels
-from benchmarks.measuring import machine
 
 MODELS: dict[str, dict[str, Any]] = {"avgn-tiny": {"classes": CLASSES}, "avgn-resnet18": {}}
 PRECISIONS = ("fp32", "fp16", "int8-gpu")
@@ -63,7 +63,7 @@ def predict() -> dict[str, Any]:
             "frames a second": FRAMES,
             "audio hop, seconds": HOP,
         },
-        "measured on this CPU, ms": cpu | {"machine": machine()},
+        "measured on this CPU, ms": cpu | {"machine": measured_on()},
         "models": {},
         "kernels of a training step": step_kernels(CHIPS),
     }

@@ -8,25 +8,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
 from avgn.evaluation import Predictions
 from avgn.evaluation.evaluate import DEFAULT_PROTOCOLS, score_predictions
 from avgn.evaluation.protocols import find_protocol
+from avgn.machine import measured_on
+from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle_schema import BundleInfo, Thresholds
 from avgn.runtime.manifest import Box, Item, Source
-
-Floats = NDArray[np.float32]
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = tuple(f"class {k:02d}" for k in range(20))
@@ -117,14 +114,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     cores = os.cpu_count() or 1
     record: dict[str, Any] = {
-        "machine": {"processor": _processor(), "cores": cores, "load before": os.getloadavg()[0]},
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "opencv": cv2.__version__,
-        },
-        "commit": _commit(),
+        "machine": measured_on(),
         "canvas": [224, 224],
         "grid": list(GRID),
         "with": "floor, chance, ceiling, 1000 bootstrap samples",
@@ -143,23 +133,6 @@ def _draw_box(rng: np.random.Generator) -> Box:
     width, height = rng.uniform(0.1, 0.8, 2)
     x, y = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
     return (float(x), float(y), float(x + width), float(y + height))
-
-
-def _processor() -> str:
-    names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
-
-
-def _commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

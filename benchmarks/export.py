@@ -10,22 +10,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-import torch
 
 from avgn.config import preset
 from avgn.export import engine_builder
 from avgn.export.bundle import ExportOptions, export_bundle
 from avgn.export.recheck import recheck, recheck_table
 from avgn.export.verify import render_batch
+from avgn.machine import measured_on
 from avgn.runtime.bundle import Bundle, Variant
+from avgn.runtime.contract import HALVES
 from avgn.runtime.engines import ENGINES, load_engine
 from avgn.runtime.errors import FailureError
 from avgn.runtime.manifest import Manifest, read_manifest
@@ -46,8 +45,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=120, help="of training avgn-resnet18; 0 leaves it out")
     args = parser.parse_args()
     record: dict[str, Any] = {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
-        "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
+        "machine": measured_on(),
         "models": {},
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +96,7 @@ def measure(checkpoint: Path, target: Path, calibration: Manifest, guard: Manife
 
 
 def megabytes(bundle: Bundle, variant: Variant) -> float:
-    return round(sum(bundle.graph(variant, half).stat().st_size for half in ("audio", "image")) / 1e6, 2)
+    return round(sum(bundle.graph(variant, half).stat().st_size for half in HALVES) / 1e6, 2)
 
 
 def speeds(bundle: Bundle) -> list[dict[str, Any]]:
@@ -136,7 +134,7 @@ def engines(bundle: Bundle) -> list[dict[str, Any]]:
             continue
         for target in TARGETS:
             row: dict[str, Any] = {"precision": variant.precision, "target": target, "megabytes": {}, "seconds": {}}
-            for half in ("audio", "image"):
+            for half in HALVES:
                 begin = time.perf_counter()
                 try:
                     data = engine_builder.build(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from avgn.machine import machine as describe
 from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
@@ -128,7 +128,7 @@ def merge(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict
             for row in rows
         },
         "failed": [row["step"] for row in rows if row["outcome"] == "failed"],
-        "machine": {**machine, "processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": describe() | dict(machine),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "commit": os.environ.get("AVGN_REVISION") or _said("git", "rev-parse", "HEAD"),
         "steps": {row["step"]: {name: value for name, value in row.items() if name != "step"} for row in rows},

@@ -30,13 +30,13 @@ from avgn.export.bundle import ExportOptions, export_bundle
 from avgn.export.mixed import to_mixed
 from avgn.export.optimize import optimize
 from avgn.export.variants import describe_variant
+from avgn.machine import measured_on
 from avgn.model import TwoHalves, build_model
 from avgn.runtime.bundle import Bundle, write_bundle_info
 from avgn.runtime.engines import ENGINES, load_engine, obstacle_of
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.engines.first_load import compare_engines, probes
 from avgn.runtime.engines.trust import trust
-from benchmarks.measuring import machine
 
 CHECKPOINT = "recipes/checkpoint"
 BATCHES = (1, 8, 32)
@@ -52,10 +52,7 @@ def main() -> int:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     os.environ["AVGN_CACHE"] = str(args.work / "cache")
-    on_gpu = torch.cuda.is_available()
-    record: dict[str, Any] = {"machine": machine(), "bundles": {}}
-    if on_gpu:
-        record["machine"]["gpu"] = torch.cuda.get_device_name()
+    record: dict[str, Any] = {"machine": measured_on(), "bundles": {}}
     children = {name: _export(name, args.work) for name in args.models} if not args.export else {}
     if args.export:
         for name in args.models:

@@ -12,10 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from avgn.machine import measured_on
 from benchmarks.kernels.gpu import SHAPES, measure_shape, prepare_shape
-from benchmarks.measuring import machine
 
 
 def main() -> None:
@@ -26,7 +24,7 @@ def main() -> None:
     end = time.perf_counter() + args.seconds
     _compile_together()
     rows: list[dict[str, Any]] = []
-    record = {"machine": machine() | {"gpu": torch.cuda.get_device_name()}, "rows": rows}
+    record = {"machine": measured_on(), "rows": rows}
     for shape in SHAPES:
         if time.perf_counter() > end:
             rows.append({"shape": shape, "left_out": f"the {args.seconds:g} s are over"})

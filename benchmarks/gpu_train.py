@@ -21,11 +21,11 @@ import torch
 from avgn.checkpoint import load_model
 from avgn.config import preset
 from avgn.engine import TorchEngine
+from avgn.machine import measured_on
 from avgn.runtime.engines.first_load import compare_engines
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import SceneConfig, synthesize
 from avgn.training import TrainConfig, fit
-from benchmarks.measuring import machine
 
 SCENES, BATCH = 96, 32
 # Adam's first steps go by the signs of gradients, so that roundings grow from step to step
@@ -44,9 +44,7 @@ def main() -> None:
     shutil.rmtree(scenes, ignore_errors=True)
     rendered = SceneConfig(split="train", size=(256, 192), seconds=3.0)
     manifest = read_manifest(synthesize(scenes, scenes=SCENES, config=rendered, seed=0, jobs=args.workers or 1))
-    record: dict[str, Any] = {"machine": machine(), "model": "avgn-tiny, bf16", "batch": BATCH, "runs": {}}
-    if torch.cuda.is_available():
-        record["machine"]["gpu"] = torch.cuda.get_device_name()
+    record: dict[str, Any] = {"machine": measured_on(), "model": "avgn-tiny, bf16", "batch": BATCH, "runs": {}}
     for name in ("eager", "compiled") if args.compiled else ("eager",):
         compiled = name == "compiled"
         record["runs"][name] = _train(manifest, args.work / f"run-{name}", compiled, args.steps, args.workers)

@@ -31,8 +31,8 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from avgn.machine import measured_on
 from benchmarks.attacks import KINDS, PICTURE, SOUND, jpeg, message
-from benchmarks.measuring import machine
 
 ATTACKERS = 4
 FPS = 30
@@ -238,7 +238,13 @@ def main() -> None:
     for kind in args.kinds.split(","):
         rows.append(measure(None if kind == "nobody" else kind, args.seconds, args.rest))
         print(json.dumps(rows[-1]), flush=True)
-    record = {"machine": machine(), "attackers": ATTACKERS, "seconds": args.seconds, "rest": args.rest, "kinds": rows}
+    record = {
+        "machine": measured_on(),
+        "attackers": ATTACKERS,
+        "seconds": args.seconds,
+        "rest": args.rest,
+        "kinds": rows,
+    }
     args.output.write_text(json.dumps(record, indent=1) + "\n")
 
 

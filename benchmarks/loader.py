@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterable
@@ -21,6 +19,7 @@ from avgn.config import preset
 from avgn.data import AudioVisualDataset, Batch, SeededBatches, build_loader
 from avgn.data.shards import read_shards, write_shards
 from avgn.data.streaming import ShardedDataset, build_shard_loader
+from avgn.machine import measured_on
 from avgn.model import build_model
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import CLASSES, SceneConfig, synthesize
@@ -60,7 +59,7 @@ def measure(folder: Path, scenes: int, workers: list[int]) -> dict[str, Any]:
         streamed = ShardedDataset(shards, config, BATCH)
         rates[f"shards, {count} workers"] = rate(build_shard_loader(streamed, count))
     return {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "machine": measured_on(),
         "scenes": scenes,
         "seconds of sound": rendered.seconds,
         "training avgn-resnet18, samples per second": round(steps, 2),

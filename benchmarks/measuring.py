@@ -1,38 +1,14 @@
-"""What speed benchmarks share: times of calls that take turns, and what machine they were taken on."""
+"""What speed benchmarks share: times of calls that take turns."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-PACKAGES = ("torch", "onnxruntime", "openvino", "opencv-python-headless", "av")
 WARM = 2
-
-
-def machine() -> dict[str, Any]:
-    """The processor, what is installed, and the commit that is measured."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "load average": round(os.getloadavg()[0], 2),
-        "versions": versions,
-        "commit": _commit(),
-    }
 
 
 class Turns:
@@ -67,19 +43,3 @@ class Turns:
             kind: round(float(np.median(sum(times[n] for n in slow) / sum(times[n] for n in fast))), 3)
             for kind, times in (("wall", self.wall), ("cpu", self.cpu))
         }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()
-
-
-def _commit() -> str:
-    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

@@ -24,11 +24,13 @@ import numpy as np
 import torch
 
 from avgn.export.verify import render_batch
+from avgn.machine import measured_on
 from avgn.model import TwoHalves
 from avgn.runtime.bundle import Bundle
+from avgn.runtime.contract import HALVES
 from avgn.runtime.engines import load_engine
 from benchmarks.bundles import bundle_folder, quick_bundle, random_model
-from benchmarks.measuring import Turns, machine
+from benchmarks.measuring import Turns
 
 MODEL, CLASSES = "avgn-resnet18", 37
 ENGINES = ("onnxruntime", "openvino")
@@ -56,7 +58,14 @@ def main() -> None:
         return
     if args.bundle is None:
         quick_bundle(random_model(MODEL, CLASSES), bundle)
-    record = {"machine": machine(), "model": MODEL, "classes": CLASSES, "weights": "random", "batch": 1, "threads": {}}
+    record = {
+        "machine": measured_on(),
+        "model": MODEL,
+        "classes": CLASSES,
+        "weights": "random",
+        "batch": 1,
+        "threads": {},
+    }
     for threads in args.threads.split(","):
         # a process each: PyTorch does not give back the threads that it started
         part = folder / f"threads-{threads}.json"
@@ -102,7 +111,7 @@ def measure(model: TwoHalves, bundle: Bundle, threads: int, seconds: float) -> d
         "engines": {},
     }
     for variant, name in pairs:
-        audio, image = (f"{variant.precision}, {name}, {half}" for half in ("audio", "image"))
+        audio, image = (f"{variant.precision}, {name}, {half}" for half in HALVES)
         row: dict[str, Any] = {
             "both halves, times faster than eager": turns.ratio(EAGER, (audio, image)),
             # the audio half on its grid, the image half on every frame

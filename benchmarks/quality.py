@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from avgn.cli.evaluation import load_engine
 from avgn.evaluation import evaluate, format_table, sound_decides
+from avgn.machine import measured_on
 from avgn.runtime.engines import Engine
 from avgn.runtime.localizer import Localizer
 from avgn.runtime.manifest import read_manifest
@@ -45,7 +44,7 @@ def main() -> None:
     record: dict[str, Any] = {
         "bundle": engine.info.model["name"],
         "engine": engine.name,
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": measured_on(),
         "seed": args.seed,
     }
     with tempfile.TemporaryDirectory() as folder:

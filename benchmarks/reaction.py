@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from avgn.machine import measured_on
 from avgn.runtime import Localizer, open_media, read_manifest
 from avgn.runtime.localizer import run_media
 from avgn.scenes import SceneConfig, synthesize
@@ -77,7 +77,7 @@ def measure(bundle: str, path: Path) -> dict[str, Any]:
                     releases += [gone[0] - end] if gone else []
     return {
         "bundle": bundle,
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": measured_on(),
         "videos": VIDEOS,
         "window seconds": localizer.bundle.window_seconds,
         "hop seconds": localizer.engine.info.audio_hop_seconds,

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from avgn.checkpoint import load_model
 from avgn.engine import TorchEngine
@@ -24,6 +21,7 @@ from avgn.evaluation import evaluate, format_table
 from avgn.evaluation.calibration import calibrate
 from avgn.evaluation.canvas import source_mask, upsample_bilinear
 from avgn.evaluation.inference import predict
+from avgn.machine import measured_on
 from avgn.runtime.engines import Engine
 from avgn.runtime.manifest import Manifest, read_manifest
 
@@ -53,7 +51,7 @@ def main() -> None:
     validation = read_manifest(args.thresholds)
     facts = json.loads((args.run / "config.json").read_text(encoding="utf-8"))
     record: dict[str, Any] = {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "machine": measured_on(),
         "recipe": args.recipe.name,
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": facts["training"]["steps"],

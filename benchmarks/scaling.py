@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from avgn.machine import measured_on
 from avgn.runtime.bundle import BUNDLE_FILE, Bundle, write_bundle_info
+from avgn.runtime.contract import HALVES
 from avgn.runtime.engines import choose_engine
 from benchmarks.bundles import bundle_folder, quick_bundle, random_model
-from benchmarks.measuring import Turns, machine
+from benchmarks.measuring import Turns
 
 MODEL = "avgn-resnet18"
 CLASSES = (11, 37, 128, 221, 512)
@@ -49,7 +51,7 @@ def main() -> None:
         whole = (kept / BUNDLE_FILE).is_file()
         bundles[count] = Bundle.load(kept) if whole else quick_bundle(random_model(MODEL, count), kept)
     record = {
-        "machine": machine(),
+        "machine": measured_on(),
         "model": MODEL,
         "weights": "random",
         "threads": args.threads,
@@ -94,7 +96,7 @@ def by_key(bundles: dict[int, Bundle], threads: int, seconds: float) -> dict[str
     turns = Turns(calls, seconds)
     found: dict[str, Any] = {"engine": names, "ms": {}}
     for precision in PRECISIONS:
-        for half in ("audio", "image"):
+        for half in HALVES:
             found["ms"][f"{precision} {half}"] = {
                 str(key): turns.milliseconds(f"{precision} {half} {key}") for key in bundles
             }

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import socket
 import subprocess
@@ -26,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from avgn.machine import measured_on
 from avgn.runtime import Localizer, Result
 from avgn.runtime.live import LivePipeline
 from avgn.runtime.media import AudioBlock, VideoFrame
@@ -194,7 +193,7 @@ def soak(video: Path, seconds: float, seed: int) -> dict[str, Any]:
     if max(quiet) > 15:
         failures.append(f"a stream was silent for {max(quiet):.0f} s")
     return {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": measured_on(),
         "minutes": round(seconds / 60, 1),
         "faults": {"udp": dict(saboteur.faults), "made": dict(faulty.faults)},
         "results": [pipeline.stats.results for pipeline in pipelines],

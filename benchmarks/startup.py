@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from avgn.cli import COMMANDS
-from benchmarks.measuring import machine
+from avgn.machine import measured_on
 
 SECONDS = 6.0
 # says when the first result is handed to the writer of JSON lines
@@ -78,7 +77,7 @@ def measure(folder: Path, bundle: str, runs: int) -> dict[str, Any]:
             if turn:
                 rows[name].append(found)
     return {
-        "machine": machine() | {"python": platform.python_version()},
+        "machine": measured_on(),
         "video": f"640x360, {SECONDS:.0f} s",
         "runs": runs,
         "commands": {

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from avgn.checkpoint import load_model
+from avgn.machine import measured_on
 from avgn.runtime import Localizer, StreamLocalizer, open_media
 from avgn.runtime.live import LivePipeline
 from avgn.runtime.media import AudioBlock, VideoFrame
@@ -31,7 +32,7 @@ from avgn.runtime.multi import MultiStream
 from avgn.runtime.sources.pushed import PushedSource
 from avgn.scenes import SceneConfig, synthesize
 from benchmarks.bundles import quick_bundle, random_model
-from benchmarks.measuring import Turns, machine
+from benchmarks.measuring import Turns
 from benchmarks.model import eager
 
 FULL, CLASSES = "avgn-resnet18", 37
@@ -67,7 +68,7 @@ def main() -> None:
         localizer = Localizer.load(bundle, "auto", args.precision, threads=args.threads)
         pieces = render(Path(folder) / "scene")
         record: dict[str, Any] = {
-            "machine": machine(),
+            "machine": measured_on(),
             "bundle": str(args.bundle) if args.eager != FULL else f"{FULL}, random weights",
             "engine": localizer.engine.name,
             "precision": args.precision or "fp32",

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-from benchmarks.measuring import machine
+from avgn.machine import measured_on
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -44,7 +44,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         record = {
-            "machine": machine(),
+            "machine": measured_on(),
             "preset": "avgn-resnet18",
             "batch": BATCH,
             **_rates(Path(folder), args.variants, args.threads, args.rounds),

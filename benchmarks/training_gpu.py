@@ -24,11 +24,11 @@ from avgn.config import preset
 from avgn.data import Batch
 from avgn.frontend import Spectrogram
 from avgn.losses import Labels
+from avgn.machine import measured_on
 from avgn.model import build_model
 from avgn.training import TrainConfig
 from avgn.training.module import AVGNModule
 from avgn.training.prefetch import OnDevice
-from benchmarks.measuring import machine
 
 CLASSES, SOURCES = 37, 2
 WARM, TIMED, LISTED = 4, 10, 14
@@ -75,7 +75,7 @@ def main() -> None:
         sys.exit("a training step on a GPU needs one: see python -m benchmarks.training for the CPU's")
     begin = time.perf_counter()
     record: dict[str, Any] = {
-        "machine": machine() | {"gpu": torch.cuda.get_device_name()},
+        "machine": measured_on(),
         "model": "avgn-resnet18, 3 s windows, 224 x 224, bf16, channels-last",
         "batch": args.batch,
         "rows": [],

@@ -24,8 +24,10 @@ import numpy.typing as npt
 
 from avgn.evaluation import evaluate
 from avgn.evaluation.inference import Predictions, predict
+from avgn.machine import measured_on
 from avgn.reading import read_frame
 from avgn.runtime import Localizer
+from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle_schema import BundleInfo
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.joint import joint_odds
@@ -33,9 +35,8 @@ from avgn.runtime.localizer import run_media
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.runtime.media import open_media
 from avgn.runtime.patches import PatchMemory, Window, hear
-from benchmarks.measuring import Turns, machine
+from benchmarks.measuring import Turns
 
-Floats = npt.NDArray[np.float32]
 NOISE_SECONDS = 4.0
 NOISE_FRAMES = 12
 NOISE_STEP = 0.2
@@ -67,7 +68,7 @@ def main() -> None:
     localizer = Localizer.load(args.bundle, args.backend, threads=1)
     engine = localizer.engine
     manifests = [read_manifest(path) for path in args.scenes]
-    record: dict[str, Any] = {"machine": machine(), "bundle": Path(args.bundle).name, "backend": args.backend}
+    record: dict[str, Any] = {"machine": measured_on(), "bundle": Path(args.bundle).name, "backend": args.backend}
     record["megabytes"] = round(sum(file.stat().st_size for file in Path(args.bundle).iterdir()) / 1e6, 2)
     record["scenes"] = [accuracy(engine, manifest) for manifest in manifests]
     record["sound decides"] = sound_decides(engine, manifests)

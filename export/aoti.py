@@ -14,13 +14,13 @@ from typing import Any
 import torch
 
 from avgn.model import TwoHalves
+from avgn.runtime.contract import HALVES
 from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.engines.trust import cpu_target
 from avgn.runtime.errors import FailureError
 from avgn.training.compiling import check_compiler
 
 Report = Callable[[str], None]
-HALVES = ("audio", "image")
 # threads as they are at run time; headers are compiled with the two files that need them, not ahead for many
 SETTINGS: dict[str, bool] = {"cpp.dynamic_threads": True, "aot_inductor.precompile_headers": False}
 

@@ -18,7 +18,7 @@ from avgn.checkpoint import WEIGHTS, load_model, read_facts
 from avgn.config import with_values
 from avgn.engine import TorchEngine
 from avgn.export import aoti, engine_builder
-from avgn.export.formats import FORMATS, PRECISIONS, check_request
+from avgn.export.formats import FORMATS, check_request
 from avgn.export.graphs import MIN_OPSET
 from avgn.export.samples import Batch, read_batches, split_manifest
 from avgn.export.variants import Graphs, Maker, describe_variant
@@ -33,6 +33,7 @@ from avgn.runtime.bundle import (
     untrained_warning,
     write_bundle_info,
 )
+from avgn.runtime.contract import PRECISIONS
 from avgn.runtime.engines import choose_engine, load_engine
 from avgn.runtime.engines.trust import trust
 from avgn.runtime.errors import FailureError, InputError

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avgn.runtime.bundle_schema import TensorSpec
+from avgn.runtime.contract import TensorSpec
 from avgn.runtime.engines.tensorrt_engine import DTYPES, import_library
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.files import cache_folder, write_whole

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from avgn.runtime.contract import PRECISIONS
 from avgn.runtime.errors import InputError
 
-PRECISIONS = ("fp32", "fp16", "int8-cpu", "int8-gpu")
 COMMON = ("opset", "calibration", "samples", "guard", "max-drop", "image-size")
 
 

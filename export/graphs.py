@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from avgn.export.halves import AudioHalf, ImageHalf
+from avgn.export.inputs import Axes, half_of
 from avgn.model import TwoHalves
+from avgn.runtime.contract import HALVES, INPUTS, OUTPUTS
 from avgn.runtime.errors import MissingExtraError
 
 MIN_OPSET = 18
 FOLD_BYTES = 1 << 28
-INPUTS = {"audio": ("waveform",), "image": ("image", "sources")}
-OUTPUTS = {"audio": ("sources", "audio_prob"), "image": ("maps", "visual_prob")}
 
 
 def write_graphs(
@@ -33,33 +32,18 @@ def write_graphs(
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(error.name or "onnx", "export") from None
-    config = model.config
-    height, width = config.image_size
-    batch = torch.export.Dim("batch", min=1, max=4096)
-    rows = torch.export.Dim("rows", min=1, max=64)
-    columns = torch.export.Dim("columns", min=1, max=64)
-    waveform = torch.zeros(2, config.patch_samples or config.window_samples)
-    image = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    sources = torch.zeros(2, config.num_maps, config.source_dim)
-    halves: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], tuple[dict[int, Any], ...]]] = {
-        "audio": (AudioHalf(model), (waveform,), ({0: batch},)),
-        "image": (
-            ImageHalf(model),
-            (image, sources),
-            ({0: batch, 1: 32 * rows, 2: 32 * columns}, {0: batch}),
-        ),
-    }
     files = {}
-    for half, (module, arguments, dynamic) in halves.items():
+    for half in HALVES:
+        module, arguments, dynamic = half_of(model, half)
         files[half] = folder / f"{half}{suffix}.onnx"
-        _write(module.eval(), arguments, dynamic, half, files[half], opset=opset, facts=facts)
+        _write(module, arguments, dynamic, half, files[half], opset=opset, facts=facts)
     return files
 
 
 def _write(
     module: nn.Module,
     arguments: tuple[torch.Tensor, ...],
-    dynamic: tuple[dict[int, Any], ...],
+    dynamic: Axes,
     half: str,
     file: Path,
     *,

@@ -25,7 +25,6 @@ from avgn.model import IMAGENET_MEAN
 
 Feed = Mapping[str, NDArray[Any]]
 
-FLAVOURS = ("int8-cpu", "int8-gpu")
 METHODS = ("percentile", "entropy")
 PERCENTILE = 99.999
 LAYERS = ("Conv", "MatMul", "Gemm")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from avgn.runtime.bundle import BUNDLE_FILE, Bundle, Variant
-from avgn.runtime.bundle_schema import TensorSpec
+from avgn.runtime.contract import HALVES, TensorSpec
 from avgn.runtime.errors import InputError
 from avgn.runtime.outputs import write_error
 from avgn.runtime.outputs.names import new_name
@@ -18,7 +18,6 @@ from avgn.runtime.outputs.names import new_name
 # a variant's engine -> the server's backend and the name of its file
 BACKENDS = {"onnxruntime": ("onnxruntime", "model.onnx"), "tensorrt": ("tensorrt", "model.plan")}
 DTYPES = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "uint8": "TYPE_UINT8", "int64": "TYPE_INT64"}
-HALVES = ("audio", "image")
 LABELS = "classes.txt"
 MAX_BATCH = 16
 QUEUE_MICROSECONDS = 2000

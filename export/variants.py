@@ -17,19 +17,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from avgn.engine import TorchEngine
 from avgn.export import mixed, quantize, sensitivity
-from avgn.export.graphs import INPUTS, OUTPUTS, write_graphs
+from avgn.export.graphs import write_graphs
 from avgn.export.halves import AudioHalf, HalvesEngine, ImageHalf
 from avgn.export.optimize import FOLDED, optimize
 from avgn.export.samples import Batch
 from avgn.export.storage import store_halves
-from avgn.export.verify import LARGEST, audio_difference, compare
+from avgn.export.verify import audio_difference, compare
 from avgn.model import TwoHalves
 from avgn.runtime.bundle import file_sha256
-from avgn.runtime.bundle_schema import BundleInfo, TensorSpec, Variant
+from avgn.runtime.bundle_schema import BundleInfo, Variant
+from avgn.runtime.contract import HALVES, INPUTS, OUTPUTS, TOLERANCES, tensors
 from avgn.runtime.errors import FailureError
 
 Report = Callable[[str], None]
-HALVES = ("audio", "image")
 # samples that the search for sensitive layers runs on
 EXAMINED = 16
 
@@ -73,7 +73,9 @@ class Maker:
             self._optimized = optimize(self.model)
             if self.model.frontend.kind == FOLDED:
                 moved = audio_difference(TorchEngine(self.model), HalvesEngine(self._optimized))
-                if not moved <= LARGEST["fp32"] / 2:
+                allowed = TOLERANCES["fp32"].max_abs
+                assert allowed is not None
+                if not moved <= allowed / 2:
                     self.report(
                         f"the front-end's transform stays whole: with it folded, the sources move by {moved:.1e}"
                     )
@@ -197,19 +199,14 @@ def describe_variant(
     verified: dict[str, float] | None = None,
 ) -> Variant:
     """The entry of bundle.json for a pair of files."""
-    count = len(info.classes)
-    shapes: dict[str, tuple[str, tuple[int | str, ...]]] = {
-        "waveform": ("float32", ("batch", info.graph_samples)),
-        "image": ("uint8", ("batch", "height", "width", 3)),
-        "sources": ("float32", ("batch", count, dim)),
-        "audio_prob": ("float32", ("batch", count)),
-        "maps": ("float32", ("batch", count, "rows", "columns")),
-        "visual_prob": ("float32", ("batch", count)),
-    }
-
-    def specs(names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(name=name, dtype=shapes[name][0], shape=shapes[name][1]) for name in names)
-
+    specs = tensors(
+        batch="batch",
+        samples=info.graph_samples,
+        image_size=("height", "width"),
+        maps=len(info.classes),
+        dim=dim,
+        grid=("rows", "columns"),
+    )
     return Variant(
         precision=precision,
         engine=engine,
@@ -217,7 +214,7 @@ def describe_variant(
         audio=files["audio"].name,
         image=files["image"].name,
         sha256={half: file_sha256(file) for half, file in files.items()},
-        inputs={half: specs(names) for half, names in INPUTS.items()},
-        outputs={half: specs(names) for half, names in OUTPUTS.items()},
+        inputs={half: tuple(specs[name] for name in names) for half, names in INPUTS.items()},
+        outputs={half: tuple(specs[name] for name in names) for half, names in OUTPUTS.items()},
         verified=verified,
     )

@@ -15,6 +15,7 @@ from avgn.evaluation import evaluate
 from avgn.export.samples import Batch
 from avgn.runtime.audio import fit_window, resample
 from avgn.runtime.bundle_schema import BundleInfo
+from avgn.runtime.contract import ALL_OUTPUTS, TOLERANCES
 from avgn.runtime.engines import Engine
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.image import resize
@@ -23,18 +24,9 @@ from avgn.scenes import SceneConfig, render_scene
 
 SCENE_RATE = 22_050
 SCENE_SEED = 20_231
-# the largest difference of any output for fp32, the least cosine of maps for the others: of the worst scene for fp16,
-# of the mean scene for int8
-LARGEST = {"fp32": 1e-5}
-LEAST_COSINE = {
-    "fp16": ("cosine_maps", 0.9995),
-    "int8-cpu": ("cosine_maps_mean", 0.98),
-    "int8-gpu": ("cosine_maps_mean", 0.98),
-}
 BATCHES = (1, 2, 5, 8)
 # the pictures of the batches are larger by this much, in pixels
 GROWTH = ((0, 0), (32, 0), (0, 64), (0, 0))
-OUTPUTS = ("sources", "audio_prob", "maps", "visual_prob")
 
 
 def compare(core: Engine, engine: Engine, batches: Sequence[Batch]) -> dict[str, float]:
@@ -44,12 +36,12 @@ def compare(core: Engine, engine: Engine, batches: Sequence[Batch]) -> dict[str,
     variant's scores do), cosine_maps (of all K maps of a sample as one vector; the worst sample), cosine_maps_mean and
     scenes.
     """
-    largest: dict[str, list[float]] = {name: [] for name in OUTPUTS}
-    mean: dict[str, list[float]] = {name: [] for name in OUTPUTS}
+    largest: dict[str, list[float]] = {name: [] for name in ALL_OUTPUTS}
+    mean: dict[str, list[float]] = {name: [] for name in ALL_OUTPUTS}
     cosine: list[NDArray[np.float64]] = []
     for batch in batches:
         expected, found = _chain(core, batch), _chain(engine, batch)
-        for name in OUTPUTS:
+        for name in ALL_OUTPUTS:
             errors = np.abs(found[name] - expected[name]) / _size(expected[name])
             largest[name].append(float(errors.max()))
             mean[name].append(float(errors.mean()))
@@ -67,17 +59,19 @@ def compare(core: Engine, engine: Engine, batches: Sequence[Batch]) -> dict[str,
 
 def check_tolerance(metrics: dict[str, float], precision: str) -> None:
     """Raise FailureError when what `compare` measured is beyond what a precision may cost."""
-    for name in OUTPUTS:
+    tolerance = TOLERANCES.get(precision)
+    largest = None if tolerance is None else tolerance.max_abs
+    # also where the tolerance is a cosine, what is not finite is wrong
+    allowed = float(np.finfo(np.float32).max) if largest is None else largest
+    for name in ALL_OUTPUTS:
         value = metrics[f"max_abs_{name}"]
-        # also where the tolerance is a cosine, what is not finite is wrong
-        allowed = LARGEST.get(precision, float(np.finfo(np.float32).max))
         if not value <= allowed:
             raise FailureError(
                 f"the {precision} graphs differ from the model: max_abs_{name} is {value:.3g}, allowed is {allowed:.0e}"
             )
-    if precision not in LEAST_COSINE:
+    if tolerance is None or tolerance.cosine is None:
         return
-    name, least = LEAST_COSINE[precision]
+    name, least = tolerance.cosine
     if not metrics[name] >= least:
         raise FailureError(
             f"the {precision} graphs differ from the model: {name} is {metrics[name]:.5f}, at least {least} is asked "

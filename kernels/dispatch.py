@@ -106,11 +106,11 @@ def check_fused(name: str, *tensors: Tensor) -> None:
 
 
 @cache
-def _log_once(name: str, choice: str, reason: str) -> None:
+def log_once(name: str, choice: str, reason: str) -> None:
     log.info("%s: %s (%s)", name, choice, reason)
 
 
 def _say(name: str, choice: str, reason: str) -> bool:
     if not torch.compiler.is_compiling():
-        _log_once(name, choice, reason)
+        log_once(name, choice, reason)
     return choice == "triton"

@@ -62,42 +62,48 @@ def shared_memory(device: torch.device) -> int:
     return known[-1] if known else 48 << 10
 
 
-_built: dict[tuple[Any, ...], Any] = {}
+# what a launch compiled to, by kernel, plan, device and facts of the arguments
+built_kernels: dict[tuple[Any, ...], Any] = {}
 
 
-def launch(kernel: Any, programs: int, arguments: tuple[Any, ...], plan: dict[str, Any]) -> None:
+def launch(kernel: Any, programs: int, plan: dict[str, Any], **arguments: Any) -> None:
     """Run `programs` programs of a kernel on the device of its first argument, with the constants of its plan.
 
-    A plan is a dictionary that is made once and kept: Triton's own search for the compiled kernel, which takes longer
-    than a small kernel runs, is done once for a plan, the sizes, and the alignment of the tensors.
+    `arguments` are the kernel's parameters in its own order, pointers first. A plan is a dictionary that is made once
+    and kept: Triton's own search for the compiled kernel, which takes longer than a small kernel runs, is done once for
+    a plan, the sizes, and the alignment of the tensors.
     """
-    device = arguments[0].device
+    device = next(iter(arguments.values())).device
     if device.type != "cuda":
-        kernel[(programs,)](*arguments, **plan)
+        kernel[(programs,)](**arguments, **plan)
     elif device.index == torch.cuda.current_device():
-        _launch(kernel, programs, arguments, plan, device.index)
+        launch_built(kernel, programs, plan, arguments, device.index)
     else:
         # Triton launches on the current device
         with torch.cuda.device(device):
-            _launch(kernel, programs, arguments, plan, device.index)
+            launch_built(kernel, programs, plan, arguments, device.index)
 
 
-def _launch(kernel: Any, programs: int, arguments: tuple[Any, ...], plan: dict[str, Any], device: int) -> None:
-    facts = [
-        (argument.data_ptr() % 16 == 0, argument.dtype) if isinstance(argument, Tensor) else argument
-        for argument in arguments
-    ]
+def launch_built(kernel: Any, programs: int, plan: dict[str, Any], arguments: dict[str, Any], device: int) -> None:
+    """Run a kernel on a CUDA device as compiled for such arguments before, or let Triton compile it the first time.
+
+    Raises AssertionError for arguments out of the kernel's order: a compiled kernel takes them by place.
+    """
+    values = tuple(arguments.values())
+    facts = [(value.data_ptr() % 16 == 0, value.dtype) if isinstance(value, Tensor) else value for value in values]
     # kernels live as long as their modules; hashing one would hash its source
     key = (id(kernel), id(plan), device, *facts)
-    known = _built.get(key)
+    known = built_kernels.get(key)
     if known is None:
-        if len(_built) >= KEPT:
-            _built.clear()
-        built = kernel[(programs,)](*arguments, **plan)
-        constants = tuple(plan[name] for name in kernel.arg_names[len(arguments) :])
+        names = list(kernel.arg_names)
+        assert names[: len(values)] == list(arguments), f"the kernel takes {names}, not {list(arguments)}"
+        if len(built_kernels) >= KEPT:
+            built_kernels.clear()
+        built = kernel[(programs,)](**arguments, **plan)
+        constants = tuple(plan[name] for name in names[len(values) :])
         # the plan is kept with the kernel, so that no other one can take its id
-        _built[key] = (built, constants, plan)
+        built_kernels[key] = (built, constants, plan)
         return
     built, constants, _ = known
     stream = torch._C._cuda_getCurrentRawStream(device)
-    built.run(programs, 1, 1, stream, built.function, built.packed_metadata, None, None, None, *arguments, *constants)
+    built.run(programs, 1, 1, stream, built.function, built.packed_metadata, None, None, None, *values, *constants)

@@ -21,7 +21,7 @@ FLOOR = 1e-4
 # narrower vectors have cosines that are nearly constant: their gradients are rounding alone
 LEAST_WIDTH = 16
 
-_verdicts: dict[tuple[str, int | None, torch.dtype], bool] = {}
+verdicts: dict[tuple[str, int | None, torch.dtype], bool] = {}
 
 
 def trusted(name: str, like: Tensor, check: Callable[[], float]) -> bool:
@@ -30,7 +30,7 @@ def trusted(name: str, like: Tensor, check: Callable[[], float]) -> bool:
     `check` gives the relative error of the kernel on numbers of its own; it is called once for a device and a dtype.
     While a CUDA graph is recorded nothing can be checked: then the kernel is taken at its word.
     """
-    known = _verdicts.get((name, like.device.index, like.dtype))
+    known = verdicts.get((name, like.device.index, like.dtype))
     if known is not None:
         return known
     if like.shape[-1] < LEAST_WIDTH or not _applies(like):
@@ -63,7 +63,7 @@ def _applies(like: Tensor) -> bool:
 def _decide(name: str, like: Tensor, check: Callable[[], float]) -> bool:
     key = (name, like.device.index, like.dtype)
     # the check itself runs the kernel
-    _verdicts[key] = True
+    verdicts[key] = True
     reason = ""
     try:
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(like.device.type, enabled=False):
@@ -71,11 +71,11 @@ def _decide(name: str, like: Tensor, check: Callable[[], float]) -> bool:
         if not off <= LIMITS[like.dtype]:
             reason = f"its result is off by {off:.1e}, and {LIMITS[like.dtype]:.0e} is allowed"
     except torch.OutOfMemoryError:
-        del _verdicts[key]
+        del verdicts[key]
         raise
     except Exception as failure:  # whatever a compiler or a driver has to say
         reason = f"it can't be run: {str(failure).strip().splitlines()[0] if str(failure).strip() else repr(failure)}"
     if reason:
-        _verdicts[key] = False
+        verdicts[key] = False
         log.warning("%s in %s on %s: the reference runs instead, because %s", name, like.dtype, like.device, reason)
     return not reason

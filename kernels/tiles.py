@@ -1,7 +1,5 @@
 """What Triton kernels share: loading, storing and multiplying tiles of matrices with dense rows."""
 
-# ruff: noqa: E501
-
 from __future__ import annotations
 
 import triton
@@ -17,38 +15,53 @@ def dot(a, b, acc, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def products(left, right, rows, columns, stride_left, stride_right, num_rows, num_columns, width,
-              BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def products(
+    left_ptr,
+    right_ptr,
+    rows,
+    columns,
+    stride_left,
+    stride_right,
+    num_rows,
+    num_columns,
+    width,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """left right^T [BLOCK_R,BLOCK_C] in float32 of one sample."""
     acc = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     for at in range(0, width, BLOCK_D):
-        a = tile(left, rows, stride_left, num_rows, at, width, BLOCK_D)
-        b = tile(right, columns, stride_right, num_columns, at, width, BLOCK_D)
+        a = tile(left_ptr, rows, stride_left, num_rows, at, width, BLOCK_D)
+        b = tile(right_ptr, columns, stride_right, num_columns, at, width, BLOCK_D)
         acc = dot(a, tl.trans(b), acc, PRECISION)
     return acc
 
 
 @triton.jit
-def tile(pointer, rows, stride, num_rows, at, width, BLOCK_D: tl.constexpr):
+def tile(matrix_ptr, rows, stride, num_rows, at, width, BLOCK_D: tl.constexpr):
     """[rows,BLOCK_D] from column `at`, zeros outside."""
     columns = at + tl.arange(0, BLOCK_D)
     inside = (rows[:, None] < num_rows) & (columns[None, :] < width)
-    return tl.load(pointer + rows[:, None].to(tl.int64) * stride + columns[None, :], inside, 0.0)
+    return tl.load(matrix_ptr + rows[:, None].to(tl.int64) * stride + columns[None, :], inside, 0.0)
 
 
 @triton.jit
-def near_tile(pointer, rows, num_rows, at, width, BLOCK_D: tl.constexpr):
+def near_tile(matrix_ptr, rows, num_rows, at, width, BLOCK_D: tl.constexpr):
     """[rows,BLOCK_D] of dense rows from column `at`, zeros outside; rows lie within 2^31 elements of the pointer."""
     columns = at + tl.arange(0, BLOCK_D)
     inside = (rows[:, None] < num_rows) & (columns[None, :] < width)
-    return tl.load(pointer + (rows[:, None] * width + columns[None, :]), inside, 0.0)
+    return tl.load(matrix_ptr + (rows[:, None] * width + columns[None, :]), inside, 0.0)
 
 
 @triton.jit
-def put(pointer, value, rows, num_rows, at, width, BLOCK_D: tl.constexpr):
+def put(matrix_ptr, value, rows, num_rows, at, width, BLOCK_D: tl.constexpr):
     """Store [rows,BLOCK_D] into dense rows of `width` from column `at`."""
     columns = at + tl.arange(0, BLOCK_D)
     inside = (rows[:, None] < num_rows) & (columns[None, :] < width)
     tl.store(
-        pointer + rows[:, None].to(tl.int64) * width + columns[None, :], value.to(pointer.dtype.element_ty), inside
+        matrix_ptr + rows[:, None].to(tl.int64) * width + columns[None, :],
+        value.to(matrix_ptr.dtype.element_ty),
+        inside,
     )

@@ -9,17 +9,15 @@ import argparse
 import json
 import logging
 import os
-import platform
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from avgn.checkpoint import FACTS, WEIGHTS
 from avgn.config import preset
 from avgn.export.bundle import export_bundle
+from avgn.machine import measured_on
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import CLASSES, SceneConfig, synthesize
 from avgn.training import TrainConfig
@@ -75,7 +73,7 @@ def main() -> None:
         "training": TRAINING | {"steps": args.steps},
         "seconds": {"rendering": round(rendered - begin), "training": round(trained - rendered)},
         "resumed": resume,
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "machine": measured_on(),
         "verified": bundle.info.variants[0].verified,
     }
     (args.output / "recipe.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from avgn.runtime.arrays import Floats
+
 Kind = TypeVar("Kind", np.float32, np.int16)
 
 ZERO_CROSSINGS = 32

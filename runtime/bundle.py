@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from avgn.runtime.bundle_schema import BundleInfo, TensorSpec, Thresholds, Variant, from_json, to_json
+from avgn.runtime.bundle_schema import BundleInfo, Thresholds, Variant, from_json, to_json
+from avgn.runtime.contract import HALVES, TensorSpec
 from avgn.runtime.documents import LARGEST
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
@@ -38,7 +39,6 @@ BUNDLE_FILE = "bundle.json"
 # steps below which a training was a try, not a training
 FEW_STEPS = 100
 SHIPPED = ("tiny",)
-HALVES = ("audio", "image")
 # bytes of one graph, all of which are hashed; our largest have 100 MB
 LARGEST_GRAPH = 1 << 30
 # what `Variant.engine` says of ONNX graphs; other engines' files are their libraries' own formats

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
+from avgn.runtime.contract import HALVES, TensorSpec
 from avgn.runtime.documents import BadDocumentError, parse_json, shown
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import MAX_PIXELS, MAX_RATE, MOST_CLASSES
@@ -20,21 +21,11 @@ from avgn.runtime.texts import is_name, is_text
 FORMAT = "avgn-bundle"
 VERSION = 1
 DTYPES = ("float32", "float16", "uint8", "int64", "int32", "int8", "bool")
-HALVES = ("audio", "image")
 # what one bundle may ask for: pairs of graphs, samples of a window and values of its maps
 MOST_VARIANTS = 64
 MOST_SAMPLES = 1 << 25
 MOST_CELLS = 1 << 25
 LONGEST_NAME = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorSpec:
-    """One input or output of a graph: its name, dtype and shape; a string stands for a dynamic axis."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats
 from avgn.runtime.audio import Downmix, Resampler, count_clipped, replace_non_finite
 from avgn.runtime.limits import check_sound
-
-Floats = npt.NDArray[np.float32]
 
 # container timestamps jitter by up to a few milliseconds; a real gap is longer
 TOLERANCE = 0.01

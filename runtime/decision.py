@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle import BundleInfo
 from avgn.runtime.bundle_schema import Joint
 from avgn.runtime.errors import InputError
 from avgn.runtime.joint import Verdict, judge
 from avgn.runtime.regions import Box, Point, peak_of, region_box
 
-Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 Times = npt.NDArray[np.float64]
 

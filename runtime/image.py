@@ -6,14 +6,11 @@ import os
 from types import ModuleType
 
 import numpy as np
-import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats, Pixels
 from avgn.runtime.errors import MissingExtraError
 from avgn.runtime.jpeg import check_work
 from avgn.runtime.limits import MAX_STILL_PIXELS
-
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 
 def import_cv2() -> ModuleType:

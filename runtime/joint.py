@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle_schema import Joint
-
-Floats = npt.NDArray[np.float32]
 
 # beyond these log-odds a probability says no more
 LIMIT = 15.0

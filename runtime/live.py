@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
@@ -26,7 +26,6 @@ from avgn.runtime.multi import MultiStream
 from avgn.runtime.result import Result
 from avgn.runtime.sources import Source, State, StateChange
 
-Pixels = npt.NDArray[np.uint8]
 ResultSink = Callable[[Result, Pixels], None]
 
 log = logging.getLogger("avgn.runtime")

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import InputError
 from avgn.runtime.excerpt import Excerpt
@@ -28,7 +26,6 @@ from avgn.runtime.sinks.overlay import OverlayWriter
 from avgn.runtime.sinks.together import Together
 from avgn.runtime.workers import Worker
 
-Pixels = npt.NDArray[np.uint8]
 ResultSink = Callable[[Result, Pixels], None]
 
 BEHIND = 8

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.bundle import Bundle, BundleInfo, untrained_warning
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.engines import Engine, choose_engine
@@ -20,8 +18,6 @@ from avgn.runtime.media import AudioBlock, MediaFile, VideoFrame, open_media
 from avgn.runtime.result import Result
 from avgn.runtime.stream import Mode, StreamLocalizer
 from avgn.runtime.workers import prefetch
-
-Pixels = npt.NDArray[np.uint8]
 
 AHEAD = 8
 log = logging.getLogger("avgn.runtime")

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avgn.runtime.arrays import Floats
 from avgn.runtime.audio import to_float
 from avgn.runtime.av_features import import_av
 from avgn.runtime.container import open_container
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import MAX_OFFSET, check_picture, check_sound, usable_fps
 from avgn.runtime.pictures import orientation_of, shape_of, upright
-from avgn.runtime.pieces import AudioBlock, AudioEnd, Event, Floats, VideoFrame
+from avgn.runtime.pieces import AudioBlock, AudioEnd, Event, VideoFrame
 from avgn.runtime.timeline import Peekable, Placer, Timeline
 from avgn.runtime.trace import record
 from avgn.runtime.track import Track

@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle_schema import BundleInfo
-
-Floats = npt.NDArray[np.float32]
 
 
 def cut_patches(info: BundleInfo, waveform: Floats) -> Floats:

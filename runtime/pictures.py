@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.image import import_cv2
 from avgn.runtime.limits import MAX_PIXEL_ASPECT, MAX_PIXELS
-
-Pixels = npt.NDArray[np.uint8]
 
 MATRIX = struct.Struct("=9i")
 

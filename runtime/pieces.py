@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
+from avgn.runtime.arrays import Floats, Pixels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

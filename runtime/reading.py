@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats, Pixels
 from avgn.runtime.audio import fit_window, resample, resample_span, resampled_length
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import decode_still, resize
@@ -18,8 +18,6 @@ from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.regular import read_regular
 from avgn.runtime.sound_file import Pcm, open_sound
 
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 # samples of a sound that are read at once
 READ_THROUGH = 1 << 20
 

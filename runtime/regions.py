@@ -6,11 +6,10 @@ A map is [h, w]; cell (row, column) covers column / w .. (column + 1) / w in x a
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats
 from avgn.runtime.image import import_cv2, upsample_map
 
-Floats = npt.NDArray[np.float32]
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 

@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from avgn.runtime.arrays import Floats, Pixels
 from avgn.runtime.decision import Heard
-
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 
 
 def _alternatives(source: Heard) -> dict[str, Any]:
@@ -68,6 +63,6 @@ class Result:
 
     def plot(self, rgb: Pixels) -> Pixels:
         """The frame [H, W, 3] uint8 with heat maps, boxes and labels drawn on a copy of it."""
-        from avgn.runtime.sinks.drawing import draw_result
+        from avgn.runtime.sinks.drawing import draw_sources
 
-        return draw_result(rgb, self)
+        return draw_sources(rgb, self.sources, self.state)

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats
 from avgn.runtime.audio import Downmix, to_float
 from avgn.runtime.av_features import import_av, open_input
 from avgn.runtime.container import LOCAL, prepare_decoder
@@ -24,8 +25,6 @@ from avgn.runtime.followers import self_contained
 from avgn.runtime.limits import check_sound
 from avgn.runtime.regular import open_regular
 from avgn.runtime.tracks import audio_stream
-
-Floats = npt.NDArray[np.float32]
 
 # by format code and bits of a sample
 SAMPLES: dict[tuple[int, int], np.dtype[Any]] = {

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats, Pixels
 from avgn.runtime.audio import loudness_db
 from avgn.runtime.clock import AudioClock
 from avgn.runtime.decision import DecisionConfig, DecisionState, Rules, step
@@ -24,8 +25,6 @@ from avgn.runtime.nvtx import stage
 from avgn.runtime.patches import PatchMemory, Window, hear
 from avgn.runtime.result import Result
 
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 Mode = Literal["live", "file"]
 
 log = logging.getLogger("avgn.runtime")

@@ -9,16 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.result import Result
 from avgn.runtime.stream import AudioWindow, Pending, StreamLocalizer
 
 if TYPE_CHECKING:
     from avgn.runtime.multi import MultiStream
 
-Pixels = npt.NDArray[np.uint8]
 OnResult = Callable[[Result, Any], None]
 
 # windows of a stream that are kept for frames still on their way

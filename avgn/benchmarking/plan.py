@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from avgn.benchmarking.machine import usable_cores
+from avgn.machine import usable_cores
 from avgn.runtime.bundle import Bundle
-from avgn.runtime.engines import ENGINES, PRECISIONS
+from avgn.runtime.contract import PRECISIONS
+from avgn.runtime.engines import ENGINES
 from avgn.runtime.engines.threads import physical_cores
 from avgn.runtime.errors import InputError
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from avgn.figures.page import STYLE, check_output, import_matplotlib, new_page, save
+from avgn.runtime.contract import HALVES
 
 ROW_HEIGHT = 0.27
 LEAST_HEIGHT = 2.6
@@ -67,7 +68,7 @@ def _draw_bars(axes: Any, series: Mapping[str, list[Mapping[str, Any]]], batch: 
     """Both halves end to end; a tick at the pair's p95."""
     drawn = [(name, row) for name, line in series.items() for row in line if row["batch"] == batch]
     for at, (name, row) in enumerate(drawn):
-        audio, image = (row["wall_ms"][half]["p50"] for half in ("audio", "image"))
+        audio, image = (row["wall_ms"][half]["p50"] for half in HALVES)
         axes.barh(at, audio, color=colors[name], alpha=0.45, height=0.66)
         axes.barh(at, image, left=audio, color=colors[name], height=0.66)
         axes.plot(row["wall_ms"]["pair"]["p95"], at, marker="|", color="black", ms=8)

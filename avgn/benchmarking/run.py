@@ -7,11 +7,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from avgn.benchmarking.machine import describe_machine, describe_versions
 from avgn.benchmarking.measurements import Measurements, Progress
 from avgn.benchmarking.plan import BenchmarkOptions, plan_rows
 from avgn.benchmarking.summary import check_baseline, summarize_peaks, summarize_rows, summarize_stages
+from avgn.machine import machine, versions
 from avgn.runtime.bundle import Bundle
+from avgn.runtime.contract import HALVES
 from avgn.runtime.engines import check_installation
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import read_manifest
@@ -49,7 +50,7 @@ def run_benchmark(
     run.measure_once(dict(zip((name for name, _ in loaded), paired, strict=True)), manifest)
     peaks = summarize_peaks(run.peaks)
     sizes = {
-        (name, at): sum(bundle.graph(variant, half).stat().st_size for half in ("audio", "image")) / 1e6
+        (name, at): sum(bundle.graph(variant, half).stat().st_size for half in HALVES) / 1e6
         for name, bundle in loaded
         for at, variant in enumerate(bundle.variants)
     }
@@ -57,8 +58,8 @@ def run_benchmark(
         "format": FORMAT,
         "version": VERSION,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
+        "machine": machine(),
+        "versions": versions(),
         "settings": {
             "batches": list(options.batches),
             "threads": None if options.threads is None else list(options.threads),

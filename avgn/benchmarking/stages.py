@@ -11,11 +11,11 @@ from typing import Any
 
 from avgn.benchmarking.loading import load
 from avgn.runtime import Localizer, StreamLocalizer, localize_file, open_media
-from avgn.runtime.engines.base import Engine, Floats, Pixels
+from avgn.runtime.arrays import Floats, Pixels
+from avgn.runtime.engines.base import Engine
 from avgn.runtime.media import AudioBlock, MediaFile, VideoFrame
 from avgn.runtime.outputs import open_output
 from avgn.runtime.result import Result
-from avgn.runtime.sinks.drawing import draw_result
 from avgn.runtime.sinks.sound import SoundTrack
 from avgn.runtime.sinks.video_file import VideoFile
 from avgn.runtime.stream import Pending
@@ -66,7 +66,7 @@ def run_stages(engine: Engine, media: MediaFile, output: Path) -> tuple[dict[str
     frames = [event.rgb for event in events if isinstance(event, VideoFrame)]
     results = _run(stream, events)
     with clock.measure("overlay"):
-        drawn = [draw_result(rgb, result) for rgb, result in zip(frames, results, strict=True)]
+        drawn = [result.plot(rgb) for rgb, result in zip(frames, results, strict=True)]
     with clock.measure("encode"):
         size = (media.info.height, media.info.width)
         file = VideoFile(

@@ -9,9 +9,10 @@ import numpy as np
 
 from avgn.benchmarking.measurements import Measurements
 from avgn.benchmarking.plan import BenchmarkOptions, Row
+from avgn.runtime.contract import HALVES
 from avgn.runtime.errors import InputError
 
-HALVES = ("audio", "image", "pair")
+MEASURED = (*HALVES, "pair")
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -59,7 +60,7 @@ def _measured(run: Measurements, row: Row, peaks: Sequence[dict[str, Any]]) -> d
     wall = {
         half: spread([one["wall_ms"][half]["p50"] for one in rounds])
         | {"p95": float(np.median([one["wall_ms"][half]["p95"] for one in rounds]))}
-        for half in HALVES
+        for half in MEASURED
     }
     found = {
         "rounds": len(rounds),
@@ -67,7 +68,7 @@ def _measured(run: Measurements, row: Row, peaks: Sequence[dict[str, Any]]) -> d
         "load_ms": spread([one["load_ms"] for one in rounds]),
         "first_run_ms": spread([one["first_run_ms"] for one in rounds]),
         "wall_ms": wall,
-        "cpu_ms": {half: spread([one["cpu_ms"][half] for one in rounds]) for half in HALVES},
+        "cpu_ms": {half: spread([one["cpu_ms"][half] for one in rounds]) for half in MEASURED},
         "throughput": spread([one["throughput"] for one in rounds]),
         "memory_mb": {
             name: float(np.median([one["memory_mb"][name] for one in rounds])) for name in ("before", "peak")

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from avgn.runtime.contract import HALVES
+
 # more than this share of waiting is not the engine's
 BUSY = 0.15
 
@@ -73,7 +75,7 @@ def _row(row: Mapping[str, Any], scored: bool) -> list[str]:
         f"{row['load_ms']['p50'] / 1e3:.2f}",
         f"{row['first_run_ms']['p50'] / 1e3:.2f}",
         *(f"{value:.2f}" for value in (wall["pair"]["p50"], wall["pair"]["p95"])),
-        *(f"{wall[half]['p50']:.2f}" for half in ("audio", "image")),
+        *(f"{wall[half]['p50']:.2f}" for half in HALVES),
         f"{row['cpu_ms']['pair']['p50']:.2f}",
         f"{rate['p50']:.0f}",
         f"{50 * (rate['p80'] - rate['p20']) / rate['p50']:.0f}" if row["rounds"] > 1 else "-",

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from avgn.cli.options import Report, make_parser, parse_integers, split_names
+from avgn.runtime.contract import HALVES
 from avgn.runtime.errors import FailureError, InputError
 
 
@@ -59,7 +60,7 @@ def export(argv: Sequence[str]) -> None:
         report=lambda message: print(message, file=sys.stderr),
     )
     for variant in bundle.info.variants:
-        size_mb = sum((bundle.graph(variant, half)).stat().st_size for half in ("audio", "image")) / 1e6
+        size_mb = sum((bundle.graph(variant, half)).stat().st_size for half in HALVES) / 1e6
         print(f"{variant.precision} {variant.engine} {variant.target} {size_mb:.1f} MB")
         if variant.verified is None:
             print("  not verified: it can't run here, and is compared with its ONNX graphs where it is first loaded")

@@ -5,16 +5,12 @@ H x W what a source is scored on, h x w its part of the model's grid, S masks of
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.canvas import CANVAS, area_average, centre_map, lay_out
 from avgn.evaluation.metrics import Ranking, iou, min_max
 from avgn.evaluation.protocols import Protocol
-
-Array = NDArray[Any]
+from avgn.runtime.arrays import Array
 
 NOISE_SEED = 20230618
 ORDER_STEP = 1e-3

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.metrics import consensus
+from avgn.runtime.arrays import Array
 from avgn.runtime.image import import_cv2, upsample_map
 from avgn.runtime.manifest import Box, Source
 from avgn.runtime.reading import read_still
 
-Array = NDArray[Any]
 Upsample = Callable[[Array, tuple[int, int]], Array]
 
 CANVAS = (224, 224)

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.statistics import draw_clusters
-
-Array = NDArray[Any]
+from avgn.runtime.arrays import Array
 
 IOU_LEVELS = (0.1, 0.3, 0.5)
 BLOCK = 64

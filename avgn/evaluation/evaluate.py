@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from numpy.typing import NDArray
-
 from avgn.evaluation.canvas import CANVAS
 from avgn.evaluation.choice import Choice, choose_protocols
 from avgn.evaluation.images import Images
@@ -17,12 +15,12 @@ from avgn.evaluation.map_kinds import why_no_classes
 from avgn.evaluation.protocols import CLASS_MODES, Protocol
 from avgn.evaluation.results import Results
 from avgn.evaluation.said import Said
+from avgn.runtime.arrays import Array
 from avgn.runtime.bundle_schema import Thresholds
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
 
-Array = NDArray[Any]
 Result = dict[str, Any]
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation import bounds
 from avgn.evaluation.canvas import CANVAS
@@ -30,10 +28,9 @@ from avgn.evaluation.scoring import (
     silent_shares,
 )
 from avgn.evaluation.truth import Truth, read_truth
+from avgn.runtime.arrays import Array
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item
-
-Array = NDArray[Any]
 
 BOUNDS = ("floor", "chance", "ceiling")
 MAX_WORKERS = 8

@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.map_kinds import why_no_classes
 from avgn.reading import read_clip, read_frame
+from avgn.runtime.arrays import Array
 from avgn.runtime.bundle import BundleInfo
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import Item, Manifest
 
-Array = NDArray[Any]
 Progress = Callable[[int, int], None]
 Prior = Callable[[Array], Array]
 

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.calibration import calibrate_predictions
 from avgn.evaluation.inference import Predictions, predict
+from avgn.runtime.arrays import Array
 from avgn.runtime.bundle import Bundle, file_sha256, write_bundle_info
 from avgn.runtime.bundle_schema import Joint
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
 from avgn.runtime.joint import joint_odds, judge
 from avgn.runtime.manifest import Manifest
-
-Array = NDArray[Any]
 
 # weights of what is seen that are tried, in parts of the bundle's own
 WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)

@@ -7,12 +7,10 @@ annotators disagree; `score` S is the soft map at the mask's size; B is the bina
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from avgn.runtime.arrays import Array
 
 AUC_THRESHOLDS = np.arange(21) / 20
 QUIET = 0.2

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.canvas import Upsample, upsample_bicubic, upsample_bilinear
 from avgn.evaluation.metrics import above_median, above_share_of_max, at_least_median, min_max, top_pixels
+from avgn.runtime.arrays import Array
 from avgn.runtime.errors import InputError
 
-Array = NDArray[Any]
 View = Literal["own", "whole", "misread"]
 Silence = Literal["normalised", "softmax"]
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.bounds import centre_blob, noise
 from avgn.evaluation.detections import Detections, gather, ranked_intervals, ranked_values
@@ -33,9 +32,9 @@ from avgn.evaluation.tables import (
     surplus_ratios,
 )
 from avgn.evaluation.truth import Targets
+from avgn.runtime.arrays import Array
 from avgn.runtime.manifest import Item
 
-Array = NDArray[Any]
 Result = dict[str, Any]
 
 

@@ -6,20 +6,17 @@ N items, K classes, h x w the grid of an item's maps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.choice import map_limit, temperature
 from avgn.evaluation.inference import Predictions
 from avgn.evaluation.map_kinds import map_kind
+from avgn.runtime.arrays import Array
 from avgn.runtime.bundle_schema import BundleInfo
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
 from avgn.runtime.joint import judge
-
-Array = NDArray[Any]
 
 MATCHED_NOTE = (
     "the model's maps have no names: in each image the truth says which map is whose (the assignment of PIAP), "

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.bounds import FixedMap, ceiling_scores
 from avgn.evaluation.canvas import lay_out, part_of
@@ -26,8 +24,7 @@ from avgn.evaluation.metrics import (
 )
 from avgn.evaluation.protocols import Protocol
 from avgn.evaluation.truth import Targets, Truth
-
-Array = NDArray[Any]
+from avgn.runtime.arrays import Array
 
 # few enough for the cache of a core
 BLOCK = 4

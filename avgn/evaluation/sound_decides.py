@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.canvas import resize_mask, upsample_bilinear
+from avgn.runtime.arrays import Array
 from avgn.runtime.audio import fit_window
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import resize
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)

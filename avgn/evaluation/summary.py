@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.metrics import terciles
 from avgn.evaluation.statistics import Ratio, cluster_mean, ratio_value
 from avgn.evaluation.tables import ScoreTable, image_ratios, source_ratios
+from avgn.runtime.arrays import Array
 
-Array = NDArray[Any]
 Result = dict[str, Any]
 
 SIZES = ("small", "medium", "large")

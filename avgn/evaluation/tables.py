@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.detections import IOU_LEVELS
 from avgn.evaluation.metrics import area_under_success
 from avgn.evaluation.scoring import ImageScores
 from avgn.evaluation.statistics import Ratio
 from avgn.evaluation.truth import Targets
-
-Array = NDArray[Any]
+from avgn.runtime.arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from avgn.runtime.arrays import Array
 
 MIN_POSITIVES = 10
 LOWEST, HIGHEST = 0.05, 0.95

@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.canvas import CANVAS, source_mask
 from avgn.evaluation.protocols import View
+from avgn.runtime.arrays import Array
 from avgn.runtime.manifest import Box, Item, Source
-
-Array = NDArray[Any]
 
 NO_SOURCE = "no sounding visible source"
 NO_MASK = "no box or mask"

@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.inference import Progress, check_classes
 from avgn.evaluation.map_kinds import why_no_classes
 from avgn.evaluation.statistics import Ratio, bootstrap_intervals, ratio_value
 from avgn.evaluation.video_truth import VideoTruth
+from avgn.runtime.arrays import Array
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
 
-Array = NDArray[Any]
 Stream = Callable[[Path], Iterable[Any]]
 
 GROUPS = ("all", "near_change", "steady")

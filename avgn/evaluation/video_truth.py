@@ -8,18 +8,15 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from avgn.runtime.arrays import Array
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.manifest import Box, Item, Source
 from avgn.runtime.regular import open_regular
 from avgn.runtime.texts import plain
-
-Array = NDArray[Any]
 
 
 class VideoTruth:

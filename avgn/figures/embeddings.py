@@ -13,16 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from avgn.engine import describe
 from avgn.evaluation.inference import batches, check_classes
 from avgn.figures.page import STYLE, check_output, class_color, class_name, import_matplotlib, new_page, save
 from avgn.model import AVGN, TwoHalves
+from avgn.runtime.arrays import Array
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest
-
-Array = NDArray[Any]
 
 PERPLEXITY = 30.0
 LEAST_SOURCES = 8

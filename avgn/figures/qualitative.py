@@ -11,21 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.evaluation.canvas import source_mask
 from avgn.evaluation.inference import check_classes
 from avgn.evaluation.map_kinds import MapKind, map_kind
 from avgn.evaluation.metrics import average_precision, best_assignment
 from avgn.figures.page import STYLE, check_output, class_color, class_name, import_matplotlib, new_page, save
+from avgn.runtime.arrays import Array
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import import_cv2, upsample_map
 from avgn.runtime.manifest import Item, Manifest
 from avgn.runtime.reading import read_clip, read_frame
 from avgn.runtime.regions import min_max
-
-Array = NDArray[Any]
 
 TILE = 1.15
 GAP = 0.06

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.evaluation.canvas import read_mask
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import import_cv2, resize
 from avgn.runtime.manifest import Box, Item, Source
@@ -20,7 +21,6 @@ from avgn.runtime.reading import read_still
 from avgn.runtime.sinks.drawing import color_of
 from avgn.runtime.sinks.text import drawable, line_height, put, shorten, text_width
 
-Pixels = NDArray[np.uint8]
 Color = tuple[int, int, int]
 
 LINE = 2

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from avgn.machine import machine
 from avgn.reproduce.data import check_data, count_shared, data_folder, import_split, pretrained_weights, split_by_video
 from avgn.reproduce.output import check_settings, held_output
 from avgn.reproduce.published import published_rows
@@ -57,7 +56,7 @@ def _reproduce(
         "data": "dry run" if options.dry_run else SYNTHETIC if options.data == SYNTHETIC else "real",
         "narrow": options.is_narrow,
         "seed": options.seed,
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "parallel": options.parallel},
+        "machine": machine() | {"parallel": options.parallel},
         "sets": [],
     }
     weights = pretrained_weights(recipe, sets[0], rows[0], data, options)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 
+from avgn.machine import measured_on
 from benchmarks.kernels.measure import measure_all
 from benchmarks.kernels.resources import CHIPS, Shape, resources
 from benchmarks.kernels.roofline import roofline
@@ -27,8 +25,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     record: dict[str, Any] = {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
-        "versions": {"torch": torch.__version__, "triton": triton.__version__},
+        "machine": measured_on(),
         "resources": [
             row
             for chip in map(int, args.chips.split(","))

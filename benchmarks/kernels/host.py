@@ -44,18 +44,18 @@ def no_kernels() -> Iterator[None]:
 
     kernels: dict[int, Nothing] = {}
 
-    def stub(kernel: Any, programs: int, arguments: tuple[Any, ...], plan: dict[str, Any]) -> None:
+    def stub(kernel: Any, programs: int, plan: dict[str, Any], **arguments: Any) -> None:
         known = kernels.get(id(kernel))
         if known is None:
             known = kernels[id(kernel)] = Nothing(kernel)
-        launch._launch(known, programs, arguments, plan, 0)
+        launch.launch_built(known, programs, plan, arguments, 0)
 
     with (
         patch.dict(os.environ, {"TRITON_INTERPRET": "1"}),
         patch.object(grouping_launches, "launch", stub),
         patch.object(cosine_launches, "launch", stub),
         patch.object(torch._C, "_cuda_getCurrentRawStream", lambda _: 0, create=True),
-        patch.dict(launch._built, clear=True),
+        patch.dict(launch.built_kernels, clear=True),
     ):
         yield
 

@@ -35,7 +35,6 @@ INTEGERS = {
     "starts": "*i32",
     "where": "*i32",
 }
-SIZES = ("num_", "batch_", "stride_", "width", "sources", "gates", "slots")
 # a warp-group product whose left operand comes from registers instead of a descriptor of shared memory
 REGISTER_OPERAND = re.compile(r"\b[HQI]GMMA\S*\s+R\d+, R\d+")
 INSTRUCTIONS = ("HMMA", "HGMMA", "UTCHMMA", "STL", "LDL")
@@ -57,28 +56,28 @@ def kernels(shape: Shape, dtype: torch.dtype, shared: int) -> Iterator[tuple[str
     facts = (shape.p, max(shape.c, 1), shape.d, dtype, shared)
     soft = (False, *facts)
     if grouping_plan.fits_whole(*facts[:2]):
-        yield "grouping_attention", grouping._forward_whole, grouping_plan.plan_whole(*soft)
+        yield "grouping_attention", grouping.forward_whole, grouping_plan.plan_whole(*soft)
     else:
-        yield "grouping_attention", grouping._forward_rows, grouping_plan.plan_rows(*soft)
-        yield "grouping_attention", grouping._forward_weights, grouping_plan.plan_weights(*soft[:3])
-        yield "grouping_attention", grouping._forward_products, grouping_plan.plan_mix(*facts)
+        yield "grouping_attention", grouping.forward_rows, grouping_plan.plan_rows(*soft)
+        yield "grouping_attention", grouping.forward_weights, grouping_plan.plan_weights(*soft[:3])
+        yield "grouping_attention", grouping.forward_products, grouping_plan.plan_mix(*facts)
     scores = grouping_plan.plan_scores(*soft)
     if not scores["WHOLE"]:
-        yield "grouping_attention", grouping._along, grouping_plan.plan_along(shape.d)
-    yield "grouping_attention", grouping._backward_scores, scores
-    yield "grouping_attention", grouping._backward_products, grouping_plan.plan_products(*facts)
+        yield "grouping_attention", grouping.along, grouping_plan.plan_along(shape.d)
+    yield "grouping_attention", grouping.backward_scores, scores
+    yield "grouping_attention", grouping.backward_products, grouping_plan.plan_products(*facts)
     rows, gated = shape.b * shape.n, shape.c > 0
-    forward = cosine._forward_gated if gated else cosine._forward_plain
-    yield "max_pooled_cosine", cosine._prepare, cosine_plan.plan_prepare(gated, shape.p, shape.d, dtype, shared)
+    forward = cosine.forward_gated if gated else cosine.forward_plain
+    yield "max_pooled_cosine", cosine.prepare, cosine_plan.plan_prepare(gated, shape.p, shape.d, dtype, shared)
     plan = cosine_plan.plan_forward(gated, rows, *facts[:1], *facts[2:])
     yield "max_pooled_cosine", forward, plan
     if not gated:
-        yield "max_pooled_cosine", cosine._pool, cosine_plan.plan_pool(rows, plan["BLOCK_P"])
-    yield "max_pooled_cosine", cosine._order, cosine_plan.plan_order(rows, shape.p)
-    yield "max_pooled_cosine", cosine._backward_audio, cosine_plan.plan_backward_audio(gated, shape.b, shape.d)
-    yield "max_pooled_cosine", cosine._backward_visual, cosine_plan.plan_lists(gated, shape.d)
+        yield "max_pooled_cosine", cosine.pool, cosine_plan.plan_pool(rows, plan["BLOCK_P"])
+    yield "max_pooled_cosine", cosine.order, cosine_plan.plan_order(rows, shape.p)
+    yield "max_pooled_cosine", cosine.backward_audio, cosine_plan.plan_backward_audio(gated, shape.b, shape.d)
+    yield "max_pooled_cosine", cosine.backward_visual, cosine_plan.plan_lists(gated, shape.d)
     if gated:
-        yield "max_pooled_cosine", cosine._backward_gate, cosine_plan.plan_lists(None, shape.d)
+        yield "max_pooled_cosine", cosine.backward_gate, cosine_plan.plan_lists(None, shape.d)
 
 
 def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list[dict[str, Any]]:
@@ -92,7 +91,7 @@ def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list
                 "chip": f"sm_{chip}",
                 "dtype": NAMES[dtype],
                 "shape": {"P": shape.p, "C": shape.c, "D": shape.d},
-                "kernel": f"{operation}.{kernel.fn.__name__.lstrip('_')}",
+                "kernel": f"{operation}.{kernel.fn.__name__}",
                 "shared limit": CHIPS[chip],
                 **found,
             }
@@ -144,14 +143,14 @@ def _integers(shape: Shape) -> dict[str, int]:
 
 
 def _kind(name: str, dtype: torch.dtype, kernel: Any) -> str:
+    """The type of a parameter in Triton's words; what ends in `_ptr` is a pointer."""
+    if not name.endswith("_ptr"):
+        return "fp32" if name in ("scale", "eps") else "i32"
+    name = name.removesuffix("_ptr")
     # the upstream gradient of the similarity is float32, that of the grouped values has the inputs' dtype
-    if name in MATRICES or (name == "grad" and "query" in [parameter.name for parameter in kernel.params]):
+    if name in MATRICES or (name == "grad" and "query_ptr" in kernel.arg_names):
         return "*" + NAMES[dtype]
-    if name in INTEGERS:
-        return INTEGERS[name]
-    if name in ("scale", "eps"):
-        return "fp32"
-    return "i32" if name.startswith(SIZES) else "*fp32"
+    return INTEGERS.get(name, "*fp32")
 
 
 def _tool(name: str, *arguments: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from avgn.runtime.contract import HALVES
 from benchmarks.comparison import Row
 
 Table = tuple[Row, list[Row]]
@@ -54,7 +55,7 @@ def measured(budget: Mapping[str, Any], record: Mapping[str, Any]) -> Table:
     kinds = (("fp32", "fp32 optimized"), ("fp16", "fp16 mixed optimized"))
     for model, found in budget["models"].items():
         for precision, kind in kinds:
-            for half in ("audio", "image"):
+            for half in HALVES:
                 expected = found["halves"][precision][half]["1"]["predicted us"][MEASURED]["expected, CUDA graph"]
                 row = halves[model, kind, half, 1]
                 compiled = halves.get((model, "fp16 mixed compiled", half, 1)) if precision == "fp16" else None
@@ -74,7 +75,7 @@ def _others(budget: Mapping[str, Any], record: Mapping[str, Any]) -> list[Row]:
             tiny[half]["1"]["predicted us"][MEASURED]["expected, launched one by one"],
             1e3 * speed[half]["p50"],
         )
-        for half in ("audio", "image")
+        for half in HALVES
     ]
     expected = {row["kernel"]: row["predicted us"][MEASURED] for row in budget["kernels of a training step"]}
     taken = {

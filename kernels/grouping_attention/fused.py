@@ -6,8 +6,6 @@ operand is never computed in registers: weights that a program has just computed
 Legend: B batch, P cells, C classes, D width.
 """
 
-# ruff: noqa: E501
-
 from __future__ import annotations
 
 import triton
@@ -19,30 +17,64 @@ NEVER = tl.constexpr(-3.0e38)
 
 
 @triton.jit
-def _put_turned(out, value, classes, num_classes, at, width, BLOCK_D: tl.constexpr):
+def _put_turned(out_ptr, value, classes, num_classes, at, width, BLOCK_D: tl.constexpr):
     """Store [BLOCK_D,classes] into dense rows of `width`, a row a class, from column `at`."""
-    put(out, tl.trans(value), classes, num_classes, at, width, BLOCK_D)
+    put(out_ptr, tl.trans(value), classes, num_classes, at, width, BLOCK_D)
 
 
 @triton.jit
-def _forward_whole(query, key, value, out, row_lse, column_norm, row_winner,
-                   batch_q, stride_q, batch_k, stride_k, batch_v, stride_v, scale, eps, num_cells, num_classes, width,
-                   HARD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
-                   PRECISION: tl.constexpr):  # fmt: skip
+def forward_whole(
+    query_ptr,
+    key_ptr,
+    value_ptr,
+    out_ptr,
+    row_lse_ptr,
+    column_norm_ptr,
+    row_winner_ptr,
+    batch_q,
+    stride_q,
+    batch_k,
+    stride_k,
+    batch_v,
+    stride_v,
+    scale,
+    eps,
+    num_cells,
+    num_classes,
+    width,
+    HARD: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """A whole sample: reads every input once."""
     sample = tl.program_id(0).to(tl.int64)
     cells = tl.arange(0, BLOCK_P)
     classes = tl.arange(0, BLOCK_C)
-    scores = scale * products(query + sample * batch_q, key + sample * batch_k, cells, classes, stride_q, stride_k,
-                               num_cells, num_classes, width, BLOCK_P, BLOCK_C, BLOCK_D, PRECISION)  # fmt: skip
+    scores = scale * products(
+        left_ptr=query_ptr + sample * batch_q,
+        right_ptr=key_ptr + sample * batch_k,
+        rows=cells,
+        columns=classes,
+        stride_left=stride_q,
+        stride_right=stride_k,
+        num_rows=num_cells,
+        num_columns=num_classes,
+        width=width,
+        BLOCK_R=BLOCK_P,
+        BLOCK_C=BLOCK_C,
+        BLOCK_D=BLOCK_D,
+        PRECISION=PRECISION,
+    )
     scores = tl.where(classes[None, :] < num_classes, scores, NEVER)
     top = tl.max(scores, 1)
     lse = top + tl.log(tl.sum(tl.exp(scores - top[:, None]), 1))
     real_cell = cells < num_cells
-    tl.store(row_lse + sample * num_cells + cells, lse, real_cell)
+    tl.store(row_lse_ptr + sample * num_cells + cells, lse, real_cell)
     if HARD:
         winner = tl.argmax(scores, 1)
-        tl.store(row_winner + sample * num_cells + cells, winner.to(tl.int32), real_cell)
+        tl.store(row_winner_ptr + sample * num_cells + cells, winner.to(tl.int32), real_cell)
         weight = ((winner[:, None] == classes[None, :]) & real_cell[:, None]).to(tl.float32)
         norm = tl.log(tl.maximum(tl.sum(weight, 0), 1.0))
         after = tl.exp(-norm)
@@ -53,19 +85,36 @@ def _forward_whole(query, key, value, out, row_lse, column_norm, row_winner,
         total = tl.sum(weight, 0)
         norm = high + tl.log(total + eps * tl.exp(-tl.maximum(high, -80.0)))
         after = tl.exp(high - norm)
-    tl.store(column_norm + sample * num_classes + classes, norm, classes < num_classes)
-    mixed = weight.to(value.dtype.element_ty)
+    tl.store(column_norm_ptr + sample * num_classes + classes, norm, classes < num_classes)
+    mixed = weight.to(value_ptr.dtype.element_ty)
     for at in range(0, width, BLOCK_D):
-        v = tile(value + sample * batch_v, cells, stride_v, num_cells, at, width, BLOCK_D)
+        v = tile(value_ptr + sample * batch_v, cells, stride_v, num_cells, at, width, BLOCK_D)
         grouped = dot(tl.trans(v), mixed, None, PRECISION) * after[None, :]
-        _put_turned(out + sample * num_classes * width, grouped, classes, num_classes, at, width, BLOCK_D)
+        _put_turned(out_ptr + sample * num_classes * width, grouped, classes, num_classes, at, width, BLOCK_D)
 
 
 @triton.jit
-def _forward_rows(query, key, assigned, row_lse, row_winner, batch_q, stride_q, batch_k, stride_k, scale,
-                  num_cells, num_classes, stride_a, width,
-                  HARD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
-                  PRECISION: tl.constexpr):  # fmt: skip
+def forward_rows(
+    query_ptr,
+    key_ptr,
+    scores_ptr,
+    row_lse_ptr,
+    row_winner_ptr,
+    batch_q,
+    stride_q,
+    batch_k,
+    stride_k,
+    scale,
+    num_cells,
+    num_classes,
+    stride_a,
+    width,
+    HARD: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """The scores [B,P,stride_a] of a block of cells, their log-sum-exp over the classes, and (hard) the winner."""
     blocks = tl.cdiv(num_cells, BLOCK_P)
     sample = (tl.program_id(0) // blocks).to(tl.int64)
@@ -75,26 +124,51 @@ def _forward_rows(query, key, assigned, row_lse, row_winner, batch_q, stride_q, 
     winner = tl.zeros((BLOCK_P,), tl.int32)
     for start in range(0, num_classes, BLOCK_C):
         classes = start + tl.arange(0, BLOCK_C)
-        scores = scale * products(query + sample * batch_q, key + sample * batch_k, cells, classes, stride_q, stride_k,
-                                   num_cells, num_classes, width, BLOCK_P, BLOCK_C, BLOCK_D, PRECISION)  # fmt: skip
+        scores = scale * products(
+            left_ptr=query_ptr + sample * batch_q,
+            right_ptr=key_ptr + sample * batch_k,
+            rows=cells,
+            columns=classes,
+            stride_left=stride_q,
+            stride_right=stride_k,
+            num_rows=num_cells,
+            num_columns=num_classes,
+            width=width,
+            BLOCK_R=BLOCK_P,
+            BLOCK_C=BLOCK_C,
+            BLOCK_D=BLOCK_D,
+            PRECISION=PRECISION,
+        )
         scores = tl.where(classes[None, :] < num_classes, scores, NEVER)
         best = tl.max(scores, 1)
         if HARD:
             winner = tl.where(best > top, start + tl.argmax(scores, 1).to(tl.int32), winner)
         else:
-            at = assigned + (sample * num_cells + cells[:, None]) * stride_a + classes[None, :]
+            at = scores_ptr + (sample * num_cells + cells[:, None]) * stride_a + classes[None, :]
             tl.store(at, scores, (cells[:, None] < num_cells) & (classes[None, :] < num_classes))
         higher = tl.maximum(top, best)
         total = total * tl.exp(top - higher) + tl.sum(tl.exp(scores - higher[:, None]), 1)
         top = higher
-    tl.store(row_lse + sample * num_cells + cells, top + tl.log(total), cells < num_cells)
+    tl.store(row_lse_ptr + sample * num_cells + cells, top + tl.log(total), cells < num_cells)
     if HARD:
-        tl.store(row_winner + sample * num_cells + cells, winner, cells < num_cells)
+        tl.store(row_winner_ptr + sample * num_cells + cells, winner, cells < num_cells)
 
 
 @triton.jit
-def _forward_weights(scores, weights, row_lse, column_norm, row_winner, eps, num_cells, num_classes, stride_a,
-                     HARD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+def forward_weights(
+    scores_ptr,
+    weights_ptr,
+    row_lse_ptr,
+    column_norm_ptr,
+    row_winner_ptr,
+    eps,
+    num_cells,
+    num_classes,
+    stride_a,
+    HARD: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     """w [B,P,stride_a] and the log-normaliser of a block of classes, over all cells.
 
     Running maxima and sums are kept for each place of a tile, and reduced once.
@@ -102,22 +176,22 @@ def _forward_weights(scores, weights, row_lse, column_norm, row_winner, eps, num
     blocks = tl.cdiv(num_classes, BLOCK_C)
     sample = (tl.program_id(0) // blocks).to(tl.int64)
     classes = (tl.program_id(0) % blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
-    scores += sample * num_cells * stride_a
-    weights += sample * num_cells * stride_a
-    row_lse += sample * num_cells
-    row_winner += sample * num_cells
+    scores_ptr += sample * num_cells * stride_a
+    weights_ptr += sample * num_cells * stride_a
+    row_lse_ptr += sample * num_cells
+    row_winner_ptr += sample * num_cells
     high = tl.full((BLOCK_P, BLOCK_C), NEVER, tl.float32)
     total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for start in range(0, num_cells, BLOCK_P):
         cells = start + tl.arange(0, BLOCK_P)
         real_cell = cells < num_cells
         if HARD:
-            winner = tl.load(row_winner + cells, real_cell, -1)
+            winner = tl.load(row_winner_ptr + cells, real_cell, -1)
             total += (winner[:, None] == classes[None, :]).to(tl.float32)
         else:
             inside = real_cell[:, None] & (classes[None, :] < num_classes)
-            found = tl.load(scores + cells[:, None].to(tl.int64) * stride_a + classes[None, :], inside, NEVER)
-            found -= tl.load(row_lse + cells, real_cell, 0.0)[:, None]
+            found = tl.load(scores_ptr + cells[:, None].to(tl.int64) * stride_a + classes[None, :], inside, NEVER)
+            found -= tl.load(row_lse_ptr + cells, real_cell, 0.0)[:, None]
             higher = tl.maximum(high, found)
             total = total * tl.exp(high - higher) + tl.exp(found - higher)
             high = higher
@@ -127,64 +201,125 @@ def _forward_weights(scores, weights, row_lse, column_norm, row_winner, eps, num
         top = tl.max(high, 0)
         whole = tl.sum(total * tl.exp(high - top[None, :]), 0)
         norm = top + tl.log(whole + eps * tl.exp(-tl.maximum(top, -80.0)))
-    tl.store(column_norm + sample * num_classes + classes, norm, classes < num_classes)
+    tl.store(column_norm_ptr + sample * num_classes + classes, norm, classes < num_classes)
     for start in range(0, num_cells, BLOCK_P):
         cells = start + tl.arange(0, BLOCK_P)
         real_cell = cells < num_cells
         at = cells[:, None].to(tl.int64) * stride_a + classes[None, :]
         real = real_cell[:, None] & (classes[None, :] < num_classes)
         if HARD:
-            winner = tl.load(row_winner + cells, real_cell, -1)
+            winner = tl.load(row_winner_ptr + cells, real_cell, -1)
             weight = tl.where(winner[:, None] == classes[None, :], tl.exp(-norm)[None, :], 0.0)
         else:
-            found = tl.load(scores + at, real, NEVER) - tl.load(row_lse + cells, real_cell, 0.0)[:, None]
+            found = tl.load(scores_ptr + at, real, NEVER) - tl.load(row_lse_ptr + cells, real_cell, 0.0)[:, None]
             weight = tl.where(real, tl.exp(found - norm[None, :]), 0.0)
         inside = real_cell[:, None] & (classes[None, :] < stride_a)
-        tl.store(weights + at, weight.to(weights.dtype.element_ty), inside)
+        tl.store(weights_ptr + at, weight.to(weights_ptr.dtype.element_ty), inside)
 
 
 @triton.jit
-def _of_classes(mixed, rows_of, out, first, at, stride_a, stride_r, num_cells, num_classes, width,
-                BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def _of_classes(
+    mixed_ptr,
+    rows_of_ptr,
+    out_ptr,
+    first,
+    at,
+    stride_a,
+    stride_r,
+    num_cells,
+    num_classes,
+    width,
+    BLOCK_C: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """A block of classes and columns of mixed^T [C,P] times rows_of [P,D]."""
     acc = tl.zeros((BLOCK_C, BLOCK_O), tl.float32)
     for start in range(0, num_cells, BLOCK_K):
         cells = start + tl.arange(0, BLOCK_K)
-        left = tile(mixed, cells, stride_a, num_cells, first, stride_a, BLOCK_C)
-        right = tile(rows_of, cells, stride_r, num_cells, at, width, BLOCK_O)
+        left = tile(mixed_ptr, cells, stride_a, num_cells, first, stride_a, BLOCK_C)
+        right = tile(rows_of_ptr, cells, stride_r, num_cells, at, width, BLOCK_O)
         acc = dot(tl.trans(left), right, acc, PRECISION)
-    put(out, acc, first + tl.arange(0, BLOCK_C), num_classes, at, width, BLOCK_O)
+    put(out_ptr, acc, first + tl.arange(0, BLOCK_C), num_classes, at, width, BLOCK_O)
 
 
 @triton.jit
-def _forward_products(weights, value, out, batch_v, stride_v, num_cells, num_classes, stride_a, width,
-                      BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def forward_products(
+    weights_ptr,
+    value_ptr,
+    out_ptr,
+    batch_v,
+    stride_v,
+    num_cells,
+    num_classes,
+    stride_a,
+    width,
+    BLOCK_C: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """A block of classes and columns of w^T V."""
     columns = tl.cdiv(width, BLOCK_O)
     tiles = tl.cdiv(num_classes, BLOCK_C) * columns
     sample = (tl.program_id(0) // tiles).to(tl.int64)
     mine = tl.program_id(0) % tiles
-    _of_classes(weights + sample * num_cells * stride_a, value + sample * batch_v, out + sample * num_classes * width,
-                mine // columns * BLOCK_C, (mine % columns) * BLOCK_O, stride_a, stride_v, num_cells, num_classes, width,
-                BLOCK_C, BLOCK_K, BLOCK_O, PRECISION)  # fmt: skip
+    _of_classes(
+        mixed_ptr=weights_ptr + sample * num_cells * stride_a,
+        rows_of_ptr=value_ptr + sample * batch_v,
+        out_ptr=out_ptr + sample * num_classes * width,
+        first=mine // columns * BLOCK_C,
+        at=(mine % columns) * BLOCK_O,
+        stride_a=stride_a,
+        stride_r=stride_v,
+        num_cells=num_cells,
+        num_classes=num_classes,
+        width=width,
+        BLOCK_C=BLOCK_C,
+        BLOCK_K=BLOCK_K,
+        BLOCK_O=BLOCK_O,
+        PRECISION=PRECISION,
+    )
 
 
 @triton.jit
-def _along(grad, out, delta, num_rows, width, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
+def along(grad_ptr, out_ptr, delta_ptr, num_rows, width, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
     """delta = sum_d grad * out of a block of rows."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     total = tl.zeros((BLOCK_R,), tl.float32)
     for at in range(0, width, BLOCK_D):
-        slope = tile(grad, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32)
-        total += tl.sum(slope * tile(out, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32), 1)
-    tl.store(delta + rows, total, rows < num_rows)
+        slope = tile(grad_ptr, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32)
+        total += tl.sum(slope * tile(out_ptr, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32), 1)
+    tl.store(delta_ptr + rows, total, rows < num_rows)
 
 
 @triton.jit
-def _weights(query, key, value, grad, row_lse, column_norm, row_winner, delta, cells, classes,
-             stride_q, stride_k, stride_v, scale, num_cells, num_classes, width,
-             HARD: tl.constexpr, WHOLE: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
-             BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def _weights(
+    query_ptr,
+    key_ptr,
+    value_ptr,
+    grad_ptr,
+    row_lse_ptr,
+    column_norm_ptr,
+    row_winner_ptr,
+    delta_ptr,
+    cells,
+    classes,
+    stride_q,
+    stride_k,
+    stride_v,
+    scale,
+    num_cells,
+    num_classes,
+    width,
+    HARD: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Of one sample: w (what sums the values), A, and T = A d(A), each [BLOCK_P,BLOCK_C], zero outside."""
     real_cell = cells < num_cells
     real_class = classes < num_classes
@@ -192,18 +327,18 @@ def _weights(query, key, value, grad, row_lse, column_norm, row_winner, delta, c
     scores = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     reach = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for at in range(0, width, BLOCK_D):
-        q = tile(query, cells, stride_q, num_cells, at, width, BLOCK_D)
-        k = tile(key, classes, stride_k, num_classes, at, width, BLOCK_D)
+        q = tile(query_ptr, cells, stride_q, num_cells, at, width, BLOCK_D)
+        k = tile(key_ptr, classes, stride_k, num_classes, at, width, BLOCK_D)
         scores = dot(q, tl.trans(k), scores, PRECISION)
-        v = tile(value, cells, stride_v, num_cells, at, width, BLOCK_D)
-        g = tile(grad, classes, width, num_classes, at, width, BLOCK_D)
+        v = tile(value_ptr, cells, stride_v, num_cells, at, width, BLOCK_D)
+        g = tile(grad_ptr, classes, width, num_classes, at, width, BLOCK_D)
         reach = dot(v, tl.trans(g), reach, PRECISION)
-    lse = tl.load(row_lse + cells, real_cell, 0.0)
-    norm = tl.load(column_norm + classes, real_class, 0.0)
+    lse = tl.load(row_lse_ptr + cells, real_cell, 0.0)
+    norm = tl.load(column_norm_ptr + classes, real_class, 0.0)
     assigned = tl.where(real, scores * scale - lse[:, None], NEVER)
     soft = tl.exp(assigned - norm[None, :])
     if HARD:
-        winner = tl.load(row_winner + cells, real_cell, -1)
+        winner = tl.load(row_winner_ptr + cells, real_cell, -1)
         weight = tl.where(winner[:, None] == classes[None, :], tl.exp(-norm)[None, :], 0.0)
         change = soft * reach
     else:
@@ -212,70 +347,170 @@ def _weights(query, key, value, grad, row_lse, column_norm, row_winner, delta, c
             # sum_d grad * out, when all cells are here
             shift = tl.sum(soft * reach, 0)
         else:
-            shift = tl.load(delta + classes, real_class, 0.0)
+            shift = tl.load(delta_ptr + classes, real_class, 0.0)
         change = soft * (reach - shift[None, :])
     return weight, tl.exp(assigned), change
 
 
 @triton.jit
-def _backward_scores(query, key, value, grad, weights, slopes, row_lse, column_norm, row_winner, delta,
-                     batch_q, stride_q, batch_k, stride_k, batch_v, stride_v, scale,
-                     num_cells, num_classes, stride_a, width,
-                     HARD: tl.constexpr, WHOLE: tl.constexpr, SINGLE: tl.constexpr, BLOCK_P: tl.constexpr,
-                     BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def backward_scores(
+    query_ptr,
+    key_ptr,
+    value_ptr,
+    grad_ptr,
+    weights_ptr,
+    slopes_ptr,
+    row_lse_ptr,
+    column_norm_ptr,
+    row_winner_ptr,
+    delta_ptr,
+    batch_q,
+    stride_q,
+    batch_k,
+    stride_k,
+    batch_v,
+    stride_v,
+    scale,
+    num_cells,
+    num_classes,
+    stride_a,
+    width,
+    HARD: tl.constexpr,
+    WHOLE: tl.constexpr,
+    SINGLE: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """w and the gradient of S [B,P,stride_a] of a block of cells. SINGLE: BLOCK_C holds all classes."""
     blocks = tl.cdiv(num_cells, BLOCK_P)
     sample = (tl.program_id(0) // blocks).to(tl.int64)
     cells = (tl.program_id(0) % blocks) * BLOCK_P + tl.arange(0, BLOCK_P)
-    query += sample * batch_q
-    key += sample * batch_k
-    value += sample * batch_v
-    grad += sample * num_classes * width
-    row_lse += sample * num_cells
-    column_norm += sample * num_classes
-    row_winner += sample * num_cells
-    delta += sample * num_classes
+    query_ptr += sample * batch_q
+    key_ptr += sample * batch_k
+    value_ptr += sample * batch_v
+    grad_ptr += sample * num_classes * width
+    row_lse_ptr += sample * num_cells
+    column_norm_ptr += sample * num_classes
+    row_winner_ptr += sample * num_cells
+    delta_ptr += sample * num_classes
     total = tl.zeros((BLOCK_P,), tl.float32)
     if not SINGLE:
         for start in range(0, num_classes, BLOCK_C):
             _, _, change = _weights(
-                query, key, value, grad, row_lse, column_norm, row_winner, delta, cells, start + tl.arange(0, BLOCK_C),
-                stride_q, stride_k, stride_v, scale, num_cells, num_classes, width, HARD, WHOLE, BLOCK_P, BLOCK_C,
-                BLOCK_D, PRECISION)  # fmt: skip
+                query_ptr=query_ptr,
+                key_ptr=key_ptr,
+                value_ptr=value_ptr,
+                grad_ptr=grad_ptr,
+                row_lse_ptr=row_lse_ptr,
+                column_norm_ptr=column_norm_ptr,
+                row_winner_ptr=row_winner_ptr,
+                delta_ptr=delta_ptr,
+                cells=cells,
+                classes=start + tl.arange(0, BLOCK_C),
+                stride_q=stride_q,
+                stride_k=stride_k,
+                stride_v=stride_v,
+                scale=scale,
+                num_cells=num_cells,
+                num_classes=num_classes,
+                width=width,
+                HARD=HARD,
+                WHOLE=WHOLE,
+                BLOCK_P=BLOCK_P,
+                BLOCK_C=BLOCK_C,
+                BLOCK_D=BLOCK_D,
+                PRECISION=PRECISION,
+            )
             total += tl.sum(change, 1)
     for start in range(0, 1 if SINGLE else num_classes, BLOCK_C):
         classes = start + tl.arange(0, BLOCK_C)
         weight, soft, change = _weights(
-            query, key, value, grad, row_lse, column_norm, row_winner, delta, cells, classes,
-            stride_q, stride_k, stride_v, scale, num_cells, num_classes, width, HARD, WHOLE, BLOCK_P, BLOCK_C,
-            BLOCK_D, PRECISION)  # fmt: skip
+            query_ptr=query_ptr,
+            key_ptr=key_ptr,
+            value_ptr=value_ptr,
+            grad_ptr=grad_ptr,
+            row_lse_ptr=row_lse_ptr,
+            column_norm_ptr=column_norm_ptr,
+            row_winner_ptr=row_winner_ptr,
+            delta_ptr=delta_ptr,
+            cells=cells,
+            classes=classes,
+            stride_q=stride_q,
+            stride_k=stride_k,
+            stride_v=stride_v,
+            scale=scale,
+            num_cells=num_cells,
+            num_classes=num_classes,
+            width=width,
+            HARD=HARD,
+            WHOLE=WHOLE,
+            BLOCK_P=BLOCK_P,
+            BLOCK_C=BLOCK_C,
+            BLOCK_D=BLOCK_D,
+            PRECISION=PRECISION,
+        )
         if SINGLE:
             total = tl.sum(change, 1)
         slope = (change - soft * total[:, None]) * scale
         at = (sample * num_cells + cells[:, None]) * stride_a + classes[None, :]
         inside = (cells[:, None] < num_cells) & (classes[None, :] < stride_a)
-        tl.store(weights + at, weight.to(weights.dtype.element_ty), inside)
-        tl.store(slopes + at, slope.to(slopes.dtype.element_ty), inside)
+        tl.store(weights_ptr + at, weight.to(weights_ptr.dtype.element_ty), inside)
+        tl.store(slopes_ptr + at, slope.to(slopes_ptr.dtype.element_ty), inside)
 
 
 @triton.jit
-def _of_cells(mixed, rows_of, grad_of, first, at, stride_a, stride_r, num_cells, num_classes, width,
-              BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def _of_cells(
+    mixed_ptr,
+    rows_of_ptr,
+    grad_of_ptr,
+    first,
+    at,
+    stride_a,
+    stride_r,
+    num_cells,
+    num_classes,
+    width,
+    BLOCK_P: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """A block of cells and columns of mixed [P,C] times rows_of [C,D]."""
     cells = first + tl.arange(0, BLOCK_P)
     acc = tl.zeros((BLOCK_P, BLOCK_O), tl.float32)
     for start in range(0, num_classes, BLOCK_K):
-        left = tile(mixed, cells, stride_a, num_cells, start, stride_a, BLOCK_K)
-        right = tile(rows_of, start + tl.arange(0, BLOCK_K), stride_r, num_classes, at, width, BLOCK_O)
+        left = tile(mixed_ptr, cells, stride_a, num_cells, start, stride_a, BLOCK_K)
+        right = tile(rows_of_ptr, start + tl.arange(0, BLOCK_K), stride_r, num_classes, at, width, BLOCK_O)
         acc = dot(left, right, acc, PRECISION)
-    put(grad_of, acc, cells, num_cells, at, width, BLOCK_O)
+    put(grad_of_ptr, acc, cells, num_cells, at, width, BLOCK_O)
 
 
 @triton.jit
-def _backward_products(query, key, grad, weights, slopes, grad_q, grad_k, grad_v,
-                       batch_q, stride_q, batch_k, stride_k, num_cells, num_classes, stride_a, width,
-                       BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr,
-                       PRECISION: tl.constexpr):  # fmt: skip
+def backward_products(
+    query_ptr,
+    key_ptr,
+    grad_ptr,
+    weights_ptr,
+    slopes_ptr,
+    grad_q_ptr,
+    grad_k_ptr,
+    grad_v_ptr,
+    batch_q,
+    stride_q,
+    batch_k,
+    stride_k,
+    num_cells,
+    num_classes,
+    stride_a,
+    width,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """A tile of one gradient of a sample: dQ = dS K, dV = w G, or dK = dS^T Q."""
     columns = tl.cdiv(width, BLOCK_O)
     of_cells = tl.cdiv(num_cells, BLOCK_P) * columns
@@ -283,17 +518,58 @@ def _backward_products(query, key, grad, weights, slopes, grad_q, grad_k, grad_v
     sample = (tl.program_id(0) // tiles).to(tl.int64)
     mine = tl.program_id(0) % tiles
     at = (mine % columns) * BLOCK_O
-    slopes += sample * num_cells * stride_a
+    slopes_ptr += sample * num_cells * stride_a
     if mine < of_cells:
         first = mine // columns * BLOCK_P
-        _of_cells(slopes, key + sample * batch_k, grad_q + sample * num_cells * width, first, at, stride_a, stride_k,
-                  num_cells, num_classes, width, BLOCK_P, BLOCK_K, BLOCK_O, PRECISION)  # fmt: skip
+        _of_cells(
+            mixed_ptr=slopes_ptr,
+            rows_of_ptr=key_ptr + sample * batch_k,
+            grad_of_ptr=grad_q_ptr + sample * num_cells * width,
+            first=first,
+            at=at,
+            stride_a=stride_a,
+            stride_r=stride_k,
+            num_cells=num_cells,
+            num_classes=num_classes,
+            width=width,
+            BLOCK_P=BLOCK_P,
+            BLOCK_K=BLOCK_K,
+            BLOCK_O=BLOCK_O,
+            PRECISION=PRECISION,
+        )
     elif mine < 2 * of_cells:
         first = (mine - of_cells) // columns * BLOCK_P
-        _of_cells(weights + sample * num_cells * stride_a, grad + sample * num_classes * width,
-                  grad_v + sample * num_cells * width, first, at, stride_a, width,
-                  num_cells, num_classes, width, BLOCK_P, BLOCK_K, BLOCK_O, PRECISION)  # fmt: skip
+        _of_cells(
+            mixed_ptr=weights_ptr + sample * num_cells * stride_a,
+            rows_of_ptr=grad_ptr + sample * num_classes * width,
+            grad_of_ptr=grad_v_ptr + sample * num_cells * width,
+            first=first,
+            at=at,
+            stride_a=stride_a,
+            stride_r=width,
+            num_cells=num_cells,
+            num_classes=num_classes,
+            width=width,
+            BLOCK_P=BLOCK_P,
+            BLOCK_K=BLOCK_K,
+            BLOCK_O=BLOCK_O,
+            PRECISION=PRECISION,
+        )
     else:
         first = (mine - 2 * of_cells) // columns * BLOCK_C
-        _of_classes(slopes, query + sample * batch_q, grad_k + sample * num_classes * width, first, at, stride_a, stride_q,
-                    num_cells, num_classes, width, BLOCK_C, BLOCK_K, BLOCK_O, PRECISION)  # fmt: skip
+        _of_classes(
+            mixed_ptr=slopes_ptr,
+            rows_of_ptr=query_ptr + sample * batch_q,
+            out_ptr=grad_k_ptr + sample * num_classes * width,
+            first=first,
+            at=at,
+            stride_a=stride_a,
+            stride_r=stride_q,
+            num_cells=num_cells,
+            num_classes=num_classes,
+            width=width,
+            BLOCK_C=BLOCK_C,
+            BLOCK_K=BLOCK_K,
+            BLOCK_O=BLOCK_O,
+            PRECISION=PRECISION,
+        )

@@ -33,26 +33,106 @@ def run_forward(query: Tensor, key: Tensor, value: Tensor, scale: float, eps: fl
     outputs = out, lse, norm, winner = outputs_like(query, key, hard)
     if out.numel() == 0 or cells == 0:
         return out.zero_(), lse, norm, winner
-    facts = (hard, cells, classes, width, query.dtype, shared_memory(query.device))
-    strides = (*query.stride()[:2], *key.stride()[:2])
     if fits_whole(cells, classes):
-        whole = (query, key, value, *outputs, *strides, *value.stride()[:2], scale, eps, cells, classes, width)
-        launch(fused._forward_whole, batch, whole, plan_whole(*facts))
-        return outputs
+        _forward_whole(query, key, value, outputs, scale, eps, hard)
+    else:
+        _forward_in_steps(query, key, value, outputs, scale, eps, hard)
+    return outputs
+
+
+def _forward_whole(
+    query: Tensor, key: Tensor, value: Tensor, outputs: Four, scale: float, eps: float, hard: bool
+) -> None:
+    """One program a sample."""
+    batch, cells, width = query.shape
+    classes = key.shape[1]
+    out, lse, norm, winner = outputs
+    launch(
+        fused.forward_whole,
+        batch,
+        plan_whole(hard, cells, classes, width, query.dtype, shared_memory(query.device)),
+        query_ptr=query,
+        key_ptr=key,
+        value_ptr=value,
+        out_ptr=out,
+        row_lse_ptr=lse,
+        column_norm_ptr=norm,
+        row_winner_ptr=winner,
+        batch_q=query.stride(0),
+        stride_q=query.stride(1),
+        batch_k=key.stride(0),
+        stride_k=key.stride(1),
+        batch_v=value.stride(0),
+        stride_v=value.stride(1),
+        scale=scale,
+        eps=eps,
+        num_cells=cells,
+        num_classes=classes,
+        width=width,
+    )
+
+
+def _forward_in_steps(
+    query: Tensor, key: Tensor, value: Tensor, outputs: Four, scale: float, eps: float, hard: bool
+) -> None:
+    """Scores by blocks of cells, weights by blocks of classes, then the product with the values."""
+    batch, cells, width = query.shape
+    classes = key.shape[1]
+    out, lse, norm, winner = outputs
+    facts = (cells, classes, width, query.dtype, shared_memory(query.device))
     padded = _padded(classes)
     scores = lse if hard else query.new_empty(batch, cells, padded, dtype=torch.float32)
-    plan = plan_rows(*facts)
-    rows = (query, key, scores, lse, winner, *strides, scale, cells, classes, padded, width)
-    launch(fused._forward_rows, batch * ceil_div(cells, plan["BLOCK_P"]), rows, plan)
+    plan = plan_rows(hard, *facts)
+    launch(
+        fused.forward_rows,
+        batch * ceil_div(cells, plan["BLOCK_P"]),
+        plan,
+        query_ptr=query,
+        key_ptr=key,
+        scores_ptr=scores,
+        row_lse_ptr=lse,
+        row_winner_ptr=winner,
+        batch_q=query.stride(0),
+        stride_q=query.stride(1),
+        batch_k=key.stride(0),
+        stride_k=key.stride(1),
+        scale=scale,
+        num_cells=cells,
+        num_classes=classes,
+        stride_a=padded,
+        width=width,
+    )
     weights = query.new_empty(batch, cells, padded)
     plan = plan_weights(hard, cells, classes)
-    columns = (scores, weights, lse, norm, winner, eps, cells, classes, padded)
-    launch(fused._forward_weights, batch * ceil_div(padded, plan["BLOCK_C"]), columns, plan)
-    plan = plan_mix(*facts[1:])
-    programs = batch * ceil_div(classes, plan["BLOCK_C"]) * ceil_div(width, plan["BLOCK_O"])
-    products = (weights, value, out, *value.stride()[:2], cells, classes, padded, width)
-    launch(fused._forward_products, programs, products, plan)
-    return outputs
+    launch(
+        fused.forward_weights,
+        batch * ceil_div(padded, plan["BLOCK_C"]),
+        plan,
+        scores_ptr=scores,
+        weights_ptr=weights,
+        row_lse_ptr=lse,
+        column_norm_ptr=norm,
+        row_winner_ptr=winner,
+        eps=eps,
+        num_cells=cells,
+        num_classes=classes,
+        stride_a=padded,
+    )
+    plan = plan_mix(*facts)
+    launch(
+        fused.forward_products,
+        batch * ceil_div(classes, plan["BLOCK_C"]) * ceil_div(width, plan["BLOCK_O"]),
+        plan,
+        weights_ptr=weights,
+        value_ptr=value,
+        out_ptr=out,
+        batch_v=value.stride(0),
+        stride_v=value.stride(1),
+        num_cells=cells,
+        num_classes=classes,
+        stride_a=padded,
+        width=width,
+    )
 
 
 def run_backward(
@@ -79,23 +159,75 @@ def run_backward(
     padded = _padded(classes)
     weights, slopes = query.new_empty(2, batch, cells, padded).unbind()
     plan = plan_scores(hard, cells, classes, width, query.dtype, shared)
-    delta = norm
-    if not hard and not plan["WHOLE"]:
-        delta = torch.empty_like(norm)
-        along = plan_along(width)
-        programs = ceil_div(batch * classes, along["BLOCK_R"])
-        launch(fused._along, programs, (grad, out, delta, batch * classes, width), along)
-    strides = (*query.stride()[:2], *key.stride()[:2])
-    sizes = (cells, classes, padded, width)
-    saved = (weights, slopes, lse, norm, winner, delta)
-    arguments = (query, key, value, grad, *saved, *strides, *value.stride()[:2], scale, *sizes)
-    launch(fused._backward_scores, batch * ceil_div(cells, plan["BLOCK_P"]), arguments, plan)
+    delta = norm if hard or plan["WHOLE"] else _along(grad, out)
+    launch(
+        fused.backward_scores,
+        batch * ceil_div(cells, plan["BLOCK_P"]),
+        plan,
+        query_ptr=query,
+        key_ptr=key,
+        value_ptr=value,
+        grad_ptr=grad,
+        weights_ptr=weights,
+        slopes_ptr=slopes,
+        row_lse_ptr=lse,
+        column_norm_ptr=norm,
+        row_winner_ptr=winner,
+        delta_ptr=delta,
+        batch_q=query.stride(0),
+        stride_q=query.stride(1),
+        batch_k=key.stride(0),
+        stride_k=key.stride(1),
+        batch_v=value.stride(0),
+        stride_v=value.stride(1),
+        scale=scale,
+        num_cells=cells,
+        num_classes=classes,
+        stride_a=padded,
+        width=width,
+    )
     plan = plan_products(cells, classes, width, query.dtype, shared)
     tiles = 2 * ceil_div(cells, plan["BLOCK_P"]) + ceil_div(classes, plan["BLOCK_C"])
-    programs = batch * tiles * ceil_div(width, plan["BLOCK_O"])
-    products = (query, key, grad, weights, slopes, *gradients, *strides, *sizes)
-    launch(fused._backward_products, programs, products, plan)
+    launch(
+        fused.backward_products,
+        batch * tiles * ceil_div(width, plan["BLOCK_O"]),
+        plan,
+        query_ptr=query,
+        key_ptr=key,
+        grad_ptr=grad,
+        weights_ptr=weights,
+        slopes_ptr=slopes,
+        grad_q_ptr=grad_q,
+        grad_k_ptr=grad_k,
+        grad_v_ptr=grad_v,
+        batch_q=query.stride(0),
+        stride_q=query.stride(1),
+        batch_k=key.stride(0),
+        stride_k=key.stride(1),
+        num_cells=cells,
+        num_classes=classes,
+        stride_a=padded,
+        width=width,
+    )
     return gradients
+
+
+def _along(grad: Tensor, out: Tensor) -> Tensor:
+    """The sums over D of grad * out, [B,C] float32."""
+    batch, classes, width = out.shape
+    delta = out.new_empty(batch, classes, dtype=torch.float32)
+    plan = plan_along(width)
+    launch(
+        fused.along,
+        ceil_div(batch * classes, plan["BLOCK_R"]),
+        plan,
+        grad_ptr=grad,
+        out_ptr=out,
+        delta_ptr=delta,
+        num_rows=batch * classes,
+        width=width,
+    )
+    return delta
 
 
 def outputs_like(query: Tensor, key: Tensor, hard: bool) -> Four:

@@ -7,8 +7,6 @@ lists of pairs, so that no sum depends on the order in which programs finish.
 Legend: R = B * N sources, M images, P cells, G gates of an image (one where there are none), D width.
 """
 
-# ruff: noqa: E501
-
 from __future__ import annotations
 
 import triton
@@ -25,29 +23,38 @@ UNIT = tl.constexpr(16.0)
 
 
 @triton.jit
-def _inverse_lengths(pointer, rows, num_rows, width, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
+def _inverse_lengths(matrix_ptr, rows, num_rows, width, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
     """1 / length [BLOCK_R] of rows."""
     power = tl.zeros((BLOCK_R,), tl.float32)
     for at in range(0, width, BLOCK_D):
-        x = tile(pointer, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32)
+        x = tile(matrix_ptr, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32)
         power += tl.sum(x * x, 1)
     return 1.0 / tl.sqrt(tl.maximum(power, EPS))
 
 
 @triton.jit
-def _unit_rows(pointer, unit, inverse, rows, num_rows, width,
-               ONCE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
+def _unit_rows(
+    matrix_ptr,
+    unit_ptr,
+    inverse_ptr,
+    rows,
+    num_rows,
+    width,
+    ONCE: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """Store the inverse lengths of rows, and the rows scaled to length UNIT. ONCE: BLOCK_D holds the width."""
     if ONCE:
-        x = tile(pointer, rows, width, num_rows, 0, width, BLOCK_D).to(tl.float32)
+        x = tile(matrix_ptr, rows, width, num_rows, 0, width, BLOCK_D).to(tl.float32)
         inverses = 1.0 / tl.sqrt(tl.maximum(tl.sum(x * x, 1), EPS))
-        put(unit, x * (inverses * UNIT)[:, None], rows, num_rows, 0, width, BLOCK_D)
+        put(unit_ptr, x * (inverses * UNIT)[:, None], rows, num_rows, 0, width, BLOCK_D)
     else:
-        inverses = _inverse_lengths(pointer, rows, num_rows, width, BLOCK_R, BLOCK_D)
+        inverses = _inverse_lengths(matrix_ptr, rows, num_rows, width, BLOCK_R, BLOCK_D)
         for at in range(0, width, BLOCK_D):
-            x = tile(pointer, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32)
-            put(unit, x * (inverses * UNIT)[:, None], rows, num_rows, at, width, BLOCK_D)
-    tl.store(inverse + rows, inverses, rows < num_rows)
+            x = tile(matrix_ptr, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32)
+            put(unit_ptr, x * (inverses * UNIT)[:, None], rows, num_rows, at, width, BLOCK_D)
+    tl.store(inverse_ptr + rows, inverses, rows < num_rows)
     return inverses
 
 
@@ -73,45 +80,88 @@ def _square_products(left, right, acc, SQUARES: tl.constexpr):
 
 
 @triton.jit
-def _prepare(audio, visual, gate, unit_audio, audio_inverse, unit_gate, gate_inverse, norm_inverse,
-             num_rows, num_images, num_cells, gates, width,
-             GATED: tl.constexpr, ONCE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
-             BLOCK_W: tl.constexpr, SQUARES: tl.constexpr):  # fmt: skip
+def prepare(
+    audio_ptr,
+    visual_ptr,
+    gate_ptr,
+    unit_audio_ptr,
+    audio_inverse_ptr,
+    unit_gate_ptr,
+    gate_inverse_ptr,
+    norm_inverse_ptr,
+    num_rows,
+    num_images,
+    num_cells,
+    gates,
+    width,
+    GATED: tl.constexpr,
+    ONCE: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_W: tl.constexpr,
+    SQUARES: tl.constexpr,
+):
     """Unit sources and gates, and 1 / |g v| [M,G,P] of every gate and cell; BLOCK_W columns are scaled at a time."""
     program = tl.program_id(0)
     row_blocks = tl.cdiv(num_rows, BLOCK_R)
     if program < row_blocks:
         rows = program * BLOCK_R + tl.arange(0, BLOCK_R)
-        _unit_rows(audio, unit_audio, audio_inverse, rows, num_rows, width, ONCE, BLOCK_R, BLOCK_W)
+        _unit_rows(audio_ptr, unit_audio_ptr, audio_inverse_ptr, rows, num_rows, width, ONCE, BLOCK_R, BLOCK_W)
     elif GATED:
         gate_blocks = tl.cdiv(gates, BLOCK_R)
         image = ((program - row_blocks) // gate_blocks).to(tl.int64)
         mine = ((program - row_blocks) % gate_blocks) * BLOCK_R + tl.arange(0, BLOCK_R)
-        gate += image * gates * width
-        visual += image * num_cells * width
-        inverses = _unit_rows(gate, unit_gate + image * gates * width, gate_inverse + image * gates, mine, gates, width,
-                              ONCE, BLOCK_R, BLOCK_W)  # fmt: skip
+        gate_ptr += image * gates * width
+        visual_ptr += image * num_cells * width
+        inverses = _unit_rows(
+            matrix_ptr=gate_ptr,
+            unit_ptr=unit_gate_ptr + image * gates * width,
+            inverse_ptr=gate_inverse_ptr + image * gates,
+            rows=mine,
+            num_rows=gates,
+            width=width,
+            ONCE=ONCE,
+            BLOCK_R=BLOCK_R,
+            BLOCK_D=BLOCK_W,
+        )
         for start in range(0, num_cells, BLOCK_P):
             cells = start + tl.arange(0, BLOCK_P)
             power = tl.zeros((BLOCK_R, BLOCK_P), tl.float32)
             for at in range(0, width, BLOCK_D):
-                g = near_tile(gate, mine, gates, at, width, BLOCK_D).to(tl.float32)
-                v = near_tile(visual, cells, num_cells, at, width, BLOCK_D).to(tl.float32)
+                g = near_tile(gate_ptr, mine, gates, at, width, BLOCK_D).to(tl.float32)
+                v = near_tile(visual_ptr, cells, num_cells, at, width, BLOCK_D).to(tl.float32)
                 power = _square_products(g * g, v * v, power, SQUARES)
             norm = tl.sqrt(tl.maximum(power * (inverses * inverses)[:, None], EPS))
-            at_norm = norm_inverse + (image * gates + mine[:, None]) * num_cells + cells[None, :]
+            at_norm = norm_inverse_ptr + (image * gates + mine[:, None]) * num_cells + cells[None, :]
             tl.store(at_norm, 1.0 / norm, (mine[:, None] < gates) & (cells[None, :] < num_cells))
     else:
         places = (program - row_blocks).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
         total = (program * 0 + num_images).to(tl.int64) * num_cells
-        found = _inverse_lengths(visual, places, total, width, BLOCK_R, BLOCK_W)
-        tl.store(norm_inverse + places, found, places < total)
+        found = _inverse_lengths(visual_ptr, places, total, width, BLOCK_R, BLOCK_W)
+        tl.store(norm_inverse_ptr + places, found, places < total)
 
 
 @triton.jit
-def _forward_gated(audio, visual, gate, gate_id, norm_inverse, similarity, argmax,
-                   num_rows, num_images, sources, num_cells, gates, width,
-                   BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def forward_gated(
+    audio_ptr,
+    visual_ptr,
+    gate_ptr,
+    gate_id_ptr,
+    norm_inverse_ptr,
+    similarity_ptr,
+    argmax_ptr,
+    num_rows,
+    num_images,
+    sources,
+    num_cells,
+    gates,
+    width,
+    BLOCK_R: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """A block of unit sources against all cells of one image: cells are the left operand, which is loaded."""
     row_blocks = tl.cdiv(num_rows, BLOCK_R)
     image = (tl.program_id(0) // row_blocks).to(tl.int64)
@@ -119,13 +169,13 @@ def _forward_gated(audio, visual, gate, gate_id, norm_inverse, similarity, argma
     local = tl.arange(0, BLOCK_R)
     rows = first + local
     real = rows < num_rows
-    ids = tl.load(gate_id + rows, real, 0)
+    ids = tl.load(gate_id_ptr + rows, real, 0)
     # offsets within an image take 32 bits
-    audio += first.to(tl.int64) * width
-    norm_inverse += image * gates * num_cells
-    gate += image * gates * width
-    visual += image * num_cells * width
-    kind: tl.constexpr = visual.dtype.element_ty
+    audio_ptr += first.to(tl.int64) * width
+    norm_inverse_ptr += image * gates * num_cells
+    gate_ptr += image * gates * width
+    visual_ptr += image * num_cells * width
+    kind: tl.constexpr = visual_ptr.dtype.element_ty
     best = tl.full((BLOCK_R,), NEVER, tl.float32)
     where = tl.zeros((BLOCK_R,), tl.int32)
     for start in range(0, num_cells, BLOCK_P):
@@ -133,30 +183,44 @@ def _forward_gated(audio, visual, gate, gate_id, norm_inverse, similarity, argma
         product = tl.zeros((BLOCK_P, BLOCK_R), tl.float32)
         for at in range(0, width, BLOCK_D):
             columns = at + tl.arange(0, BLOCK_D)
-            cell = near_tile(visual, cells, num_cells, at, width, BLOCK_D)
-            sound = near_tile(audio, local, num_rows - first, at, width, BLOCK_D)
+            cell = near_tile(visual_ptr, cells, num_cells, at, width, BLOCK_D)
+            sound = near_tile(audio_ptr, local, num_rows - first, at, width, BLOCK_D)
             inside = real[:, None] & (columns[None, :] < width)
-            modulation = tl.load(gate + (ids[:, None] * width + columns[None, :]), inside, 0.0)
+            modulation = tl.load(gate_ptr + (ids[:, None] * width + columns[None, :]), inside, 0.0)
             if PRECISION == "widen":
                 modulated = (sound.to(tl.float32) * modulation.to(tl.float32)).to(kind)
             else:
                 modulated = sound * modulation
             product = dot(cell, tl.trans(modulated), product, PRECISION)
         both = real[:, None] & (cells[None, :] < num_cells)
-        inverse = tl.load(norm_inverse + (ids[:, None] * num_cells + cells[None, :]), both, 1.0)
+        inverse = tl.load(norm_inverse_ptr + (ids[:, None] * num_cells + cells[None, :]), both, 1.0)
         cosine = tl.where(cells[None, :] < num_cells, tl.trans(product) * inverse, NEVER)
         here, index = tl.max(cosine, 1, return_indices=True)
         better = here > best
         best = tl.where(better, here, best)
         where = tl.where(better, start + index.to(tl.int32), where)
     out = ((rows // sources).to(tl.int64) * num_images + image) * sources + rows % sources
-    tl.store(similarity + out, best * (1.0 / (UNIT * UNIT)), real)
-    tl.store(argmax + out, where.to(tl.int64), real)
+    tl.store(similarity_ptr + out, best * (1.0 / (UNIT * UNIT)), real)
+    tl.store(argmax_ptr + out, where.to(tl.int64), real)
 
 
 @triton.jit
-def _forward_plain(audio, visual, norm_inverse, best, where, num_rows, num_images, num_cells, slots, width,
-                   BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def forward_plain(
+    audio_ptr,
+    visual_ptr,
+    norm_inverse_ptr,
+    best_ptr,
+    where_ptr,
+    num_rows,
+    num_images,
+    num_cells,
+    slots,
+    width,
+    BLOCK_R: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """A block of unit sources against a block of the cells of all images: the best of each image's cells in the block.
 
     Blocks needn't start with an image, so that none is padded: an image's cells lie in up to `slots` blocks.
@@ -166,18 +230,18 @@ def _forward_plain(audio, visual, norm_inverse, best, where, num_rows, num_image
     first = (tl.program_id(0) % row_blocks) * BLOCK_R
     local = tl.arange(0, BLOCK_R)
     rows = first + local
-    audio += first.to(tl.int64) * width
+    audio_ptr += first.to(tl.int64) * width
     begin = block * BLOCK_P
     end = tl.minimum(begin + BLOCK_P, (block * 0 + num_images) * num_cells)
     count = (end - begin).to(tl.int32)
     cells = tl.arange(0, BLOCK_P)
-    visual += begin * width
+    visual_ptr += begin * width
     product = tl.zeros((BLOCK_R, BLOCK_P), tl.float32)
     for at in range(0, width, BLOCK_D):
-        sound = near_tile(audio, local, num_rows - first, at, width, BLOCK_D)
-        cell = near_tile(visual, cells, count, at, width, BLOCK_D)
+        sound = near_tile(audio_ptr, local, num_rows - first, at, width, BLOCK_D)
+        cell = near_tile(visual_ptr, cells, count, at, width, BLOCK_D)
         product = dot(sound, tl.trans(cell), product, PRECISION)
-    inverse = tl.load(norm_inverse + begin + cells, cells < count, 1.0)
+    inverse = tl.load(norm_inverse_ptr + begin + cells, cells < count, 1.0)
     cosine = product * inverse[None, :]
     earliest = begin // num_cells
     for later in range(0, ((end - 1) // num_cells - earliest + 1).to(tl.int32)):
@@ -187,13 +251,24 @@ def _forward_plain(audio, visual, norm_inverse, best, where, num_rows, num_image
         inside = (cells >= low) & (cells < tl.minimum(low + num_cells, count))
         here, index = tl.max(tl.where(inside[None, :], cosine, NEVER), 1, return_indices=True)
         at_slot = (image * slots + (block - start // BLOCK_P)) * num_rows + rows
-        tl.store(best + at_slot, here, rows < num_rows)
-        tl.store(where + at_slot, index.to(tl.int32) - low, rows < num_rows)
+        tl.store(best_ptr + at_slot, here, rows < num_rows)
+        tl.store(where_ptr + at_slot, index.to(tl.int32) - low, rows < num_rows)
 
 
 @triton.jit
-def _pool(best, where, similarity, argmax, num_rows, num_images, sources, num_cells, slots,
-          BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr):  # fmt: skip
+def pool(
+    best_ptr,
+    where_ptr,
+    similarity_ptr,
+    argmax_ptr,
+    num_rows,
+    num_images,
+    sources,
+    num_cells,
+    slots,
+    BLOCK_R: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
     """The best of an image's blocks of BLOCK_P cells, ties to the lowest."""
     row_blocks = tl.cdiv(num_rows, BLOCK_R)
     image = (tl.program_id(0) // row_blocks).to(tl.int64)
@@ -204,18 +279,28 @@ def _pool(best, where, similarity, argmax, num_rows, num_images, sources, num_ce
     cell = tl.zeros((BLOCK_R,), tl.int32)
     for slot in range(0, used):
         at = (image * slots + slot) * num_rows + rows
-        here = tl.load(best + at, real, 0.0)
+        here = tl.load(best_ptr + at, real, 0.0)
         better = here > high
         high = tl.where(better, here, high)
-        cell = tl.where(better, tl.load(where + at, real, 0), cell)
+        cell = tl.where(better, tl.load(where_ptr + at, real, 0), cell)
     out = ((rows // sources).to(tl.int64) * num_images + image) * sources + rows % sources
-    tl.store(similarity + out, high * (1.0 / UNIT), real)
-    tl.store(argmax + out, cell.to(tl.int64), real)
+    tl.store(similarity_ptr + out, high * (1.0 / UNIT), real)
+    tl.store(argmax_ptr + out, cell.to(tl.int64), real)
 
 
 @triton.jit
-def _order(keys, order, starts, num_rows, num_groups, sources, num_keys,
-           WIDE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr):  # fmt: skip
+def order(
+    keys_ptr,
+    order_ptr,
+    starts_ptr,
+    num_rows,
+    num_groups,
+    sources,
+    num_keys,
+    WIDE: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+):
     """Sort the rows of a group by their keys, ties by row: order [groups,R], and where each key starts [groups,keys+1].
 
     A row's place is the number of rows before it. `keys` is laid out [R/sources,groups,sources]. WIDE: a key times the
@@ -229,61 +314,100 @@ def _order(keys, order, starts, num_rows, num_groups, sources, num_keys,
     mine = tl.where(counting, block - row_blocks, block) * BLOCK_R + tl.arange(0, BLOCK_R)
     at = ((mine // sources).to(tl.int64) * num_groups + group) * sources + mine % sources
     kind: tl.constexpr = tl.int64 if WIDE else tl.int32
-    key = tl.load(keys + at, (mine < num_rows) & (counting == 0), 0).to(kind)
+    key = tl.load(keys_ptr + at, (mine < num_rows) & (counting == 0), 0).to(kind)
     # rows in one number with their keys; a key's start counts the rows of smaller keys
     rank = tl.where(counting, mine.to(kind) * num_rows, key * num_rows + mine)
     before = tl.zeros((BLOCK_R,), tl.int32)
     for start in range(0, num_rows, BLOCK_S):
         others = start + tl.arange(0, BLOCK_S)
         at_other = ((others // sources).to(tl.int64) * num_groups + group) * sources + others % sources
-        other = tl.load(keys + at_other, others < num_rows, num_keys + 1).to(kind) * num_rows + others
+        other = tl.load(keys_ptr + at_other, others < num_rows, num_keys + 1).to(kind) * num_rows + others
         before += tl.sum((other[None, :] < rank[:, None]).to(tl.int32), 1)
     if counting:
-        tl.store(starts + group * (num_keys + 1) + mine, before, mine <= num_keys)
+        tl.store(starts_ptr + group * (num_keys + 1) + mine, before, mine <= num_keys)
     else:
-        tl.store(order + group * num_rows + before, mine, mine < num_rows)
+        tl.store(order_ptr + group * num_rows + before, mine, mine < num_rows)
 
 
 @triton.jit
-def _backward_audio(audio, audio_inverse, visual, gate, gate_inverse, gate_id, norm_inverse, similarity, argmax, grad,
-                    grad_audio, num_rows, num_images, sources, num_cells, gates, width,
-                    GATED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
+def backward_audio(
+    audio_ptr,
+    audio_inverse_ptr,
+    visual_ptr,
+    gate_ptr,
+    gate_inverse_ptr,
+    gate_id_ptr,
+    norm_inverse_ptr,
+    similarity_ptr,
+    argmax_ptr,
+    grad_ptr,
+    grad_audio_ptr,
+    num_rows,
+    num_images,
+    sources,
+    num_cells,
+    gates,
+    width,
+    GATED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """One source and a block of columns, over all images: reads the winning cells alone."""
     column_blocks = tl.cdiv(width, BLOCK_D)
     row = (tl.program_id(0) // column_blocks).to(tl.int64)
     columns = (tl.program_id(0) % column_blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
     inside = columns < width
-    inverse = tl.load(audio_inverse + row)
-    sound = tl.load(audio + row * width + columns, inside, 0.0).to(tl.float32) * inverse
+    inverse = tl.load(audio_inverse_ptr + row)
+    sound = tl.load(audio_ptr + row * width + columns, inside, 0.0).to(tl.float32) * inverse
     acc = tl.zeros((BLOCK_D,), tl.float32)
     along = tl.zeros((BLOCK_M,), tl.float32)
     mine = row * 0
     if GATED:
-        mine = tl.load(gate_id + row).to(tl.int64)
+        mine = tl.load(gate_id_ptr + row).to(tl.int64)
     for start in range(0, num_images, BLOCK_M):
         images = start + tl.arange(0, BLOCK_M).to(tl.int64)
         real = images < num_images
         out = ((row // sources) * num_images + images) * sources + row % sources
-        cell = tl.load(argmax + out, real, 0)
-        change = tl.load(grad + out, real, 0.0)
-        along += change * tl.load(similarity + out, real, 0.0)
+        cell = tl.load(argmax_ptr + out, real, 0)
+        change = tl.load(grad_ptr + out, real, 0.0)
+        along += change * tl.load(similarity_ptr + out, real, 0.0)
         at = images * gates + mine
-        first = change * tl.load(norm_inverse + at * num_cells + cell, real, 0.0)
+        first = change * tl.load(norm_inverse_ptr + at * num_cells + cell, real, 0.0)
         both = real[:, None] & inside[None, :]
-        seen = tl.load(visual + (images[:, None] * num_cells + cell[:, None]) * width + columns[None, :], both, 0.0)
+        seen = tl.load(visual_ptr + (images[:, None] * num_cells + cell[:, None]) * width + columns[None, :], both, 0.0)
         seen = seen.to(tl.float32)
         if GATED:
-            first *= tl.load(gate_inverse + at, real, 0.0)
-            seen *= tl.load(gate + at[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
+            first *= tl.load(gate_inverse_ptr + at, real, 0.0)
+            seen *= tl.load(gate_ptr + at[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
         acc += tl.sum(seen * first[:, None], 0)
     acc = (acc - sound * tl.sum(along, 0)) * inverse
-    tl.store(grad_audio + row * width + columns, acc.to(grad_audio.dtype.element_ty), inside)
+    tl.store(grad_audio_ptr + row * width + columns, acc.to(grad_audio_ptr.dtype.element_ty), inside)
 
 
 @triton.jit
-def _backward_visual(audio, audio_inverse, visual, gate, gate_inverse, gate_id, norm_inverse, similarity, grad, order, starts,
-                     grad_visual, num_rows, num_images, sources, num_cells, gates, width,
-                     GATED: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
+def backward_visual(
+    audio_ptr,
+    audio_inverse_ptr,
+    visual_ptr,
+    gate_ptr,
+    gate_inverse_ptr,
+    gate_id_ptr,
+    norm_inverse_ptr,
+    similarity_ptr,
+    grad_ptr,
+    order_ptr,
+    starts_ptr,
+    grad_visual_ptr,
+    num_rows,
+    num_images,
+    sources,
+    num_cells,
+    gates,
+    width,
+    GATED: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """One cell and a block of columns, over the sources that it won; cells that never win get zero."""
     column_blocks = tl.cdiv(width, BLOCK_D)
     place = (tl.program_id(0) // column_blocks).to(tl.int64)
@@ -291,70 +415,90 @@ def _backward_visual(audio, audio_inverse, visual, gate, gate_inverse, gate_id, 
     inside = columns < width
     image = place // num_cells
     cell = place % num_cells
-    begin = tl.load(starts + image * (num_cells + 1) + cell)
-    end = tl.load(starts + image * (num_cells + 1) + cell + 1)
+    begin = tl.load(starts_ptr + image * (num_cells + 1) + cell)
+    end = tl.load(starts_ptr + image * (num_cells + 1) + cell + 1)
     towards = tl.zeros((BLOCK_D,), tl.float32)
     shrink = tl.zeros((BLOCK_D,), tl.float32)
     for start in range(begin, end, BLOCK_J):
         list_at = start + tl.arange(0, BLOCK_J)
         real = list_at < end
-        row = tl.load(order + image * num_rows + list_at, real, 0).to(tl.int64)
+        row = tl.load(order_ptr + image * num_rows + list_at, real, 0).to(tl.int64)
         out = ((row // sources) * num_images + image) * sources + row % sources
         at = image * gates + row * 0
         if GATED:
-            at += tl.load(gate_id + row, real, 0)
-        inverse = tl.load(norm_inverse + at * num_cells + cell, real, 0.0)
-        first = tl.load(grad + out, real, 0.0) * inverse
-        second = tl.where(inverse < CLAMPED, first * tl.load(similarity + out, real, 0.0) * inverse, 0.0)
-        first *= tl.load(audio_inverse + row, real, 0.0)
+            at += tl.load(gate_id_ptr + row, real, 0)
+        inverse = tl.load(norm_inverse_ptr + at * num_cells + cell, real, 0.0)
+        first = tl.load(grad_ptr + out, real, 0.0) * inverse
+        second = tl.where(inverse < CLAMPED, first * tl.load(similarity_ptr + out, real, 0.0) * inverse, 0.0)
+        first *= tl.load(audio_inverse_ptr + row, real, 0.0)
         both = real[:, None] & inside[None, :]
-        sound = tl.load(audio + row[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
+        sound = tl.load(audio_ptr + row[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
         if GATED:
-            modulation = tl.load(gate + at[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
-            modulation *= tl.load(gate_inverse + at, real, 0.0)[:, None]
+            modulation = tl.load(gate_ptr + at[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
+            modulation *= tl.load(gate_inverse_ptr + at, real, 0.0)[:, None]
             towards += tl.sum(sound * modulation * first[:, None], 0)
             shrink += tl.sum(modulation * modulation * second[:, None], 0)
         else:
             towards += tl.sum(sound * first[:, None], 0)
             shrink += tl.sum(second, 0)
-    seen = tl.load(visual + place * width + columns, inside, 0.0).to(tl.float32)
+    seen = tl.load(visual_ptr + place * width + columns, inside, 0.0).to(tl.float32)
     found = towards - seen * shrink
-    tl.store(grad_visual + place * width + columns, found.to(grad_visual.dtype.element_ty), inside)
+    tl.store(grad_visual_ptr + place * width + columns, found.to(grad_visual_ptr.dtype.element_ty), inside)
 
 
 @triton.jit
-def _backward_gate(audio, audio_inverse, visual, gate, gate_inverse, gate_id, norm_inverse, similarity, argmax, grad, order, starts,
-                   grad_gate, num_rows, num_images, sources, num_cells, gates, width,
-                   BLOCK_J: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
-    """One gate of one image and a block of columns, over the sources that it modulates: reads the winning cells alone."""
+def backward_gate(
+    audio_ptr,
+    audio_inverse_ptr,
+    visual_ptr,
+    gate_ptr,
+    gate_inverse_ptr,
+    gate_id_ptr,
+    norm_inverse_ptr,
+    similarity_ptr,
+    argmax_ptr,
+    grad_ptr,
+    order_ptr,
+    starts_ptr,
+    grad_gate_ptr,
+    num_rows,
+    num_images,
+    sources,
+    num_cells,
+    gates,
+    width,
+    BLOCK_J: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """One gate of one image and a block of columns, over the sources that it modulates: reads winning cells alone."""
     column_blocks = tl.cdiv(width, BLOCK_D)
     place = (tl.program_id(0) // column_blocks).to(tl.int64)
     columns = (tl.program_id(0) % column_blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
     inside = columns < width
     image = place // gates
     mine = place % gates
-    begin = tl.load(starts + mine)
-    end = tl.load(starts + mine + 1)
+    begin = tl.load(starts_ptr + mine)
+    end = tl.load(starts_ptr + mine + 1)
     towards = tl.zeros((BLOCK_D,), tl.float32)
     shrink = tl.zeros((BLOCK_D,), tl.float32)
     for start in range(begin, end, BLOCK_J):
         list_at = start + tl.arange(0, BLOCK_J)
         real = list_at < end
-        row = tl.load(order + list_at, real, 0).to(tl.int64)
+        row = tl.load(order_ptr + list_at, real, 0).to(tl.int64)
         out = ((row // sources) * num_images + image) * sources + row % sources
-        cell = tl.load(argmax + out, real, 0)
-        inverse = tl.load(norm_inverse + place * num_cells + cell, real, 0.0)
-        first = tl.load(grad + out, real, 0.0) * inverse
-        second = tl.where(inverse < CLAMPED, first * tl.load(similarity + out, real, 0.0) * inverse, 0.0)
-        first *= tl.load(audio_inverse + row, real, 0.0)
+        cell = tl.load(argmax_ptr + out, real, 0)
+        inverse = tl.load(norm_inverse_ptr + place * num_cells + cell, real, 0.0)
+        first = tl.load(grad_ptr + out, real, 0.0) * inverse
+        second = tl.where(inverse < CLAMPED, first * tl.load(similarity_ptr + out, real, 0.0) * inverse, 0.0)
+        first *= tl.load(audio_inverse_ptr + row, real, 0.0)
         both = real[:, None] & inside[None, :]
-        sound = tl.load(audio + row[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
-        seen = tl.load(visual + (image * num_cells + cell)[:, None] * width + columns[None, :], both, 0.0).to(
+        sound = tl.load(audio_ptr + row[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
+        seen = tl.load(visual_ptr + (image * num_cells + cell)[:, None] * width + columns[None, :], both, 0.0).to(
             tl.float32
         )
         towards += tl.sum(sound * seen * first[:, None], 0)
         shrink += tl.sum(seen * seen * second[:, None], 0)
-    inverse_gate = tl.load(gate_inverse + place)
-    modulation = tl.load(gate + place * width + columns, inside, 0.0).to(tl.float32) * inverse_gate
+    inverse_gate = tl.load(gate_inverse_ptr + place)
+    modulation = tl.load(gate_ptr + place * width + columns, inside, 0.0).to(tl.float32) * inverse_gate
     found = (towards - modulation * shrink) * inverse_gate
-    tl.store(grad_gate + place * width + columns, found.to(grad_gate.dtype.element_ty), inside)
+    tl.store(grad_gate_ptr + place * width + columns, found.to(grad_gate_ptr.dtype.element_ty), inside)

@@ -34,33 +34,108 @@ def run_forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Ten
     similarity, argmax, audio_inverse, gate_inverse, norm_inverse = outputs
     if similarity.numel() == 0:
         return outputs
-    rows, images, sources, cells, gates, width = sizes = _sizes(audio, visual, gate)
+    unit_audio, unit_gate = _prepare(audio, visual, gate, outputs)
+    if gate is None or gate_id is None:
+        _forward_plain(unit_audio, visual, outputs)
+    else:
+        _forward_gated(unit_audio, visual, unit_gate, gate_id, outputs)
+    return outputs
+
+
+def _prepare(audio: Tensor, visual: Tensor, gate: Tensor | None, outputs: Five) -> tuple[Tensor, Tensor]:
+    """Sources and gates scaled to one length; fills the inverse lengths among the outputs."""
+    _, _, audio_inverse, gate_inverse, norm_inverse = outputs
+    rows, images, _, cells, gates, width = _sizes(audio, visual, gate)
     unit_audio = torch.empty_like(audio)
     unit_gate = audio if gate is None else torch.empty_like(gate)
-    filler = audio if gate is None else gate
-    shared = shared_memory(audio.device)
-    plan = plan_prepare(gate is not None, cells, width, audio.dtype, shared)
-    others = images * (cells if gate is None else gates)
-    blocks = ceil_div(rows, plan["BLOCK_R"])
-    blocks += ceil_div(others, plan["BLOCK_R"]) if gate is None else images * ceil_div(gates, plan["BLOCK_R"])
-    inputs = (audio, visual, filler, unit_audio, audio_inverse, unit_gate, gate_inverse, norm_inverse)
-    launch(fused._prepare, blocks, (*inputs, rows, images, cells, gates, width), plan)
-    plan = plan_forward(gate is not None, rows, cells, width, audio.dtype, shared)
-    row_blocks = ceil_div(rows, plan["BLOCK_R"])
-    if gate is not None:
-        gated = (unit_audio, visual, unit_gate, gate_id, norm_inverse, similarity, argmax, *sizes)
-        launch(fused._forward_gated, row_blocks * images, gated, plan)
-        return outputs
+    plan = plan_prepare(gate is not None, cells, width, audio.dtype, shared_memory(audio.device))
+    high = plan["BLOCK_R"]
+    others = ceil_div(images * cells, high) if gate is None else images * ceil_div(gates, high)
+    launch(
+        fused.prepare,
+        ceil_div(rows, high) + others,
+        plan,
+        audio_ptr=audio,
+        visual_ptr=visual,
+        gate_ptr=audio if gate is None else gate,
+        unit_audio_ptr=unit_audio,
+        audio_inverse_ptr=audio_inverse,
+        unit_gate_ptr=unit_gate,
+        gate_inverse_ptr=gate_inverse,
+        norm_inverse_ptr=norm_inverse,
+        num_rows=rows,
+        num_images=images,
+        num_cells=cells,
+        gates=gates,
+        width=width,
+    )
+    return unit_audio, unit_gate
+
+
+def _forward_gated(unit_audio: Tensor, visual: Tensor, unit_gate: Tensor, gate_id: Tensor, outputs: Five) -> None:
+    """A block of sources against all cells of an image a program."""
+    similarity, argmax, _, _, norm_inverse = outputs
+    rows, images, sources, cells, gates, width = _sizes(unit_audio, visual, unit_gate)
+    plan = plan_forward(True, rows, cells, width, unit_audio.dtype, shared_memory(unit_audio.device))
+    launch(
+        fused.forward_gated,
+        ceil_div(rows, plan["BLOCK_R"]) * images,
+        plan,
+        audio_ptr=unit_audio,
+        visual_ptr=visual,
+        gate_ptr=unit_gate,
+        gate_id_ptr=gate_id,
+        norm_inverse_ptr=norm_inverse,
+        similarity_ptr=similarity,
+        argmax_ptr=argmax,
+        num_rows=rows,
+        num_images=images,
+        sources=sources,
+        num_cells=cells,
+        gates=gates,
+        width=width,
+    )
+
+
+def _forward_plain(unit_audio: Tensor, visual: Tensor, outputs: Five) -> None:
+    """A block of sources against a block of the cells of all images a program, then the best of an image's blocks."""
+    similarity, argmax, _, _, norm_inverse = outputs
+    rows, images, sources, cells, _, width = _sizes(unit_audio, visual, None)
+    plan = plan_forward(False, rows, cells, width, unit_audio.dtype, shared_memory(unit_audio.device))
     high = plan["BLOCK_P"]
     slots = 1 if cells == 1 else (cells - 2) // high + 2
     best = similarity.new_empty(images, slots, rows)
     where = similarity.new_empty(images, slots, rows, dtype=torch.int32)
-    plain = (unit_audio, visual, norm_inverse, best, where, rows, images, cells, slots, width)
-    launch(fused._forward_plain, row_blocks * ceil_div(others, high), plain, plan)
+    launch(
+        fused.forward_plain,
+        ceil_div(rows, plan["BLOCK_R"]) * ceil_div(images * cells, high),
+        plan,
+        audio_ptr=unit_audio,
+        visual_ptr=visual,
+        norm_inverse_ptr=norm_inverse,
+        best_ptr=best,
+        where_ptr=where,
+        num_rows=rows,
+        num_images=images,
+        num_cells=cells,
+        slots=slots,
+        width=width,
+    )
     plan = plan_pool(rows, high)
-    pooled = (best, where, similarity, argmax, rows, images, sources, cells, slots)
-    launch(fused._pool, images * ceil_div(rows, plan["BLOCK_R"]), pooled, plan)
-    return outputs
+    launch(
+        fused.pool,
+        images * ceil_div(rows, plan["BLOCK_R"]),
+        plan,
+        best_ptr=best,
+        where_ptr=where,
+        similarity_ptr=similarity,
+        argmax_ptr=argmax,
+        num_rows=rows,
+        num_images=images,
+        sources=sources,
+        num_cells=cells,
+        slots=slots,
+    )
 
 
 def run_backward(
@@ -76,23 +151,68 @@ def run_backward(
     grad_audio, grad_visual, grad_gate = gradients_like(audio, visual, gate, needs)
     if similarity.numel() == 0:
         return grad_audio.zero_(), grad_visual.zero_(), grad_gate.zero_()
-    rows, images, sources, cells, gates, width = sizes = _sizes(audio, visual, gate)
+    rows, images, sources, cells, gates, width = _sizes(audio, visual, gate)
     gated = gate is not None
-    gate_of = (audio, audio_inverse, audio) if gate is None else (gate, gate_inverse, gate_id)
-    facts = (audio, audio_inverse, visual, *gate_of, norm_inverse, similarity)
+    sizes = {
+        "num_rows": rows,
+        "num_images": images,
+        "sources": sources,
+        "num_cells": cells,
+        "gates": gates,
+        "width": width,
+    }
+    facts = {
+        "audio_ptr": audio,
+        "audio_inverse_ptr": audio_inverse,
+        "visual_ptr": visual,
+        # where there is no gate, anything stands in its place: the kernels don't read it
+        "gate_ptr": audio if gate is None else gate,
+        "gate_inverse_ptr": audio_inverse if gate is None else gate_inverse,
+        "gate_id_ptr": audio if gate_id is None else gate_id,
+        "norm_inverse_ptr": norm_inverse,
+        "similarity_ptr": similarity,
+    }
     if needs[0]:
         plan = plan_backward_audio(gated, images, width)
-        programs = rows * ceil_div(width, plan["BLOCK_D"])
-        launch(fused._backward_audio, programs, (*facts, argmax, grad, grad_audio, *sizes), plan)
+        launch(
+            fused.backward_audio,
+            rows * ceil_div(width, plan["BLOCK_D"]),
+            plan,
+            **facts,
+            argmax_ptr=argmax,
+            grad_ptr=grad,
+            grad_audio_ptr=grad_audio,
+            **sizes,
+        )
     plan = plan_lists(gated, width)
     columns = ceil_div(width, plan["BLOCK_D"])
     if needs[1]:
-        lists = _order(argmax, rows, images, sources, cells)
-        launch(fused._backward_visual, images * cells * columns, (*facts, grad, *lists, grad_visual, *sizes), plan)
-    if gate is not None and gate_id is not None and needs[2]:
-        lists = _order(gate_id, rows, 1, sources, gates)
-        arguments = (*facts, argmax, grad, *lists, grad_gate, *sizes)
-        launch(fused._backward_gate, images * gates * columns, arguments, plan_lists(None, width))
+        order, starts = _order(argmax, rows, images, sources, cells)
+        launch(
+            fused.backward_visual,
+            images * cells * columns,
+            plan,
+            **facts,
+            grad_ptr=grad,
+            order_ptr=order,
+            starts_ptr=starts,
+            grad_visual_ptr=grad_visual,
+            **sizes,
+        )
+    if gate_id is not None and needs[2]:
+        order, starts = _order(gate_id, rows, 1, sources, gates)
+        launch(
+            fused.backward_gate,
+            images * gates * columns,
+            plan_lists(None, width),
+            **facts,
+            argmax_ptr=argmax,
+            grad_ptr=grad,
+            order_ptr=order,
+            starts_ptr=starts,
+            grad_gate_ptr=grad_gate,
+            **sizes,
+        )
     return grad_audio, grad_visual, grad_gate
 
 
@@ -101,8 +221,18 @@ def _order(keys: Tensor, rows: int, groups: int, sources: int, num_keys: int) ->
     order = keys.new_empty(groups, rows, dtype=torch.int32)
     starts = keys.new_empty(groups, num_keys + 1, dtype=torch.int32)
     plan = plan_order(rows, num_keys)
-    programs = groups * (ceil_div(rows, plan["BLOCK_R"]) + ceil_div(num_keys + 1, plan["BLOCK_R"]))
-    launch(fused._order, programs, (keys, order, starts, rows, groups, sources, num_keys), plan)
+    launch(
+        fused.order,
+        groups * (ceil_div(rows, plan["BLOCK_R"]) + ceil_div(num_keys + 1, plan["BLOCK_R"])),
+        plan,
+        keys_ptr=keys,
+        order_ptr=order,
+        starts_ptr=starts,
+        num_rows=rows,
+        num_groups=groups,
+        sources=sources,
+        num_keys=num_keys,
+    )
     return order, starts
 
 

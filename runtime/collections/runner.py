@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats, Pixels
 from avgn.runtime.audio import loudness_db
 from avgn.runtime.collections.job import Entry, Job, Outcome
 from avgn.runtime.decision import DecisionConfig, DecisionState, Rules, step
@@ -25,9 +25,6 @@ from avgn.runtime.media import open_media
 from avgn.runtime.reading import read_clip, read_frame
 from avgn.runtime.result import Result
 from avgn.runtime.sinks.events import Event, EventFollower
-
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 
 NOT_FINITE = "the model gave NaN or infinity"
 LONGEST_NAME = 200

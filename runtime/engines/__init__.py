@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avgn.runtime.bundle import Bundle, Variant
+from avgn.runtime.contract import PRECISIONS
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.engines.trust import native_obstacle
@@ -25,7 +26,6 @@ log = logging.getLogger("avgn.runtime")
 
 # of TensorRT
 RELEASES = (10, 11)
-PRECISIONS = ("fp32", "fp16", "int8-cpu", "int8-gpu")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle import Bundle, Variant
-from avgn.runtime.engines.base import OUTPUTS, GraphEngine, check_graph, complete
+from avgn.runtime.contract import HALVES, OUTPUTS
+from avgn.runtime.engines.base import GraphEngine, check_graph, complete
 from avgn.runtime.engines.slots import Slots
 from avgn.runtime.engines.trust import checked_bytes
 from avgn.runtime.errors import InputError, MissingExtraError
 
-Floats = npt.NDArray[np.float32]
 Feed = Mapping[str, npt.NDArray[Any]]
 
 # as in the TensorRT engine: shapes whose buffers and graphs are kept, and calls of a half that are under way at once
@@ -51,7 +52,7 @@ class AotiEngine(GraphEngine):
             raise InputError(f"threads must be at least 1, got {threads}: leave it out to use all physical cores")
         super().__init__(bundle.info)
         self._halves: dict[str, Slots[Any]] = {}
-        for half in ("audio", "image"):
+        for half in HALVES:
             data = checked_bytes(bundle, variant, half)
             declared = {"inputs": variant.inputs[half], "outputs": variant.outputs[half]}
             check_graph(str(bundle.graph(variant, half)), half, bundle.info, declared, declared)

@@ -11,16 +11,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from avgn.runtime.bundle import BundleInfo, TensorSpec
+from avgn.runtime.arrays import Floats, Pixels
+from avgn.runtime.bundle_schema import BundleInfo
+from avgn.runtime.contract import INPUTS, OUTPUTS, PROBABILITIES, STRIDE, TensorSpec, tensors
 from avgn.runtime.errors import InputError
 from avgn.runtime.patches import cut_patches, pool_patches
-
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
-
-INPUTS = {"audio": ("waveform",), "image": ("image", "sources")}
-OUTPUTS = {"audio": ("sources", "audio_prob"), "image": ("maps", "visual_prob")}
-PROBABILITIES = ("audio_prob", "visual_prob")
 
 
 @runtime_checkable
@@ -91,11 +86,11 @@ def check_waveform(info: BundleInfo, waveform: Floats) -> None:
 
 def check_image(info: BundleInfo, image: Pixels, sources: Floats) -> None:
     """Raise ValueError unless image (of any size divisible by 32) and sources fit the bundle and each other."""
-    height, width = info.image_size
-    fits = image.ndim == 4 and image.shape[3] == 3 and image.size and not (image.shape[1] % 32 or image.shape[2] % 32)
+    trained = "{}x{}".format(*info.image_size)
+    fits = image.ndim == 4 and image.shape[3] == 3 and image.size and not any(s % STRIDE for s in image.shape[1:3])
     if image.dtype != np.uint8 or not fits:
         raise ValueError(
-            f"image must be uint8 [B, H, W, 3] with B >= 1 and sides divisible by 32 ({height}x{width} as trained), "
+            f"image must be uint8 [B, H, W, 3] with B >= 1 and sides divisible by {STRIDE} ({trained} as trained), "
             f"got {image.dtype} {list(image.shape)}: resize it with avgn.runtime.image.resize"
         )
     if sources.dtype != np.float32 or sources.ndim != 3 or sources.shape[:2] != (len(image), len(info.classes)):
@@ -116,15 +111,14 @@ def check_graph(
 
     `declared` and `found` have the keys "inputs" and "outputs"; axes that either side calls dynamic match anything.
     """
-    count = len(info.classes)
-    sizes: dict[str, tuple[int | str, ...]] = {
-        "waveform": ("B", info.graph_samples),
-        "image": ("B", *info.image_size, 3),
-        "sources": ("B", count, "D"),
-        "maps": ("B", count, *info.grid),
-        "audio_prob": ("B", count),
-        "visual_prob": ("B", count),
-    }
+    sizes = tensors(
+        batch="B",
+        samples=info.graph_samples,
+        image_size=info.image_size,
+        maps=len(info.classes),
+        dim="D",
+        grid=info.grid,
+    )
     for side, names in (("inputs", INPUTS[half]), ("outputs", OUTPUTS[half])):
         specs = {spec.name: spec for spec in found[side]}
         needed = [name for name in names if info.has_presence or name not in PROBABILITIES]
@@ -134,7 +128,7 @@ def check_graph(
             )
         rules: list[tuple[str, str | None, Sequence[int | str], str]]
         rules = [(spec.name, spec.dtype, spec.shape, "bundle.json says") for spec in declared[side]]
-        rules += [(name, None, sizes[name], "the bundle's sizes ask for") for name in names if name in specs]
+        rules += [(name, None, sizes[name].shape, "the bundle's sizes ask for") for name in names if name in specs]
         for name, dtype, shape, who in rules:
             if name not in specs:
                 raise InputError(

@@ -9,17 +9,14 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle import Bundle, BundleInfo, Variant
+from avgn.runtime.contract import PROBABILITIES, TOLERANCES
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.files import cache_folder, write_whole
 
-Floats = npt.NDArray[np.float32]
-
-# the least cosine of all maps of a probe as one vector, in the mean of the probes; the largest difference of a
-# probability. Engines sum in other orders than the CPU does: fp32 keeps four digits.
-LEAST = {"fp32": (0.9999, 1e-3), "fp16": (0.9995, 0.02), "int8-gpu": (0.98, 0.15), "int8-cpu": (0.98, 0.15)}
 PROBES = 6
 
 
@@ -35,7 +32,8 @@ def check_first_load(bundle: Bundle, variant: Variant, engine: Engine, parent: E
     if mark.is_file():
         return None
     metrics = compare_engines(engine, parent)
-    cosine, difference = LEAST.get(variant.precision, LEAST["fp32"])
+    allowed = TOLERANCES.get(variant.precision, TOLERANCES["fp32"])
+    cosine, difference = allowed.engine_cosine, allowed.engine_prob
     # written so that NaN fails
     if not metrics["cosine_maps"] >= cosine or not metrics["max_abs_prob"] <= difference:
         raise FailureError(
@@ -64,9 +62,7 @@ def compare_engines(engine: Engine, parent: Engine) -> dict[str, float]:
     product = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     return {
         "cosine_maps": float(np.mean(np.sum(one * other, axis=1) / np.maximum(product, 1e-12))),
-        "max_abs_prob": float(
-            np.max([np.abs(found[name] - expected[name]).max() for name in ("audio_prob", "visual_prob")])
-        ),
+        "max_abs_prob": float(np.max([np.abs(found[name] - expected[name]).max() for name in PROBABILITIES])),
     }
 
 

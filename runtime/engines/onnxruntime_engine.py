@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avgn.runtime.bundle import Bundle, TensorSpec, Variant
+from avgn.runtime.arrays import Floats
+from avgn.runtime.bundle import Bundle, Variant
+from avgn.runtime.contract import HALVES, TensorSpec
 from avgn.runtime.engines.base import GraphEngine, check_graph, complete
 from avgn.runtime.engines.threads import physical_cores
 from avgn.runtime.errors import InputError, MissingExtraError
-
-Floats = npt.NDArray[np.float32]
 
 DTYPES = {"float": "float32", "float16": "float16", "uint8": "uint8", "int64": "int64", "int32": "int32"}
 
@@ -46,7 +46,7 @@ class OnnxRuntimeEngine(GraphEngine):
         super().__init__(bundle.info)
         self._threads = threads or physical_cores()
         self._providers = list(providers or ["CPUExecutionProvider"])
-        self._files = {half: bundle.graph(variant, half) for half in ("audio", "image")}
+        self._files = {half: bundle.graph(variant, half) for half in HALVES}
         self._sessions: dict[str, Any] = {}
         for half, file in self._files.items():
             session = self._open(half)

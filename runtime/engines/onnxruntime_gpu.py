@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from avgn.runtime.bundle import Bundle, BundleInfo, TensorSpec, Variant
+from avgn.runtime.arrays import Floats
+from avgn.runtime.bundle import Bundle, BundleInfo, Variant
+from avgn.runtime.contract import HALVES, TensorSpec
 from avgn.runtime.engines.base import complete
 from avgn.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine, import_onnxruntime
 from avgn.runtime.errors import InputError
@@ -23,7 +25,6 @@ from avgn.runtime.files import cache_folder
 
 log = logging.getLogger("avgn.runtime")
 
-Floats = npt.NDArray[np.float32]
 Feed = dict[str, npt.NDArray[Any]]
 T = TypeVar("T")
 
@@ -187,7 +188,7 @@ class TensorRtProviderEngine(CudaEngine):
             "trt_fp16_enable": variant.precision == "fp16",
             "trt_int8_enable": variant.precision == "int8-gpu",
         }
-        specs = [spec for half in ("audio", "image") for spec in variant.inputs[half]]
+        specs = [spec for half in HALVES for spec in variant.inputs[half]]
         for at, which in enumerate(("min", "opt", "max")):
             options[f"trt_profile_{which}_shapes"] = ",".join(f"{spec.name}:{_profile(spec, at)}" for spec in specs)
         return options

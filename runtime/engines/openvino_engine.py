@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avgn.runtime.bundle import Bundle, TensorSpec, Variant
-from avgn.runtime.engines.base import INPUTS, OUTPUTS, GraphEngine, check_graph, complete
+from avgn.runtime.arrays import Floats
+from avgn.runtime.bundle import Bundle, Variant
+from avgn.runtime.contract import HALVES, INPUTS, OUTPUTS, TensorSpec
+from avgn.runtime.engines.base import GraphEngine, check_graph, complete
 from avgn.runtime.engines.threads import physical_cores
 from avgn.runtime.errors import InputError, MissingExtraError
-
-Floats = npt.NDArray[np.float32]
 
 DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8", "i64": "int64", "i32": "int32", "i8": "int8"}
 PIECES = (4, 1)
@@ -80,7 +80,7 @@ class OpenVinoEngine(GraphEngine):
         self._lock = threading.Lock()
         self._local = threading.local()
         self._core = openvino.Core()
-        for half in ("audio", "image"):
+        for half in HALVES:
             file = bundle.graph(variant, half)
             try:
                 graph = self._graphs[half] = self._core.read_model(str(file))

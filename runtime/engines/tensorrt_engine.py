@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avgn.runtime.bundle import Bundle, TensorSpec, Variant
-from avgn.runtime.engines.base import INPUTS, OUTPUTS, GraphEngine, check_graph, complete
+from avgn.runtime.arrays import Floats
+from avgn.runtime.bundle import Bundle, Variant
+from avgn.runtime.contract import HALVES, INPUTS, OUTPUTS, TensorSpec
+from avgn.runtime.engines.base import GraphEngine, check_graph, complete
 from avgn.runtime.engines.cuda import Buffer, Stream, destroy_graph
 from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.engines.slots import Slots
 from avgn.runtime.errors import InputError, MissingExtraError
-
-Floats = npt.NDArray[np.float32]
 
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8", "INT64": "int64", "INT32": "int32", "BOOL": "bool"}
 MODULES = {"tensorrt": ("tensorrt", "gpu"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}
@@ -50,7 +50,7 @@ class TensorRtEngine(GraphEngine):
             raise InputError(f"{self.library} needs a GPU and {found}: use --backend onnxruntime")
         super().__init__(bundle.info)
         self._halves: dict[str, _Half] = {}
-        for half in ("audio", "image"):
+        for half in HALVES:
             file = bundle.graph(variant, half)
             loaded = _Half(library, file, OUTPUTS[half], cuda_graphs)
             declared = {"inputs": variant.inputs[half], "outputs": variant.outputs[half]}

@@ -6,20 +6,18 @@ Heat is coloured on a small canvas and then resized: no float work at full resol
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.decision import Heard
 from avgn.runtime.image import import_cv2, upsample_map
 from avgn.runtime.regions import min_max
-from avgn.runtime.result import Result
 from avgn.runtime.sinks.labels import GRAY, WHITE, Labels
 from avgn.runtime.sinks.text import drawable
 
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
 
 CANVAS = 96
@@ -35,12 +33,12 @@ def color_of(index: int) -> Color:
     return (round(255 * red), round(255 * green), round(255 * blue))
 
 
-def draw_result(rgb: Pixels, result: Result) -> Pixels:
-    """A copy of the frame [H, W, 3] uint8 with the result drawn on it.
+def draw_sources(rgb: Pixels, sources: Sequence[Heard], state: str) -> Pixels:
+    """Copy the frame [H, W, 3] uint8 and draw the sources of a result on it, and its state where that is "unknown".
 
     The percentages are the decision's certainty, not the model's probability of the moment.
     """
-    shown = [source for source in result.sources if source.on_screen]
+    shown = [source for source in sources if source.on_screen]
     picture = _blend_heat(rgb, shown) if shown else rgb.copy()
     height, width = picture.shape[:2]
     line = max(1, round(min(height, width) / 240))
@@ -50,10 +48,10 @@ def draw_result(rgb: Pixels, result: Result) -> Pixels:
     for source in shown:
         assert source.box is not None
         labels.put(_name(source), percent(source), color_of(source.index), _anchor(picture, source.box))
-    for source in result.sources:
+    for source in sources:
         if not source.on_screen:
             labels.put_right(f"off-screen: {_name(source)}", percent(source), color_of(source.index))
-    if result.state == "unknown":
+    if state == "unknown":
         labels.put_right("unknown sound", "", GRAY)
     return picture
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.image import import_cv2
 from avgn.runtime.sinks.text import line_height, put, shorten, text_width
 
-Pixels = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
 Box = tuple[int, int, int, int]
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-import numpy as np
-import numpy.typing as npt
-
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.media import AudioBlock, MediaFile
 from avgn.runtime.nvtx import stage
 from avgn.runtime.outputs import WholeFile, find_place, open_output
 from avgn.runtime.result import Result
 from avgn.runtime.sinks.containers import container_of
-from avgn.runtime.sinks.drawing import draw_result
 from avgn.runtime.sinks.sound import LiveSound, SoundTrack
 from avgn.runtime.sinks.video_file import VideoFile
-
-Pixels = npt.NDArray[np.uint8]
 
 # what a live picture is told to last where nothing follows it
 LIVE_FPS = 30.0
@@ -47,7 +42,7 @@ class OverlayWriter:
 
     def __call__(self, result: Result, rgb: Pixels) -> None:
         with stage("draw") as drawing:
-            picture = draw_result(rgb, result)
+            picture = result.plot(rgb)
         with stage("encode") as encoding:
             self._file.write(picture, result.time)
         self.draw_ms += drawing.ms
@@ -90,7 +85,7 @@ class LiveOverlay:
             height, width = rgb.shape[:2]
             self._file = VideoFile(self._output, (height, width), LIVE_FPS, self._sound.attach)
         with stage("draw"):
-            picture = draw_result(rgb, result)
+            picture = result.plot(rgb)
         with stage("encode"):
             self._file.write(picture, result.time)
 

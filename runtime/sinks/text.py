@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.image import import_cv2
 from avgn.runtime.sinks import fonts
 
 log = logging.getLogger(__name__)
 
-Pixels = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
 
 # of the size: the line's height, and where the letters stand in it

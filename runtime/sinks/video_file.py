@@ -7,9 +7,7 @@ from contextlib import suppress
 from fractions import Fraction
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import import_cv2
 from avgn.runtime.media import import_av
@@ -17,8 +15,6 @@ from avgn.runtime.outputs import OutputFile, find_place, write_error
 from avgn.runtime.outputs.reasons import shown
 from avgn.runtime.sinks.containers import Container, SoundFormat, container_of
 from avgn.runtime.sinks.palette import Palette
-
-Pixels = npt.NDArray[np.uint8]
 
 BT601 = 6
 MOST_FPS = 1000

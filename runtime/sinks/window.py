@@ -8,14 +8,11 @@ import threading
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import import_cv2
 from avgn.runtime.result import Result
-from avgn.runtime.sinks.drawing import draw_result
-
-Pixels = npt.NDArray[np.uint8]
 
 CLOSING = (27, ord("q"))
 
@@ -55,7 +52,7 @@ class Window:
                 cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
                 cv2.resizeWindow(self._title, newest[1].shape[1], newest[1].shape[0])
                 self._open = True
-            cv2.imshow(self._title, np.ascontiguousarray(draw_result(newest[1], newest[0])[..., ::-1]))
+            cv2.imshow(self._title, np.ascontiguousarray(newest[0].plot(newest[1])[..., ::-1]))
         if not self._open:
             return True
         key = cv2.waitKey(1)

@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.jpeg import Baseline, JpegError, read_baseline
 from avgn.runtime.regions import min_max
 from avgn.runtime.result import Result
 from avgn.runtime.sinks.drawing import color_of
-
-Pixels = npt.NDArray[np.uint8]
 
 VERSION = 1
 HEADER = struct.Struct("<B3xId")

@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy.io import wavfile
 
 from avgn.evaluation.canvas import area_average, box_mask
+from avgn.runtime.arrays import Array
 from avgn.runtime.bundle import BundleInfo
 from avgn.runtime.bundle_schema import Thresholds
 from avgn.runtime.manifest import Box, Item, Manifest, Part, Source, read_manifest, write_manifest
-
-Array = NDArray[Any]
 
 CLASSES = ("bell", "drum", "flute", "horn")
 COLOURS = np.array([[220, 30, 30], [30, 220, 30], [30, 30, 220], [220, 220, 30]])

@@ -12,17 +12,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score
 
 from avgn.evaluation import evaluate, format_table, predict
 from avgn.evaluation.canvas import box_mask, upsample_bilinear
+from avgn.runtime.arrays import Array
 from avgn.runtime.bundle_schema import Thresholds
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest, Source
 
 Make = Callable[..., Any]
-Array = NDArray[Any]
 PROTOCOLS = ("source-wise", "frame-wise", "adaptive")
 A, B, C = (0.0, 0.0, 0.5, 0.5), (0.5, 0.5, 1.0, 1.0), (0.5, 0.0, 1.0, 0.5)
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from avgn.checkpoint import load_model, save_model
@@ -23,13 +22,13 @@ from avgn.evaluation import evaluate, format_table, predict
 from avgn.evaluation.canvas import box_mask, source_mask, upsample_bilinear
 from avgn.evaluation.metrics import best_assignment
 from avgn.model import build_model
+from avgn.runtime.arrays import Array
 from avgn.runtime.bundle_schema import Thresholds
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest, read_manifest
 from avgn.scenes import SceneConfig, synthesize
 
 Make = Callable[..., Any]
-Array = NDArray[Any]
 A, B, C = (0.0, 0.0, 0.5, 0.5), (0.5, 0.5, 1.0, 1.0), (0.5, 0.0, 1.0, 0.5)
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from avgn.evaluation import metrics
+from avgn.runtime.arrays import Array
 
-Array = NDArray[Any]
 SIZE = (9, 13)
 
 

@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from avgn.evaluation import evaluate, evaluate_bounds, format_table, predict
 from avgn.evaluation.canvas import box_mask
+from avgn.runtime.arrays import Array
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
 
 Make = Callable[..., Any]
-Array = NDArray[Any]
 A, B, C = (0.05, 0.1, 0.5, 0.6), (0.4, 0.3, 0.95, 0.9), (0.1, 0.5, 0.4, 0.95)
 
 

@@ -11,18 +11,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from avgn.evaluation import evaluate, predict
 from avgn.evaluation.canvas import box_mask, upsample_bicubic
 from avgn.evaluation.choice import choose_protocols
 from avgn.evaluation.protocols import PROTOCOLS, fixed_range
+from avgn.runtime.arrays import Array
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest, Source
 
 Make = Callable[..., Any]
-Array = NDArray[Any]
 BOXES = ((0.05, 0.1, 0.45, 0.6), (0.3, 0.5, 0.9, 0.95), (0.55, 0.05, 0.8, 0.3), (0.1, 0.1, 0.95, 0.9))
 
 

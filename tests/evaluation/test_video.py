@@ -12,7 +12,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from avgn.evaluation import evaluate, format_table
 from avgn.evaluation.video import evaluate_video, near_change, read_track, score_video
@@ -21,7 +20,6 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Box, Item, Manifest, Source, read_manifest, write_manifest
 
 Make = Callable[..., Any]
-Array = NDArray[Any]
 CLASSES = ("bell", "drum", "flute", "horn")
 FPS, SIZE = 20, (240, 320)
 pytestmark = pytest.mark.timeout(120)

@@ -19,7 +19,7 @@ from avgn.engine import describe
 from avgn.export import engine_builder
 from avgn.export.bundle import ExportOptions, export_bundle
 from avgn.export.formats import FORMATS, format_table
-from avgn.export.graphs import INPUTS, write_graphs
+from avgn.export.graphs import write_graphs
 from avgn.export.mixed import to_mixed
 from avgn.export.optimize import optimize
 from avgn.export.quantize import calibrate, quantize
@@ -27,6 +27,7 @@ from avgn.export.variants import describe_variant
 from avgn.model import build_model
 from avgn.runtime import Bundle, FailureError, InputError
 from avgn.runtime.bundle_schema import Variant
+from avgn.runtime.contract import INPUTS
 from tests.export.models import small_model
 
 TARGETS = ("8.9", "12.0")

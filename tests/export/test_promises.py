@@ -23,6 +23,7 @@ from avgn.export.variants import Maker
 from avgn.frontend import Spectrogram
 from avgn.grouping import Grouping
 from avgn.model import IMAGENET_MEAN
+from avgn.runtime.contract import INT8
 from tests.export.models import small_model
 
 # optimization
@@ -130,7 +131,7 @@ def convolution(folder: Path, *, image: bool = True) -> Path:
     return path
 
 
-@pytest.mark.parametrize("flavour", quantize.FLAVOURS)
+@pytest.mark.parametrize("flavour", INT8)
 def test_pixels_keep_their_whole_range_whatever_calibration_saw(flavour: str, tmp_path: Path) -> None:
     """Calibrated on grey pictures alone, black and white ones must not be cut."""
     file, out = convolution(tmp_path), tmp_path / "out.onnx"

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from avgn.engine import TorchEngine
 from avgn.export.samples import Batch
 from avgn.export.verify import (
     BATCHES,
-    OUTPUTS,
     SCENE_RATE,
     audio_difference,
     check_scorable,
@@ -24,7 +21,9 @@ from avgn.export.verify import (
     render_batch,
     rendered_batches,
 )
+from avgn.runtime.arrays import Array
 from avgn.runtime.audio import fit_window, resample
+from avgn.runtime.contract import ALL_OUTPUTS
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.image import resize
 from avgn.runtime.manifest import Item, Manifest, Source
@@ -32,7 +31,6 @@ from avgn.scenes import SceneConfig, render_scene
 from avgn.scenes.synth import RATE
 from tests.export.models import small_model
 
-Array = NDArray[Any]
 SHAPES = {"sources": (3, 5), "audio_prob": (3,), "maps": (3, 2, 4), "visual_prob": (3,)}
 
 
@@ -78,7 +76,7 @@ def test_every_number_is_what_a_loop_finds(loud: float) -> None:
     expected, noise = outputs(counts, loud=loud), outputs(counts, seed=1, loud=0.3 * loud)
     found = [{name: batch[name] + more[name] for name in SHAPES} for batch, more in zip(expected, noise, strict=True)]
     metrics = measured(expected, found)
-    for name in OUTPUTS:
+    for name in ALL_OUTPUTS:
         largest, means = [], []
         for truth, other in zip(expected, found, strict=True):
             size = max(1.0, max(abs(float(v)) for v in truth[name].ravel()))
@@ -105,7 +103,7 @@ def test_equal_outputs_differ_by_nothing_and_the_halves_are_chained() -> None:
     core, engine = Says(said), Says(outputs((2, 1)))
     metrics = compare(core, engine, samples((2, 1)))  # type: ignore[arg-type]
     assert metrics["cosine_maps"] == pytest.approx(1.0)
-    assert all(metrics[f"max_abs_{name}"] == 0.0 for name in OUTPUTS)
+    assert all(metrics[f"max_abs_{name}"] == 0.0 for name in ALL_OUTPUTS)
     # each engine's image half hears its own audio half: errors add up as they will in use
     for one in (core, engine):
         assert all(np.array_equal(given, batch["sources"]) for given, batch in zip(one.given, said, strict=True))
@@ -114,7 +112,7 @@ def test_equal_outputs_differ_by_nothing_and_the_halves_are_chained() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-cpu", "int8-gpu"])
-@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("name", ALL_OUTPUTS)
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("place", [0, 1], ids=["first batch", "last batch"])
 def test_what_is_not_finite_is_never_verified(precision: str, name: str, wrong: float, place: int) -> None:
@@ -125,11 +123,11 @@ def test_what_is_not_finite_is_never_verified(precision: str, name: str, wrong: 
 
 
 def exact(**changed: float) -> dict[str, float]:
-    zero = {f"max_abs_{name}": 0.0 for name in OUTPUTS}
+    zero = {f"max_abs_{name}": 0.0 for name in ALL_OUTPUTS}
     return zero | {"cosine_maps": 1.0, "cosine_maps_mean": 1.0} | changed
 
 
-@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("name", ALL_OUTPUTS)
 def test_fp32_may_differ_by_a_hundred_thousandth_in_each_output(name: str) -> None:
     check_tolerance(exact(**{f"max_abs_{name}": 1e-5}), "fp32")
     message = f"the fp32 graphs differ from the model: max_abs_{name} is 1.01e-05, allowed is 1e-05"

@@ -60,7 +60,7 @@ def test_an_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_log_line_says_what_runs(caplog: pytest.LogCaptureFixture) -> None:
     from avgn.kernels import dispatch
 
-    dispatch._log_once.cache_clear()
+    dispatch.log_once.cache_clear()
     with caplog.at_level("INFO", logger="avgn.kernels"):
         call()
         call()

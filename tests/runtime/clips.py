@@ -10,12 +10,9 @@ from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
 
+from avgn.runtime.arrays import Floats, Pixels
 from tests.runtime.graphs import COLORS, TONES
-
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 
 TICKS = 90000
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from avgn.runtime.bundle import BundleInfo, TensorSpec, Thresholds, Variant, file_sha256, write_bundle_info
+from avgn.runtime.bundle import BundleInfo, Thresholds, Variant, file_sha256, write_bundle_info
+from avgn.runtime.contract import TensorSpec
 
 CLASSES = ("red", "green", "blue")
 TONES = (440.0, 1320.0, 3100.0)
@@ -24,8 +24,6 @@ WINDOW = 1.0
 IMAGE_SIZE = (96, 128)
 GRID = (6, 8)
 WIDTH = 4
-
-Floats = npt.NDArray[np.float32]
 
 
 def write_bundle(folder: Path, *, window: float = WINDOW, hop: float = 0.2, has_presence: bool = True) -> Path:

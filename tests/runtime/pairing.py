@@ -12,10 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime import BundleInfo
+from avgn.runtime.arrays import Floats, Pixels
 from tests.runtime.clips import write_clip
-
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 
 PERIOD = 0.8
 FPS = 30

@@ -17,14 +17,13 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-import numpy.typing as npt
+
+from avgn.runtime.arrays import Pixels
 
 BLOCK = 16
 BITS = 16
 SIZE = (64, BITS * BLOCK)
 RATE = 16_000
-
-Pixels = npt.NDArray[np.uint8]
 
 
 def stamp(number: int) -> Pixels:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from avgn.runtime import Localizer, localize_file, open_media
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.decision import Heard
 from avgn.runtime.errors import InputError
 from avgn.runtime.media import AudioBlock
@@ -31,7 +31,6 @@ from tests.runtime.clips import Scene, read_video, still_clip
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 SCENE = Scene(seen={0: (0.25, 0.3)}, heard=(0,))
-Pixels = npt.NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")

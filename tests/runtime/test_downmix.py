@@ -6,15 +6,14 @@ import math
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from avgn.runtime import Localizer, localize_file
+from avgn.runtime.arrays import Floats
 from avgn.runtime.audio import Downmix, loudness_db, to_mono
 from avgn.runtime.clock import AudioClock
 from tests.runtime.clips import Scene, write_clip
 
-Floats = npt.NDArray[np.float32]
 RATE = 22050
 TIME = np.arange(2 * RATE) / RATE
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avgn.runtime.arrays import Pixels
 from avgn.runtime.decision import Heard
 from avgn.runtime.result import Result
 from avgn.runtime.sinks import drawing, fonts, text
-from avgn.runtime.sinks.drawing import color_of, draw_result
+from avgn.runtime.sinks.drawing import color_of
 from avgn.runtime.sinks.labels import Labels
 
 LONG = "female_speech,_woman_speaking_on_the_playground"
@@ -151,7 +152,7 @@ def test_without_a_font_a_class_keeps_its_number(bare: None, caplog: pytest.LogC
     ]
     assert drawing._name(heard("吉他", index=4)) == "class 5"
     picture = np.full((90, 160, 3), 99, np.uint8)
-    assert (draw_result(picture, result(heard("吉他"))) != picture).any()
+    assert (result(heard("吉他")).plot(picture) != picture).any()
 
 
 def test_a_font_of_ones_own(bare: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,28 +170,26 @@ def test_the_decisions_percentage_is_drawn(monkeypatch: pytest.MonkeyPatch) -> N
     drawn: list[str] = []
     real = text.put
 
-    def put(picture: text.Pixels, words: str, at: tuple[int, int], size: int, ink: text.Color) -> None:
+    def put(picture: Pixels, words: str, at: tuple[int, int], size: int, ink: text.Color) -> None:
         drawn.append(words)
         real(picture, words, at, size, ink)
 
     monkeypatch.setattr("avgn.runtime.sinks.labels.put", put)
-    draw_result(
-        np.zeros((360, 640, 3), np.uint8),
-        result(heard("flute", certainty=0.93), heard("organ_pipe", on_screen=False, index=1, certainty=0.875)),
-    )
+    found = result(heard("flute", certainty=0.93), heard("organ_pipe", on_screen=False, index=1, certainty=0.875))
+    found.plot(np.zeros((360, 640, 3), np.uint8))
     assert drawn == ["flute", "93%", "off-screen: organ pipe", "88%"]
     drawn.clear()
-    draw_result(np.zeros((360, 640, 3), np.uint8), result(state="unknown"))
+    result(state="unknown").plot(np.zeros((360, 640, 3), np.uint8))
     assert [word for word in drawn if word] == ["unknown sound"]
 
 
 def test_drawing_leaves_the_frame_and_stays_in_bounds() -> None:
     for size in ((1, 1), (7, 300), (300, 7), (40, 40)):
         picture = np.full((*size, 3), 90, np.uint8)
-        out = draw_result(picture, result(heard("a", x=0.0), heard("b", x=1.0, index=1), heard(LONG, on_screen=False)))
+        out = result(heard("a", x=0.0), heard("b", x=1.0, index=1), heard(LONG, on_screen=False)).plot(picture)
         assert out.shape == picture.shape and (picture == 90).all()
 
 
 def test_the_box_has_the_colour_of_its_class() -> None:
-    out = draw_result(np.zeros((240, 240, 3), np.uint8), result(heard("flute", index=3)))
+    out = result(heard("flute", index=3)).plot(np.zeros((240, 240, 3), np.uint8))
     np.testing.assert_array_equal(out[130, round(0.4 * 240)], color_of(3))

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from avgn.runtime.bundle_schema import BundleInfo, Joint, Patches, TensorSpec, Thresholds, Variant, from_json, to_json
+from avgn.runtime.bundle_schema import BundleInfo, Joint, Patches, Thresholds, Variant, from_json, to_json
+from avgn.runtime.contract import TensorSpec
 from avgn.runtime.decision import DecisionState, Rules, step
 from avgn.runtime.errors import InputError
 from avgn.runtime.joint import judge

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pytest
 
 from avgn.runtime import InputError, Localizer, Result, StreamLocalizer
+from avgn.runtime.arrays import Floats
 from avgn.runtime.audio import resample
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.image import resize
 from tests.runtime.clips import Scene
 from tests.runtime.graphs import CLASSES, RATE, TONES, write_bundle
 
-Floats = npt.NDArray[np.float32]
 HOP, WINDOW = 4410, 22050
 TOLERANCE = 1e-5
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from avgn.runtime.arrays import Array
 from avgn.runtime.bundle_schema import BundleInfo, Thresholds
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.result import Result
 from avgn.runtime.stream import CLIPPED_SHARE, SLACK, AudioWindow, Pending, State, StreamLocalizer
 
-Array = NDArray[Any]
 RATE, HOP, WINDOW = 1000, 200, 500
 GREY = np.full((32, 32, 3), 7, np.uint8)
 # sample n of the sound is n / 10,000: a window says by itself where it lies

@@ -24,10 +24,10 @@ def test_a_kernel_that_is_wrong_gives_way_to_the_reference(
 ) -> None:
     """Here every rounding counts as wrong, or nothing can be launched: two operations, one line each way."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("no kernel image is available")
 
-    monkeypatch.setattr(selfcheck, "_verdicts", {})
+    monkeypatch.setattr(selfcheck, "verdicts", {})
     monkeypatch.setattr(selfcheck, "_applies", lambda _: True)
     if cause == "wrong":
         monkeypatch.setattr(selfcheck, "LIMITS", dict.fromkeys(selfcheck.LIMITS, 0.0))
@@ -52,13 +52,13 @@ def test_a_kernel_that_is_wrong_gives_way_to_the_reference(
 
 
 def test_a_kernel_that_is_right_passes_its_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selfcheck, "_verdicts", {})
+    monkeypatch.setattr(selfcheck, "verdicts", {})
     monkeypatch.setattr(selfcheck, "_applies", lambda _: True)
     monkeypatch.setenv("AVGN_KERNELS", "triton")
     cells, tokens = data()
     (Both()(cells.requires_grad_(), tokens.requires_grad_()) + max_pooled_cosine(tokens, cells)[0].sum()).backward()
-    assert len(selfcheck._verdicts) == 6
-    assert all(selfcheck._verdicts.values())
+    assert len(selfcheck.verdicts) == 6
+    assert all(selfcheck.verdicts.values())
 
 
 class Both(torch.nn.Module):

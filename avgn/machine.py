@@ -1,25 +1,39 @@
-"""What a measurement was made on."""
+"""What a measurement was made on: the one description that benchmarks, recipes and reports hold."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import avgn
 from avgn.runtime.engines.gpu import find_gpu
 
-PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "tensorrt", "tensorrt-rtx")
+PACKAGES = (
+    "av",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "opencv-python-headless",
+    "openvino",
+    "scipy",
+    "tensorrt",
+    "tensorrt-rtx",
+    "torch",
+    "triton",
+)
 
 
 def usable_cores() -> int:
-    """The logical cores that this process may use."""
+    """Count the logical cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def describe_machine() -> dict[str, Any]:
-    """Processor, cores, memory in GB, GPU (None: there is none) and system."""
+def machine() -> dict[str, Any]:
+    """Describe the processor, its cores, the memory in GB, the GPU (None: there is none) and the system."""
     gpu = find_gpu()
     return {
         "processor": _processor(),
@@ -31,8 +45,13 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def describe_versions() -> dict[str, str]:
-    """The versions of avgn, Python and what the engines come from, as far as installed."""
+def measured_on() -> dict[str, Any]:
+    """Describe the machine as it is now: with its load average, the versions and the commit that is measured."""
+    return machine() | {"load_average": round(os.getloadavg()[0], 2), "versions": versions(), "commit": commit()}
+
+
+def versions() -> dict[str, str]:
+    """List the versions of avgn, Python and what computes, as far as installed."""
     found = {"avgn": avgn.__version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -40,6 +59,15 @@ def describe_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def commit() -> str:
+    """Name the commit of this checkout, "-dirty" behind it where files differ; "unknown" for what is installed."""
+    asked = ["git", "-C", str(Path(avgn.__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _processor() -> str:
