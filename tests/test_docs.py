@@ -101,7 +101,7 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
             break
     else:
         pytest.skip("MkDocs isn't here: `make docs` once makes its environment")
-    command = [python, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    command = [python, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     built = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     )
