@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+import avgn.evaluation
 import avgn.kernels
 import avgn.runtime
 
@@ -91,6 +92,8 @@ def test_the_site_names_every_page_once_and_nothing_else() -> None:
 def test_the_api_pages_hold_every_public_name() -> None:
     assert {f"avgn.runtime.{name}" for name in avgn.runtime.__all__} <= documented("runtime")
     assert {f"avgn.kernels.{name}.{name}" for name in avgn.kernels.__all__} == documented("kernels")
+    evaluation = {name.rpartition(".")[2] for name in documented("core") if name.startswith("avgn.evaluation.")}
+    assert {name for name in avgn.evaluation.__all__ if not name.isupper()} <= evaluation
 
 
 def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
@@ -109,6 +112,9 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     for room in ("runtime", "core", "export", "kernels"):
         page = (tmp_path / "docs" / "api" / f"{room}.html").read_text()
         assert [name for name in documented(room) if f'id="{name}"' not in page] == []
+        assert not re.findall(r'<h\d id="([^"]+--[^"]+)"', page), (
+            "a line of a docstring begins with # and became a heading"
+        )
     method = (tmp_path / "docs" / "method.html").read_text()
     assert "<li>" in method and "<table>" in method
     assert 'src="docs/demo.png"' in (tmp_path / "index.html").read_text() and (tmp_path / "docs" / "demo.png").exists()

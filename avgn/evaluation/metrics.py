@@ -69,8 +69,8 @@ def average_precision(scores: Array, masks: Array) -> Array:
     """Compute the pixel AP of every map against every mask, with ties handled as in scikit-learn.
 
     scores: [M, ...] soft maps; masks: [S, ...] of the same pixels; a pixel is positive where its mask is > 0.
-    Returns [M, S] float64; NaN for an empty mask. AP = mean over the positives p of
-    #{positives >= s_p} / #{pixels >= s_p}. Raises ValueError for maps that hold NaN.
+    Returns [M, S] float64; NaN for an empty mask. AP is the mean over the positives p of the share of positives among
+    the pixels whose score is at least s_p. Raises ValueError for maps that hold NaN.
     """
     scores, masks = np.asarray(scores), np.asarray(masks)
     positive = masks.reshape(len(masks), math.prod(masks.shape[1:])) > 0
