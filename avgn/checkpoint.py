@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from avgn.config import Config
-from avgn.model import TwoHalves, build_model
+from avgn.model import LocalizerModel, build_model
 from avgn.runtime.bundle_schema import Thresholds
 from avgn.runtime.documents import read_json, shown
 from avgn.runtime.errors import InputError
@@ -25,7 +25,7 @@ WEIGHTS = "model.safetensors"
 FACTS = "config.json"
 
 
-def save_model(model: TwoHalves, folder: str | os.PathLike[str], training: dict[str, Any] | None = None) -> Path:
+def save_model(model: LocalizerModel, folder: str | os.PathLike[str], training: dict[str, Any] | None = None) -> Path:
     """Write the weights, the configuration, the thresholds and (optionally) facts of the training; returns the folder.
 
     Each file appears whole or not at all.
@@ -46,7 +46,7 @@ def save_model(model: TwoHalves, folder: str | os.PathLike[str], training: dict[
     except OSError as error:
         raise InputError(f"checkpoint {folder} can't be written ({error.strerror}): choose another folder") from None
     # safetensors' own writer makes files that nobody else may read, whatever the umask
-    state = {name: value.detach().cpu().contiguous() for name, value in model.inference_state().items()}
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_whole(folder / WEIGHTS, save(state), "checkpoint")
     write_whole(folder / FACTS, json.dumps(facts, indent=2) + "\n", "checkpoint")
     return folder
@@ -67,7 +67,7 @@ def read_facts(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return facts
 
 
-def load_model(folder: str | os.PathLike[str]) -> TwoHalves:
+def load_model(folder: str | os.PathLike[str]) -> LocalizerModel:
     """Read a checkpoint folder; the model comes in evaluation mode with its thresholds.
 
     Raises InputError for a folder that is no checkpoint or whose weights don't fit its configuration.

@@ -1,4 +1,4 @@
-"""The demo: a rendered video whose sources are localized, with runtime dependencies alone."""
+"""Runs the demo: renders a video and localizes its sources, with runtime dependencies alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What works here: a video is encoded, read back, resampled and localized by every engine, and what fails is named."""
+"""Finds out what works here: encodes a video, reads it back, resamples and localizes it with every engine, and names
+what fails."""
 
 from __future__ import annotations
 
@@ -38,19 +39,21 @@ PICTURE_ERROR = 12.0
 
 
 class Broken(Exception):
-    """A step ran and gave something else than it must."""
+    """Says that a step ran and gave a wrong result."""
 
 
 @dataclass(kw_only=True)
 class Findings:
-    """Sentences for people: what `works`, what is `broken` (with the way out), and what nobody asked for."""
+    """Gathers sentences for people: what `works`, what is `broken` (and what to do), and what is `absent` but
+    optional."""
 
     works: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
 
     def attempt(self, name: str, package: str, step: Callable[[], str]) -> bool:
-        """Run a step that says what it saw; whatever it raises is a finding. `package`: what is installed anew."""
+        """Run a step that returns what it saw; any exception is a finding. `package`: what to install again if it
+        fails."""
         try:
             self.works.append(f"{name}: {step()}")
             return True
@@ -59,7 +62,7 @@ class Findings:
         return False
 
     def lines(self) -> list[str]:
-        """What works first."""
+        """Format the findings, beginning with what works."""
         lines = [f"ok      {line}" for line in self.works] + [f"BROKEN  {line}" for line in self.broken]
         return lines + ([f"not asked for: {'; '.join(self.absent)}"] if self.absent else [])
 
@@ -82,7 +85,7 @@ def examine(bundle: str) -> Findings:
 
 
 def about(bundle: str) -> list[str]:
-    """What is installed, one line per group."""
+    """List what is installed, one line per group of packages."""
     loaded = Bundle.load(bundle)
     lines = [f"avgn {avgn.__version__}, Python {sys.version.split()[0]}, {platform.platform()}"]
     for group, names in PACKAGES.items():
@@ -93,8 +96,8 @@ def about(bundle: str) -> list[str]:
 
 
 def _sentence(error: Exception, package: str) -> str:
-    """What went wrong and the way out, after the name of the step."""
-    # a package that is there and can't be imported is not one that is missing
+    """Say what went wrong and what to do about it, to follow the name of the step."""
+    # a package that is installed but can't be imported is broken, not missing
     cause = error.__context__ if isinstance(error, MissingExtraError) and _version(package) else error
     if isinstance(cause, InputError) or cause is None:
         return f": {error}"
@@ -158,7 +161,7 @@ def _pitch(samples: Any, rate: int) -> float:
 
 
 def _try_engines(found: Findings, bundle: Bundle) -> list[Engine]:
-    """The engines that ran, in the order in which they are chosen."""
+    """Try the engines, in the order in which they are chosen; return those that ran."""
     engines: list[Engine] = []
     absent: list[str] = []
     try:
@@ -182,7 +185,7 @@ def _obstacle(name: str, target: str) -> str | None:
     try:
         return ENGINES[name].obstacle(target)
     except Exception:
-        # a library that is there and can't be imported: the attempt says how
+        # the library is installed but can't be imported: the attempt says why
         return None
 
 
@@ -217,7 +220,7 @@ def _try_localizing(localizer: Localizer, clip: Path) -> str:
 
 
 def _check_versions(found: Findings) -> None:
-    """Packages that are older than setup.py promises to work with."""
+    """Find packages that are older than avgn supports."""
     for name in (*PACKAGES["runtime"], *PACKAGES["engines"]):
         have, need = _version(name), _bound(name)
         if have and need and _parts(have) < _parts(need):
@@ -229,7 +232,7 @@ def _parts(text: str) -> tuple[int, ...]:
 
 
 def _bound(package: str) -> str:
-    """The least version that avgn asks for, as ">=1.2"; empty where it is not installed as a package."""
+    """Return the lowest version that avgn requires, as ">=1.2"; empty if avgn is not installed as a package."""
     try:
         asked = metadata.requires("avgn") or []
     except metadata.PackageNotFoundError:

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avgn.model import AudioSources, TwoHalves
+from avgn.model import LocalizerModel
 from avgn.runtime.bundle_schema import BundleInfo, Patches, Thresholds
 from avgn.runtime.errors import InputError
+from avgn.types import AudioSources
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -26,7 +27,7 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, model: TwoHalves, device: str = "cpu") -> None:
+    def __init__(self, model: LocalizerModel, device: str = "cpu") -> None:
         """Move the model to `device` ("cpu", "cuda" or "cuda:1"). Raises InputError for one that isn't there."""
         self.device = find_device(device)
         self.model = model.to(self.device).eval()
@@ -77,7 +78,7 @@ def _exact(device: torch.device) -> Iterator[None]:
         yield
 
 
-def describe(model: TwoHalves) -> BundleInfo:
+def describe(model: LocalizerModel) -> BundleInfo:
     """The facts that the runtime needs to know of a model."""
     config = model.config
     names = model.map_names

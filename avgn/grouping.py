@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from avgn.config import Config
 from avgn.kernels import grouping_attention
-from avgn.released import ReleasedGrouping
 
 AUDIO_EPS = 1.0
 
@@ -72,15 +71,11 @@ class NoGrouping(nn.Module):
 
 def build_audio_grouping(config: Config) -> nn.Module:
     """The audio grouping that the configuration asks for."""
-    if config.variant == "released":
-        return ReleasedGrouping(config)
-    if config.variant == "tokens":
+    if config.ablation == "tokens":
         return NoGrouping()
     return AudioGrouping(config) if config.audio_gate == "exact" else Grouping(config, eps=AUDIO_EPS)
 
 
 def build_visual_grouping(config: Config) -> nn.Module:
     """The visual grouping that the configuration asks for."""
-    if config.variant == "released":
-        return ReleasedGrouping(config)
-    return NoGrouping() if config.variant == "tokens" else Grouping(config, hard=config.assignment == "hard")
+    return NoGrouping() if config.ablation == "tokens" else Grouping(config, hard=config.assignment == "hard")

@@ -5,7 +5,6 @@ Legend: B samples of the global batch, N sources of a sample (padded), C classes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,48 +13,7 @@ from torch import Tensor, nn
 
 from avgn.config import Config
 from avgn.kernels import max_pooled_cosine
-from avgn.model import AudioSources, ImageCells
-
-
-@dataclass(frozen=True, kw_only=True)
-class Labels:
-    """sounding and visible [B,C] float in {0,1}; order [B,N] int64: the classes that sound and are visible, padded;
-    mask [B,N] bool: which entries of `order` are sources.
-    """
-
-    sounding: Tensor
-    visible: Tensor
-    order: Tensor
-    mask: Tensor
-
-    def to(self, device: torch.device) -> Labels:
-        """The same on another device; what lies in pinned memory is copied while the caller goes on."""
-        return Labels(
-            sounding=self.sounding.to(device, non_blocking=True),
-            visible=self.visible.to(device, non_blocking=True),
-            order=self.order.to(device, non_blocking=True),
-            mask=self.mask.to(device, non_blocking=True),
-        )
-
-    def pin_memory(self) -> Labels:
-        """The same in memory that a GPU copies from while it computes."""
-        return Labels(
-            sounding=self.sounding.pin_memory(),
-            visible=self.visible.pin_memory(),
-            order=self.order.pin_memory(),
-            mask=self.mask.pin_memory(),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Losses:
-    """Scalars; `total` is their sum."""
-
-    total: Tensor
-    localization: Tensor
-    token: Tensor
-    audio: Tensor
-    visual: Tensor
+from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 
 def compute_losses(
@@ -67,7 +25,7 @@ def compute_losses(
     *,
     gather: bool = True,
 ) -> Losses:
-    """L = L_loc + L_group (METHOD section 5) of one global batch, or without `gather` of this process's own.
+    """L = L_loc + L_group (docs/method.md, section 5) of one global batch, or without `gather` of this process's own.
 
     The localization loss is that of the global batch in every process, the presence losses are those of its own
     samples: their mean over the processes is that of the global batch.
@@ -95,7 +53,7 @@ def localization_loss(
     """
     if gather:
         audio, image, labels = gather_halves(audio, image, labels)
-    if config.variant == "neither":
+    if config.ablation == "neither":
         return _unlabelled_loss(audio, image, config)
     index = torch.arange(labels.order.shape[0], device=labels.order.device)
     sources = _take(audio.embedding, labels.order)

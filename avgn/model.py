@@ -5,10 +5,9 @@ Legend: B batch, T samples, H x W pixels, P = h * w cells, K maps, C classes, D 
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,72 +17,27 @@ from avgn.encoders import AudioEncoder, VisualEncoder
 from avgn.frontend import Spectrogram
 from avgn.grouping import build_audio_grouping, build_visual_grouping
 from avgn.kernels import cosine_maps
+from avgn.losses import compute_losses
 from avgn.runtime.bundle_schema import Joint, Thresholds, source_names
 from avgn.transformer import build_transformer
-
-if TYPE_CHECKING:
-    from avgn.data import Batch
-    from avgn.losses import Labels, Losses
+from avgn.types import AudioSources, Features, ImageCells, Labels, Losses
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
+# what a model calls its front-end, and the weights of graphs that belong to it begin with
+FRONT_END = "frontend"
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-@dataclass(frozen=True, kw_only=True)
-class AudioSources:
-    """What the audio half hears: embedding [B,K,D] and presence logit [B,K] (None without presence)."""
+class LocalizerModel(nn.Module, ABC):
+    """What every localizer has: encoders, the two halves, the maps between them and its own losses.
 
-    embedding: Tensor
-    logit: Tensor | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageCells:
-    """What the image half sees: cells [B,P,D], gate [B,K,D] or None, presence logit [B,K] or None, grid (h, w)."""
-
-    cells: Tensor
-    gate: Tensor | None
-    logit: Tensor | None
-    grid: tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Features:
-    """scores [B,K,h,w] before any display scaling; audio_prob and visual_prob [B,K] (None without presence)."""
-
-    scores: Tensor
-    audio_prob: Tensor | None
-    visual_prob: Tensor | None
-
-
-class Localizer(Protocol):
-    """The interface through which every localizer is trained, evaluated, exported and streamed (DESIGN section 2)."""
-
-    config: Config
-
-    def encode_audio(self, waveform: Tensor) -> AudioSources:
-        """waveform [B,T] float32 -> what sounds."""
-
-    def encode_image(self, image: Tensor) -> ImageCells:
-        """image [B,H,W,3] uint8 RGB -> what is seen."""
-
-    def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,K,h,w]."""
-
-
-class TwoHalves(nn.Module, ABC):
-    """What every localizer has: encoders, the two halves, its own losses, and hooks for a training in stages.
-
-    A system gives `encode_spectrogram`, `encode_pixels`, `localize` and `compute`. What only training needs is made by
-    `begin_training` under the name `school`, and is no part of a checkpoint.
+    A system gives `encode_spectrogram`, `encode_pixels`, `localize` and `losses`. Everything that trains, evaluates,
+    exports or streams a localizer does it through this interface. What only training needs is no part of a model: see
+    `avgn.training.hooks`.
     """
 
     image_mean: Tensor
     image_std: Tensor
-    # shares of all steps at which the second stage and those after it begin
-    stage_shares: tuple[float, ...] = ()
-    # above 0, both halves are contrasted with those of a moving average of the model
-    momentum: float = 0.0
     # the map's maximum at which something is seen, for systems without presence
     map_threshold: float = 0.5
     # how both halves decide together, where they do
@@ -97,7 +51,6 @@ class TwoHalves(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.thresholds: Thresholds | None = None
-        self.stage = 0
         self.frontend, self.audio_encoder, self.visual_encoder = self.build_encoders()
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in self.pixel_scale)
         self.register_buffer("image_mean", mean * 255, persistent=False)
@@ -156,8 +109,18 @@ class TwoHalves(nn.Module, ABC):
         """Maps [B,K,h,w]."""
 
     @abstractmethod
+    def losses(
+        self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
+    ) -> Losses:
+        """The losses of one global batch, or without `gather` of this process's own.
+
+        `stage`: of a training in stages, from 0.
+        """
+
     def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
-        """The losses of one global batch, or without `gather` of this process's own."""
+        """Call `losses`, which this was called until version 0.1."""
+        warnings.warn("compute is called losses now: use that name", DeprecationWarning, stacklevel=2)
+        return self.losses(audio, image, labels, gather=gather)
 
     def forward_features(self, image: Tensor, spectrogram: Tensor) -> Features:
         """normalised image [B,3,H,W] and log-spectrogram [B,1,F,frames] -> Features."""
@@ -177,52 +140,46 @@ class TwoHalves(nn.Module, ABC):
         """The backbones that see the normalised picture itself."""
         return [self.visual_encoder.backbone]
 
-    def prepare(self, waveform: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """What a training step makes of a batch before it is encoded: [B,T] and [B,H,W,3] in the same shapes."""
-        return waveform, image
+    def shared_gate(self) -> Tensor | None:
+        """The gate [1,K,D] where it is the same for all images, else None."""
+        return None
 
-    def begin_training(self, visual_weights: str) -> None:
-        """Make what only training needs; `visual_weights` names what the visual encoder starts from."""
-
-    def enter_stage(self, stage: int, batches: Iterable[Batch]) -> None:
-        """A stage after the first begins; `batches` shows some of the training scenes."""
-
-    def on_epoch(self, batches: Iterable[Batch]) -> None:
-        """An epoch begins."""
-
-    def end_training(self, batches: Iterable[Batch]) -> None:
-        """Training is over; `batches` shows the validation scenes, or without them some of training."""
-
-    def inference_state(self) -> dict[str, Tensor]:
-        """The weights that a checkpoint holds."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith("school.")}
+    def presence_heads(self) -> list[nn.Module]:
+        """The layers that give presence logits, which stay in float32 where others compute in half precision."""
+        return []
 
 
-class AVGN(TwoHalves):
-    """The audio-visual grouping network and its ablation rows (METHOD sections 2-6 and 8)."""
+class AVGN(LocalizerModel):
+    """The audio-visual grouping network and its ablation rows (docs/method.md, sections 2-6 and 8)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        if config.variant == "neither":
+        if config.ablation == "neither":
             return
         self.tokens = nn.Parameter(torch.empty(config.num_classes, config.dim))
         nn.init.trunc_normal_(self.tokens, std=0.02)
-        self.tokens.requires_grad = config.variant != "grouping"
-        self.audio_transformer = build_transformer(config)
-        self.visual_transformer = build_transformer(config)
-        self.audio_grouping = build_audio_grouping(config)
-        self.visual_grouping = build_visual_grouping(config)
+        self.tokens.requires_grad = config.ablation != "grouping"
+        self.audio_transformer, self.visual_transformer = self.build_transformers()
+        self.audio_grouping, self.visual_grouping = self.build_groupings()
         self.audio_presence = nn.Linear(config.dim, 1)
         self.visual_presence = nn.Linear(config.dim, 1)
-        if config.variant != "grouping":
+        if config.ablation != "grouping":
             self.token_class = nn.Linear(config.dim, config.num_classes)
         if config.visual_gate == "token":
             self.token_gate = nn.Linear(config.dim, config.dim, bias=False)
 
+    def build_transformers(self) -> tuple[nn.Module, nn.Module]:
+        """Those over the audio features and over the cells: ([B,P,D], [C,D]) -> [B,P,D], [B,C,D]."""
+        return build_transformer(self.config), build_transformer(self.config)
+
+    def build_groupings(self) -> tuple[nn.Module, nn.Module]:
+        """Those of the audio features and of the cells: ([B,P,D], [B,C,D]) -> [B,C,D]."""
+        return build_audio_grouping(self.config), build_visual_grouping(self.config)
+
     @property
     def has_presence(self) -> bool:
         """Whether the model says which classes sound and which are visible."""
-        return self.config.variant != "neither"
+        return self.config.ablation != "neither"
 
     def encode_spectrogram(self, spectrogram: Tensor) -> AudioSources:
         """log-spectrogram [B,1,F,frames] -> AudioSources."""
@@ -233,9 +190,7 @@ class AVGN(TwoHalves):
         return AudioSources(embedding=grouped, logit=self.audio_presence(grouped).squeeze(2))
 
     def hand_over(self, audio: AudioSources) -> Tensor:
-        """The sources [B,K,D] that the audio half gives the image half: of length one, but for the released variant."""
-        if self.config.variant == "released":
-            return audio.embedding
+        """The sources [B,K,D] that the audio half gives the image half, of length one."""
         return nn.functional.normalize(audio.embedding, dim=2)
 
     def encode_pixels(self, pixels: Tensor) -> ImageCells:
@@ -267,37 +222,38 @@ class AVGN(TwoHalves):
             return self.token_gate(self.tokens).expand(grouped.shape[0], -1, -1)
         return None
 
-    def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,K,h,w]: the cosine of every source with every gated cell (METHOD section 6).
+    def shared_gate(self) -> Tensor | None:
+        """The gate [1,K,D] where the tokens alone make it."""
+        return self.token_gate(self.tokens)[None] if self.config.visual_gate == "token" else None
 
-        The released variant gives <f, g> / temperature instead (METHOD section 7).
-        """
-        if self.config.variant == "released":
-            # its embeddings keep their lengths
-            maps = torch.matmul(audio.embedding, image.cells.transpose(1, 2)) / self.config.temperature
-        else:
-            maps = cosine_maps(audio.embedding, image.cells, image.gate)
+    def presence_heads(self) -> list[nn.Module]:
+        """The layers that give presence logits."""
+        return [self.audio_presence, self.visual_presence] if self.has_presence else []
+
+    def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
+        """Maps [B,K,h,w]: the cosine of every source with every gated cell (docs/method.md, section 6)."""
+        maps = cosine_maps(audio.embedding, image.cells, image.gate)
         return maps.reshape(maps.shape[0], maps.shape[1], *image.grid)
 
-    def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
-        """METHOD section 5."""
-        from avgn.losses import compute_losses
-
+    def losses(
+        self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
+    ) -> Losses:
+        """L_loc + L_group (docs/method.md, section 5)."""
         return compute_losses(audio, image, labels, self.token_logits(), self.config, gather=gather)
 
     def token_logits(self) -> Tensor | None:
         """Class logits [C,C] of the raw tokens (paper eq. 9), None where tokens are frozen or absent."""
-        if not self.has_presence or self.config.variant == "grouping":
+        if not self.has_presence or self.config.ablation == "grouping":
             return None
         return self.token_class(self.tokens)
 
 
-def build_model(config: Config) -> TwoHalves:
+def build_model(config: Config) -> LocalizerModel:
     """Build the localizer that the configuration describes, with random weights."""
-    if config.tokens == "classifiers":
-        from avgn.world.model import WorldLocalizer
-
-        return WorldLocalizer(config)
     made = config.kind.load()(config)
-    assert isinstance(made, TwoHalves)
+    assert isinstance(made, LocalizerModel)
     return made
+
+
+# deprecated: the name until version 0.1
+TwoHalves = LocalizerModel

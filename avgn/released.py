@@ -1,4 +1,4 @@
-"""The grouping of the published checkpoints, and the translation of their names (METHOD section 7).
+"""The model of the published checkpoints, and the translation of their names (docs/method.md, section 7).
 
 Legend: B batch, P cells, C classes, D width.
 """
@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from avgn.config import Config
+from avgn.model import AVGN
+from avgn.transformer import TokenTransformer
+from avgn.types import AudioSources, ImageCells
 
 # (their name, ours), applied in order
 NAMES = (
@@ -121,3 +124,24 @@ class ReleasedGrouping(nn.Module):
         tokens = self.pre_assign_attn(tokens, features)
         grouped = tokens + self.assign(tokens, features)
         return grouped + self.mlp_channels(self.norm_new_x(grouped))
+
+
+class ReleasedAVGN(AVGN):
+    """AVGN as its authors published it: other groupings, no norm after the transformers, and scores for cosines."""
+
+    def build_transformers(self) -> tuple[nn.Module, nn.Module]:
+        """Those that hand on what their blocks give."""
+        return TokenTransformer(self.config, norm=False), TokenTransformer(self.config, norm=False)
+
+    def build_groupings(self) -> tuple[nn.Module, nn.Module]:
+        """Both in the published form."""
+        return ReleasedGrouping(self.config), ReleasedGrouping(self.config)
+
+    def hand_over(self, audio: AudioSources) -> Tensor:
+        """The sources [B,K,D] as they are: their lengths count."""
+        return audio.embedding
+
+    def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
+        """Maps [B,K,h,w]: <f, g> / temperature of every source and cell."""
+        maps = torch.matmul(audio.embedding, image.cells.transpose(1, 2)) / self.config.temperature
+        return maps.reshape(maps.shape[0], maps.shape[1], *image.grid)

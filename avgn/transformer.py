@@ -49,15 +49,14 @@ class Block(nn.Module):
 
 
 class TokenTransformer(nn.Module):
-    """`depth` blocks over the features followed by the class tokens, and a final norm."""
+    """`depth` blocks over the features followed by the class tokens, and a final norm unless `norm` is False."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, norm: bool = True) -> None:
         super().__init__()
         self.blocks = nn.Sequential(
             *(Block(config.dim, config.heads, config.mlp_ratio, config.drop_path) for _ in range(config.depth))
         )
-        # the published model hands on what its blocks give
-        self.norm = nn.Identity() if config.variant == "released" else nn.LayerNorm(config.dim)
+        self.norm = nn.LayerNorm(config.dim) if norm else nn.Identity()
         # branches louder than their input would drown which class a token is, and what a cell holds
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -96,7 +95,7 @@ class NoTransformer(nn.Module):
 
 def build_transformer(config: Config) -> nn.Module:
     """The transformer that the configuration asks for."""
-    if config.variant == "grouping":
+    if config.ablation == "grouping":
         return NoTransformer()
     return TokenTransformer(config) if config.attention == "transformer" else LiteralAttention(config)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a field's type; what becomes a dataclass is checked by itself."""
+    """Return whether a value is of a field's type; what becomes a dataclass is checked by itself."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(fits(value, each) for each in inner)
@@ -29,7 +29,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def said(hint: Any) -> str:
-    """A field's type for people."""
+    """Return a field's type for people."""
     origin = get_origin(hint)
     if origin in (Union, UnionType):
         return " or ".join(said(each) for each in get_args(hint))

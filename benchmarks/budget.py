@@ -24,7 +24,7 @@ from avgn.export.mixed import to_mixed
 from avgn.export.optimize import optimize
 from avgn.export.quantize import calibrate, quantize
 from avgn.machine import measured_on
-from avgn.model import TwoHalves, build_model
+from avgn.model import LocalizerModel, build_model
 from avgn.runtime import Localizer
 from avgn.scenes import CLASSES
 from benchmarks import layers
@@ -34,11 +34,11 @@ from benchmarks.kernels.roofline import step_kernels
 MODELS: dict[str, dict[str, Any]] = {"avgn-tiny": {"classes": CLASSES}, "avgn-resnet18": {}}
 PRECISIONS = ("fp32", "fp16", "int8-gpu")
 BATCHES = (1, 16)
-FRAMES, HOP = 30.0, 0.2
+FPS, HOP_SECONDS = 30.0, 0.2
 # frames of 640x360 that the CPU's stages are measured on, after the first few
-MEASURED, FIRST = 60, 5
+MEASURED_FRAMES, WARM_UP_FRAMES = 60, 5
 WARNING = "predicted from data sheets and assumptions; nothing of it was measured on a GPU"
-STAGES = ("copy in", "image half", "copy out", "audio half, its share", "resize (CPU)", "decide (CPU)")
+STAGES = ("copy_in", "image_half", "copy_out", "audio_half_share", "resize", "decide")
 
 
 def main() -> None:
@@ -57,15 +57,15 @@ def predict() -> dict[str, Any]:
         "label": WARNING,
         "chips": {name: chip.record() for name, chip in CHIPS.items()},
         "assumptions": {
-            "share of peak operations": layers.COMPUTE,
-            "share of memory bandwidth": layers.MEMORY,
-            "block of results": layers.TILE,
-            "frames a second": FRAMES,
-            "audio hop, seconds": HOP,
+            "share_of_peak_operations": layers.COMPUTE_SHARE,
+            "share_of_memory_bandwidth": layers.MEMORY_SHARE,
+            "block_of_results": layers.TILE_SIDE,
+            "frames_per_second": FPS,
+            "audio_hop_seconds": HOP_SECONDS,
         },
-        "measured on this CPU, ms": cpu | {"machine": measured_on()},
+        "measured_cpu_ms": cpu | {"machine": measured_on()},
         "models": {},
-        "kernels of a training step": step_kernels(CHIPS),
+        "training_step_kernels": step_kernels(CHIPS),
     }
     for name, options in MODELS.items():
         print(name, flush=True)
@@ -79,30 +79,32 @@ def measure_cpu() -> dict[str, float]:
     stream = Localizer.load("tiny", threads=1).open_stream(mode="file")
     rate = stream.info.sample_rate
     rng = np.random.default_rng(0)
-    stream.push_audio(0.1 * rng.standard_normal(int(rate * (MEASURED / FRAMES + 4))).astype(np.float32), rate, 0.0)
+    stream.push_audio(0.1 * rng.standard_normal(int(rate * (MEASURED_FRAMES / FPS + 4))).astype(np.float32), rate, 0.0)
     picture = rng.integers(0, 256, (360, 640, 3), dtype=np.uint8)
-    results = [result for at in range(MEASURED) for result in stream.push_frame(picture, at / FRAMES)] + stream.flush()
+    results = [
+        result for at in range(MEASURED_FRAMES) for result in stream.push_frame(picture, at / FPS)
+    ] + stream.flush()
     return {
-        stage: round(float(np.median([result.ms[stage] for result in results[FIRST:]])), 4)
+        stage: round(float(np.median([result.ms[stage] for result in results[WARM_UP_FRAMES:]])), 4)
         for stage in ("resize", "decide")
     }
 
 
 def _model(config: Config, cpu: dict[str, float]) -> dict[str, Any]:
     model = optimize(build_model(config).eval())
-    found: dict[str, Any] = {"graph safety": _safety(model), "halves": {}, "frame": {}}
+    found: dict[str, Any] = {"graph_hazards": _safety(model), "halves": {}, "frame_ms": {}}
     sizes = _sizes(config, 1)
     with tempfile.TemporaryDirectory() as folder:
         files = _graphs(model, Path(folder))
         for precision, halves in files.items():
             for half, file in halves.items():
                 graph = onnx.load(file)
-                found["graph safety"][f"{half}, {precision} graph"] = list(graph_hazards(graph, sizes[half]))
+                found["graph_hazards"][f"{half}, {precision} graph"] = list(graph_hazards(graph, sizes[half]))
                 for batch in BATCHES:
                     made = layers.count(graph, _sizes(config, batch)[half])
                     found["halves"].setdefault(precision, {}).setdefault(half, {})[str(batch)] = half_record(made)
     for precision, halves in found["halves"].items():
-        found["frame"][precision] = {name: _frame(config, chip, name, halves, cpu) for name, chip in CHIPS.items()}
+        found["frame_ms"][precision] = {name: _frame(config, chip, name, halves, cpu) for name, chip in CHIPS.items()}
     return found
 
 
@@ -112,15 +114,15 @@ def half_record(made: Sequence[layers.Kernel]) -> dict[str, Any]:
         "kernels": len(made),
         "operations": sum(kernel.operations for kernel in made),
         "bytes": sum(kernel.bytes for kernel in made),
-        "predicted us": {},
+        "predicted_us": {},
     }
     for name, chip in CHIPS.items():
         busy = [kernel.expected(chip) for kernel in made]
-        record["predicted us"][name] = {
+        record["predicted_us"][name] = {
             "roofline": round(1e6 * sum(kernel.least(chip) for kernel in made), 1),
-            "expected, CUDA graph": round(1e6 * (chip.launch + sum(busy) + len(busy) * chip.gap), 1),
+            "cuda_graph": round(1e6 * (chip.launch_seconds + sum(busy) + len(busy) * chip.gap_seconds), 1),
             # a kernel that is shorter than its launch waits for the next
-            "expected, launched one by one": round(1e6 * sum(max(one + chip.gap, chip.launch) for one in busy), 1),
+            "one_by_one": round(1e6 * sum(max(one + chip.gap_seconds, chip.launch_seconds) for one in busy), 1),
         }
     return record
 
@@ -132,17 +134,17 @@ def _frame(config: Config, chip: Chip, name: str, halves: dict[str, Any], cpu: d
     count = config.num_maps
 
     def copies(*sizes: int) -> float:
-        return 1e3 * sum(chip.reply + size / chip.bus for size in sizes)
+        return 1e3 * sum(chip.reply_seconds + size / chip.bus_bytes_per_second for size in sizes)
 
     def graph(half: str) -> float:
-        return halves[half]["1"]["predicted us"][name]["expected, CUDA graph"] / 1e3
+        return halves[half]["1"]["predicted_us"][name]["cuda_graph"] / 1e3
 
     sound = copies(4 * config.window_samples, 4 * count * config.source_dim, 4 * count) + graph("audio")
     values = (
         copies(height * width * 3, 4 * count * config.source_dim),
         graph("image"),
         copies(4 * count * rows * columns, 4 * count),
-        sound / (HOP * FRAMES),
+        sound / (HOP_SECONDS * FPS),
         cpu["resize"],
         cpu["decide"],
     )
@@ -151,7 +153,7 @@ def _frame(config: Config, chip: Chip, name: str, halves: dict[str, Any], cpu: d
     }
 
 
-def _safety(model: TwoHalves) -> dict[str, Any]:
+def _safety(model: LocalizerModel) -> dict[str, Any]:
     config = model.config
     image = torch.zeros(1, *config.image_size, 3, dtype=torch.uint8)
     sources = torch.zeros(1, config.num_maps, config.source_dim)
@@ -169,7 +171,7 @@ def _sizes(config: Config, batch: int) -> dict[str, dict[str, tuple[int, ...]]]:
     }
 
 
-def _graphs(model: TwoHalves, folder: Path) -> dict[str, dict[str, Path]]:
+def _graphs(model: LocalizerModel, folder: Path) -> dict[str, dict[str, Path]]:
     files = {
         "fp32": write_graphs(model, folder, opset=18, facts={}),
         "fp16": write_graphs(to_mixed(model), folder, opset=18, facts={}, suffix=".fp16"),

@@ -24,18 +24,18 @@ from avgn.export.optimize import optimize
 from avgn.export.sensitivity import FLOAT_SHARE
 from avgn.export.variants import describe_variant
 from avgn.export.verify import render_batch
-from avgn.model import TwoHalves, build_model
+from avgn.model import LocalizerModel, build_model
 from avgn.runtime.bundle import Bundle, write_bundle_info
 
-SCENES = 4
+NUM_SCENES = 4
 
 
-def random_model(name: str, classes: int, **overrides: Any) -> TwoHalves:
+def random_model(name: str, classes: int, **overrides: Any) -> LocalizerModel:
     """A preset with random weights, in evaluation mode."""
     torch.manual_seed(0)
     names = tuple(f"class_{index:03d}" for index in range(classes))
     model = build_model(preset(name, classes=names, **overrides))
-    scenes = render_batch(describe(model), 2 * SCENES)
+    scenes = render_batch(describe(model), 2 * NUM_SCENES)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             # the mean over the scenes, not a moving one
@@ -46,7 +46,7 @@ def random_model(name: str, classes: int, **overrides: Any) -> TwoHalves:
     return model.eval()
 
 
-def quick_bundle(model: TwoHalves, folder: Path, *, int8: bool = True) -> Bundle:
+def quick_bundle(model: LocalizerModel, folder: Path, *, int8: bool = True) -> Bundle:
     """An fp32 and an int8-cpu variant of a model; a bundle that is there already is taken as it is.
 
     The search for layers that 8 bits hurt takes minutes. Here the first ones stay float, which the search mostly
@@ -58,7 +58,7 @@ def quick_bundle(model: TwoHalves, folder: Path, *, int8: bool = True) -> Bundle
     info = describe(model)
     files = {"fp32": write_graphs(optimize(model), folder, opset=MIN_OPSET, facts={})}
     if int8:
-        scenes = render_batch(info, SCENES)
+        scenes = render_batch(info, NUM_SCENES)
         heard = TorchEngine(model).run_audio(scenes.waveform)["sources"]
         feeds: dict[str, quantize.Feed] = {
             "audio": {"waveform": scenes.waveform},

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Refused(Exception):
-    """One sentence for whoever gave what can't be used."""
+    """Says in one sentence why the given arguments can't be used."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,7 +92,7 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def worktree(commit: str) -> Iterator[Path]:
-    """A checkout of a commit, gone afterwards whatever happens."""
+    """Check out a commit into a temporary folder, which is removed afterwards whatever happens."""
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "base"
         try:
@@ -129,7 +129,7 @@ def _run(benchmark: str, folder: Path, output: Path, options: list[str]) -> None
 
 
 def numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of a JSON value with its path; entries of lists are counted."""
+    """Yield every number of a JSON value with its path; entries of lists are counted."""
     if isinstance(value, bool):
         return
     if isinstance(value, int | float):
@@ -141,7 +141,7 @@ def numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 
 def table(base: list[dict[str, float]], here: list[dict[str, float]]) -> list[str]:
-    """Lines of the medians over the turns, and their ratio, of every number that both sides have."""
+    """Format the medians over the turns, and their ratio, of every number that both sides have."""
     shared = [name for name in here[0] if all(name in one for one in (*base, *here))]
     width = max((len(name) for name in shared), default=0)
     lines = [f"{'':{width}}  {'base':>12} {'here':>12} {'here/base':>9}"]

@@ -1,4 +1,4 @@
-"""What export costs and keeps: time, sizes, accuracy and speed of every precision, engines for every target.
+"""Measures what export costs and preserves: time, sizes, accuracy and speed of every precision, engines.
 
 python -m benchmarks.export --output benchmarks/results/export.json [--steps 120]
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def brief_training(root: Path, steps: int) -> Path:
-    """avgn-resnet18 after a few steps: activations as training leaves them, no accuracy to speak of."""
+    """Train avgn-resnet18 for a few steps: activations look as after training, accuracy stays near nothing."""
     scenes = read_manifest(synthesize(root / "train", scenes=1200, config=SceneConfig(split="train"), seed=SEED + 2))
     settings = TrainConfig(
         steps=steps, batch_size=16, learning_rate=1e-4, visual_weights="random", auxiliary=1.0, checkpoint_steps=steps
@@ -75,7 +75,7 @@ def brief_training(root: Path, steps: int) -> Path:
 
 
 def measure(checkpoint: Path, target: Path, calibration: Manifest, guard: Manifest) -> dict[str, Any]:
-    """One model: a bundle of all precisions, verified in every engine, and its engines for all targets."""
+    """Measure one model: a bundle of all precisions, verified in every engine, and its engines for all targets."""
     begin = time.perf_counter()
     export_bundle(checkpoint, target / "fp32")
     alone = time.perf_counter() - begin
@@ -86,12 +86,12 @@ def measure(checkpoint: Path, target: Path, calibration: Manifest, guard: Manife
     rows = recheck(bundle.path, checkpoint=str(checkpoint), manifest=guard)
     print("\n".join(recheck_table(rows)), flush=True)
     return {
-        "export seconds": {"fp32": round(alone, 1), "all precisions": round(whole, 1)},
+        "export_seconds": {"fp32": round(alone, 1), "all_precisions": round(whole, 1)},
         "megabytes": {variant.precision: megabytes(bundle, variant) for variant in bundle.variants},
-        "measured at export": {variant.precision: variant.verified for variant in bundle.variants},
+        "measured_at_export": {variant.precision: variant.verified for variant in bundle.variants},
         "verified": rows,
-        "milliseconds of one sample": speeds(bundle),
-        "tensorrt-rtx engines": engines(bundle),
+        "sample_ms": speeds(bundle),
+        "tensorrt_rtx_engines": engines(bundle),
     }
 
 
@@ -100,7 +100,8 @@ def megabytes(bundle: Bundle, variant: Variant) -> float:
 
 
 def speeds(bundle: Bundle) -> list[dict[str, Any]]:
-    """Median milliseconds of both halves, all variants taking turns so that a busy machine hurts them alike."""
+    """Measure the median milliseconds of both halves, all variants taking turns so that a busy machine hurts them
+    alike."""
     loaded = {
         (variant.precision, name): load_engine(bundle, variant, name)
         for variant in bundle.variants
@@ -125,7 +126,7 @@ def speeds(bundle: Bundle) -> list[dict[str, Any]]:
 
 
 def engines(bundle: Bundle) -> list[dict[str, Any]]:
-    """Sizes and build times of all engines, or why one can't be built."""
+    """Measure the sizes and build times of all engines, or say why one can't be built."""
     height, width = bundle.image_size
     profile = engine_builder.Profile(height=(32, height, 1024), width=(32, width, 1024))
     rows = []

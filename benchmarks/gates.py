@@ -1,4 +1,4 @@
-"""What the visual gates do after equal training: the comparison that decided the default of avgn-tiny.
+"""Compares the visual gates after equal training: the comparison that decided the default of avgn-tiny.
 
 python -m benchmarks.gates --data runs/tiny/data --output benchmarks/results/gates.json
 """
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=300)
     args = parser.parse_args()
     manifests = render_data(args.data)
-    training = TrainConfig(**(TRAINING | {"steps": args.steps}))
+    training = TrainConfig.from_options(**(TRAINING | {"steps": args.steps}))
     pair = SceneConfig(split="test", sources=(1, 1), silent=(1, 1), off_screen=0.0)
     pairs = [render_swap(pair, SEED, index) for index in range(args.scenes)]
     record: dict[str, Any] = {"steps": args.steps, "scenes": args.scenes, "seed": SEED, "gates": {}}
@@ -45,7 +45,7 @@ def main() -> None:
             engine = TorchEngine(load_model(train(model, manifests["train"], manifests["val"], output, training)))
             record["gates"][gate] = {
                 "adaptive": evaluate(engine, stills, ["adaptive"]),
-                "own object hotter, percent": sound_decides(engine, pairs),
+                "own_object_hotter": sound_decides(engine, pairs),
             }
             args.output.parent.mkdir(parents=True, exist_ok=True)
             args.output.write_text(json.dumps(record, indent=1) + "\n")

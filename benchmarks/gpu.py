@@ -1,4 +1,4 @@
-"""Everything that needs a GPU, in one record: kernels, a training step, engines built, verified and timed.
+"""Measures everything that needs a GPU, in one record: kernels, a training step, engines built, verified and timed.
 
 python -m benchmarks.gpu --output benchmarks/results/gpu.json [--minutes 8] [--only training,aoti] [--dry-run]
 
@@ -40,9 +40,9 @@ PACKAGES = (
 )
 MINUTES = 8.0
 # less than this is no use to any step, in seconds
-LEAST = 5.0
+LEAST_SECONDS = 5.0
 # of the whole record, and of one step's result in it, in bytes
-LARGEST, LARGEST_RESULT = 1_000_000, 120_000
+MOST_RECORD_BYTES, MOST_RESULT_BYTES = 1_000_000, 120_000
 
 
 def main() -> int:
@@ -79,7 +79,8 @@ def main() -> int:
 
 
 def choose(steps: Sequence[Step], only: str) -> list[Step]:
-    """The steps whose names begin with one of `only`, all without it. Raises InputError for what begins none."""
+    """Return the steps whose names begin with one of `only`, all without it. Raises InputError for a word with which no
+    step begins."""
     wanted = [name.strip() for name in only.split(",") if name.strip()]
     for name in wanted:
         if not any(step.name.startswith(name) for step in steps):
@@ -89,7 +90,7 @@ def choose(steps: Sequence[Step], only: str) -> list[Step]:
 
 
 def listing(steps: Sequence[Step], minutes: float) -> list[str]:
-    """The steps as lines for people: the limit of each, and why it would be skipped here."""
+    """Format the steps for people: the limit of each, and why it would be skipped here."""
     lines = [f"{'step':32}{'limit s':>8}  {'here':8}"]
     for step in steps:
         reason = step.obstacle()
@@ -108,7 +109,7 @@ def run_steps(steps: Sequence[Step], minutes: float, machine: Mapping[str, Any],
         left = end - time.monotonic()
         if (reason := step.obstacle()) is not None:
             rows.append({"step": step.name, "outcome": "skipped", "why": reason, "seconds": 0.0})
-        elif left < LEAST:
+        elif left < LEAST_SECONDS:
             why = f"--minutes {minutes:g} are over"
             rows.append({"step": step.name, "outcome": "left out", "why": why, "seconds": 0.0})
         else:
@@ -121,7 +122,7 @@ def run_steps(steps: Sequence[Step], minutes: float, machine: Mapping[str, Any],
 
 
 def merge(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One record of all steps: a summary first, then the machine, versions, commit, and the rows by name."""
+    """Merge all steps into one record: a summary first, then the machine, versions, commit, and the rows by name."""
     return {
         "summary": {
             row["step"]: f"{row['outcome']} in {row['seconds']:g} s" + (f": {row['why']}" if row["why"] else "")
@@ -136,15 +137,15 @@ def merge(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict
 
 
 def fit(record: Mapping[str, Any]) -> str:
-    """The record as JSON of at most LARGEST bytes: results that are too large leave their size."""
+    """Format the record as JSON of at most MOST_RECORD_BYTES: of results that are too large, only the size stays."""
     steps = {name: dict(row) for name, row in record["steps"].items()}
     for row in steps.values():
         size = len(json.dumps(row.get("result")))
-        if size > LARGEST_RESULT:
+        if size > MOST_RESULT_BYTES:
             row["result"] = f"{size} bytes, left out"
     text = json.dumps({**record, "steps": steps}, indent=1) + "\n"
     for row in sorted(steps.values(), key=lambda row: -len(json.dumps(row.get("result")))):
-        if len(text) <= LARGEST:
+        if len(text) <= MOST_RECORD_BYTES:
             break
         row["result"] = "left out: the record would be too large"
         text = json.dumps({**record, "steps": steps}, indent=1) + "\n"
@@ -152,7 +153,7 @@ def fit(record: Mapping[str, Any]) -> str:
 
 
 def _check_folders(*folders: Path) -> None:
-    """Minutes of measuring must not end in a folder that can't be written."""
+    """Make the folders, or raise InputError: minutes of measuring must not end in one that can't be written."""
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)

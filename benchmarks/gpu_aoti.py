@@ -31,7 +31,7 @@ from avgn.export.mixed import to_mixed
 from avgn.export.optimize import optimize
 from avgn.export.variants import describe_variant
 from avgn.machine import measured_on
-from avgn.model import TwoHalves, build_model
+from avgn.model import LocalizerModel, build_model
 from avgn.runtime.bundle import Bundle, write_bundle_info
 from avgn.runtime.engines import ENGINES, load_engine, obstacle_of
 from avgn.runtime.engines.base import Engine
@@ -40,7 +40,7 @@ from avgn.runtime.engines.trust import trust
 
 CHECKPOINT = "recipes/checkpoint"
 BATCHES = (1, 8, 32)
-WARM, SECONDS = 5, 0.5
+WARM_UP_RUNS, MEASURED_SECONDS = 5, 0.5
 
 
 def main() -> int:
@@ -62,7 +62,7 @@ def main() -> int:
     for name, child in children.items():
         begin = time.perf_counter()
         said = child.communicate()[0]
-        made: dict[str, Any] = {"waited seconds": round(time.perf_counter() - begin, 1), "rows": []}
+        made: dict[str, Any] = {"waited_seconds": round(time.perf_counter() - begin, 1), "rows": []}
         record["bundles"][name] = made
         if child.returncode:
             failed = True
@@ -106,7 +106,7 @@ def _write_resnet18(folder: Path) -> None:
     write_bundle_info(folder, replace(info, variants=(variant,)))
 
 
-def _resnet18() -> TwoHalves:
+def _resnet18() -> LocalizerModel:
     torch.manual_seed(0)
     return build_model(preset("avgn-resnet18", classes=tuple(f"class {at}" for at in range(37)))).eval()
 
@@ -122,9 +122,9 @@ def _rows(bundle: Bundle, core: Engine) -> list[dict[str, Any]]:
                 begin = time.perf_counter()
                 engine = load_engine(bundle, variant, name)
                 facts = {"engine": name, "precision": variant.precision, "target": variant.target}
-                loaded = {"load seconds": round(time.perf_counter() - begin, 2)}
-                compared = {"against the core": compare_engines(engine, core)}
-                rows.append(facts | loaded | compared | {"ms a call": _times(engine)})
+                loaded = {"load_seconds": round(time.perf_counter() - begin, 2)}
+                compared = {"against_core": compare_engines(engine, core)}
+                rows.append(facts | loaded | compared | {"call_ms": _times(engine)})
     return rows
 
 
@@ -146,11 +146,11 @@ def _times(engine: Engine) -> dict[str, dict[str, float]]:
 
 
 def _seconds(call: Callable[[], object]) -> list[float]:
-    for _ in range(WARM):
+    for _ in range(WARM_UP_RUNS):
         call()
     taken: list[float] = []
-    end = time.perf_counter() + SECONDS
-    while len(taken) < WARM or time.perf_counter() < end:
+    end = time.perf_counter() + MEASURED_SECONDS
+    while len(taken) < WARM_UP_RUNS or time.perf_counter() < end:
         begin = time.perf_counter()
         call()
         taken.append(time.perf_counter() - begin)

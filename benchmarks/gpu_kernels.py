@@ -1,4 +1,4 @@
-"""The fused kernels on this GPU beside plain, naive and compiled forms, and nothing that a CPU could measure.
+"""Measures the fused kernels on this GPU beside plain, naive and compiled forms, and nothing that a CPU could measure.
 
 python -m benchmarks.gpu_kernels --output FILE.json [--seconds 80]
 """

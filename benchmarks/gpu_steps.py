@@ -1,4 +1,4 @@
-"""The steps of `make gpu`: what each runs, what it needs, how long it may take, and how one is run."""
+"""Lists and runs the steps of `make gpu`: what each runs, what it needs and how long it may take."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from avgn.runtime.engines import ENGINES
 from avgn.runtime.engines.gpu import find_gpu
 
 ROOT = Path(__file__).resolve().parents[1]
-LINES = 12
+SAID_LINES = 12
 # TensorRT for RTX builds for these no engine
 NOT_RTX = ("sm_90", "sm_100")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A command, run from the repository's root, for at most `seconds`.
+    """Describes a command that is run from the repository's root for at most `seconds`.
 
     `result` is a JSON file that it writes, `report` one of pytest's. `needs` are modules that must be there, `unless`
     says what else stands against it, and `after` is a file that an earlier step leaves.
@@ -43,7 +43,7 @@ class Step:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def obstacle(self) -> str | None:
-        """Why the step can't run here, or None."""
+        """Return why the step can't run here, or None."""
         for module in self.needs:
             if importlib.util.find_spec(module) is None:
                 return f"{module} is not installed"
@@ -51,7 +51,7 @@ class Step:
 
 
 def plan(work: Path) -> list[Step]:
-    """The steps in the order of their worth; `work` takes their files."""
+    """Return the steps in the order of their worth; `work` takes their files."""
     python = (sys.executable, "-m")
     bundle = work / "aoti" / "tiny"
     return [
@@ -149,6 +149,7 @@ def _tests(
     after: Path | None = None,
     unless: Callable[[], str | None] = lambda: None,
 ) -> Step:
+    """Make a step that runs a test file with pytest and writes its `report` as JUnit XML; see `Step` for the rest."""
     # the compiler takes most of the time
     together = ("-n", str(min(8, os.cpu_count() or 1))) if importlib.util.find_spec("xdist") else ()
     command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *together, file)
@@ -166,7 +167,7 @@ def _tests(
 
 
 def run_step(step: Step, left: float = float("inf")) -> dict[str, Any]:
-    """One step's row, run for at most its limit and the `left` seconds.
+    """Run one step, for at most its limit and the `left` seconds, and return its row.
 
     Keys: "outcome" (passed, failed, left out), "why" (None when it passed), "seconds", the end of what it "said", and
     its "result" and "tests".
@@ -195,12 +196,12 @@ def run_step(step: Step, left: float = float("inf")) -> dict[str, Any]:
             row["why"] = why or f"{step.result.name} was not written"
     if row["why"]:
         row["outcome"] = "failed"
-        row["said"] = [line.replace(str(ROOT), ".")[:400] for line in said.splitlines()[-LINES:]]
+        row["said"] = [line.replace(str(ROOT), ".")[:400] for line in said.splitlines()[-SAID_LINES:]]
     return row
 
 
 def _run(step: Step, limit: float) -> tuple[str, str | None]:
-    """What a step's process said, and how it failed; none of its processes is left."""
+    """Run a step's process; return what it printed and how it failed. None of its processes outlives the call."""
     try:
         child = subprocess.Popen(
             step.command,
@@ -227,7 +228,7 @@ def _run(step: Step, limit: float) -> tuple[str, str | None]:
 
 
 def _tally(report: Path) -> dict[str, Any]:
-    """Counts of pytest's report, which tests failed with what, and why others were skipped."""
+    """Count pytest's report: passed, failed and skipped tests, with the failures and the reasons for skipping."""
     counts: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "reasons": [], "failures": []}
     try:
         cases = list(ElementTree.parse(report).iter("testcase"))

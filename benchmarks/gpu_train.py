@@ -1,4 +1,4 @@
-"""`avgn train` and `avgn evaluate` on this GPU, whole: from rendered scenes to a checkpoint whose maps are the CPU's.
+"""Runs `avgn train` and `avgn evaluate` on this GPU: from rendered scenes to a checkpoint whose maps equal the CPU's.
 
 python -m benchmarks.gpu_train --output FILE.json --work FOLDER [--steps 24] [--workers 8] [--compiled]
 
@@ -27,9 +27,9 @@ from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import SceneConfig, synthesize
 from avgn.training import TrainConfig, fit
 
-SCENES, BATCH = 96, 32
+NUM_SCENES, BATCH = 96, 32
 # Adam's first steps go by the signs of gradients, so that roundings grow from step to step
-COMPARED, ALLOWED = 3, 0.02
+COMPARED_STEPS, ALLOWED_DIFFERENCE = 3, 0.02
 
 
 def main() -> None:
@@ -43,22 +43,22 @@ def main() -> None:
     scenes = args.work / "scenes"
     shutil.rmtree(scenes, ignore_errors=True)
     rendered = SceneConfig(split="train", size=(256, 192), seconds=3.0)
-    manifest = read_manifest(synthesize(scenes, scenes=SCENES, config=rendered, seed=0, jobs=args.workers or 1))
+    manifest = read_manifest(synthesize(scenes, scenes=NUM_SCENES, config=rendered, seed=0, jobs=args.workers or 1))
     record: dict[str, Any] = {"machine": measured_on(), "model": "avgn-tiny, bf16", "batch": BATCH, "runs": {}}
     for name in ("eager", "compiled") if args.compiled else ("eager",):
         compiled = name == "compiled"
         record["runs"][name] = _train(manifest, args.work / f"run-{name}", compiled, args.steps, args.workers)
         args.output.write_text(json.dumps(record, indent=1) + "\n")
-    first = [run["losses"][:COMPARED] for run in record["runs"].values()]
+    first = [run["losses"][:COMPARED_STEPS] for run in record["runs"].values()]
     differences = [abs(a / b - 1) for a, b in zip(first[0], first[-1], strict=True)]
-    record["relative difference of the first losses"] = differences
+    record["first_losses_relative_difference"] = differences
     device = "cuda" if torch.cuda.is_available() else "cpu"
     engines = [TorchEngine(load_model(args.work / "run-eager"), each) for each in (device, "cpu")]
-    record["evaluation on the GPU beside the CPU"] = compare_engines(*engines)
+    record["gpu_against_cpu"] = compare_engines(*engines)
     args.output.write_text(json.dumps(record, indent=1) + "\n")
-    if not max(differences) < ALLOWED:
+    if not max(differences) < ALLOWED_DIFFERENCE:
         sys.exit("compiled losses differ from eager ones")
-    if not record["evaluation on the GPU beside the CPU"]["cosine_maps"] > 0.9999:
+    if not record["gpu_against_cpu"]["cosine_maps"] > 0.9999:
         sys.exit("the GPU's maps differ from the CPU's")
 
 

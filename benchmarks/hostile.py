@@ -1,11 +1,11 @@
-"""What an honest visitor of `avgn serve` gets, and what the server holds, while four attackers of each kind are at it.
+"""Measures what an honest visitor of `avgn serve` gets, and the server's memory, under four attackers of each kind.
 
 python -m benchmarks.hostile --output benchmarks/results/hostile.json [--seconds 60] [--kinds pings,scans]
 
 A server in a process of its own, with a token that those attackers know who need it to do their worst; the honest
 visitor sends 30 pictures of 320x240 a second and sound at 48 kHz. A kind's numbers: results in percent of the pictures
 sent, the time from sending to result for 95 %, the server's memory (VmRSS) before, at its peak and after the rest
-(with the seconds until it was back within NEAR MB), and how many processors it kept busy, which a busy machine
+(with the seconds until it was back within NEAR_MB of it), and how many processors it kept busy, which a busy machine
 changes least.
 """
 
@@ -32,20 +32,20 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from avgn.machine import measured_on
-from benchmarks.attacks import KINDS, PICTURE, SOUND, jpeg, message
+from tests.hostile.web_attacks import KINDS, PICTURE, SOUND, jpeg, message
 
 ATTACKERS = 4
 FPS = 30
-RATE = 48_000
-WARM = 3.0
-MEGABYTE = 2**20
+SOUND_RATE = 48_000
+WARM_UP_SECONDS = 3.0
+BYTES_PER_MB = 2**20
 # MB above the memory before an attack that count as being back
-NEAR = 10.0
+NEAR_MB = 10.0
 
 
 @dataclass
 class Server:
-    """A running `avgn serve`; `log` is what it wrote on both outputs."""
+    """Holds a running `avgn serve`; `log` is what it wrote on both outputs."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -53,19 +53,19 @@ class Server:
     log: Path
 
     def memory(self) -> float:
-        """VmRSS in MB."""
+        """Return the resident memory (VmRSS) in MB."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024 / MEGABYTE
+                return int(line.split()[1]) * 1024 / BYTES_PER_MB
         raise ProcessLookupError("the server has ended")
 
     def cpu(self) -> float:
-        """Seconds of processor time so far."""
+        """Return seconds of processor time so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def get(self, path: str, timeout: float = 5.0) -> tuple[float, bytes]:
-        """(seconds, content) of a request without a token."""
+        """Send a request without a token; return (seconds, content)."""
         begin = time.monotonic()
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=timeout) as answer:
             content = answer.read()
@@ -74,7 +74,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(*options: str, bundle: str = "tiny") -> Iterator[Server]:
-    """A server in a process of its own, on a port that is free."""
+    """Run a server in a process of its own, on a free port."""
     token = secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
@@ -102,7 +102,7 @@ def _port(process: subprocess.Popen[bytes], log: Path) -> int:
 
 @dataclass
 class Honest:
-    """A visitor who behaves, in a thread of its own."""
+    """Plays a well-behaved visitor, in a thread of its own."""
 
     server: Server
     fps: int = FPS
@@ -124,7 +124,7 @@ class Honest:
         self._thread.join(10)
 
     def between(self, begin: float, end: float) -> tuple[int, list[float]]:
-        """(pictures sent, latencies of those that got a result) between two moments."""
+        """Return (pictures sent, latencies of those that got a result) between two moments."""
         sent = [at for at, moment in self.sent.items() if begin <= moment < end]
         return len(sent), [self.latency[at] for at in sent if at in self.latency]
 
@@ -145,12 +145,12 @@ class Honest:
 
     def _send(self, socket: Any) -> None:
         picture = jpeg(320, 240)
-        noise = np.random.default_rng(0).integers(-3000, 3000, RATE // self.fps, np.int16).tobytes()
+        noise = np.random.default_rng(0).integers(-3000, 3000, SOUND_RATE // self.fps, np.int16).tobytes()
         begin, index = time.monotonic(), 0
         while not self._leaving.is_set():
             at = begin + index / self.fps
             time.sleep(max(0.0, at - time.monotonic()))
-            socket.send(message(SOUND, at - 1 / self.fps, noise, RATE))
+            socket.send(message(SOUND, at - 1 / self.fps, noise, SOUND_RATE))
             self.sent[at] = time.monotonic()
             socket.send(message(PICTURE, at, picture))
             index += 1
@@ -163,11 +163,11 @@ class Honest:
 
 
 def attackers(kind: str, server: Server, seconds: float, count: int = ATTACKERS) -> subprocess.Popen[bytes]:
-    """Start attackers of a kind in a process of their own, which leaves the machine's time to others where it can."""
+    """Start attackers of a kind in a process of their own."""
     command = [
         sys.executable,
         "-m",
-        "benchmarks.attacks",
+        "tests.hostile.web_attacks",
         kind,
         str(server.port),
         server.token,
@@ -178,9 +178,9 @@ def attackers(kind: str, server: Server, seconds: float, count: int = ATTACKERS)
 
 
 def measure(kind: str | None, seconds: float, rest: float, options: Sequence[str] = ()) -> dict[str, Any]:
-    """One kind of attack (None: nobody attacks) on a server of its own."""
+    """Measure one kind of attack (None: nobody attacks) on a server of its own."""
     with serving(*options) as server, Honest(server) as honest:
-        time.sleep(WARM)
+        time.sleep(WARM_UP_SECONDS)
         before = peak = server.memory()
         begin, cpu = time.monotonic(), server.cpu()
         slowest = 0.0
@@ -198,27 +198,27 @@ def measure(kind: str | None, seconds: float, rest: float, options: Sequence[str
                 crowd.kill()
                 crowd.wait()
         end, cpu = time.monotonic(), server.cpu() - cpu
-        back = _seconds_until_back(server, before + NEAR, rest)
+        back = _seconds_until_back(server, before + NEAR_MB, rest)
         after = server.memory()
         log = server.log.read_text(errors="replace")
     sent, latencies = honest.between(begin, end - 0.5)
     return {
         "kind": kind or "nobody",
         "sent": sent,
-        "results %": round(100 * len(latencies) / max(1, sent), 1),
-        "p95 ms": round(1e3 * float(np.quantile(latencies, 0.95)), 1) if latencies else None,
+        "results_percent": round(100 * len(latencies) / max(1, sent), 1),
+        "p95_ms": round(1e3 * float(np.quantile(latencies, 0.95)), 1) if latencies else None,
         "processors": round(cpu / (end - begin), 2),
-        "healthz ms": round(1e3 * slowest, 1) if np.isfinite(slowest) else None,
+        "healthz_ms": round(1e3 * slowest, 1) if np.isfinite(slowest) else None,
         "ended": [code for _, code in honest.ended],
-        "memory MB": {"before": round(before, 1), "peak": round(peak, 1), "after": round(after, 1)},
-        "memory back s": back,
+        "memory_mb": {"before": round(before, 1), "peak": round(peak, 1), "after": round(after, 1)},
+        "memory_back_seconds": back,
         "tracebacks": log.count("Traceback"),
-        "log lines": log.count("\n"),
+        "log_lines": log.count("\n"),
     }
 
 
 def _seconds_until_back(server: Server, limit: float, rest: float) -> float | None:
-    """Seconds until the server's memory is below `limit` MB; None where it isn't after `rest` seconds."""
+    """Wait until the server's memory is below `limit` MB; return the seconds, None if it isn't after `rest` seconds."""
     begin = time.monotonic()
     while (passed := time.monotonic() - begin) < rest:
         if server.memory() <= limit:

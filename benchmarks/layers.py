@@ -1,4 +1,4 @@
-"""The kernels that an engine makes of an ONNX graph, with their operations and bytes, counted from the graph alone.
+"""Counts the kernels that an engine makes of an ONNX graph, with their operations and bytes, from the graph alone.
 
 A convolution, matrix product, pool, norm, softmax or reduction starts a kernel; everything that works element by
 element joins the kernel that made its latest input, as engines fuse them. What stays inside a kernel moves no bytes;
@@ -23,15 +23,15 @@ STARTS = (*LAYERS, "MaxPool", "LayerNormalization", "Softmax", "LogSoftmax", "Ar
 VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "DequantizeLinear")
 PRECISIONS = {onnx.TensorProto.FLOAT16: "fp16", onnx.TensorProto.INT8: "int8", onnx.TensorProto.UINT8: "int8"}
 # rows and columns of the smallest block of results that engines give a multiprocessor
-TILE = 32
+TILE_SIDE = 32
 # shares of the peaks that good kernels reach
-COMPUTE, MEMORY = 0.5, 0.7
+COMPUTE_SHARE, MEMORY_SHARE = 0.5, 0.7
 
 
 @dataclass(kw_only=True)
 class Kernel:
-    """One launch: operations (two a multiply-add), bytes moved, the precision it multiplies in, its blocks of threads
-    (0 where none are counted)."""
+    """Describes one launch: operations (two a multiply-add), bytes moved, the precision it multiplies in, its blocks of
+    threads (0 where none are counted)."""
 
     name: str
     kind: str
@@ -43,20 +43,21 @@ class Kernel:
     makes: set[str] = field(default_factory=set)
 
     def least(self, chip: Chip) -> float:
-        """Seconds that no kernel can beat."""
-        return max(self.operations / chip.rate(self.precision), self.bytes / chip.memory)
+        """Return the seconds that no kernel can beat."""
+        return max(self.operations / chip.rate(self.precision), self.bytes / chip.memory_bytes_per_second)
 
     def expected(self, chip: Chip) -> float:
-        """Seconds at the shares of the peaks that good kernels reach, on as many multiprocessors as it has blocks."""
-        busy = min(1.0, self.tiles / chip.processors) if self.tiles else 1.0
+        """Predict the seconds at the shares of the peaks that good kernels reach, on as many multiprocessors as it has
+        blocks."""
+        busy = min(1.0, self.tiles / chip.num_multiprocessors) if self.tiles else 1.0
         return max(
-            self.operations / (chip.rate(self.precision) * COMPUTE * busy),
-            self.bytes / (chip.memory * MEMORY),
+            self.operations / (chip.rate(self.precision) * COMPUTE_SHARE * busy),
+            self.bytes / (chip.memory_bytes_per_second * MEMORY_SHARE),
         )
 
 
 def count(graph: Any, sizes: Mapping[str, Sequence[int]]) -> list[Kernel]:
-    """The kernels of an ONNX graph for inputs of these sizes, in order."""
+    """Return the kernels of an ONNX graph for inputs of these sizes, in order."""
     fixed = fix_sizes(graph, sizes)
     shapes, kinds = known_shapes(fixed), _kinds(fixed)
     constants = {node.output[0] for node in fixed.graph.node if node.op_type == "Constant"}
@@ -102,7 +103,7 @@ def _start(node: Any, given: list[str], shapes: Mapping[str, tuple[int, ...]], k
             if len(second) == 2:
                 # the same weights for all: one long product
                 rows, batch = rows * batch, 1
-        tiles = batch * math.ceil(rows / TILE) * math.ceil(columns / TILE)
+        tiles = batch * math.ceil(rows / TILE_SIDE) * math.ceil(columns / TILE_SIDE)
     precision = PRECISIONS.get(kinds[given[0]], "fp32") if node.op_type in LAYERS else "fp32"
     return Kernel(name=node.name, kind=node.op_type, operations=operations, precision=precision, tiles=tiles)
 

@@ -16,18 +16,21 @@ from typing import Any
 import torch
 
 from avgn.config import preset
-from avgn.data import AudioVisualDataset, Batch, SeededBatches, build_loader
+from avgn.data.dataset import AudioVisualDataset
+from avgn.data.loading import build_loader
+from avgn.data.sampling import SeededBatches
 from avgn.data.shards import read_shards, write_shards
 from avgn.data.streaming import ShardedDataset, build_shard_loader
 from avgn.machine import measured_on
 from avgn.model import build_model
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import CLASSES, SceneConfig, synthesize
+from avgn.types import Batch
 
 BATCH = 16
-PASSES = 3
+NUM_PASSES = 3
 SOURCES: dict[str, dict[str, Any]] = {"files": {}, "audio cache": {"audio_cache": "cache"}, "memory": {"cache": True}}
-STEPS = 6
+NUM_STEPS = 6
 
 
 def main() -> None:
@@ -61,17 +64,17 @@ def measure(folder: Path, scenes: int, workers: list[int]) -> dict[str, Any]:
     return {
         "machine": measured_on(),
         "scenes": scenes,
-        "seconds of sound": rendered.seconds,
-        "training avgn-resnet18, samples per second": round(steps, 2),
-        "loader, samples per second": {name: round(value, 1) for name, value in rates.items()},
-        "loader / training": {name: round(value / steps, 1) for name, value in rates.items()},
+        "sound_seconds": rendered.seconds,
+        "training_samples_per_second": round(steps, 2),
+        "loader_samples_per_second": {name: round(value, 1) for name, value in rates.items()},
+        "loader_over_training": {name: round(value / steps, 1) for name, value in rates.items()},
     }
 
 
 def rate(loader: Iterable[Any]) -> float:
     """Samples a second of the last of a few passes: caches are filled, workers run."""
     found = 0.0
-    for _ in range(PASSES):
+    for _ in range(NUM_PASSES):
         begin, count = time.perf_counter(), 0
         for batch in loader:
             count += len(batch.image)
@@ -87,10 +90,10 @@ def training_rate(manifest: Manifest) -> float:
     data = AudioVisualDataset(manifest, config, train=True)
     batch: Batch = next(iter(build_loader(data, SeededBatches(len(data), BATCH, seed=0))))  # type: ignore[arg-type]
     times = []
-    for _ in range(STEPS):
+    for _ in range(NUM_STEPS):
         begin = time.perf_counter()
         audio, image = model(batch.waveform, batch.image)
-        model.compute(audio, image, batch.labels).total.backward()
+        model.losses(audio, image, batch.labels).total.backward()
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - begin)

@@ -25,19 +25,19 @@ import torch
 
 from avgn.export.verify import render_batch
 from avgn.machine import measured_on
-from avgn.model import TwoHalves
+from avgn.model import LocalizerModel
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.contract import HALVES
 from avgn.runtime.engines import load_engine
 from benchmarks.bundles import bundle_folder, quick_bundle, random_model
 from benchmarks.measuring import Turns
 
-MODEL, CLASSES = "avgn-resnet18", 37
+MODEL, NUM_CLASSES = "avgn-resnet18", 37
 ENGINES = ("onnxruntime", "openvino")
 EAGER = ("eager, both halves",)
 # sides of the square products whose best is the peak
 SIDES = (1024, 2048)
-FRAME_RATE, HOP = 30.0, 0.2
+FRAME_RATE, HOP_SECONDS = 30.0, 0.2
 
 
 def main() -> None:
@@ -53,17 +53,19 @@ def main() -> None:
     bundle = args.bundle or folder / MODEL
     if args.child:
         torch.set_num_threads(args.child)
-        record = measure(random_model(MODEL, CLASSES), Bundle.load(bundle), args.child, args.seconds)
-        args.output.write_text(json.dumps(record))
+        found = measure(random_model(MODEL, NUM_CLASSES), Bundle.load(bundle), args.child, args.seconds)
+        args.output.write_text(json.dumps(found))
         return
     if args.bundle is None:
-        quick_bundle(random_model(MODEL, CLASSES), bundle)
-    record = {
+        quick_bundle(random_model(MODEL, NUM_CLASSES), bundle)
+    record: dict[str, Any] = {
         "machine": measured_on(),
         "model": MODEL,
-        "classes": CLASSES,
+        "classes": NUM_CLASSES,
         "weights": "random",
         "batch": 1,
+        "stream_fps": FRAME_RATE,
+        "audio_hop_seconds": HOP_SECONDS,
         "threads": {},
     }
     for threads in args.threads.split(","):
@@ -80,7 +82,7 @@ def main() -> None:
     args.output.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def measure(model: TwoHalves, bundle: Bundle, threads: int, seconds: float) -> dict[str, Any]:
+def measure(model: LocalizerModel, bundle: Bundle, threads: int, seconds: float) -> dict[str, Any]:
     """Times and ratios with `threads` threads."""
     scene = render_batch(bundle.info, 1)
     calls: dict[str, Callable[[], object]] = {
@@ -107,32 +109,32 @@ def measure(model: TwoHalves, bundle: Bundle, threads: int, seconds: float) -> d
     operations = image_operations(bundle)
     found: dict[str, Any] = {
         "ms": {name: turns.milliseconds(name) for name in calls},
-        "peak fp32 GFLOP/s": round(peak / 1e9, 1),
+        "peak_fp32_gflops": round(peak / 1e9, 1),
         "engines": {},
     }
     for variant, name in pairs:
         audio, image = (f"{variant.precision}, {name}, {half}" for half in HALVES)
         row: dict[str, Any] = {
-            "both halves, times faster than eager": turns.ratio(EAGER, (audio, image)),
+            "halves_times_faster_than_eager": turns.ratio(EAGER, (audio, image)),
             # the audio half on its grid, the image half on every frame
-            f"{FRAME_RATE:.0f} fps, {HOP} s hop, times less CPU than eager per frame": round(
+            "stream_times_less_cpu_than_eager": round(
                 float(
-                    np.median(turns.cpu[EAGER[0]] / (turns.cpu[image] + turns.cpu[audio] / (FRAME_RATE * HOP))),
+                    np.median(turns.cpu[EAGER[0]] / (turns.cpu[image] + turns.cpu[audio] / (FRAME_RATE * HOP_SECONDS))),
                 ),
                 3,
             ),
         }
         if variant.precision == "fp32":
             rate = 2 * operations / float(np.median(turns.wall[image]))
-            row["image half, share of the fp32 peak"] = round(rate / peak, 3)
+            row["image_half_share_of_fp32_peak"] = round(rate / peak, 3)
         else:
-            row["image half, times faster than fp32"] = turns.ratio((f"fp32, {name}, image",), (image,))
+            row["image_half_times_faster_than_fp32"] = turns.ratio((f"fp32, {name}, image",), (image,))
         found["engines"][f"{variant.precision}, {name}"] = row
     return found
 
 
 @torch.no_grad()
-def eager(model: TwoHalves, waveform: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+def eager(model: LocalizerModel, waveform: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """What research code runs for a frame."""
     audio, cells = model(waveform, image)
     return model.localize(audio, cells)

@@ -1,4 +1,4 @@
-"""How well a bundle localizes: the numbers of the model card, on test scenes rendered for the purpose.
+"""Measures how well a bundle localizes: the numbers of the model card, on test scenes rendered for the purpose.
 
 python -m benchmarks.quality --output benchmarks/results/quality.json [--bundle tiny]
 """
@@ -59,15 +59,16 @@ def main() -> None:
     print(format_table([*record["stills"], *record["videos"]]))
     pair = SceneConfig(split="test", sources=(1, 1), silent=(1, 1), off_screen=0.0)
     pairs = [render_swap(pair, args.seed + 2, index) for index in range(args.scenes)]
-    record["sound decides"] = sound_decides(engine, pairs)
-    record["frames without a source, percent"] = noise_table(engine, args.seed + 3)
-    print(json.dumps({name: record[name] for name in ("sound decides", "frames without a source, percent")}, indent=1))
+    record["sound_decides"] = sound_decides(engine, pairs)
+    record["frames_without_source_percent"] = noise_table(engine, args.seed + 3)
+    print(json.dumps({name: record[name] for name in ("sound_decides", "frames_without_source_percent")}, indent=1))
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def noise_table(engine: Engine, seed: int) -> dict[str, float]:
-    """Percent of frames without any source (on or off screen) for each kind of noise, over scenes of silent objects."""
+    """Measure the percentage of frames without any source (on or off screen) for each kind of noise, over scenes of
+    silent objects."""
     length = round(NOISE_SECONDS * RATE)
     sounds: dict[str, Callable[[int], NDArray[np.float32]]] = {"silence": lambda index: np.zeros(length, np.float32)}
     for kind in KINDS:

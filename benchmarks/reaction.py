@@ -1,4 +1,4 @@
-"""How long after a thing begins or ceases to sound a live stream says so.
+"""Measures how soon a live stream reports that something begins or ceases to sound.
 
 python -m benchmarks.reaction --output benchmarks/results/reaction.json [--bundle tiny]
 
@@ -24,10 +24,10 @@ from avgn.runtime import Localizer, open_media, read_manifest
 from avgn.runtime.localizer import run_media
 from avgn.scenes import SceneConfig, synthesize
 
-VIDEOS = 24
-SECONDS = 12.0
+NUM_VIDEOS = 24
+VIDEO_SECONDS = 12.0
 SEED = 411
-APART = 1.0
+QUIET_SECONDS = 1.0
 
 
 def main() -> None:
@@ -39,10 +39,10 @@ def main() -> None:
         config = SceneConfig(split="test", sources=(1, 2), off_screen=0.0)
         manifest = synthesize(
             Path(folder) / "set",
-            scenes=VIDEOS,
+            scenes=NUM_VIDEOS,
             config=config,
             seed=SEED,
-            video_seconds=SECONDS,
+            video_seconds=VIDEO_SECONDS,
             jobs=os.cpu_count() or 1,
         )
         record = measure(args.bundle, manifest)
@@ -66,23 +66,23 @@ def measure(bundle: str, path: Path) -> dict[str, Any]:
             for begin, end in source.intervals or ():
                 others = [other for other in source.intervals or () if other != (begin, end)]
                 before = max([0.0, *(other[1] for other in others if other[1] <= begin)])
-                after = min([SECONDS, *(other[0] for other in others if other[0] >= end)])
-                if begin - before >= APART:
+                after = min([VIDEO_SECONDS, *(other[0] for other in others if other[0] >= end)])
+                if begin - before >= QUIET_SECONDS:
                     named = [time for time, labels in lines if begin <= time < end and source.label in labels]
                     missed += not named
                     onsets += [named[0] - begin] if named else []
-                if after - end >= APART:
+                if after - end >= QUIET_SECONDS:
                     gone = [time for time, labels in lines if end <= time < after and source.label not in labels]
                     held += not gone
                     releases += [gone[0] - end] if gone else []
     return {
         "bundle": bundle,
         "machine": measured_on(),
-        "videos": VIDEOS,
-        "window seconds": localizer.bundle.window_seconds,
-        "hop seconds": localizer.engine.info.audio_hop_seconds,
-        "onset seconds": _spread(onsets) | {"never named": missed},
-        "release seconds": _spread(releases) | {"named until the next sound": held},
+        "videos": NUM_VIDEOS,
+        "window_seconds": localizer.bundle.window_seconds,
+        "hop_seconds": localizer.engine.info.audio_hop_seconds,
+        "onset_seconds": _spread(onsets) | {"never_named": missed},
+        "release_seconds": _spread(releases) | {"named_until_next_sound": held},
     }
 
 

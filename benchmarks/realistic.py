@@ -1,4 +1,4 @@
-"""A model on realistic scenes of instruments: scores beside floors, and whether a map is hottest on its own object.
+"""Scores a model on realistic scenes of instruments, beside floors, and whether a map is hottest on its own object.
 
 python -m benchmarks.realistic RUN --thresholds cal.jsonl --sets duet=duet.jsonl mix=mix.jsonl solo=solo.jsonl \
     --output benchmarks/results/realistic.json
@@ -69,9 +69,9 @@ def main() -> None:
         record["sets"][name] = {
             "scenes": len(manifest.items),
             "results": [_short(result) for result in results],
-            "own object hotter": hotter(engine, manifest, np.array(found.audio)),
+            "own_object_hotter": hotter(engine, manifest, np.array(found.audio)),
         }
-        print(record["sets"][name]["own object hotter"])
+        print(record["sets"][name]["own_object_hotter"])
     if args.output:
         args.output.write_text(json.dumps(record, indent=1) + "\n")
 
@@ -84,8 +84,9 @@ def _short(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def hotter(engine: Engine, manifest: Manifest, audio_thresholds: np.ndarray[Any, Any]) -> dict[str, float | int]:
-    """Percent of sounding visible sources with other objects in the picture whose own class's map has more mean heat on
-    their mask than on any other object's; "given" of all, "predicted" counts those as wrong that weren't heard.
+    """Measure the percentage of sounding visible sources with other objects in the picture whose own class's map has
+    more mean heat on their mask than on any other object's; "given" of all, "predicted" counts those as wrong that
+    weren't heard.
     """
     index = {name: k for k, name in enumerate(engine.info.classes)}
     found = predict(engine, manifest)

@@ -1,4 +1,4 @@
-"""What a frame costs with more classes and with larger pictures: avgn-resnet18, batch 1, the engine that `auto` takes.
+"""Measures what a frame costs with more classes and with larger images: avgn-resnet18, batch 1, auto engine.
 
 python -m benchmarks.scaling --output benchmarks/results/scaling.json --plot docs/scaling.png [--cache FOLDER]
 
@@ -28,9 +28,9 @@ from benchmarks.measuring import Turns
 
 MODEL = "avgn-resnet18"
 CLASSES = (11, 37, 128, 221, 512)
-FEW, MANY = 11, 221
-AT_SIZES = 37
-SIZES = (160, 224, 320, 448)
+FEW_CLASSES, MANY_CLASSES = 11, 221
+CLASSES_AT_SIZES = 37
+IMAGE_SIDES = (160, 224, 320, 448)
 PRECISIONS = ("fp32", "int8-cpu")
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     folder = bundle_folder(args.cache)
     counts = [int(count) for count in args.classes.split(",")]
     bundles = {}
-    for count in sorted({*counts, AT_SIZES}):
+    for count in sorted({*counts, CLASSES_AT_SIZES}):
         kept = folder / f"{MODEL}-{count}"
         whole = (kept / BUNDLE_FILE).is_file()
         bundles[count] = Bundle.load(kept) if whole else quick_bundle(random_model(MODEL, count), kept)
@@ -56,8 +56,8 @@ def main() -> None:
         "weights": "random",
         "threads": args.threads,
         "classes": by_key({count: bundles[count] for count in counts}, args.threads, args.seconds),
-        "picture side": by_key(
-            {side: resized(bundles[AT_SIZES], side, folder) for side in SIZES}, args.threads, args.seconds
+        "image_side": by_key(
+            {side: resized(bundles[CLASSES_AT_SIZES], side, folder) for side in IMAGE_SIDES}, args.threads, args.seconds
         ),
     }
     if args.cache is None:
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def resized(bundle: Bundle, side: int, folder: Path) -> Bundle:
-    """The same graphs for pictures of another size."""
+    """Return the same graphs for pictures of another size."""
     target = folder / f"{bundle.path.name}-side-{side}"
     stride = bundle.image_size[0] // bundle.grid[0]
     shutil.copytree(bundle.path, target, dirs_exist_ok=True)
@@ -80,7 +80,7 @@ def resized(bundle: Bundle, side: int, folder: Path) -> Bundle:
 
 
 def by_key(bundles: dict[int, Bundle], threads: int, seconds: float) -> dict[str, Any]:
-    """Milliseconds of both halves of every bundle in every precision, all taking turns."""
+    """Measure the milliseconds of both halves of every bundle in every precision, all taking turns."""
     calls: dict[str, Callable[[], object]] = {}
     names: dict[str, str] = {}
     rng = np.random.default_rng(0)
@@ -95,19 +95,20 @@ def by_key(bundles: dict[int, Bundle], threads: int, seconds: float) -> dict[str
             calls[f"{precision} image {key}"] = partial(engine.run_image, image, sources)
     turns = Turns(calls, seconds)
     found: dict[str, Any] = {"engine": names, "ms": {}}
+    ratios: dict[str, Any] = {}
     for precision in PRECISIONS:
         for half in HALVES:
             found["ms"][f"{precision} {half}"] = {
                 str(key): turns.milliseconds(f"{precision} {half} {key}") for key in bundles
             }
-        if {FEW, MANY} <= set(bundles):
-            few, many = ((f"{precision} image {count}",) for count in (FEW, MANY))
-            found[f"{precision} image half, {MANY} classes over {FEW}"] = turns.ratio(many, few)
-    return found
+        if {FEW_CLASSES, MANY_CLASSES} <= set(bundles):
+            few, many = ((f"{precision} image {count}",) for count in (FEW_CLASSES, MANY_CLASSES))
+            ratios[precision] = turns.ratio(many, few)
+    return found | ({"image_half_many_over_few_classes": ratios} if ratios else {})
 
 
 def plot(record: dict[str, Any], path: Path) -> None:
-    """Both curves of every half and precision."""
+    """Draw both curves of every half and precision."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -115,7 +116,7 @@ def plot(record: dict[str, Any], path: Path) -> None:
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for axis, (name, label) in zip(
-        axes, (("classes", "classes"), ("picture side", "side of the picture, pixels")), strict=True
+        axes, (("classes", "classes"), ("image_side", "side of the picture, pixels")), strict=True
     ):
         for curve, times in record[name]["ms"].items():
             keys = [int(key) for key in times]

@@ -1,4 +1,4 @@
-"""Two live streams with random faults every few seconds: no crash, no growth, no thread left.
+"""Runs two live streams with random faults every few seconds: nothing may crash, grow or leave a thread behind.
 
 python -m benchmarks.soak --minutes 30 --output benchmarks/results/soak.json
 
@@ -26,7 +26,7 @@ import numpy as np
 
 from avgn.machine import measured_on
 from avgn.runtime import Localizer, Result
-from avgn.runtime.live import LivePipeline
+from avgn.runtime.live_pipeline import LivePipeline
 from avgn.runtime.media import AudioBlock, VideoFrame
 from avgn.runtime.multi import MultiStream
 from avgn.runtime.sources import LiveEvent, StateChange
@@ -40,7 +40,7 @@ RATE = 48_000
 
 
 class FaultySource:
-    """Pictures at 25 frames/s and noise, with a fault of a random kind every few seconds."""
+    """Makes frames at 25 a second and noise, with a fault of a random kind every few seconds."""
 
     name = "faulty"
 
@@ -64,7 +64,8 @@ class FaultySource:
             if now >= until:
                 fault = "" if fault else self.random.choice(("unplug", "silence", "size", "back", "forth", "nan"))
                 until = now + self.random.uniform(*FAULT_SECONDS) / (2 if fault else 1)
-                self.faults[fault] += bool(fault)
+                if fault:
+                    self.faults[fault] += 1
                 if fault == "size":
                     size = self.random.choice(((480, 640), (240, 320), (720, 1280), (1, 1), (33, 1000)))
                 offset += {"back": -3.0, "forth": 30.0}.get(fault, 0.0)
@@ -199,15 +200,15 @@ def soak(video: Path, seconds: float, seed: int) -> dict[str, Any]:
         "results": [pipeline.stats.results for pipeline in pipelines],
         "losses": [pipeline.stats.losses for pipeline in pipelines],
         "dropped": [pipeline.stats.dropped for pipeline in pipelines],
-        "longest pause s": [round(value, 1) for value in quiet],
-        "megabytes after warm-up": {"first": round(warm[0], 1), "last": round(warm[-1], 1), "growth": round(growth, 1)},
-        "stop s": round(stopped, 3),
+        "longest_pause_seconds": [round(value, 1) for value in quiet],
+        "memory_after_warm_up_mb": {"first": round(warm[0], 1), "last": round(warm[-1], 1), "growth": round(growth, 1)},
+        "stop_seconds": round(stopped, 3),
         "failures": failures,
     }
 
 
 def resident() -> float:
-    """Megabytes of this process in memory."""
+    """Return megabytes of this process in memory."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024

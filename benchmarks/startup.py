@@ -1,4 +1,4 @@
-"""How long the command line takes to start: every help, and `avgn localize` to its first result, in fresh processes.
+"""Measures how long the command line takes to start: every help, and `avgn localize` to its first result.
 
 python -m benchmarks.startup --output benchmarks/results/startup.json [--bundle tiny] [--runs 9]
 
@@ -23,7 +23,7 @@ import numpy as np
 from avgn.cli import COMMANDS
 from avgn.machine import measured_on
 
-SECONDS = 6.0
+VIDEO_SECONDS = 6.0
 # says when the first result is handed to the writer of JSON lines
 FIRST_RESULT = """
 import sys, time
@@ -59,7 +59,7 @@ def measure(folder: Path, bundle: str, runs: int) -> dict[str, Any]:
 
     video = folder / "scene.mp4"
     config = SceneConfig(split="test", sources=(2, 2), silent=(1, 1), off_screen=0.0)
-    write_scene_video(video, seed=1, seconds=SECONDS, config=config)
+    write_scene_video(video, seed=1, seconds=VIDEO_SECONDS, config=config)
     python = [sys.executable]
     commands = {
         "python": [*python, "-c", "pass"],
@@ -78,7 +78,7 @@ def measure(folder: Path, bundle: str, runs: int) -> dict[str, Any]:
                 rows[name].append(found)
     return {
         "machine": measured_on(),
-        "video": f"640x360, {SECONDS:.0f} s",
+        "video": f"640x360, {VIDEO_SECONDS:.0f} s",
         "runs": runs,
         "commands": {
             name: {key: _spread([row[key] for row in found]) for key in found[0]} for name, found in rows.items()
@@ -87,7 +87,7 @@ def measure(folder: Path, bundle: str, runs: int) -> dict[str, Any]:
 
 
 def run(command: list[str]) -> dict[str, float]:
-    """Seconds and MB of one process; "first result s" where it says when that came."""
+    """Measure the seconds and MB of one process, with "first_result_seconds" if it says when its first result came."""
     begin, clock = time.time(), time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr
@@ -97,11 +97,11 @@ def run(command: list[str]) -> dict[str, float]:
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {child.returncode}: {said}")
-    found = {"wall s": wall, "cpu s": used.ru_utime + used.ru_stime}
+    found = {"wall_seconds": wall, "cpu_seconds": used.ru_utime + used.ru_stime}
     if "-c" not in command or not said:
         return found
     # a child's peak is no less than what it was forked from, so only this one says something
-    return {"first result s": float(said.split()[0]) - begin, **found, "peak MB": used.ru_maxrss / 1024}
+    return {"first_result_seconds": float(said.split()[0]) - begin, **found, "peak_mb": used.ru_maxrss / 1024}
 
 
 def _spread(values: list[float]) -> dict[str, float]:

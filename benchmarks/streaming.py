@@ -1,4 +1,4 @@
-"""How many live streams one engine bears, how late their results are, and what a frame costs beside eager PyTorch.
+"""Measures how many live streams one engine serves, how late results are, and what a frame costs beside eager PyTorch.
 
 python -m benchmarks.streaming --output benchmarks/results/streaming.json --plot docs/streaming.png [--bundle tiny]
 
@@ -26,7 +26,7 @@ import torch
 from avgn.checkpoint import load_model
 from avgn.machine import measured_on
 from avgn.runtime import Localizer, StreamLocalizer, open_media
-from avgn.runtime.live import LivePipeline
+from avgn.runtime.live_pipeline import LivePipeline
 from avgn.runtime.media import AudioBlock, VideoFrame
 from avgn.runtime.multi import MultiStream
 from avgn.runtime.sources.pushed import PushedSource
@@ -35,9 +35,9 @@ from benchmarks.bundles import quick_bundle, random_model
 from benchmarks.measuring import Turns
 from benchmarks.model import eager
 
-FULL, CLASSES = "avgn-resnet18", 37
+FULL, NUM_CLASSES = "avgn-resnet18", 37
 STREAMS = (1, 2, 4, 8, 16)
-BATCHED = 8
+BATCHED_STREAMS = 8
 ROUNDS = 3
 FPS = 30
 SEED = 77
@@ -61,7 +61,7 @@ def main() -> None:
     parts = args.parts.split(",")
     with tempfile.TemporaryDirectory() as folder:
         if args.eager == FULL:
-            model = random_model(FULL, CLASSES)
+            model = random_model(FULL, NUM_CLASSES)
             bundle: Any = quick_bundle(model, (args.cache or Path(folder)) / FULL)
         else:
             model, bundle = load_model(args.eager), args.bundle
@@ -77,7 +77,7 @@ def main() -> None:
         }
         counts = [int(count) for count in args.streams.split(",")]
         if "frame" in parts:
-            record["cpu of a frame"] = of_a_frame(localizer, model, pieces)
+            record["frame_cpu"] = of_a_frame(localizer, model, pieces)
         if "live" in parts:
             record["live"] = [live(localizer, pieces, count, FPS, args.seconds) for count in counts]
         if "capacity" in parts:
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def render(folder: Path) -> list[Any]:
-    """The decoded pieces of a rendered clip of 6 seconds."""
+    """Render a clip of 6 seconds and return its decoded pieces."""
     config = SceneConfig(split="test", sources=(1, 2), size=SIZE)
     synthesize(folder, scenes=1, config=config, seed=SEED, video_seconds=6.0, jobs=1)
     video = next(folder.rglob("*.mp4"))
@@ -100,7 +100,8 @@ def render(folder: Path) -> list[Any]:
 
 
 def of_a_frame(localizer: Localizer, model: Any, pieces: list[Any]) -> dict[str, Any]:
-    """CPU time of a second of a stream, resizing and decisions with it, against both halves in eager PyTorch."""
+    """Measure the CPU time of a second of a stream, with resizing and decisions, against both halves in eager
+    PyTorch."""
     info = localizer.engine.info
     frames = [piece for piece in pieces if isinstance(piece, VideoFrame)]
     blocks = [piece for piece in pieces if isinstance(piece, AudioBlock)]
@@ -117,47 +118,48 @@ def of_a_frame(localizer: Localizer, model: Any, pieces: list[Any]) -> dict[str,
     turns = Turns({"stream": second, "eager": partial(eager, model, waveform, image)}, 15.0)
     streamed = turns.cpu["stream"] / FPS
     return {
-        "audio hop, seconds": info.audio_hop_seconds,
-        "stream, ms": round(1e3 * float(np.median(streamed)), 3),
-        "eager, ms": round(1e3 * float(np.median(turns.cpu["eager"])), 3),
-        "times less": round(float(np.median(turns.cpu["eager"] / streamed)), 2),
+        "audio_hop_seconds": info.audio_hop_seconds,
+        "stream_ms": round(1e3 * float(np.median(streamed)), 3),
+        "eager_ms": round(1e3 * float(np.median(turns.cpu["eager"])), 3),
+        "times_less": round(float(np.median(turns.cpu["eager"] / streamed)), 2),
     }
 
 
 def capacity(localizer: Localizer, pieces: list[Any], streams: int) -> dict[str, Any]:
-    """Frames a second of streams that wait for nothing but the engine."""
+    """Measure frames a second of streams that wait for nothing but the engine."""
     frames = streams * sum(isinstance(piece, VideoFrame) for piece in pieces)
     cpu = time.process_time()
     seconds = run_batched(localizer, pieces, streams)
     return {
         "streams": streams,
-        "frames per second": round(frames / seconds, 1),
-        "times real time at 30 fps, each": round(frames / seconds / streams / FPS, 2),
-        "cpu ms per frame": round(1e3 * (time.process_time() - cpu) / frames, 2),
+        "frames_per_second": round(frames / seconds, 1),
+        "times_real_time_at_30_fps": round(frames / seconds / streams / FPS, 2),
+        "cpu_ms_per_frame": round(1e3 * (time.process_time() - cpu) / frames, 2),
     }
 
 
 def batching(localizer: Localizer, pieces: list[Any]) -> dict[str, Any]:
-    """Frames a second of 8 streams as fast as they go: one MultiStream, against 8 separate unbatched runs at once.
+    """Measure frames a second of 8 streams as fast as they go: one MultiStream, against 8 separate unbatched runs at
+    once.
 
     Both read the same decoded pieces from memory and take turns, `ROUNDS` times.
     """
-    frames = BATCHED * sum(isinstance(piece, VideoFrame) for piece in pieces)
+    frames = BATCHED_STREAMS * sum(isinstance(piece, VideoFrame) for piece in pieces)
     rates: dict[str, list[float]] = {"batched": [], "separate": []}
     for _ in range(ROUNDS):
-        rates["batched"].append(frames / run_batched(localizer, pieces, BATCHED))
+        rates["batched"].append(frames / run_batched(localizer, pieces, BATCHED_STREAMS))
         rates["separate"].append(frames / run_separate(localizer, pieces))
     ratios = np.divide(rates["batched"], rates["separate"])
     return {
-        "streams": BATCHED,
-        "frames per second": {name: round(float(np.median(values)), 1) for name, values in rates.items()},
-        "ratio p20, p50, p80": [round(float(value), 3) for value in np.quantile(ratios, (0.2, 0.5, 0.8))],
-        "image half alone, ms per frame": {str(batch): round(alone(localizer, batch), 3) for batch in (1, 2, 4, 8)},
+        "streams": BATCHED_STREAMS,
+        "frames_per_second": {name: round(float(np.median(values)), 1) for name, values in rates.items()},
+        "batched_over_separate": {f"p{q}": round(float(np.percentile(ratios, q)), 3) for q in (20, 50, 80)},
+        "image_half_ms_per_frame": {str(batch): round(alone(localizer, batch), 3) for batch in (1, 2, 4, 8)},
     }
 
 
 def alone(localizer: Localizer, batch: int) -> float:
-    """Median milliseconds per frame of the image half at a batch size."""
+    """Measure the median milliseconds per frame of the image half at a batch size."""
     info = localizer.engine.info
     image = np.random.default_rng(0).integers(0, 256, (batch, *info.image_size, 3), dtype=np.uint8)
     heard = localizer.engine.run_audio(np.zeros((batch, info.window_samples), np.float32))["sources"]
@@ -193,7 +195,7 @@ def run_separate(localizer: Localizer, pieces: list[Any]) -> float:
         stream.flush()
 
     begin = time.perf_counter()
-    in_threads(feed, BATCHED)
+    in_threads(feed, BATCHED_STREAMS)
     return time.perf_counter() - begin
 
 
@@ -206,7 +208,7 @@ def in_threads(work: Any, count: int) -> None:
 
 
 def live(localizer: Localizer, pieces: list[Any], streams: int, fps: int, seconds: float) -> dict[str, Any]:
-    """Latency, drops and CPU time of streams pushed in real time from memory."""
+    """Measure latency, drops and CPU time of streams pushed in real time from memory."""
     length = max(piece.time for piece in pieces if isinstance(piece, VideoFrame)) + 1 / 25
     cpu = time.process_time()
     with MultiStream(localizer.engine) as multi:
@@ -229,14 +231,14 @@ def live(localizer: Localizer, pieces: list[Any], streams: int, fps: int, second
     results = sum(each.results for each in stats)
     return {
         "streams": streams,
-        "fps asked for": fps,
-        "frames per second": round(results / seconds, 1),
-        "results of each": [each.results for each in stats],
-        "frames of each": [each.frames for each in stats],
+        "fps_asked_for": fps,
+        "frames_per_second": round(results / seconds, 1),
+        "results_of_each": [each.results for each in stats],
+        "frames_of_each": [each.frames for each in stats],
         "dropped": sum(each.dropped for each in stats),
-        "capture to result ms p50, p95, p99": [round(float(v), 2) for v in np.quantile(latencies, (0.5, 0.95, 0.99))],
-        "cpu ms per result": round(1e3 * (time.process_time() - cpu) / max(1, results), 2),
-        "first result seconds": round(max(each.first_result_seconds or 0.0 for each in stats), 3),
+        "latency_ms": {f"p{q}": round(float(np.percentile(latencies, q)), 2) for q in (50, 95, 99)},
+        "cpu_ms_per_result": round(1e3 * (time.process_time() - cpu) / max(1, results), 2),
+        "first_result_seconds": round(max(each.first_result_seconds or 0.0 for each in stats), 3),
     }
 
 
@@ -258,7 +260,7 @@ def _play(source: Any, pieces: list[Any], length: float, fps: int, seconds: floa
 
 
 def plot(record: dict[str, Any], path: Path) -> None:
-    """Streams against frames a second, asked for and given, and the latency of 95 %."""
+    """Draw the frames a second, asked for and delivered, and the latency of 95 %, over the number of streams."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -267,17 +269,17 @@ def plot(record: dict[str, Any], path: Path) -> None:
     rows = record["live"]
     streams = [row["streams"] for row in rows]
     figure, (rate, late) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    rate.plot(streams, [row["streams"] * row["fps asked for"] for row in rows], ":", color="gray", label="asked for")
-    rate.plot(streams, [row["frames per second"] for row in rows], "o-", label="live")
+    rate.plot(streams, [row["streams"] * row["fps_asked_for"] for row in rows], ":", color="gray", label="asked for")
+    rate.plot(streams, [row["frames_per_second"] for row in rows], "o-", label="live")
     rate.plot(
         [row["streams"] for row in record["capacity"]],
-        [row["frames per second"] for row in record["capacity"]],
+        [row["frames_per_second"] for row in record["capacity"]],
         "s--",
         label="as fast as they go",
     )
     rate.set_ylabel("frames/s of all streams")
     rate.legend(frameon=False)
-    late.plot(streams, [row["capture to result ms p50, p95, p99"][1] for row in rows], "o-")
+    late.plot(streams, [row["latency_ms"]["p95"] for row in rows], "o-")
     late.set_ylabel("capture to result for 95 %, ms")
     for axis in (rate, late):
         axis.set_xlabel(f"streams at {FPS} frames/s")

@@ -1,4 +1,4 @@
-"""Samples a second of `avgn train` on the CPU beside a plain loop of the same model, and the memory of the loss.
+"""Measures samples a second of `avgn train` on the CPU beside a plain loop of the same model, and the loss's memory.
 
 python -m benchmarks.training --output benchmarks/results/training.json [--variants plain avgn contiguous bf16 compile]
 
@@ -30,9 +30,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "compile": {"compile": True},
 }
 BATCH = 16
-SCENES = 64
-COMPARED = 4
-LOSSES = [(16, 49), (16, 196), (64, 49), (64, 196)]
+NUM_SCENES = 64
+COMPARED_STEPS = 4
+LOSS_SHAPES = [(16, 49), (16, 196), (64, 49), (64, 196)]
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
             "preset": "avgn-resnet18",
             "batch": BATCH,
             **_rates(Path(folder), args.variants, args.threads, args.rounds),
-            "memory of the loss": _memory(),
+            "loss_memory": _memory(),
         }
     print(json.dumps(record, indent=1))
     if args.output:
@@ -59,7 +59,7 @@ def _rates(folder: Path, names: list[str], threads: list[int], rounds: int) -> d
     from avgn.scenes import SceneConfig, synthesize
 
     rendered = SceneConfig(split="train", size=(256, 192), seconds=4.0)
-    manifest = synthesize(folder / "set", scenes=SCENES, config=rendered, seed=0, jobs=1)
+    manifest = synthesize(folder / "set", scenes=NUM_SCENES, config=rendered, seed=0, jobs=1)
     steps: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     children = {name: _start(name, manifest, folder) for name in names}
     try:
@@ -81,34 +81,39 @@ def _rates(folder: Path, names: list[str], threads: list[int], rounds: int) -> d
 
 
 def _summary(steps: dict[str, list[dict[str, Any]]], threads: list[int]) -> dict[str, Any]:
-    found: dict[str, Any] = {"samples per second": {}, "over plain": {}, "cpu seconds of a step": {}}
+    found: dict[str, Any] = {
+        "samples_per_second": {},
+        "over_plain_wall": {},
+        "over_plain_cpu": {},
+        "step_cpu_seconds": {},
+    }
     measured = {name: rows[1:] for name, rows in steps.items()}
     for count in threads:
-        key = f"{count} threads"
+        key = str(count)
         of = {name: [row for row in rows if row["threads"] == count] for name, rows in measured.items()}
-        found["samples per second"][key] = {
+        found["samples_per_second"][key] = {
             name: _spread([BATCH / row["seconds"] for row in rows]) for name, rows in of.items()
         }
-        found["cpu seconds of a step"][key] = {name: _spread([row["cpu"] for row in rows]) for name, rows in of.items()}
+        found["step_cpu_seconds"][key] = {name: _spread([row["cpu"] for row in rows]) for name, rows in of.items()}
         if "plain" in of:
-            for kind, value in (("", "seconds"), (", cpu time", "cpu")):
+            for kind, value in (("over_plain_wall", "seconds"), ("over_plain_cpu", "cpu")):
                 # each turn is compared with the plain loop's of the same round
-                found["over plain"][key + kind] = {
+                found[kind][key] = {
                     name: _spread([one[value] / two[value] for one, two in zip(of["plain"], rows, strict=True)])
                     for name, rows in of.items()
                     if name != "plain"
                 }
     first = next(iter(steps))
     # Adam's first steps go by the signs of the gradients: roundings grow from step to step
-    found["relative difference of the first losses"] = {
+    found["first_losses_relative_difference"] = {
         name: [float(f"{abs(a['loss'] / b['loss'] - 1):.2g}") for a, b in zip(rows, steps[first], strict=True)][
-            :COMPARED
+            :COMPARED_STEPS
         ]
         for name, rows in steps.items()
         if name != first
     }
-    found["peak MB"] = {name: rows[-1]["peak MB"] for name, rows in steps.items()}
-    found["loader's share of a step"] = {
+    found["peak_mb"] = {name: rows[-1]["peak_mb"] for name, rows in steps.items()}
+    found["loader_share_of_step"] = {
         name: max(row["loading"] / row["seconds"] for row in rows) for name, rows in measured.items() if name == "plain"
     }
     return found
@@ -133,19 +138,19 @@ def _start(name: str, manifest: Path, folder: Path) -> subprocess.Popen[str]:
 
 
 def _memory() -> list[dict[str, Any]]:
-    """Peak bytes of the loss, forward and backward, above its inputs; and without the inputs' own gradients."""
+    """Measure peak bytes of the loss, forward and backward, above its inputs; and without the inputs' own gradients."""
     found = []
-    for batch, cells in LOSSES:
-        row: dict[str, Any] = {"B": batch, "N": 2, "P": cells, "D": 512}
+    for batch, cells in LOSS_SHAPES:
+        row: dict[str, Any] = {"shape": {"B": batch, "N": 2, "P": cells, "D": 512}}
         for form in ("einsum", "chunked"):
-            command = [sys.executable, "-m", "benchmarks.kernels.measure", form, *map(str, row.values())][:8]
+            command = [sys.executable, "-m", "benchmarks.kernels.measure", form, *map(str, row["shape"].values())]
             done = subprocess.run(
                 command, capture_output=True, text=True, check=True, env={**os.environ, "AVGN_KERNELS": ""}
             )
-            row[f"{form}, peak MB"] = round(json.loads(done.stdout.splitlines()[-1])["peak bytes"] / 1e6, 2)
+            row[f"{form}_peak_mb"] = round(json.loads(done.stdout.splitlines()[-1])["peak_bytes"] / 1e6, 2)
         gradients = 4 * 512 * (batch * cells + 2 * batch * 2) / 1e6
-        row["gradients of the inputs, MB"] = round(gradients, 2)
-        row["[B,N,B,P] floats, MB"] = round(4 * batch * 2 * batch * cells / 1e6, 2)
+        row["input_gradients_mb"] = round(gradients, 2)
+        row["all_similarities_mb"] = round(4 * batch * 2 * batch * cells / 1e6, 2)
         found.append(row)
     return found
 

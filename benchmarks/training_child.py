@@ -19,14 +19,17 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from avgn.config import preset
-from avgn.data import AudioVisualDataset, Batch, SeededBatches, build_loader
+from avgn.data.dataset import AudioVisualDataset
+from avgn.data.loading import build_loader
+from avgn.data.sampling import SeededBatches
 from avgn.model import build_model
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.training import TrainConfig, fit
 from avgn.training.throughput import Throughput
+from avgn.types import Batch
 from benchmarks.training import BATCH, VARIANTS
 
-STEPS = 1000
+MAX_STEPS = 1000
 
 
 class Turn:
@@ -49,7 +52,7 @@ class Turn:
             "cpu": time.process_time() - self._cpu,
             "loss": loss,
             "loading": loading,
-            "peak MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         }
         self.told += 1
         print(json.dumps(answer), flush=True)
@@ -76,7 +79,7 @@ class Turns(Throughput):
 def train(manifest: Manifest, output: Path, options: dict[str, Any]) -> None:
     """`avgn train` with its defaults, and these options."""
     fit.Throughput = Turns  # type: ignore[attr-defined, misc]
-    settings = TrainConfig(batch_size=BATCH, steps=STEPS, visual_weights="random", **options)
+    settings = TrainConfig(batch_size=BATCH, steps=MAX_STEPS, visual_weights="random", **options)
     fit.train(preset("avgn-resnet18", classes=manifest.classes), manifest, None, output, settings, progress=False)
 
 
@@ -99,7 +102,7 @@ def plain(manifest: Manifest) -> None:
             torch.manual_seed(turn.told)
             optimizer.zero_grad()
             audio, image = model(batch.waveform, batch.image)
-            loss = model.compute(audio, image, batch.labels).total
+            loss = model.losses(audio, image, batch.labels).total
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

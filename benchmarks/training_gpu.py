@@ -21,17 +21,16 @@ from typing import Any
 import torch
 
 from avgn.config import preset
-from avgn.data import Batch
 from avgn.frontend import Spectrogram
-from avgn.losses import Labels
 from avgn.machine import measured_on
 from avgn.model import build_model
 from avgn.training import TrainConfig
 from avgn.training.module import AVGNModule
 from avgn.training.prefetch import OnDevice
+from avgn.types import Batch, Labels
 
-CLASSES, SOURCES = 37, 2
-WARM, TIMED, LISTED = 4, 10, 14
+NUM_CLASSES, NUM_SOURCES = 37, 2
+WARM_UP_STEPS, TIMED_STEPS, LISTED_KERNELS = 4, 10, 14
 SECONDS_TO_COMPILE = 30.0
 
 
@@ -79,12 +78,12 @@ def main() -> None:
         "model": "avgn-resnet18, 3 s windows, 224 x 224, bf16, channels-last",
         "batch": args.batch,
         "rows": [],
-        "left out": [],
+        "left_out": [],
     }
     for name in args.changes:
         left = args.seconds - (time.perf_counter() - begin)
         if left < (SECONDS_TO_COMPILE if ROWS[name].compile else 4.0):
-            record["left out"].append(name)
+            record["left_out"].append(name)
         else:
             record["rows"].append(_row(name, args.batch))
             print(json.dumps({key: value for key, value in record["rows"][-1].items() if key != "kernels"}), flush=True)
@@ -105,21 +104,25 @@ def _row(name: str, batch: int) -> dict[str, Any]:
 
 def _measure(changes: Changes, batch: int) -> dict[str, Any]:
     step, batches = _prepare(changes, batch)
-    losses = [float(step(next(batches))) for _ in range(WARM)]
+    losses = [float(step(next(batches))) for _ in range(WARM_UP_STEPS)]
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     times = []
-    for _ in range(TIMED):
+    for _ in range(TIMED_STEPS):
         start = time.perf_counter()
         step(next(batches))
         torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    middle = sorted(times)[TIMED // 2]
+    middle = sorted(times)[TIMED_STEPS // 2]
     return {
-        "ms": {"p20": _ms(sorted(times)[TIMED // 5]), "p50": _ms(middle), "p80": _ms(sorted(times)[4 * TIMED // 5])},
-        "samples per second": round(batch / middle),
-        "peak GiB": round(torch.cuda.max_memory_allocated() / 2**30, 2),
-        "first losses": losses,
+        "ms": {
+            "p20": _ms(sorted(times)[TIMED_STEPS // 5]),
+            "p50": _ms(middle),
+            "p80": _ms(sorted(times)[4 * TIMED_STEPS // 5]),
+        },
+        "samples_per_second": round(batch / middle),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
+        "first_losses": losses,
         "kernels": _kernels(lambda: step(next(batches))),
     }
 
@@ -127,7 +130,7 @@ def _measure(changes: Changes, batch: int) -> dict[str, Any]:
 def _prepare(changes: Changes, batch: int) -> tuple[Callable[[Batch], torch.Tensor], Iterator[Batch]]:
     torch.manual_seed(0)
     torch._dynamo.reset()
-    config = preset("avgn-resnet18", classes=tuple(f"class {at}" for at in range(CLASSES)), drop_path=0.0)
+    config = preset("avgn-resnet18", classes=tuple(f"class {at}" for at in range(NUM_CLASSES)), drop_path=0.0)
     model = build_model(config).cuda().train().to(memory_format=torch.channels_last)
     module = AVGNModule(model, TrainConfig(precision="bf16-mixed", compile=False), 1000)
     if changes.compile:
@@ -181,12 +184,12 @@ class _Forever:
 
 def _batch(count: int, samples: int, size: tuple[int, int]) -> Batch:
     draw = torch.Generator().manual_seed(1)
-    order = torch.stack([torch.randperm(CLASSES, generator=draw)[:SOURCES] for _ in range(count)])
-    hot = torch.zeros(count, CLASSES).scatter_(1, order, 1.0)
+    order = torch.stack([torch.randperm(NUM_CLASSES, generator=draw)[:NUM_SOURCES] for _ in range(count)])
+    hot = torch.zeros(count, NUM_CLASSES).scatter_(1, order, 1.0)
     return Batch(
         image=torch.randint(0, 256, (count, *size, 3), dtype=torch.uint8, generator=draw),
         waveform=0.1 * torch.randn(count, samples, generator=draw),
-        labels=Labels(sounding=hot, visible=hot.clone(), order=order, mask=torch.ones(count, SOURCES).bool()),
+        labels=Labels(sounding=hot, visible=hot.clone(), order=order, mask=torch.ones(count, NUM_SOURCES).bool()),
     ).pin_memory()
 
 
@@ -200,11 +203,11 @@ def _kernels(step: Callable[[], object]) -> dict[str, Any]:
     on_device = [event for event in profiler.key_averages() if str(event.device_type).endswith("CUDA")]
     on_device.sort(key=lambda event: -event.self_device_time_total)
     return {
-        "ms together": _ms(sum(event.self_device_time_total for event in on_device) / 1e6),
+        "together_ms": _ms(sum(event.self_device_time_total for event in on_device) / 1e6),
         "launches": sum(event.count for event in on_device),
         "most": [
             {"kernel": event.key[:110], "ms": _ms(event.self_device_time_total / 1e6), "launches": event.count}
-            for event in on_device[:LISTED]
+            for event in on_device[:LISTED_KERNELS]
         ],
     }
 

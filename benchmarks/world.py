@@ -1,4 +1,4 @@
-"""What the bundle of real things reaches, on scenes and clips that are given: accuracy, silence, faces, speed.
+"""Measures what the bundle of real things reaches on given scenes and clips: accuracy, silence, faces, speed.
 
 python -m benchmarks.world --bundle runs/world/bundle --scenes MANIFEST [MANIFEST ...] [--talking CLIP]
     --output benchmarks/results/world.json
@@ -25,7 +25,6 @@ import numpy.typing as npt
 from avgn.evaluation import evaluate
 from avgn.evaluation.inference import Predictions, predict
 from avgn.machine import measured_on
-from avgn.reading import read_frame
 from avgn.runtime import Localizer
 from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle_schema import BundleInfo
@@ -35,11 +34,12 @@ from avgn.runtime.localizer import run_media
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.runtime.media import open_media
 from avgn.runtime.patches import PatchMemory, Window, hear
+from avgn.runtime.reading import read_frame
 from benchmarks.measuring import Turns
 
 NOISE_SECONDS = 4.0
 NOISE_FRAMES = 12
-NOISE_STEP = 0.2
+NOISE_STEP_SECONDS = 0.2
 TIMED_SECONDS = 4.0
 START = """
 import time, sys
@@ -71,10 +71,10 @@ def main() -> None:
     record: dict[str, Any] = {"machine": measured_on(), "bundle": Path(args.bundle).name, "backend": args.backend}
     record["megabytes"] = round(sum(file.stat().st_size for file in Path(args.bundle).iterdir()) / 1e6, 2)
     record["scenes"] = [accuracy(engine, manifest) for manifest in manifests]
-    record["sound decides"] = sound_decides(engine, manifests)
-    record["no source in noise"] = noises(localizer, manifests[0])
+    record["sound_decides"] = sound_decides(engine, manifests)
+    record["no_source_in_noise_percent"] = noises(localizer, manifests[0])
     record["talking"] = [talking(localizer, clip) for clip in args.talking]
-    record["milliseconds, one core"] = speed(engine)
+    record["one_core_ms"] = speed(engine)
     record["start"] = start(args.bundle, args.backend)
     text = json.dumps(record, indent=1) + "\n"
     print(text)
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def accuracy(engine: Engine, manifest: Manifest) -> dict[str, Any]:
-    """The adaptive protocol with classes given and predicted, beside its floor."""
+    """Score the adaptive protocol, with classes given and predicted, beside its floor."""
     results = evaluate(engine, manifest, ["adaptive"], ["given", "predicted"], bootstrap=0)
     kept = ("CIoU@0.3", "CAP", "F1@0.3", "false sources per image", "AP", "PIAP")
     found: dict[str, Any] = {"items": len(manifest.items)}
@@ -97,7 +97,8 @@ def accuracy(engine: Engine, manifest: Manifest) -> dict[str, Any]:
 
 
 def sound_decides(engine: Engine, manifests: list[Manifest]) -> dict[str, Any]:
-    """Percent of pairs of a sounding and a silent visible thing of a scene in which the sounding one scores higher."""
+    """Measure the percentage of pairs of a sounding and a silent visible thing of a scene in which the sounding one
+    scores higher."""
     info = engine.info
     assert info.joint is not None
     right: list[bool] = []
@@ -120,7 +121,7 @@ def sound_decides(engine: Engine, manifests: list[Manifest]) -> dict[str, Any]:
 
 
 def noise(rate: int) -> dict[str, Floats]:
-    """Sounds of nothing in particular, NOISE_SECONDS each."""
+    """Make sounds that belong to no class, NOISE_SECONDS each."""
     random = np.random.default_rng(0)
     count = round(NOISE_SECONDS * rate)
     time = np.arange(count) / rate
@@ -152,7 +153,8 @@ def noise(rate: int) -> dict[str, Floats]:
 
 
 def noises(localizer: Localizer, manifest: Manifest) -> dict[str, Any]:
-    """Percent of frames without a source, for each noise, under pictures of the scenes with things that could sound."""
+    """Measure the percentage of frames without a source, for each noise, under pictures of the scenes with things that
+    could sound."""
     info = localizer.engine.info
     frames = [read_frame(item.frame, info.image_size) for item in manifest.items[:NOISE_FRAMES] if item.frame]
     found: dict[str, Any] = {}
@@ -162,7 +164,7 @@ def noises(localizer: Localizer, manifest: Manifest) -> dict[str, Any]:
         for frame in frames:
             stream = localizer.open_stream(mode="live")
             results = stream.push_audio(sound, info.sample_rate, 0.0)
-            for time in np.arange(NOISE_STEP, NOISE_SECONDS - 0.1, NOISE_STEP):
+            for time in np.arange(NOISE_STEP_SECONDS, NOISE_SECONDS - 0.1, NOISE_STEP_SECONDS):
                 results += stream.push_frame(frame, float(time))
             for result in results + stream.flush():
                 quiet.append(not result.sources)
@@ -172,7 +174,7 @@ def noises(localizer: Localizer, manifest: Manifest) -> dict[str, Any]:
 
 
 def talking(localizer: Localizer, clip: Path) -> dict[str, Any]:
-    """Seconds of a clip in which speech is named, and how much its peak moves about."""
+    """Measure in how many seconds of a clip speech is named, and how much its peak moves about."""
     seconds: dict[int, list[bool]] = {}
     peaks = []
     named: Counter[str] = Counter()
@@ -195,7 +197,7 @@ def talking(localizer: Localizer, clip: Path) -> dict[str, Any]:
 
 
 def speed(engine: Engine) -> dict[str, Any]:
-    """The image half, and the audio half's hop of a stream, on one core."""
+    """Time the image half, and one audio hop of a stream, on one core."""
     info = engine.info
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (1, *info.image_size, 3), dtype=np.uint8)
@@ -208,7 +210,7 @@ def speed(engine: Engine) -> dict[str, Any]:
 
 
 def hopping(engine: Engine, info: BundleInfo, sound: Floats) -> Callable[[], object]:
-    """A call that hears the next window of a stream."""
+    """Make a call that runs the audio half on the next window of a stream."""
     memory, index = PatchMemory(), [0]
 
     def hop() -> object:
@@ -219,7 +221,8 @@ def hopping(engine: Engine, info: BundleInfo, sound: Floats) -> Callable[[], obj
 
 
 def start(bundle: str, backend: str) -> dict[str, float]:
-    """Seconds from an interpreter's first line to a first result, and the largest resident memory in megabytes."""
+    """Measure the seconds from an interpreter's first line to a first result, and the largest resident memory in
+    megabytes."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     times = []
     for _ in range(3):

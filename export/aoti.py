@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from avgn.model import TwoHalves
+from avgn.model import LocalizerModel
 from avgn.runtime.contract import HALVES
 from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.engines.trust import cpu_target
@@ -36,7 +36,7 @@ def check_aoti() -> None:
     check_compiler("format aoti", "leave that format out")
 
 
-def build_packages(model: TwoHalves, folder: Path, suffix: str, report: Report) -> dict[str, Path]:
+def build_packages(model: LocalizerModel, folder: Path, suffix: str, report: Report) -> dict[str, Path]:
     """Write the package of each half of what `optimize` (or `to_mixed`) gave; the files by half.
 
     Any batch and any picture size divisible by 32 fit one package. The halves are compiled beside each other, each in a

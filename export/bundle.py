@@ -23,7 +23,7 @@ from avgn.export.graphs import MIN_OPSET
 from avgn.export.samples import Batch, read_batches, split_manifest
 from avgn.export.variants import Graphs, Maker, describe_variant
 from avgn.export.verify import accuracy, check_tolerance, compare, rendered_batches
-from avgn.model import TwoHalves
+from avgn.model import LocalizerModel
 from avgn.runtime.bundle import (
     BUNDLE_FILE,
     Bundle,
@@ -184,7 +184,7 @@ def _check_engine(name: str, options: ExportOptions) -> None:
         )
 
 
-def _resized(model: TwoHalves, size: tuple[int, int] | None) -> TwoHalves:
+def _resized(model: LocalizerModel, size: tuple[int, int] | None) -> LocalizerModel:
     """The model for pictures of another size: nothing in it depends on the size."""
     if size is not None:
         model.config = with_values(model.config, image_size=size)
@@ -224,9 +224,9 @@ def _guarded(before: dict[str, float], after: dict[str, float], precision: str, 
 
 
 def _build_engines(
-    info: BundleInfo, model: TwoHalves, graphs: Graphs, options: ExportOptions, folder: Path, report: Report
+    info: BundleInfo, model: LocalizerModel, graphs: Graphs, options: ExportOptions, folder: Path, report: Report
 ) -> list[Variant]:
-    """Engines of one precision's graphs; they can't run here and stay unverified (DESIGN section 7)."""
+    """Engines of one precision's graphs; they can't run here and stay unverified (docs/design.md, section 7)."""
     height, width = info.image_size
     low, high = SIDES
     profile = engine_builder.Profile(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from avgn.export.inputs import Axes, half_of
-from avgn.model import TwoHalves
+from avgn.model import LocalizerModel
 from avgn.runtime.contract import HALVES, INPUTS, OUTPUTS
 from avgn.runtime.errors import MissingExtraError
 
@@ -20,7 +20,7 @@ FOLD_BYTES = 1 << 28
 
 
 def write_graphs(
-    model: TwoHalves, folder: Path, *, opset: int, facts: dict[str, str], suffix: str = ""
+    model: LocalizerModel, folder: Path, *, opset: int, facts: dict[str, str], suffix: str = ""
 ) -> dict[str, Path]:
     """Write audio.onnx and image.onnx of what `optimize` gave, with a dynamic batch; `facts` go into their metadata.
 

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avgn.engine import describe
-from avgn.export.optimize import Constant
-from avgn.model import AudioSources, ImageCells, TwoHalves
+from avgn.model import LocalizerModel
+from avgn.types import AudioSources, ImageCells
 
 
 class AudioHalf(nn.Module):
     """waveform [B,T] float32 -> sources [B,K,D] (as the model hands them over), audio_prob [B,K]."""
 
-    def __init__(self, model: TwoHalves) -> None:
+    def __init__(self, model: LocalizerModel) -> None:
         super().__init__()
         self.model = model
 
@@ -32,17 +32,15 @@ class AudioHalf(nn.Module):
 class ImageHalf(nn.Module):
     """image [B,H,W,3] uint8 RGB, sources [B,K,D] -> maps [B,K,h,w], visual_prob [B,K]."""
 
-    def __init__(self, model: TwoHalves) -> None:
+    def __init__(self, model: LocalizerModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
         cells = self.model.encode_pixels(self._pixels(image))
-        gate = cells.gate
-        known = getattr(self.model, "token_gate", None)
-        if isinstance(known, Constant):
-            # one gate for all pictures: what is made from it alone is computed once
-            gate = known.value[None]
+        # of one gate for all pictures, what is made from it alone is computed once
+        shared = self.model.shared_gate()
+        gate = cells.gate if shared is None else shared
         seen = ImageCells(cells=cells.cells, gate=gate, logit=cells.logit, grid=cells.grid)
         maps = self.model.localize(AudioSources(embedding=sources, logit=None), seen)
         prob = torch.ones_like(sources[:, :, 0]) if cells.logit is None else cells.logit.sigmoid()
@@ -58,7 +56,7 @@ class HalvesEngine:
 
     name = "torch"
 
-    def __init__(self, model: TwoHalves) -> None:
+    def __init__(self, model: LocalizerModel) -> None:
         self.info = describe(model)
         self.audio, self.image = AudioHalf(model), ImageHalf(model)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from avgn.export.halves import AudioHalf, ImageHalf
-from avgn.model import TwoHalves
+from avgn.model import LocalizerModel
 from avgn.runtime.contract import STRIDE
 
 # what a graph may be asked for: batch, and rows and columns of cells
@@ -17,7 +17,7 @@ MOST_BATCH, MOST_CELLS = 4096, 64
 Axes = tuple[dict[int, Any], ...]
 
 
-def half_of(model: TwoHalves, half: str, device: str = "cpu") -> tuple[nn.Module, tuple[Tensor, ...], Axes]:
+def half_of(model: LocalizerModel, half: str, device: str = "cpu") -> tuple[nn.Module, tuple[Tensor, ...], Axes]:
     """The half "audio" or "image" of a model with example inputs on `device`, and the open axes of each input."""
     config = model.config
     batch = torch.export.Dim("batch", min=1, max=MOST_BATCH)

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from avgn.export.optimize import FrozenAttention, FrozenBlock
-from avgn.model import TwoHalves
+from avgn.model import LocalizerModel
 
-HEADS = ("audio_presence", "visual_presence")
 # a quarter of what float16 holds, and then some, for scenes louder and brighter than those that were looked at
 MAX_ACTIVATION = 6e3
 
@@ -46,29 +45,29 @@ class HalfAttention(nn.Module):
         return self.attention(qkv).float()
 
 
-def to_mixed(model: TwoHalves) -> TwoHalves:
+def to_mixed(model: LocalizerModel) -> LocalizerModel:
     """A mixed-precision copy of what `optimize` gave."""
     model = copy.deepcopy(model)
     for encoder in (model.audio_encoder, model.visual_encoder):
         setattr(encoder, "backbone", Half(encoder.backbone))  # noqa: B010 - another type in its place
-    _wrap(model, "")
+    _wrap(model, model.presence_heads())
     return model
 
 
-def _wrap(module: nn.Module, path: str) -> None:
+def _wrap(module: nn.Module, kept: Sequence[nn.Module]) -> None:
     for name, child in module.named_children():
-        if isinstance(child, Half) or (not path and name in HEADS):
+        if isinstance(child, Half) or any(child is one for one in kept):
             continue
         if isinstance(child, FrozenAttention):
             setattr(module, name, HalfAttention(child))
         elif isinstance(child, nn.Linear | nn.Conv2d) or (isinstance(module, FrozenBlock) and name == "mlp"):
             setattr(module, name, Half(child))
         else:
-            _wrap(child, f"{path}{name}.")
+            _wrap(child, kept)
 
 
 @torch.no_grad()
-def largest_activations(model: TwoHalves, run: Callable[[], object]) -> dict[str, float]:
+def largest_activations(model: LocalizerModel, run: Callable[[], object]) -> dict[str, float]:
     """The largest absolute value that each module computing in float16 gives or takes while `run` runs the model."""
     largest: dict[str, float] = {}
 

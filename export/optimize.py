@@ -20,14 +20,14 @@ from avgn.encoders.efficientnet_lite import ConvNorm
 from avgn.export.spectrum import FoldedSpectrogram
 from avgn.grouping import AudioGrouping, Grouping
 from avgn.kernels import grouping_attention
-from avgn.model import AVGN, TwoHalves
+from avgn.model import AVGN, LocalizerModel
 from avgn.transformer import Block, SelfAttention, TokenTransformer
 
 # the front-end whose transform can be folded
 FOLDED = "paper"
 
 
-def optimize(model: TwoHalves, *, fold_front_end: bool = True) -> TwoHalves:
+def optimize(model: LocalizerModel, *, fold_front_end: bool = True) -> LocalizerModel:
     """A copy in evaluation mode that gives the same maps and probabilities (to rounding), for inference alone.
 
     `fold_front_end` False keeps the spectrogram's transform as the model computes it.
@@ -71,7 +71,7 @@ def fold_batch_norms(backbone: nn.Module) -> None:
                 block.downsample = fuse_conv_bn_eval(block.downsample[0], block.downsample[1])
 
 
-def _fold_pixel_scale(model: TwoHalves) -> None:
+def _fold_pixel_scale(model: LocalizerModel) -> None:
     """Divide the first convolution's weights, not the pixels, by the pixels' deviation.
 
     Their mean stays a subtraction: the zeros around the picture mean the mean, so it is no bias, and a constant fourth

@@ -23,7 +23,7 @@ from avgn.export.optimize import FOLDED, optimize
 from avgn.export.samples import Batch
 from avgn.export.storage import store_halves
 from avgn.export.verify import audio_difference, compare
-from avgn.model import TwoHalves
+from avgn.model import LocalizerModel
 from avgn.runtime.bundle import file_sha256
 from avgn.runtime.bundle_schema import BundleInfo, Variant
 from avgn.runtime.contract import HALVES, INPUTS, OUTPUTS, TOLERANCES, tensors
@@ -47,13 +47,13 @@ class Graphs:
 class Maker:
     """Writes graphs of a model into a folder; what several precisions need is made once."""
 
-    model: TwoHalves
+    model: LocalizerModel
     folder: Path
     opset: int
     facts: dict[str, str]
     calibration: Sequence[Batch] = ()
     report: Report = lambda message: None
-    _optimized: TwoHalves | None = None
+    _optimized: LocalizerModel | None = None
     _fp32: dict[str, Path] | None = None
 
     def make(self, precision: str, scratch: Path) -> Graphs:
@@ -67,7 +67,7 @@ class Maker:
         return self._make_int8(precision, scratch)
 
     @property
-    def optimized(self) -> TwoHalves:
+    def optimized(self) -> LocalizerModel:
         """The model as its graphs compute it."""
         if self._optimized is None:
             self._optimized = optimize(self.model)
@@ -84,7 +84,7 @@ class Maker:
                 self.report(line)
         return self._optimized
 
-    def module(self, precision: str) -> TwoHalves:
+    def module(self, precision: str) -> LocalizerModel:
         """What the graphs of "fp32" or "fp16" are written from."""
         return mixed.to_mixed(self.optimized) if precision == "fp16" else self.optimized
 
@@ -168,7 +168,7 @@ class Maker:
         }
 
 
-def operations(model: TwoHalves, optimized: TwoHalves) -> list[str]:
+def operations(model: LocalizerModel, optimized: LocalizerModel) -> list[str]:
     """Multiply-adds of both halves for one sample before and after optimization, as lines for people."""
     config = model.config
     waveform = torch.zeros(1, config.window_samples)

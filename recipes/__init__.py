@@ -1,1 +1,1 @@
-"""How the models in the package were made."""
+"""Holds the recipes of the models in the package."""

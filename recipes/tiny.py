@@ -1,4 +1,4 @@
-"""The recipe of the bundle inside the package: data, training, thresholds and export, recorded in one file.
+"""Makes the bundle inside the package: data, training, thresholds and export, recorded in one file.
 
 python -m recipes.tiny --output runs/tiny
 """
@@ -62,7 +62,7 @@ def main() -> None:
         manifests["train"],
         manifests["val"],
         checkpoint,
-        TrainConfig(**(TRAINING | {"steps": args.steps})),
+        TrainConfig.from_options(**(TRAINING | {"steps": args.steps})),
         resume=resume,
     )
     trained = time.time()
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def render_data(folder: Path) -> dict[str, Manifest]:
-    """The recipe's manifests by split, rendered under `folder` where they aren't yet."""
+    """Return the recipe's manifests by split, rendered under `folder` where they aren't yet."""
     manifests = {}
     for split, facts in DATA.items():
         path = folder / split / "manifest.jsonl"

@@ -306,7 +306,7 @@ def write(output: Path, found: dict[str, Any]) -> None:
     rows = before | found
     facts = {
         "python": platform.python_version(),
-        "cosmic-ray": importlib.metadata.version("cosmic-ray"),
+        "cosmic_ray": importlib.metadata.version("cosmic-ray"),
         "modules": {name: rows[name] for name in TESTS if name in rows},
     }
     output.write_text(json.dumps(facts, indent=1) + "\n")

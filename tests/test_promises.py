@@ -99,7 +99,10 @@ PROMISES: list[tuple[str, str, Callable[[], Any], Any]] = [
     (
         "evaluation",
         "f = .1 solo, .5 synthetic, .2 duet",
-        lambda: [constant("evaluation.protocols", name)() for name in ("SOLO", "SYNTHETIC", "DUET")],
+        lambda: [
+            constant("evaluation.protocols", name)()
+            for name in ("SOLO_THRESHOLD", "SYNTHETIC_THRESHOLD", "DUET_THRESHOLD")
+        ],
         [0.1, 0.5, 0.2],
     ),
     (
@@ -108,7 +111,7 @@ PROMISES: list[tuple[str, str, Callable[[], Any], Any]] = [
         lambda: constant("evaluation.protocols", "PROTOCOLS")()["ezvsl"].alpha,
         0.4,
     ),
-    ("evaluation", "pixels at most 0.2", constant("evaluation.metrics", "QUIET"), 0.2),
+    ("evaluation", "pixels at most 0.2", constant("evaluation.metrics", "FLAT_LEVEL"), 0.2),
     ("training", "`canvas` (the default)", lambda: preset("avgn-resnet18").pair_input, "canvas"),
     (
         "data",
@@ -116,10 +119,10 @@ PROMISES: list[tuple[str, str, Callable[[], Any], Any]] = [
         constant("importers.files", "PICTURES"),
         (".jpg", ".jpeg", ".png", ".webp", ".bmp"),
     ),
-    ("data", "the sound never passes -60 dBFS", constant("importers.silence", "QUIET"), 0.001),
-    ("data", "more than a tenth of the boxes", constant("inspection.boxes", "SUSPICIOUS"), 0.1),
-    ("data", "less than a thousandth of it", constant("inspection.boxes", "TINY"), 0.001),
-    ("data", "more than 30 % ending", constant("inspection.boxes", "CORNER"), 0.3),
+    ("data", "the sound never passes -60 dBFS", constant("importers.silence", "QUIET_AMPLITUDE"), 0.001),
+    ("data", "more than a tenth of the boxes", constant("inspection.boxes", "SUSPICIOUS_SHARE"), 0.1),
+    ("data", "less than a thousandth of it", constant("inspection.boxes", "TINY_SHARE"), 0.001),
+    ("data", "more than 30 % ending", constant("inspection.boxes", "CORNER_SHARE"), 0.3),
     (
         "method",
         "DFT of 512 samples, hop 220",
@@ -205,7 +208,7 @@ def test_the_presets_are_the_methods() -> None:
         "assignment": "soft",
         "audio_gate": "exact",
         "visual_gate": "grouped",
-        "variant": "both",
+        "ablation": "both",
         "temperature": 0.03,
         "negatives": "class",
         "symmetric": True,
@@ -232,5 +235,5 @@ def test_the_presets_are_the_methods() -> None:
         "class_reduction": "sum",
         "visual_gate": "token",
     }
-    assert changed["avgn-release"] == {"frontend": "release", "visual_gate": "none", "variant": "released"}
+    assert changed["avgn-release"] == {"frontend": "release", "visual_gate": "none", "system": "avgn-released"}
     assert {field.kw_only for field in Config.__dataclass_fields__.values()} == {True}

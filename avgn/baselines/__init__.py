@@ -1,1 +1,1 @@
-"""The systems that the network is compared with: one file each behind the interface of `avgn.model.TwoHalves`."""
+"""The systems that the network is compared with: one file each behind the interface of `avgn.model.LocalizerModel`."""

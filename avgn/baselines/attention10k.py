@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from avgn.baselines.parts import SharedMap, as_maps, check_positive, global_batch, make_losses, mean_where
 from avgn.config import Config
-from avgn.losses import Labels, Losses
-from avgn.model import AudioSources, ImageCells
+from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 # the square root of a distance of 0 has no gradient
 NEAREST = 1e-8
@@ -53,7 +52,9 @@ class Attention10k(SharedMap):
         """Maps [B,1,h,w]."""
         return as_maps(self.attention(audio, image), image.grid)
 
-    def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
+    def losses(
+        self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
+    ) -> Losses:
         """The ratio loss; every other sound of the batch is a negative."""
         audio, image, _ = global_batch(audio, image, labels, gather)
         attended = torch.matmul(self.attention(audio, image), image.cells)[:, 0]

@@ -27,8 +27,10 @@ from avgn.baselines.parts import (
     mean_where,
 )
 from avgn.config import Config
-from avgn.losses import Labels, Losses, gather_rows, presence_loss
-from avgn.model import AudioSources, ImageCells, TwoHalves
+from avgn.losses import gather_rows, presence_loss
+from avgn.model import LocalizerModel
+from avgn.training.hooks import TrainingHooks
+from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 TINY = 1e-4
 
@@ -68,13 +70,12 @@ class ClassActivation(nn.Module):
         return nn.functional.normalize(self.project(features), dim=2)
 
 
-class CoarseToFine(TwoHalves):
+class CoarseToFine(LocalizerModel):
     """One map a class; the gate [B,C,D] of an image holds its class features, its cells are unprojected."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.options: Options = config.system_options
-        self.stage_shares = (self.options.second_stage,)
         self.audio_classes = ClassActivation(config.dim, config.num_classes)
         self.visual_classes = ClassActivation(config.dim, config.num_classes)
         self.scale = nn.Parameter(torch.tensor([5.0]))
@@ -98,7 +99,9 @@ class CoarseToFine(TwoHalves):
         cosine = torch.matmul(audio.embedding, self.visual_classes.shared(image.cells).transpose(1, 2))
         return as_maps(seen.sigmoid() * (0.5 + 0.5 * cosine), image.grid)
 
-    def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
+    def losses(
+        self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
+    ) -> Losses:
         """Class heads and correspondence; in the second stage the contrast of categories too."""
         assert audio.logit is not None and image.logit is not None and image.gate is not None
         heard = presence_loss(audio.logit, labels.sounding, self.config)
@@ -107,7 +110,7 @@ class CoarseToFine(TwoHalves):
         if gather:
             sound, picture = gather_rows(sound), gather_rows(picture)
         loss = matching_loss(self.scale * (sound @ picture.T) + self.bias)
-        if self.stage > 0:
+        if stage > 0:
             audio, image, labels = global_batch(audio, image, labels, gather)
             assert image.gate is not None
             chosen = labels.sounding.bool() & labels.visible.bool()
@@ -116,6 +119,14 @@ class CoarseToFine(TwoHalves):
                 audio.embedding[chosen], image.gate[chosen], category, self.options.margin
             )
         return make_losses(loss, audio=heard, visual=seen)
+
+
+class CoarseToFineTraining(TrainingHooks):
+    """The second stage begins at its share of the steps."""
+
+    def __init__(self, model: CoarseToFine, visual_weights: str = "random") -> None:
+        super().__init__(model, visual_weights)
+        self.stage_shares = (model.options.second_stage,)
 
 
 def category_loss(heard: Tensor, seen: Tensor, category: Tensor, margin: float) -> Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from avgn.baselines.parts import as_maps, audio_cells, check_positive, global_batch, make_losses, mean_where
 from avgn.config import Config
-from avgn.losses import Labels, Losses
-from avgn.model import AudioSources, ImageCells, TwoHalves
+from avgn.model import LocalizerModel
+from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class SoftKMeans(nn.Module):
         return centres
 
 
-class DeepMultimodalClustering(TwoHalves):
+class DeepMultimodalClustering(LocalizerModel):
     """K audio centres; the map of each is the assignment of the cells to the visual centre that is nearest to it."""
 
     def __init__(self, config: Config) -> None:
@@ -90,7 +90,9 @@ class DeepMultimodalClustering(TwoHalves):
         chosen = nearest[:, :, None].expand(-1, -1, shares.shape[1])
         return as_maps(shares.transpose(1, 2).gather(1, chosen), image.grid)
 
-    def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
+    def losses(
+        self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
+    ) -> Losses:
         """The max-margin loss over all pairs of the batch."""
         audio, image, _ = global_batch(audio, image, labels, gather)
         assert image.gate is not None

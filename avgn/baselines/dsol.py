@@ -31,9 +31,9 @@ from avgn.baselines.parts import (
     min_max,
 )
 from avgn.config import Config
-from avgn.data import Batch
-from avgn.losses import Labels, Losses
-from avgn.model import AudioSources, ImageCells, TwoHalves
+from avgn.model import LocalizerModel
+from avgn.training.hooks import TrainingHooks
+from avgn.types import AudioSources, Batch, ImageCells, Labels, Losses
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Options:
             )
 
 
-class DiscriminativeSoundingObjects(TwoHalves):
+class DiscriminativeSoundingObjects(LocalizerModel):
     """One map a cluster of objects; all classes hear the same embedding. Validation labels name the clusters."""
 
     dictionary: Tensor
@@ -72,7 +72,6 @@ class DiscriminativeSoundingObjects(TwoHalves):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.options: Options = config.system_options
-        self.stage_shares = (self.options.first_clusters, self.options.second_stage)
         self.scale = nn.Parameter(torch.tensor([5.0]))
         self.bias = nn.Parameter(torch.zeros(1))
         self.head = nn.Linear(config.dim, config.num_classes)
@@ -101,15 +100,17 @@ class DiscriminativeSoundingObjects(TwoHalves):
         """Maps [B,C,h,w]."""
         return as_maps(self.objects(image.cells) * self.sounding(audio, image), image.grid)
 
-    def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
+    def losses(
+        self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
+    ) -> Losses:
         """Matching, with pseudo-labels in the first stage and the match of distributions in the second."""
         assert audio.logit is not None
         heard = nn.functional.logsigmoid(audio.logit)
         sound, picture, _ = global_batch(audio, image, labels, gather)
         matching = matching_loss((self.scale * all_pairs(sound, picture) + self.bias).amax(dim=2))
-        if self.stage == 0:
+        if stage == 0:
             return make_losses(matching)
-        if self.stage == 2:
+        if stage == 2:
             seen = torch.flatten(self.localize(audio, image), 2).sum(dim=2)
             apart = distribution_loss(seen, heard.detach())
             return make_losses(matching, visual=self.options.weight * apart)
@@ -125,16 +126,6 @@ class DiscriminativeSoundingObjects(TwoHalves):
         weights = torch.relu(min_max(self.sounding(first, image).detach()) - self.options.threshold)
         return nn.functional.normalize(torch.matmul(weights, image.cells)[:, 0], dim=1)
 
-    def enter_stage(self, stage: int, batches: Iterable[Batch]) -> None:
-        """The first clusters are found when matching has been learnt."""
-        if stage == 1:
-            self.cluster(batches)
-
-    def on_epoch(self, batches: Iterable[Batch]) -> None:
-        """Cluster anew while the first stage lasts."""
-        if self.stage == 1:
-            self.cluster(batches)
-
     def cluster(self, batches: Iterable[Batch]) -> None:
         """Make the dictionary of the objects in these scenes."""
         features = [self.object_features(*self(batch.waveform, batch.image)) for batch in batches]
@@ -143,7 +134,7 @@ class DiscriminativeSoundingObjects(TwoHalves):
         start = self.dictionary if self.dictionary.any() else None
         self.dictionary.copy_(spherical_kmeans(torch.cat(features), self.config.num_classes, start))
 
-    def end_training(self, batches: Iterable[Batch]) -> None:
+    def name_clusters(self, batches: Iterable[Batch]) -> None:
         """Give the clusters the order of the classes that they go with in these scenes."""
         shares, present = [], []
         for batch in batches:
@@ -158,6 +149,30 @@ class DiscriminativeSoundingObjects(TwoHalves):
         self.dictionary.copy_(self.dictionary[order].clone())
         self.head.weight.copy_(self.head.weight[order].clone())
         self.head.bias.copy_(self.head.bias[order].clone())
+
+
+class DsolTraining(TrainingHooks):
+    """Clusters objects while the first stage lasts, once matching has been learnt, and names the clusters at last."""
+
+    model: DiscriminativeSoundingObjects
+
+    def __init__(self, model: DiscriminativeSoundingObjects, visual_weights: str = "random") -> None:
+        super().__init__(model, visual_weights)
+        self.stage_shares = (model.options.first_clusters, model.options.second_stage)
+
+    def enter_stage(self, stage: int, batches: Iterable[Batch]) -> None:
+        """Find the first clusters when matching has been learnt."""
+        if stage == 1:
+            self.model.cluster(batches)
+
+    def begin_epoch(self, batches: Iterable[Batch]) -> None:
+        """Cluster anew while the first stage lasts."""
+        if self.stage == 1:
+            self.model.cluster(batches)
+
+    def end(self, batches: Iterable[Batch]) -> None:
+        """Name the clusters."""
+        self.model.name_clusters(batches)
 
 
 def logit_of(share: Tensor) -> Tensor:

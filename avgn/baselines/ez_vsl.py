@@ -17,9 +17,9 @@ from avgn.baselines.parts import SharedMap, as_maps, check_positive, check_share
 from avgn.config import Config
 from avgn.encoders import ResNet18
 from avgn.kernels import max_pooled_cosine
-from avgn.losses import Labels, Losses
-from avgn.model import AudioSources, ImageCells
 from avgn.runtime.errors import InputError
+from avgn.training.hooks import TrainingHooks
+from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +50,6 @@ class EasyVisualSounds(SharedMap):
             self.prior.eval()
         return self
 
-    def begin_training(self, visual_weights: str) -> None:
-        """The prior is the network that the visual encoder starts from."""
-        if self.prior is None:
-            return
-        if visual_weights == "random":
-            raise InputError(
-                f"ez-vsl with alpha {self.options.alpha} mixes in the features of an ImageNet network, and its "
-                "weights aren't at hand: pass --visual-weights FILE, or alpha 1"
-            )
-        self.prior.load_state_dict(self.visual_encoder.backbone.state_dict())
-
     def picture_backbones(self) -> list[nn.Module]:
         """The visual encoder's and the prior's."""
         return super().picture_backbones() + ([] if self.prior is None else [self.prior])
@@ -83,12 +72,29 @@ class EasyVisualSounds(SharedMap):
             heard = self.options.alpha * min_max(heard) + (1 - self.options.alpha) * min_max(objects)
         return as_maps(heard, image.grid)
 
-    def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
+    def losses(
+        self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
+    ) -> Losses:
         """The multiple-instance contrast in both directions."""
         audio, image, _ = global_batch(audio, image, labels, gather)
         cells = image.cells[:, :, : self.config.dim].contiguous()
         similarity, _ = max_pooled_cosine(audio.embedding, cells)
         return make_losses(two_way_contrast(similarity[:, :, 0] / self.options.temperature))
+
+
+class EasyVisualSoundsTraining(TrainingHooks):
+    """The prior is the network that the visual encoder starts from."""
+
+    def __init__(self, model: EasyVisualSounds, visual_weights: str = "random") -> None:
+        super().__init__(model, visual_weights)
+        if model.prior is None:
+            return
+        if visual_weights == "random":
+            raise InputError(
+                f"ez-vsl with alpha {model.options.alpha} mixes in the features of an ImageNet network, and its "
+                "weights aren't at hand: pass a file as `visual_weights`, or alpha 1"
+            )
+        model.prior.load_state_dict(model.visual_encoder.backbone.state_dict())
 
 
 def two_way_contrast(logits: Tensor) -> Tensor:

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from avgn.baselines import lvs
 from avgn.baselines.parts import all_pairs, check_share, global_batch, make_losses
-from avgn.config import Config
-from avgn.data import Batch
-from avgn.losses import Labels, Losses, gather_rows
-from avgn.model import AudioSources, ImageCells
+from avgn.losses import gather_rows
+from avgn.training.hooks import TrainingHooks
+from avgn.types import AudioSources, Batch, ImageCells, Labels, Losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,43 +60,49 @@ class School(nn.Module):
 
 
 class HardPositives(lvs.LocalizingVisualSounds):
-    """The map is the cosine."""
+    """The map is the cosine; the losses of the model alone are those of lvs, the first stage's."""
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.settings: Options = config.system_options
-        self.stage_shares = (self.settings.second_stage,)
+    options: Options
+
+
+class HardPositivesTraining(TrainingHooks):
+    """The second stage has hard positives: what the school, the model as the first stage left it, finds alike."""
+
+    school: School
+
+    def __init__(self, model: HardPositives, visual_weights: str = "random") -> None:
+        super().__init__(model, visual_weights)
+        self.options = model.options
+        self.stage_shares = (self.options.second_stage,)
+        # a copy that stage 2 fills
+        self.school = School(model.audio_encoder, model.visual_encoder)
         self._known: tuple[Tensor, Tensor] | None = None
-
-    def begin_training(self, visual_weights: str) -> None:
-        """The school is a copy that stage 2 fills."""
-        self.school = School(self.audio_encoder, self.visual_encoder)
 
     def enter_stage(self, stage: int, batches: Iterable[Batch]) -> None:
         """Freeze the model as it is, and find from which similarity on a scene has so many neighbours."""
-        self.school.audio.load_state_dict(self.audio_encoder.state_dict())
-        self.school.visual.load_state_dict(self.visual_encoder.state_dict())
+        self.school.audio.load_state_dict(self.model.audio_encoder.state_dict())
+        self.school.visual.load_state_dict(self.model.visual_encoder.state_dict())
         found = [self._features(batch.waveform, batch.image) for batch in batches]
         for place, features in enumerate(zip(*found, strict=True)):
-            self.school.least[place] = least_similarity(torch.cat(features), self.settings.neighbours)
+            self.school.least[place] = least_similarity(torch.cat(features), self.options.neighbours)
 
     def prepare(self, waveform: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Keep what the school thinks of the batch."""
         self._known = self._features(waveform, image) if self.stage > 0 else None
         return waveform, image
 
-    def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
+    def losses(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
         """The loss of lvs, in the second stage with hard positives."""
         if self._known is None:
-            return super().compute(audio, image, labels, gather=gather)
+            return super().losses(audio, image, labels, gather=gather)
         audio, image, _ = global_batch(audio, image, labels, gather)
         by_ear, by_eye = (gather_rows(part) if gather else part for part in self._known)
         similarity = all_pairs(audio, image).transpose(0, 1)
         alike = [_alike(f, least) for f, least in zip((by_ear, by_eye), self.school.least, strict=True)]
-        return make_losses(hard_positive_loss(similarity, alike[0], alike[1], self.settings))
+        return make_losses(hard_positive_loss(similarity, alike[0], alike[1], self.options))
 
     def _features(self, waveform: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        return self.school.features(self.frontend(waveform), self.normalize(image))
+        return self.school.features(self.model.frontend(waveform), self.model.normalize(image))
 
 
 def hard_positive_loss(similarity: Tensor, by_ear: Tensor, by_eye: Tensor, options: lvs.Options) -> Tensor:

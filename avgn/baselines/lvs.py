@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from avgn.baselines.parts import SharedMap, all_pairs, check_positive, global_batch, make_losses
 from avgn.config import Config
-from avgn.losses import Labels, Losses
-from avgn.model import AudioSources, ImageCells
+from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 Others = Literal["masked", "mean"]
 
@@ -52,7 +51,9 @@ class LocalizingVisualSounds(SharedMap):
         super().__init__(config)
         self.options: Options = config.system_options
 
-    def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
+    def losses(
+        self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
+    ) -> Losses:
         """The contrast of the tri-map."""
         audio, image, _ = global_batch(audio, image, labels, gather)
         similarity = all_pairs(audio, image).transpose(0, 1)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from avgn.baselines.parts import as_maps, check_positive, make_losses
 from avgn.config import Config
-from avgn.losses import Labels, Losses
-from avgn.model import AudioSources, ImageCells, TwoHalves
+from avgn.model import LocalizerModel
+from avgn.training.hooks import TrainingHooks
+from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +33,13 @@ class Options:
             raise ValueError(f"option sources must be at least 2, got {self.sources}: a mixture has two or more")
 
 
-class MixAndLocalize(TwoHalves):
+class MixAndLocalize(LocalizerModel):
     """N embeddings of the sound; each one's map is its cosine with the cells. Which is which isn't said."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.options: Options = config.system_options
         self.separate = nn.Linear(config.dim, self.options.sources * config.dim)
-
-    def prepare(self, waveform: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Every N samples in a row hear the sum of their sounds; what is left over hears its own."""
-        grouped = grouped_rows(waveform, self.options.sources)
-        mixture = grouped.sum(dim=1, keepdim=True).expand_as(grouped).flatten(0, 1)
-        return torch.cat([mixture, waveform[len(mixture) :]]), image
 
     def encode_spectrogram(self, spectrogram: Tensor) -> AudioSources:
         """log-spectrogram [B,1,F,frames] -> N sources."""
@@ -60,13 +55,27 @@ class MixAndLocalize(TwoHalves):
         """Maps [B,N,h,w]."""
         return as_maps(torch.matmul(audio.embedding, image.cells.transpose(1, 2)), image.grid)
 
-    def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
+    def losses(
+        self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
+    ) -> Losses:
         """The cycle loss; a walk stays among the samples of one mixture, so nothing is gathered."""
         cells = grouped_rows(image.cells, self.options.sources)
         # all samples of a group hear the same
         heads = grouped_rows(audio.embedding, self.options.sources)[:, 0]
         similarity = torch.einsum("gipd,gjd->gijp", cells.float(), heads.float()).amax(dim=3)
         return make_losses(cycle_loss(similarity / self.options.temperature))
+
+
+class MixAndLocalizeTraining(TrainingHooks):
+    """Sounds are summed in groups of N."""
+
+    model: MixAndLocalize
+
+    def prepare(self, waveform: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Every N samples in a row hear the sum of their sounds; what is left over hears its own."""
+        grouped = grouped_rows(waveform, self.model.options.sources)
+        mixture = grouped.sum(dim=1, keepdim=True).expand_as(grouped).flatten(0, 1)
+        return torch.cat([mixture, waveform[len(mixture) :]]), image
 
 
 def grouped_rows(rows: Tensor, size: int) -> Tensor:

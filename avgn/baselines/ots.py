@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from avgn.baselines.parts import SharedMap, all_pairs, check_positive, global_batch, make_losses, matching_loss
 from avgn.config import Config
-from avgn.losses import Labels, Losses
-from avgn.model import AudioSources, ImageCells
+from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,9 @@ class ObjectsThatSound(SharedMap):
         """Maps [B,1,h,w]."""
         return torch.sigmoid(self.scale * super().localize(audio, image) + self.bias)
 
-    def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
+    def losses(
+        self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
+    ) -> Losses:
         """Every pair of the batch is a matched or a mismatched one."""
         audio, image, _ = global_batch(audio, image, labels, gather)
         return make_losses(matching_loss((self.scale * all_pairs(audio, image) + self.bias).amax(dim=2)))

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from avgn.encoders import AudioEncoder
-from avgn.losses import Labels, Losses, gather_halves
-from avgn.model import AudioSources, ImageCells, TwoHalves
+from avgn.losses import gather_halves
+from avgn.model import LocalizerModel
+from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 
-class SharedMap(TwoHalves):
+class SharedMap(LocalizerModel):
     """One embedding of the sound, one of each cell, both of length one; the map is their cosine."""
 
     def encode_spectrogram(self, spectrogram: Tensor) -> AudioSources:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from avgn.baselines.parts import as_maps, check_positive, check_share, global_batch, make_losses
 from avgn.config import Config
-from avgn.losses import Labels, Losses
-from avgn.model import AudioSources, ImageCells, TwoHalves
+from avgn.model import LocalizerModel
+from avgn.training.hooks import TrainingHooks
+from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +36,12 @@ class Options:
             check_share(self, name)
 
 
-class SimultaneousLocalization(TwoHalves):
+class SimultaneousLocalization(LocalizerModel):
     """Sources and cells hold both projections, [.., 2D]; the map is the mean of both cosines."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.options: Options = config.system_options
-        self.momentum = self.options.momentum
         self.audio_drop = nn.Dropout(self.options.audio_dropout)
         self.visual_drop = nn.Dropout(self.options.visual_dropout)
         self.audio_where = nn.Linear(config.dim, config.dim)
@@ -65,7 +65,9 @@ class SimultaneousLocalization(TwoHalves):
         """Maps [B,1,h,w]: what the product of both softmaxes grows with."""
         return as_maps(0.5 * torch.matmul(audio.embedding, image.cells.transpose(1, 2)), image.grid)
 
-    def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
+    def losses(
+        self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
+    ) -> Losses:
         """The loss of the product of both softmaxes."""
         audio, image, _ = global_batch(audio, image, labels, gather)
         a_where, a_which = audio.embedding[:, 0].float().chunk(2, dim=1)
@@ -73,6 +75,14 @@ class SimultaneousLocalization(TwoHalves):
         where = torch.einsum("ipd,id->ip", v_where, a_where) / self.options.temperature
         which = torch.einsum("ipd,jd->ipj", v_which, a_which) / self.options.temperature
         return make_losses(product_loss(where, which))
+
+
+class SlavcTraining(TrainingHooks):
+    """One half of each pair comes from a moving average of the model."""
+
+    def __init__(self, model: SimultaneousLocalization, visual_weights: str = "random") -> None:
+        super().__init__(model, visual_weights)
+        self.momentum = model.options.momentum
 
 
 def product_loss(where: Tensor, which: Tensor) -> Tensor:

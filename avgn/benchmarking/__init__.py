@@ -1,4 +1,4 @@
-"""How fast, how large and how exact a bundle is in every engine of this machine, beside what the machine can do.
+"""Measures how fast, large and exact a bundle is in every engine of this machine, beside what the machine can do.
 
 Every measurement runs in a process of its own; numpy suffices to import this package.
 """

@@ -1,4 +1,4 @@
-"""What a job runs: a variant of a bundle in an engine, or the core model of a checkpoint in PyTorch."""
+"""Loads what a job runs: a variant of a bundle in an engine, or the core model of a checkpoint in PyTorch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ COMPILED = ("encode_audio", "hand_over", "encode_image", "localize")
 
 
 def load(job: dict[str, Any]) -> Engine:
-    """The engine of a job ("backend" and "checkpoint", or "bundle" and "variant"; "threads"), library included."""
+    """Load the engine of a job ("backend" and "checkpoint", or "bundle" and "variant"; "threads"), library
+    included."""
     if job["backend"].startswith("torch"):
         return _load_torch(job["checkpoint"], job["threads"], compile_it=job["backend"] == "torch-compile")
     bundle = Bundle.load(job["bundle"])

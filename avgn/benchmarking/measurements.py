@@ -19,7 +19,7 @@ Progress = Callable[[int, int], None]
 
 
 class Measurements:
-    """What was measured so far, by row, system (a row whatever its batch and threads), bundle or thread count.
+    """Holds what was measured so far, by row, system (a row without its batch and threads), bundle or thread count.
 
     `failures` and `stage_failures` hold why a row was given up; it is not measured again.
     """
@@ -35,7 +35,7 @@ class Measurements:
         self.stages: dict[Row, list[dict[str, Any]]] = {}
         self.stage_failures: dict[Row, str] = {}
         self._options = options
-        # torch takes seconds to load: it is asked where it is used
+        # torch takes seconds to load, so it is imported only where it is used
         with_torch = any(row.backend in TORCH and row.failure is None for row in rows)
         self._libraries = [name for name in installed_libraries() if with_torch or name != "torch"]
         self._progress = progress
@@ -46,7 +46,8 @@ class Measurements:
         self._total = options.rounds * per_round + once
 
     def measure_rounds(self) -> None:
-        """Everything that is a time: peaks, rows and pipelines; every other round backwards, so that drifts cancel."""
+        """Measure everything that is a time: peaks, rows and pipelines. Every other round runs backwards, so that
+        drifts cancel."""
         with tempfile.TemporaryDirectory() as folder:
             video = self._render(Path(folder) / "scene.mp4")
             for at in range(self._options.rounds):
@@ -61,7 +62,7 @@ class Measurements:
                         self._measure_pipeline(row, video)
 
     def measure_once(self, checkpoints: Mapping[str, str | None], manifest: str | os.PathLike[str] | None) -> None:
-        """What does not depend on the machine's mood: operations, accuracy."""
+        """Measure what doesn't depend on how busy the machine is: operations, accuracy."""
         for name in checkpoints:
             self.operations[name] = self._try({"kind": "operations", "bundle": name})
         systems = {row.system: row for row in self.rows if row not in self.failures}
@@ -94,7 +95,7 @@ class Measurements:
             self.stages.setdefault(row, []).append(found)
 
     def pipelines(self) -> list[Row]:
-        """One row of every system that reads a bundle, with the most threads."""
+        """Choose one row of every system that reads a bundle: the one with the most threads."""
         if not self._options.video_seconds:
             return []
         rows = [row for row in self.rows if row.variant is not None and row.failure is None]

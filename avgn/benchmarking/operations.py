@@ -1,4 +1,4 @@
-"""What a bundle's model has to compute."""
+"""Counts what a bundle's model has to compute."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from avgn.runtime.errors import InputError
 
 
 def count_operations(job: dict[str, Any]) -> dict[str, Any]:
-    """Multiply-adds of the convolutions and matrix products of one sample: {"audio", "image"}, from the fp32 graphs.
+    """Count the multiply-adds of the convolutions and matrix products of one sample: {"audio", "image"}, from the fp32
+    graphs.
 
     Raises InputError for a bundle without them.
     """

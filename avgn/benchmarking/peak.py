@@ -1,4 +1,4 @@
-"""What this machine can multiply: the best of several libraries and sizes at square matrix products.
+"""Measures this machine's peak: the best of several libraries and sizes at square matrix products.
 
 Kinds: "fp32", "int8" (8-bit factors, 32-bit sums), "bf16" where the processor has it. n is the side of a matrix.
 """
@@ -14,15 +14,16 @@ import numpy as np
 
 from avgn.runtime.engines.openvino_engine import import_openvino
 
-SIZES = (512, 1024, 2048)
-SECONDS = 0.15
-LEAST = 3
+SIDES = (512, 1024, 2048)
+MEASURED_SECONDS = 0.15
+LEAST_RUNS = 3
 
 Call = Callable[[], object]
 
 
-def measure_peaks(library: str, threads: int, *, sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
-    """The best of a library for every kind that it has: {"kind", "by", "size", "gops"}, 1e9 operations a second.
+def measure_peaks(library: str, threads: int, *, sizes: tuple[int, ...] = SIDES) -> list[dict[str, Any]]:
+    """Measure a library's best product of every kind that it offers: {"kind", "by", "size", "gops"}, 1e9 operations a
+    second.
 
     A multiplication and an addition are two operations.
     """
@@ -36,7 +37,7 @@ def measure_peaks(library: str, threads: int, *, sizes: tuple[int, ...] = SIZES)
 
 
 def installed_libraries() -> list[str]:
-    """Those of LIBRARIES that can be asked here; the graphs of two of them are made by onnx."""
+    """Return those of LIBRARIES that are installed; two of them need onnx as well, which writes their graphs."""
     needed = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx")}
     return [name for name in LIBRARIES if all(find_spec(module) for module in needed.get(name, (name,)))]
 
@@ -44,7 +45,7 @@ def installed_libraries() -> list[str]:
 def _fastest(call: Call) -> float:
     call()
     times: list[float] = []
-    while len(times) < LEAST or sum(times) < SECONDS:
+    while len(times) < LEAST_RUNS or sum(times) < MEASURED_SECONDS:
         begin = time.perf_counter()
         call()
         times.append(time.perf_counter() - begin)
@@ -52,7 +53,7 @@ def _fastest(call: Call) -> float:
 
 
 def _numpy(size: int, threads: int) -> Iterator[tuple[str, Call]]:
-    # its threads come from the environment
+    # the number of its threads comes from the environment
     a, b = _matrices(size)
     out = np.empty_like(a)
     yield "fp32", lambda: np.matmul(a, b, out=out)
@@ -124,18 +125,18 @@ def _weights(size: int) -> Any:
 
 
 def _float_graph(size: int) -> bytes:
-    """a [n,n] x constant."""
+    """Build a graph of a [n,n] x constant."""
     return _graph(size, "FLOAT", "FLOAT", [("MatMul", ("a", "b"), "c")], {"b": _matrices(size)[1]})
 
 
 def _byte_graph(size: int) -> bytes:
-    """a [n,n] uint8 x constant int8 -> int32."""
+    """Build a graph of a [n,n] uint8 x constant int8 -> int32."""
     nodes = [("MatMulInteger", ("a", "b", "zero"), "c")]
     return _graph(size, "UINT8", "INT32", nodes, {"b": _weights(size), "zero": np.uint8(128)})
 
 
 def _quantized_graph(size: int) -> bytes:
-    """a [n,n] to 8 bits x constant int8, as quantised graphs say it."""
+    """Build a graph of a [n,n], quantized to 8 bits, x constant int8, as quantized models hold it."""
     constants = {"b": _weights(size), "scale": np.float32(1 / 255), "low": np.uint8(0), "step": np.float32(0.01)}
     nodes = [
         ("QuantizeLinear", ("a", "scale", "low"), "q"),

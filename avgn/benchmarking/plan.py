@@ -1,4 +1,4 @@
-"""Which rows a benchmark has: every variant of every bundle in every backend, batch size and thread count."""
+"""Plans the rows of a benchmark: every variant of every bundle in every backend, batch size and thread count."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TORCH = ("torch", "torch-compile")
 BACKENDS = (*TORCH, *ENGINES)
 USUAL = (*TORCH, "onnxruntime", "openvino", "tensorrt")
 CORE = "core"
-LONGEST_VIDEO = 60.0
+LONGEST_VIDEO_SECONDS = 60.0
 
 System = tuple[str, str, str | None, int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkOptions:
-    """What to measure.
+    """Says what to measure.
 
     `threads` are those of one engine (None: 1 and all physical cores). Every row is measured in `rounds` processes,
     each time for `seconds`, or (when given) for `repeats` runs. `baseline` is BACKEND or BACKEND/PRECISION.
@@ -64,9 +64,9 @@ class BenchmarkOptions:
             raise InputError(f"--repeats must be at least 1, got {self.repeats}: leave it out for --seconds")
         if not self.timeout > 0:
             raise InputError(f"--timeout must be above 0 seconds, got {self.timeout:g}: 600 is the default")
-        if not (self.video_seconds == 0 or 1 <= self.video_seconds <= LONGEST_VIDEO):
+        if not (self.video_seconds == 0 or 1 <= self.video_seconds <= LONGEST_VIDEO_SECONDS):
             raise InputError(
-                f"--video-seconds must be 0 (no video) or 1 to {LONGEST_VIDEO:g}, got {self.video_seconds:g}"
+                f"--video-seconds must be 0 (no video) or 1 to {LONGEST_VIDEO_SECONDS:g}, got {self.video_seconds:g}"
             )
         if self.baseline is not None:
             self._check_baseline(self.baseline)
@@ -86,7 +86,8 @@ class BenchmarkOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table. `failure` says why it can't be measured here; `batch` and `threads` are then None.
+    """Describes one line of the table. `failure` says why it can't be measured here; `batch` and `threads` are then
+    None.
 
     `precision` is "core" for the model in PyTorch; `variant` is the place in bundle.json. `threads` is None for
     engines on a GPU.
@@ -104,11 +105,11 @@ class Row:
 
     @property
     def system(self) -> System:
-        """What is measured, whatever the batch and the threads."""
+        """Return the key of what is measured, without batch and threads."""
         return (self.bundle, self.backend, self.precision, self.variant)
 
     def job(self, kind: str, **facts: Any) -> dict[str, Any]:
-        """What the worker is told."""
+        """Return the job as the worker reads it."""
         named = ("bundle", "backend", "variant", "checkpoint", "batch", "threads")
         return {"kind": kind, **{name: getattr(self, name) for name in named}, **facts}
 
@@ -116,7 +117,7 @@ class Row:
 def plan_rows(
     bundles: Sequence[tuple[str, Bundle]], checkpoints: Sequence[str | None], options: BenchmarkOptions
 ) -> list[Row]:
-    """All rows; what can't run here is one row with its reason."""
+    """Return all rows; what can't run here is a single row with the reason."""
     rows: list[Row] = []
     for (name, bundle), checkpoint in zip(bundles, checkpoints, strict=True):
         for backend in dict.fromkeys(options.backends):

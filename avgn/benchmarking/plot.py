@@ -1,4 +1,4 @@
-"""A report as a picture: throughput over the batch size, and the latency of the smallest batch."""
+"""Draws a report: throughput over the batch size, and the latency of the smallest batch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from avgn.figures.page import STYLE, check_output, import_matplotlib, new_page, save
 from avgn.runtime.contract import HALVES
 
-ROW_HEIGHT = 0.27
-LEAST_HEIGHT = 2.6
-# ten colours, then again with another shape
+ROW_INCHES = 0.27
+LEAST_INCHES = 2.6
+# ten colours, then the same ones with another shape
 MARKERS = "osD^"
 
 
@@ -33,7 +33,7 @@ def plot_report(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None
     with matplotlib.rc_context(STYLE):
         colors = {name: f"C{at % 10}" for at, name in enumerate(series)}
         markers = {name: MARKERS[at // 10 % len(MARKERS)] for at, name in enumerate(series)}
-        page = new_page(8.2, max(LEAST_HEIGHT, 1.1 + ROW_HEIGHT * len(series)))
+        page = new_page(8.2, max(LEAST_INCHES, 1.1 + ROW_INCHES * len(series)))
         left, right = page.subplots(1, 2, width_ratios=(1, 1.15))
         for name, line in series.items():
             _draw_line(left, line, colors[name], markers[name])
@@ -65,7 +65,7 @@ def _draw_line(axes: Any, line: list[Mapping[str, Any]], color: str, marker: str
 
 
 def _draw_bars(axes: Any, series: Mapping[str, list[Mapping[str, Any]]], batch: int, colors: Mapping[str, str]) -> None:
-    """Both halves end to end; a tick at the pair's p95."""
+    """Draw both halves end to end, with a tick at the pair's p95."""
     drawn = [(name, row) for name, line in series.items() for row in line if row["batch"] == batch]
     for at, (name, row) in enumerate(drawn):
         audio, image = (row["wall_ms"][half]["p50"] for half in HALVES)
@@ -78,7 +78,8 @@ def _draw_bars(axes: Any, series: Mapping[str, list[Mapping[str, Any]]], batch: 
 
 
 def short_names(bundles: Collection[str]) -> dict[str, str]:
-    """What bundles are called in a picture: nothing if there is one, their folders if those differ, else all of it."""
+    """Name bundles for a picture: not at all if there is one, by their folders' names if those differ, else by all of
+    it."""
     if len(bundles) == 1:
         return dict.fromkeys(bundles, "")
     last = {Path(bundle).name for bundle in bundles}

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: its crash, its memory and its threads are nobody else's."""
+"""Runs one measurement in a process of its own, so that its crash, memory and threads affect no other."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from avgn.runtime.errors import FailureError
 Job = dict[str, Any]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-LONGEST_REASON = 240
-# not -m, which looks into the current folder first
+MOST_REASON_CHARACTERS = 240
+# not -m, which would look into the current folder first
 WORKER = "import sys; sys.path[:] = filter(None, sys.path); from avgn.benchmarking.worker import main; main()"
 
 
 def run_job(job: Job, *, timeout: float) -> dict[str, Any]:
-    """What the worker (`worker.py`) measured for `job`; its "threads" (None: as the libraries like) bind libraries.
+    """Run a job in `worker.py` and return what it measured; its "threads" (None: as the libraries like) bind
+    libraries.
 
     Raises FailureError, in one sentence, when the process failed, died or took longer than `timeout` seconds. Whatever
     ends the call, the process and those it started end with it.
@@ -36,7 +37,7 @@ def run_job(job: Job, *, timeout: float) -> dict[str, Any]:
             stdout=answers,
             stderr=complaints,
             env=_environment(job.get("threads")),
-            # a group of its own: an interrupt of the terminal reaches us alone, and we end the whole group
+            # its own process group: an interrupt from the terminal reaches only us, and we end the whole group
             start_new_session=True,
         )
         try:
@@ -56,19 +57,19 @@ def run_job(job: Job, *, timeout: float) -> dict[str, Any]:
 
 
 def one_sentence(error: BaseException) -> str:
-    """An error as one line that is not too long for a table."""
+    """Shorten an error to one line that fits into a table."""
     text = " ".join(str(error).split())
     text = text if isinstance(error, (FailureError, ValueError)) and text else f"{type(error).__name__}: {text}"
-    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."
+    return text if len(text) <= MOST_REASON_CHARACTERS else text[: MOST_REASON_CHARACTERS - 3] + "..."
 
 
 def _environment(threads: int | None) -> dict[str, str]:
-    # the package that runs here is the one measured, wherever it was imported from
+    # measure the package that runs here, wherever it was imported from
     paths = [str(Path(avgn.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     found = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    # a compiler that forks helpers would be measured with them
+    # a compiler's forked helpers would be measured as well
     found["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
-    # and what an earlier round compiled must not be found
+    # and must not find what an earlier round compiled
     found["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     if threads is not None:
         found |= dict.fromkeys(THREAD_VARIABLES, str(threads))
@@ -99,4 +100,4 @@ def _read(status: int, answer: bytes, complaints: str) -> dict[str, Any]:
 
 def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return f" ({lines[-1].strip()[:LONGEST_REASON]})" if lines else ""
+    return f" ({lines[-1].strip()[:MOST_REASON_CHARACTERS]})" if lines else ""

@@ -1,4 +1,4 @@
-"""A benchmark from its request to its report."""
+"""Runs a benchmark, from its request to its report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import read_manifest
 
 FORMAT = "avgn-benchmark"
-VERSION = 1
+FORMAT_VERSION = 1
 
 
 def run_benchmark(
@@ -56,7 +56,7 @@ def run_benchmark(
     }
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": FORMAT_VERSION,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "machine": machine(),
         "versions": versions(),
@@ -78,7 +78,7 @@ def run_benchmark(
 
 
 def _pair(bundles: Sequence[tuple[str, Bundle]], checkpoints: Sequence[str]) -> list[str | None]:
-    """The checkpoint of every bundle. Raises InputError for one that is not its model."""
+    """Pair every bundle with its checkpoint. Raises InputError for a checkpoint of another model."""
     if not checkpoints:
         return [None] * len(bundles)
     if len(checkpoints) not in (1, len(bundles)):

@@ -1,4 +1,4 @@
-"""A video file through the whole pipeline, and each of its stages alone."""
+"""Measures a video file going through the whole pipeline, and each of its stages alone."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from avgn.runtime.stream import Pending
 
 STAGES = ("decode", "resize", "audio half", "image half", "decision", "overlay", "encode")
 # what localize_file uses
-BATCH = 4
+BATCH_FRAMES = 4
 WARM_UP_FRAMES = 20
 
 
 def measure_stages(job: dict[str, Any]) -> dict[str, Any]:
-    """One round on "video": the stages one after another, then the pipeline as `avgn localize` runs it.
+    """Measure one round on "video": the stages one after another, then the pipeline as `avgn localize` runs it.
 
     "wall_ms" and "cpu_ms" per frame of every stage, each measured while nothing else runs; "pipeline" holds frames,
     "frames_per_second", the "real_time_factor" (below 1: faster than real time) and the "cpu_ms" of a frame.
@@ -53,7 +53,7 @@ def measure_stages(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_stages(engine: Engine, media: MediaFile, output: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """(wall, CPU) milliseconds per frame of every stage.
+    """Measure (wall, CPU) milliseconds per frame of every stage.
 
     All frames are decoded before the first is localized, and all are drawn before the first is encoded: threads of a
     codec then work in their own stage alone.
@@ -89,7 +89,7 @@ def _run(stream: StreamLocalizer, events: Sequence[object]) -> list[Result]:
 
 
 class _Clock:
-    """Wall and CPU seconds of the whole process, by stage."""
+    """Counts wall and CPU seconds of the whole process, by stage."""
 
     def __init__(self) -> None:
         self.wall = dict.fromkeys(STAGES, 0.0)
@@ -104,10 +104,10 @@ class _Clock:
 
 
 class _Stream(StreamLocalizer):
-    """A stream whose steps are timed."""
+    """Times the steps of a stream."""
 
     def __init__(self, engine: Engine, clock: _Clock) -> None:
-        super().__init__(_TimedEngine(engine, clock), mode="file", batch=BATCH)
+        super().__init__(_TimedEngine(engine, clock), mode="file", batch=BATCH_FRAMES)
         self._clock = clock
 
     def take_frame(self, rgb: Pixels, time: float, *, dropped: int = 0) -> Pending:
@@ -120,7 +120,7 @@ class _Stream(StreamLocalizer):
 
 
 class _TimedEngine:
-    """An engine whose halves are timed."""
+    """Times the halves of an engine."""
 
     def __init__(self, engine: Engine, clock: _Clock) -> None:
         self.name, self.info = engine.name, engine.info

@@ -1,4 +1,4 @@
-"""From rounds to the rows of a report: medians, spreads, ratios to the baseline and to what the machine can do."""
+"""Summarizes rounds as the rows of a report: medians, spreads, ratios to the baseline and to the machine's peak."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MEASURED = (*HALVES, "pair")
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """p20, p50 and p80 over the rounds."""
+    """Return p20, p50 and p80 of one value a round."""
     return {f"p{at}": float(np.percentile(values, at)) for at in (20, 50, 80)}
 
 
 def summarize_peaks(found: Mapping[int, Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The best of all rounds for every thread count and kind; "libraries" holds the best of each."""
+    """Choose the best of all rounds for every thread count and kind; "libraries" holds the best of each."""
     peaks = []
     for threads, products in found.items():
         for kind in dict.fromkeys(product["kind"] for product in products):
@@ -38,7 +38,7 @@ def summarize_rows(
     peaks: Sequence[dict[str, Any]],
     options: BenchmarkOptions,
 ) -> dict[str, Any]:
-    """{"baseline", "rows"} of a report."""
+    """Summarize the rounds as {"baseline", "rows"} of a report."""
     worked = [row for row in run.rows if row not in run.failures]
     baseline = options.baseline or _usual_baseline(worked)
     rows = []
@@ -90,7 +90,7 @@ def _measured(run: Measurements, row: Row, peaks: Sequence[dict[str, Any]]) -> d
 
 
 def _peak_of(row: Row, peaks: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """What the machine can do at the precision that a row computes in."""
+    """Return the machine's peak at the precision that a row computes in."""
     kind = "fp32"
     if row.precision is not None and row.precision.startswith("int8"):
         kind = "int8"
@@ -108,7 +108,7 @@ def _usual_baseline(worked: Sequence[Row]) -> str | None:
 
 
 def _baseline_of(worked: Sequence[Row], row: Row, baseline: str | None) -> Row | None:
-    """The baseline's row of the same bundle and batch and as many threads (on a GPU: the most)."""
+    """Return the baseline's row of the same bundle and batch and as many threads (on a GPU: the most)."""
     backend, _, precision = (baseline or "").partition("/")
     fitting = [
         other
@@ -122,7 +122,7 @@ def _baseline_of(worked: Sequence[Row], row: Row, baseline: str | None) -> Row |
 
 
 def _speedup(run: Measurements, row: Row, base: Row | None) -> dict[str, float] | None:
-    """Throughput as a multiple of the baseline's in the same round."""
+    """Return throughput as a multiple of the baseline's in the same round."""
     if base is None:
         return None
     pairs = zip(run.rounds[row], run.rounds[base], strict=True)
@@ -142,7 +142,7 @@ def check_baseline(rows: Sequence[Row], baseline: str | None) -> None:
 
 
 def summarize_stages(run: Measurements) -> list[dict[str, Any]]:
-    """The pipelines: medians over the rounds of every stage, its share of their sum, and the whole."""
+    """Summarize the pipelines: medians over the rounds of every stage, its share of their sum, and the whole."""
     found = []
     for row in run.pipelines():
         facts: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""A report as lines for people."""
+"""Formats a report for people."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from avgn.runtime.contract import HALVES
 
-# more than this share of waiting is not the engine's
-BUSY = 0.15
+# a larger share of waiting is not the engine's own
+BUSY_SHARE = 0.15
 
 Report = Mapping[str, Any]
 Cells = Sequence[str]
@@ -22,7 +22,7 @@ MACHINE = ("peak MB", "of it before", "GFLOP/s", "% peak", "speed")
 
 
 def format_report(report: Report) -> list[str]:
-    """The tables of a report and what they are relative to."""
+    """Format the tables of a report, with what their ratios are relative to."""
     lines = [*_machine_lines(report)]
     scored = any("CAP" in (row.get("accuracy") or {}) for row in report["rows"])
     for bundle in report["bundles"]:
@@ -132,7 +132,7 @@ def _notes(report: Report) -> list[str]:
         notes.append(f"cosine (mean) and largest difference of maps on rendered scenes: beside {reference}")
     for failure in dict.fromkeys(one["failure"] for one in found if "failure" in one):
         notes.append(f"accuracy not measured: {failure}")
-    if (idle := _idle_share(report["rows"])) > BUSY:
+    if (idle := _idle_share(report["rows"])) > BUSY_SHARE:
         notes.append(
             f"the machine was busy: rows of one thread waited {100 * idle:.0f} % of their time for a core, so trust "
             "CPU ms, not the ratios, and measure again when it is quiet"
@@ -146,7 +146,7 @@ def _notes(report: Report) -> list[str]:
 
 
 def _idle_share(rows: Sequence[Mapping[str, Any]]) -> float:
-    """The median share of the time in which rows of one thread did not compute."""
+    """Return the median share of the time in which rows of one thread did not compute."""
     shares = [
         1 - row["cpu_ms"]["pair"]["p50"] / row["wall_ms"]["pair"]["p50"]
         for row in rows
@@ -156,7 +156,7 @@ def _idle_share(rows: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _table(names: Cells, rows: Sequence[Cells], *, left: int) -> list[str]:
-    """Columns as wide as they need; a row that is shorter ends with a sentence of any length."""
+    """Format columns as wide as they need to be; a row with fewer cells ends with a sentence of any length."""
     whole = [row for row in rows if not _is_sentence(row)]
     widths = [
         max(len(name), *(len(row[at]) for row in (whole if at >= len(HEAD) else rows) if at < len(row)), 0)

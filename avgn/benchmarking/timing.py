@@ -1,4 +1,4 @@
-"""Times and memory of one engine at one batch size.
+"""Measures times and memory of one engine at one batch size.
 
 Legend: B batch, T samples of a window, H x W pixels.
 """
@@ -21,7 +21,7 @@ LEAST_RUNS = 5
 
 
 def measure_row(job: dict[str, Any]) -> dict[str, Any]:
-    """One round of a row: "load_ms", "first_run_ms", "repeats", "wall_ms" and "cpu_ms" per half, memory in MB.
+    """Measure one round of a row: "load_ms", "first_run_ms", "repeats", "wall_ms" and "cpu_ms" per half, memory in MB.
 
     A run is a pair: the audio half, then the image half, on `job["batch"]` samples. "repeats" pairs are timed, or
     (None) as many as fit into "seconds". "memory_mb" holds the resident memory "before" anything was loaded and
@@ -53,14 +53,15 @@ def measure_row(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_inputs(info: BundleInfo, batch: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Noise [B,T] float32 and [B,H,W,3] uint8: the time of the halves does not depend on what they hear and see."""
+    """Make noise [B,T] float32 and [B,H,W,3] uint8: the time of the halves doesn't depend on what they hear and
+    see."""
     random = np.random.default_rng(0)
     waveform = 0.1 * random.standard_normal((batch, info.window_samples), np.float32)
     return waveform, random.integers(0, 256, (batch, *info.image_size, 3), np.uint8)
 
 
 def _timed(engine: Any, waveform: Any, image: Any, seconds: float, repeats: int | None) -> NDArray[np.float64]:
-    """Wall and CPU seconds of the halves: [runs, (audio, image, audio CPU, image CPU)]."""
+    """Time the halves: wall and CPU seconds [runs, (audio, image, audio CPU, image CPU)]."""
     rows: list[tuple[float, float, float, float]] = []
     begin = time.perf_counter()
     while len(rows) < (repeats or LEAST_RUNS) or (repeats is None and time.perf_counter() - begin < seconds):
@@ -82,12 +83,12 @@ def _spread(values: NDArray[np.float64]) -> dict[str, float]:
 
 
 def resident_mb() -> float:
-    """The resident memory of this process, in MB; its peak where the system does not say."""
+    """Return the resident memory of this process in MB, or its peak if the system doesn't report it."""
     return _status("VmRSS") or _most_resident_mb()
 
 
 def peak_mb() -> float:
-    """The most resident memory that this process had, in MB."""
+    """Return the peak of the resident memory of this process in MB."""
     # ru_maxrss also counts the process that started this one
     return _status("VmHWM") or _most_resident_mb()
 

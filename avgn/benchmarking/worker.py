@@ -1,4 +1,5 @@
-"""The process of one measurement: `python -m avgn.benchmarking.worker` reads a job and answers in one JSON line.
+"""Runs as the process of one measurement: `python -m avgn.benchmarking.worker` reads a job and answers in one JSON
+line.
 
 Imports as little as it can before the job is known: what a job loads is part of what it measures.
 """
@@ -16,7 +17,7 @@ from avgn.benchmarking.process import one_sentence
 
 
 def main() -> None:
-    # libraries print what they like: the answer has a descriptor of its own
+    # libraries may print anything, so the answer goes to a descriptor of its own
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     job = json.loads(sys.stdin.readline())
@@ -30,7 +31,7 @@ def main() -> None:
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """What one job asks for, by its "kind"."""
+    """Measure what a job asks for by its "kind"."""
     kind = job["kind"]
     if kind == "row":
         from avgn.benchmarking.timing import measure_row

@@ -1,4 +1,4 @@
-"""The command line: one parser per sub-command, built when it is asked for; every room is imported lazily."""
+"""Runs the command line: each sub-command builds its own parser and imports what it needs when it is called."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _end_without_reader(error: BrokenPipeError) -> int:
-    """Whoever read our output has gone: what else was written is finished, and nothing is left to do."""
+    """End quietly: whoever read our output has gone, and all other outputs are complete."""
     if error.filename not in (None, STDOUT):
         _fail(f"the reader of {error.filename} has gone: ended there", 0)
     # what standard output still holds must not fail once more
@@ -159,7 +159,7 @@ def _end_without_reader(error: BrokenPipeError) -> int:
 
 
 def _accept_any_name() -> None:
-    """Let file names in any bytes, and any script, be printed to whatever the terminal can show."""
+    """Let file names of any bytes and in any script be printed as far as the terminal can show them."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Arguments in the order in which people write them: options among files, and files whose names begin with a dash."""
+"""Accepts arguments in the order in which people write them: options among files, and files named with a dash."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def arrange(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:
-    """The same arguments with all options first, then `--`, then the files.
+    """Return the same arguments with all options first, then `--`, then the files.
 
     A name that begins with a dash is a file where there is one and no option is called so; behind `--` everything is a
     file but known options. Arguments that hold an unknown option stay as they are, for the parser to complain about.
@@ -42,7 +42,7 @@ def arrange(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:
 
 
 def _option(parser: argparse.ArgumentParser, token: str) -> argparse.Action | None:
-    """The option that a token names, also by an unambiguous beginning."""
+    """Return the option that a token names, also by an unambiguous beginning."""
     if not token.startswith("-") or token in ("-", "--"):
         return None
     name = token.partition("=")[0]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from avgn.cli.options import Report, make_parser, split_integers, split_names
 from avgn.runtime.errors import FailureError, InputError
 
 
-def benchmark(argv: Sequence[str]) -> None:
+def _parser() -> Any:
+    """Declare the options."""
     parser = make_parser(
         "benchmark",
-        "Size, accuracy, latency, throughput, memory and pipeline of bundles in every engine, side by side.",
+        "Compare bundles in every engine: size, accuracy, latency, throughput, memory and the whole pipeline.",
     )
     parser.add_argument("bundle", type=str, nargs="+", help="bundle folders or the name tiny")
     parser.add_argument("--batch", type=str, default="1,4,16", help="comma-separated batch sizes")
@@ -28,20 +30,32 @@ def benchmark(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--checkpoint",
         action="append",
-        help="what the bundle was exported from: run by torch, the reference of accuracy; repeat for each bundle",
+        help="checkpoint that the bundle was exported from: torch runs it, and accuracy is measured against it; "
+        "repeat for each "
+        "bundle",
     )
     parser.add_argument("--manifest", type=str | None, default=None, help="annotated items to measure CIoU and CAP on")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of every row; all rows take turns")
-    parser.add_argument("--seconds", type=float | None, default=None, help="of measuring in each process; default 1")
-    parser.add_argument("--repeats", type=int | None, default=None, help="runs in each process, in place of --seconds")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds after which a process is a failure")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="how many processes measure every row; all rows take turns"
+    )
+    parser.add_argument(
+        "--seconds", type=float | None, default=None, help="seconds of measuring in each process (default 1)"
+    )
+    parser.add_argument("--repeats", type=int | None, default=None, help="runs in each process, instead of --seconds")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds after which a process counts as failed")
     parser.add_argument(
         "--baseline", type=str | None, default=None, help="BACKEND or BACKEND/PRECISION; default: torch, else the first"
     )
-    parser.add_argument("--video-seconds", type=float, default=10.0, help="of the pipeline's video; 0: no pipeline")
+    parser.add_argument(
+        "--video-seconds", type=float, default=10.0, help="length of the pipeline's video; 0 leaves the pipeline out"
+    )
     parser.add_argument("--json", type=str | None, default=None, help="write the report to this file")
-    parser.add_argument("--plot", type=str | None, default=None, help="draw it: a .png, .pdf or .svg file")
-    args = parser.parse_args(argv)
+    parser.add_argument("--plot", type=str | None, default=None, help="draw the report to a .png, .pdf or .svg file")
+    return parser
+
+
+def benchmark(argv: Sequence[str]) -> None:
+    args = _parser().parse_args(argv)
     if args.seconds is not None and args.repeats is not None:
         raise InputError("--seconds and --repeats both say how long to measure: give one of them")
     from avgn.benchmarking import BenchmarkOptions, format_report, run_benchmark

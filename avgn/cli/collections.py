@@ -25,19 +25,31 @@ FOR_VIDEOS = {
 
 def add_options(parser: Any) -> None:
     group = parser.add_argument_group("collections")
-    group.add_argument("--manifest", type=str | None, default=None, help="localize its items, in place of VIDEO")
-    group.add_argument("--workers", type=int, default=1, help="processes here, or actors of a cluster; an engine each")
-    group.add_argument("--cluster", type=str | None, default=None, help="ray: through Ray Data, here or at --address")
-    group.add_argument("--address", type=str | None, default=None, help="a running Ray cluster; or RAY_ADDRESS")
-    group.add_argument("--parquet", type=str | None, default=None, help="results as Parquet files in this folder")
-    group.add_argument("--maps", type=str | None, default=None, help="every still's maps, float16 .npz, in this folder")
-    group.add_argument("--strict", action="store_true", help="exit status 1 when an item was left out")
+    group.add_argument(
+        "--manifest", type=str | None, default=None, help="localize the items of this manifest instead of VIDEO"
+    )
+    group.add_argument(
+        "--workers", type=int, default=1, help="processes here, or actors of a cluster, with an engine each"
+    )
+    group.add_argument(
+        "--cluster", type=str | None, default=None, help="ray: run through Ray Data, here or at --address"
+    )
+    group.add_argument(
+        "--address", type=str | None, default=None, help="address of a running Ray cluster (default: RAY_ADDRESS)"
+    )
+    group.add_argument(
+        "--parquet", type=str | None, default=None, help="write the results as Parquet files into this folder"
+    )
+    group.add_argument(
+        "--maps", type=str | None, default=None, help="write the maps of every still into this folder, as float16 .npz"
+    )
+    group.add_argument("--strict", action="store_true", help="end with exit status 1 if an item was left out")
 
 
 def refuse_options(args: Any) -> None:
     """Raise InputError for a video without one, or with what only a manifest takes."""
     if args.video is None:
-        raise InputError("give a VIDEO, or --manifest for the items of a collection: see avgn localize --help")
+        raise InputError("give a VIDEO, or the items of a collection with --manifest: see avgn localize --help")
     _refuse(args, FOR_COLLECTIONS, f"goes with --manifest: leave it out for {args.video}")
 
 
@@ -70,7 +82,7 @@ def localize_manifest(args: Any) -> None:
     except KeyboardInterrupt:
         if not is_direct:
             where = args.json or args.parquet
-            print(f"what is done stays beside {where}: run the same command to go on", file=sys.stderr)
+            print(f"what is done is kept beside {where}: run the same command again to continue", file=sys.stderr)
         raise
     print(printable("\n".join(summary.lines())), file=sys.stderr if takes_stdout(args.json) else sys.stdout)
     warning = summary.warning()

@@ -1,4 +1,4 @@
-"""Files of options: read within limits, for they come from strangers, and reading no other file that they name."""
+"""Reads files of options within limits, since they may come from strangers, and follows no file that they name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ WAY_OUT = "give a YAML file of options"
 
 
 def config_action() -> type[Any]:
-    """The action of `--config`, for jsonargparse; made when it is asked for, since that library is slow to import."""
+    """Make the action of `--config` for jsonargparse, when it is asked for, since that library is slow to
+    import."""
     from jsonargparse import ActionConfigFile
 
     class ConfigFile(ActionConfigFile):  # type: ignore[misc, unused-ignore]
-        """Hands a checked file on as text: the library would follow names of further files in it."""
+        """Hand a checked file on as text, since the library would follow names of further files in it."""
 
         def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
             found = read_options(values, [action.dest for action in parser._actions])
@@ -26,7 +27,7 @@ def config_action() -> type[Any]:
 
 
 def read_options(path: str, known: list[str]) -> dict[str, Any]:
-    """The options of a YAML file by name. Raises InputError for anything but known names with values."""
+    """Return the options of a YAML file by name. Raises InputError for anything but known names with values."""
     found = read_yaml(path, "configuration", WAY_OUT)
     if not isinstance(found, dict):
         raise InputError(f"configuration {path} holds {shown(found)}, not names with values: {WAY_OUT}")
@@ -39,7 +40,7 @@ def read_options(path: str, known: list[str]) -> dict[str, Any]:
     try:
         text = json.dumps(found, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(f"configuration {path} holds what is no option's value ({error}): {WAY_OUT}") from None
+        raise InputError(f"configuration {path} holds a value that no option takes ({error}): {WAY_OUT}") from None
     if "\\u0000" in text:
-        raise InputError(f"configuration {path} holds a NUL byte, as no option's value does: {WAY_OUT}")
+        raise InputError(f"configuration {path} holds a NUL byte, which no option takes: {WAY_OUT}")
     return found

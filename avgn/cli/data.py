@@ -20,28 +20,35 @@ def import_data(argv: Sequence[str]) -> None:
     parser.add_argument("kind", type=str, help=", ".join(IMPORTERS))
     parser.add_argument("root", type=str, help="the folder that holds frames/ and audio/, or videos")
     parser.add_argument(
-        "--metadata", type=str | None, default=None, help="the folder of the lists; default ROOT/metadata"
+        "--metadata", type=str | None, default=None, help="the folder of the lists (default: ROOT/metadata)"
     )
     parser.add_argument("-o", "--output", type=str, required=True, help="the manifest, for example test.jsonl")
     parser.add_argument("--split", type=str, default="test", help="train or test")
-    parser.add_argument("--boxes", type=str | None, default=None, help="xywh or xyxy, where the lists were changed")
-    parser.add_argument("--classes", type=str | None, default=None, help="class list: text file or manifest")
-    parser.add_argument("--extended", action="store_true", help="with silent negatives, or the pairs of instruments")
-    parser.add_argument("--labels", type=str | None, default=None, help="videos: a csv of file and classes")
+    parser.add_argument(
+        "--boxes",
+        type=str | None,
+        default=None,
+        help="order of a box's numbers, xywh or xyxy, if the lists were changed",
+    )
+    parser.add_argument("--classes", type=str | None, default=None, help="class list: a text file, or a manifest")
+    parser.add_argument("--extended", action="store_true", help="add silent negatives, or the pairs of instruments")
+    parser.add_argument("--labels", type=str | None, default=None, help="videos: a csv of files and their classes")
     parser.add_argument("--fps", type=float, default=1.0, help="videos: frames a second")
     parser.add_argument("--window", type=float, default=3.0, help="videos: seconds of sound around a frame")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="videos: processes; --check: threads")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes that cut videos; threads of --check"
+    )
     parser.add_argument("--check", action="store_true", help="decode every frame and sound, and leave out damaged ones")
-    parser.add_argument("--strict", action="store_true", help="stop at anything that is missing or wrong")
+    parser.add_argument("--strict", action="store_true", help="fail if anything is missing or wrong")
     parser.add_argument("--json", type=str | None, default=None, help="write the report to this file")
     args = parser.parse_args(argv)
-    from avgn.importers.base import Options
+    from avgn.importers.base import ImportOptions
     from avgn.runtime.errors import InputError
 
     if args.boxes not in (None, "xywh", "xyxy"):
         raise InputError(f"--boxes must be xywh or xyxy, got {args.boxes!r}")
     root = Path(args.root)
-    options = Options(
+    options = ImportOptions(
         root=root,
         metadata=Path(args.metadata) if args.metadata else root / "metadata",
         output=Path(args.output),
@@ -69,7 +76,7 @@ def inspect_data(argv: Sequence[str]) -> None:
     parser.add_argument(
         "-o", "--output", type=str | None, default=None, help="folder for sheet.png and index.html with drawn items"
     )
-    parser.add_argument("--count", type=int, default=24, help="how many items are drawn, by chance")
+    parser.add_argument("--count", type=int, default=24, help="how many items to draw, chosen at random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=str | None, default=None, help="write the statistics to this file")
     args = parser.parse_args(argv)

@@ -30,28 +30,48 @@ The model none gives floors, chance and ceilings of a manifest alone."""
 
 def evaluate(argv: Sequence[str]) -> None:
     parser = make_parser("evaluate", DESCRIPTION)
-    parser.add_argument("model", type=str, help="checkpoint folder, bundle folder, the name tiny, or none: bounds only")
+    parser.add_argument(
+        "model", type=str, help="checkpoint folder, bundle folder, the name tiny, or none (bounds only)"
+    )
     parser.add_argument("manifest", type=str)
     parser.add_argument(
         "--protocol",
         type=str,
         default="source-wise,frame-wise,adaptive",
-        help="comma-separated; all: those that suit the manifest",
+        help="comma-separated; all takes those that suit the manifest",
     )
     parser.add_argument(
-        "--classes", type=str, default="given,predicted", help="how the classes are known: given, predicted or both"
+        "--classes",
+        type=str,
+        default="given,predicted",
+        help="where the classes come from: given, predicted or both, comma-separated",
     )
     parser.add_argument("--thresholds", type=str | None, default=None, help="validation manifest to calibrate on")
     parser.add_argument(
-        "--pair-input", type=str, default="canvas", help="canvas or crops, for items of several pictures"
+        "--pair-input",
+        type=str,
+        default="canvas",
+        help="how items of several pictures are put in: canvas (side by side) or crops (one by one)",
     )
-    parser.add_argument("--dsol-threshold", type=float | None, default=None, help="DSOL's share of the maximum")
-    parser.add_argument("--grid", type=str | None, default=None, help="with model none: h,w of the ceilings' maps")
+    parser.add_argument(
+        "--dsol-threshold",
+        type=float | None,
+        default=None,
+        help="share of a map's maximum that DSOL's protocol takes as threshold",
+    )
+    parser.add_argument(
+        "--grid",
+        type=str | None,
+        default=None,
+        help="with model none: h,w of the maps that the ceilings are computed for",
+    )
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples of the 95 %% intervals, 0: none")
-    parser.add_argument("--workers", type=int | None, default=None, help="threads that score, default one a core")
+    parser.add_argument("--workers", type=int | None, default=None, help="threads that score (default: one a core)")
     parser.add_argument("--skip-bad", action="store_true", help="count unreadable items instead of stopping")
     parser.add_argument("--backend", type=str, default="auto", help=BACKENDS)
-    parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda, for a checkpoint; a bundle: --backend")
+    parser.add_argument(
+        "--device", type=str, default="cpu", help="for a checkpoint: cpu or cuda; for a bundle see --backend"
+    )
     parser.add_argument("--json", type=str | None, default=None, help="write the results to this file")
     args = parser.parse_args(argv)
     for option, value, least in (("--bootstrap", args.bootstrap, 0), ("--workers", args.workers, 1)):
@@ -124,10 +144,11 @@ def _scores(args: Any) -> list[dict[str, Any]]:
 
 def calibrate(argv: Sequence[str]) -> None:
     parser = make_parser(
-        "calibrate", "Set a bundle's thresholds and its joint rule on annotated items, none of which are scored later."
+        "calibrate",
+        "Fit a bundle's thresholds and joint rule to annotated items, which must not be used for scoring later.",
     )
-    parser.add_argument("bundle", type=str, help="bundle folder: its bundle.json is written again")
-    parser.add_argument("items", type=str, help="manifest of items with their sources, of the bundle's classes")
+    parser.add_argument("bundle", type=str, help="bundle folder, whose bundle.json is rewritten")
+    parser.add_argument("items", type=str, help="manifest of items with their sources, in the bundle's classes")
     parser.add_argument("--backend", type=str, default="auto", help=BACKENDS)
     parser.add_argument("--json", type=str | None, default=None, help="write the same as JSON")
     args = parser.parse_args(argv)
@@ -154,7 +175,7 @@ def calibrate(argv: Sequence[str]) -> None:
 
 
 def load_engine(model: str, backend: str = "auto", device: str = "cpu") -> Engine:
-    """The engine of a checkpoint folder (PyTorch, on `device`) or of a bundle (by `backend`)."""
+    """Load the engine of a checkpoint folder (PyTorch, on `device`) or of a bundle (by `backend`)."""
     from avgn.runtime.bundle import BUNDLE_FILE
     from avgn.runtime.localizer import Localizer
 
@@ -165,5 +186,7 @@ def load_engine(model: str, backend: str = "auto", device: str = "cpu") -> Engin
 
         return TorchEngine(load_model(folder), device)
     if device != "cpu":
-        raise InputError(f"--device {device} is for a checkpoint, {model} is a bundle: choose its engine by --backend")
+        raise InputError(
+            f"--device {device} is for a checkpoint, but {model} is a bundle: choose its engine with --backend"
+        )
     return Localizer.load(model, backend).engine

@@ -17,26 +17,32 @@ NAMES = ("start", "duration", "every")
 
 
 def add_options(parser: Any) -> None:
-    """The options; `--threshold` holds for every source, the others for files."""
+    """Add the options; `--threshold` applies to every kind of source, the others to files."""
     group = parser.add_argument_group("what is looked at")
-    group.add_argument("--start", type=float | None, default=None, help="files: begin at this second of the video")
+    group.add_argument("--start", type=float | None, default=None, help="files: start at this second of the video")
     group.add_argument(
-        "--duration", type=float | None, default=None, help="files: seconds from there on (live sources: --seconds)"
+        "--duration",
+        type=float | None,
+        default=None,
+        help="files: localize this many seconds from there (live sources: --seconds)",
     )
     group.add_argument(
-        "--every", type=float | None, default=None, help="files: a frame every so many seconds, in place of every frame"
+        "--every",
+        type=float | None,
+        default=None,
+        help="files: localize one frame every so many seconds instead of every frame",
     )
     group.add_argument(
         "--threshold",
         type=str | None,
         default=None,
-        help="how probable a class must be to count as heard, 0 to 1, in place of the bundle's calibrated thresholds: "
+        help="how probable a class must be to count as heard, 0 to 1, instead of the bundle's calibrated thresholds: "
         "one number for all, or CLASS=NUMBER with commas between them",
     )
 
 
 def chosen(args: Any) -> dict[str, Any]:
-    """What was given, as options of `localize_file`."""
+    """Return the options given, as keyword arguments of `localize_file`."""
     return {name: getattr(args, name) for name in NAMES if getattr(args, name) is not None}
 
 
@@ -49,7 +55,7 @@ def refuse_live(args: Any) -> None:
 
 
 def with_threshold(name: str, text: str) -> Bundle:
-    """The bundle with other thresholds: those of what is heard; of what is seen where a model has nothing else.
+    """Return the bundle with other audio thresholds, or visual ones for a model that has no others.
 
     Where both halves decide together, it is the probability of both that must be reached: 0.5 leaves it as it is.
     Raises InputError for a text or a class that can't be used.
@@ -75,7 +81,7 @@ def with_threshold(name: str, text: str) -> Bundle:
 
 
 def _moved(rule: Joint, probabilities: Iterable[float]) -> Joint:
-    """The rule with thresholds at which the joint probability is no longer 0.5 but these."""
+    """Return the joint rule with its thresholds moved, from a probability of 0.5 to the given ones."""
     from avgn.runtime.joint import LIMIT
 
     odds = [math.log(max(p, 1e-9) / max(1 - p, 1e-9)) for p in probabilities]

@@ -14,7 +14,8 @@ from avgn.runtime.texts import plain, printable
 from avgn.runtime.trace import tracing
 
 
-def localize(argv: Sequence[str]) -> None:
+def _localize_parser() -> Any:
+    """Declare the options."""
     parser = make_parser("localize", "Find the sounding objects of a video file, a network stream or a collection.")
     parser.add_argument("bundle", type=str, help="bundle folder or the name tiny")
     parser.add_argument(
@@ -22,7 +23,7 @@ def localize(argv: Sequence[str]) -> None:
         type=str | None,
         nargs="?",
         default=None,
-        help="file; an address: rtsp, udp, http ...; a camera: camera:0, or 0, or /dev/video0",
+        help="a file; an address (rtsp, udp, http ...); or a camera (camera:0, 0 or /dev/video0)",
     )
     several.add_options(parser)
     collections.add_options(parser)
@@ -31,57 +32,67 @@ def localize(argv: Sequence[str]) -> None:
         "--output",
         type=str | None,
         default=None,
-        help="overlay: .mp4, .mkv, .webm, .mov, .avi, .gif; with several videos a folder, which gets the JSON lines as "
-        "well",
+        help="overlay video: .mp4, .mkv, .webm, .mov, .avi or .gif; with several videos a folder, which gets "
+        "the JSON lines "
+        "as well",
     )
     parser.add_argument(
         "--json",
         type=str | None,
         default=None,
-        help="results, one JSON line a frame, or an item of a manifest; - for standard output",
+        help="write the results: one JSON line for each frame, or for each item of a manifest; - for standard output",
     )
     parser.add_argument(
         "--csv",
         type=str | None,
         default=None,
-        help="events, one a line: class, start, end, share on screen, mean place, frames; - for standard output",
+        help="write events, one a line: class, start, end, share on screen, mean place, frames; - for standard output",
     )
-    parser.add_argument("--seconds", type=float | None, default=None, help="live sources: end after so many")
+    parser.add_argument("--seconds", type=float | None, default=None, help="live sources: stop after this many seconds")
     parser.add_argument(
         "--microphone",
         type=str | None,
         default=None,
-        help="beside a camera: index, name, or none; else the default. Beside an address: in place of its sound",
+        help="with a camera: index or name of a microphone, or none (default: the system's). With an address: "
+        "use it in place of "
+        "the address's own sound",
     )
     parser.add_argument(
         "--live",
         action="store_true",
-        help="read an address as a live stream: newest frame first, connected again when it ends",
+        help="read an address as a live stream: newest frame first, reconnecting when it ends",
     )
-    parser.add_argument("--no-live", action="store_true", help="read an address to its end, every frame, and once")
+    parser.add_argument("--no-live", action="store_true", help="read an address once and to its end, every frame")
     parser.add_argument(
         "--follow",
         action="store_true",
-        help="let an address lead to other hosts, or a playlist on this machine to other files, by what it names",
+        help="let an address redirect to other hosts, and a local playlist name other files",
     )
     parser.add_argument(
-        "--insecure", action="store_true", help="https addresses: take a server whose certificate can't be verified"
+        "--insecure", action="store_true", help="https addresses: accept a server whose certificate can't be verified"
     )
-    parser.add_argument("--camera-size", type=str | None, default=None, help="WIDTHxHEIGHT to ask the camera for")
-    parser.add_argument("--camera-fps", type=float | None, default=None, help="frames a second to ask the camera for")
-    parser.add_argument("--show", action="store_true", help="live sources: a window; Escape or q ends the run")
-    parser.add_argument("--profile", type=str | None, default=None, help="write every stage's times as a Chrome trace")
+    parser.add_argument("--camera-size", type=str | None, default=None, help="WIDTHxHEIGHT to request from the camera")
     parser.add_argument(
-        "--audio", type=str | None, default=None, help="a file whose sound is heard in place of the video's own"
+        "--camera-fps", type=float | None, default=None, help="frames a second to request from the camera"
     )
+    parser.add_argument("--show", action="store_true", help="live sources: show a window; Escape or q ends the run")
+    parser.add_argument(
+        "--profile", type=str | None, default=None, help="write the times of every stage as a Chrome trace"
+    )
+    parser.add_argument("--audio", type=str | None, default=None, help="a file whose sound replaces the video's own")
     parser.add_argument(
         "--audio-track",
         type=str | None,
         default=None,
-        help="which sound track of a file: its number from 1, or its language, as in eng; else the default one",
+        help="which sound track of a file: its number, from 1, or its language, such as eng (default: the "
+        "file's default track)",
     )
     add_engine_options(parser)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def localize(argv: Sequence[str]) -> None:
+    args = _localize_parser().parse_args(argv)
     if args.threshold is not None:
         args.bundle = excerpts.with_threshold(args.bundle, args.threshold)
     if several.is_several(args) or args.manifest is not None:
@@ -105,7 +116,9 @@ def localize(argv: Sequence[str]) -> None:
         if getattr(args, name) is not None:
             raise InputError(f"--{name.replace('_', '-')} goes with a camera: give camera:0 in place of {args.video}")
     if (args.live or args.no_live) and (args.live == args.no_live or not is_url(args.video)):
-        raise InputError(f"--live or --no-live is for an address, got both or {args.video}: leave them out")
+        raise InputError(
+            f"--live and --no-live are for an address and exclude each other, got {args.video}: leave one or both out"
+        )
     if args.microphone is not None and not is_camera(args.video) and not is_url(args.video):
         raise InputError(f"--microphone goes with a camera or a stream: give camera:0 in place of {args.video}")
     trust = Trust(follow=args.follow, insecure=args.insecure)
@@ -138,15 +151,15 @@ def _localize_finished(args: Any, address: Any) -> None:
     for name in ("seconds", "microphone"):
         if getattr(args, name) is not None:
             raise InputError(
-                f"--{name} is for live streams, and {address} is finished, for {address.why}: "
-                "leave it out, or say --live"
+                f"--{name} is for live streams, but {address} is a finished one ({address.why}): "
+                "leave it out, or add --live"
             )
     with fetched(address, lambda message: print(f"avgn: {plain(message)}", file=sys.stderr)) as path:
         _localize_file(args, str(path))
 
 
 def _localize_file(args: Any, video: str) -> None:
-    from avgn.runtime.localize import localize_file
+    from avgn.runtime.file_run import localize_file
     from avgn.runtime.outputs import takes_stdout
     from avgn.runtime.trace import tracing
 
@@ -220,7 +233,7 @@ def _localize_live(args: Any, trust: Any) -> None:
 
 
 def devices(argv: Sequence[str]) -> None:
-    parser = make_parser("devices", "The cameras and microphones of this machine.")
+    parser = make_parser("devices", "List the cameras and microphones of this machine.")
     parser.parse_args(argv)
     from avgn.runtime.sources.devices import list_devices
 
@@ -233,25 +246,38 @@ def devices(argv: Sequence[str]) -> None:
 
 
 def serve_page(argv: Sequence[str]) -> None:
-    parser = make_parser("serve", "A page that localizes what the visitor's camera and microphone, or a video, give.")
+    parser = make_parser(
+        "serve", "Serve a web page that localizes the sounds of its visitor's camera and microphone, or of a video."
+    )
     parser.add_argument("bundle", type=str, help="bundle folder or the name tiny")
-    parser.add_argument("--host", type=str, default="127.0.0.1", help="any but this machine's own needs --token")
-    parser.add_argument("--port", type=int, default=8000, help="0: any that is free")
     parser.add_argument(
-        "--token", type=str | None, default=None, help="what visitors must know; better in --token-file or AVGN_TOKEN"
+        "--host", type=str, default="127.0.0.1", help="address to listen on; any but this machine's own needs --token"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes any free one")
+    parser.add_argument(
+        "--token",
+        type=str | None,
+        default=None,
+        help="the secret that visitors must know; safer in --token-file or AVGN_TOKEN",
     )
     parser.add_argument("--token-file", type=str | None, default=None, help="a file whose first line is the token")
-    parser.add_argument("--tls-cert", type=str | None, default=None, help="PEM certificate: the page comes by https")
-    parser.add_argument("--tls-key", type=str | None, default=None, help="its PEM key")
     parser.add_argument(
-        "--allow-origin", type=str | None, default=None, help="comma-separated: other pages that may connect"
+        "--tls-cert", type=str | None, default=None, help="PEM certificate; the page is then served by https"
     )
-    parser.add_argument("--max-sessions", type=int, default=8, help="visitors at a time who send pictures or sound")
+    parser.add_argument("--tls-key", type=str | None, default=None, help="the certificate's PEM key")
+    parser.add_argument(
+        "--allow-origin", type=str | None, default=None, help="comma-separated origins of other pages that may connect"
+    )
+    parser.add_argument(
+        "--max-sessions", type=int, default=8, help="how many visitors may send pictures or sound at a time"
+    )
     parser.add_argument(
         "--idle-timeout",
         type=float,
         default=30.0,
-        help="seconds without pictures or sound that free a place, or without any message that end a connection",
+        help="seconds without pictures or sound after which a visitor's place is freed, or without any message "
+        "after which the "
+        "connection is closed",
     )
     add_engine_options(parser)
     args = parser.parse_args(argv)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from avgn.cli.options import Report, make_parser
 
@@ -15,5 +14,5 @@ def models(argv: Sequence[str]) -> None:
     from avgn.systems import SYSTEMS, systems_table
 
     report = Report(args.json)
-    report.write([asdict(system) | {"class_aware": system.class_aware} for system in SYSTEMS.values()])
+    report.write([system.facts() for system in SYSTEMS.values()])
     report.say("\n".join(systems_table()))

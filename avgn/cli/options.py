@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from avgn.cli.arguments import arrange
-from avgn.runtime.errors import InputError
+from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.texts import printable
 
 BACKENDS = (
@@ -88,6 +90,25 @@ class Report:
     def say(self, text: object) -> None:
         """Print for people."""
         print(printable(str(text)), file=sys.stderr if self._is_on_stdout else sys.stdout)
+
+
+@contextmanager
+def parameters_as_options(parser: Any) -> Iterator[None]:
+    """Name the parameters in errors of the library (`resume`) as the options of a command (--resume)."""
+    options = {option for action in parser._actions for option in action.option_strings}
+
+    def option(found: re.Match[str]) -> str:
+        names = (f"--{found[1].replace('_', '-')}", f"--{found[1]}")
+        # dashes are read for underscores
+        return names[0] if options.intersection(names) else found[0]
+
+    try:
+        yield
+    except (InputError, FailureError) as error:
+        text = re.sub(r"`([a-z][a-z_.]*)`", option, str(error))
+        if text == str(error):
+            raise
+        raise (InputError if isinstance(error, InputError) else FailureError)(text) from None
 
 
 def split_names(text: str) -> list[str]:

@@ -6,23 +6,33 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from avgn.cli.options import Report, make_parser, split_names
 from avgn.runtime.errors import InputError
 
 
-def reproduce(argv: Sequence[str]) -> None:
-    parser = make_parser("reproduce", "Train and score a table of the paper, our rows beside the published ones.")
+def _parser() -> Any:
+    """Declare the options."""
+    parser = make_parser(
+        "reproduce", "Train and score the rows of a table of the paper, and print them beside the published ones."
+    )
     parser.add_argument("recipe", type=str, help="table1, table2, table3, three-sources, or a YAML file of your own")
     parser.add_argument(
-        "--data", type=str, default="synthetic", help="folder that holds MUSIC, VGGSound ...; or synthetic"
+        "--data", type=str, default="synthetic", help="folder that holds MUSIC, VGGSound ..., or synthetic"
     )
-    parser.add_argument("--output", type=str, required=True, help="folder of the run; the same one goes on with it")
-    parser.add_argument("--dry-run", action="store_true", help="two steps on made-up scenes in the same layouts")
-    parser.add_argument("--sets", type=str | None, default=None, help="comma-separated: some of the data sets alone")
-    parser.add_argument("--rows", type=str | None, default=None, help="comma-separated: some of the rows alone")
+    parser.add_argument(
+        "--output", type=str, required=True, help="folder of the run; give it again to continue the run"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="train two steps on synthetic scenes in the same layouts"
+    )
+    parser.add_argument("--sets", type=str | None, default=None, help="comma-separated: only these data sets")
+    parser.add_argument("--rows", type=str | None, default=None, help="comma-separated: only these rows")
     parser.add_argument("--preset", type=str | None, default=None, help="another model size, for example avgn-tiny")
-    parser.add_argument("--steps", type=int | None, default=None, help="train so many steps in place of the recipe's")
+    parser.add_argument(
+        "--steps", type=int | None, default=None, help="number of training steps, instead of the recipe's"
+    )
     parser.add_argument("--batch-size", type=int | None, default=None)
     parser.add_argument("--learning-rate", type=float | None, default=None)
     parser.add_argument("--visual-weights", type=str | None, default=None, help="imagenet, random or a state dict")
@@ -38,12 +48,16 @@ def reproduce(argv: Sequence[str]) -> None:
         "--silent", type=int | None, default=None, help="synthetic data: silent objects in each picture"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seeds", type=int | None, default=None, help="runs that each row is the mean of")
+    parser.add_argument("--seeds", type=int | None, default=None, help="number of runs whose mean each row is")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that import or render")
-    parser.add_argument("--parallel", type=int, default=1, help="rows that are trained at a time")
+    parser.add_argument("--parallel", type=int, default=1, help="number of rows that are trained at the same time")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples of the 95 %% intervals, 0: none")
     parser.add_argument("--json", type=str | None, default=None, help="write the outcome to this file")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def reproduce(argv: Sequence[str]) -> None:
+    args = _parser().parse_args(argv)
     from avgn.reproduce import RunOptions, format_outcome, read_recipe
     from avgn.reproduce import reproduce as run
     from avgn.reproduce.layouts import Sizes

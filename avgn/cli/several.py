@@ -10,16 +10,16 @@ from typing import Any
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.texts import plain
 
-SHOWN = 5
+NUM_EXAMPLES = 5
 
 
 def add_options(parser: Any) -> None:
-    """Further files behind VIDEO."""
-    parser.add_argument("more", type=str, nargs="*", help="more files and folders; then --output names a folder")
+    """Add the option for further files after VIDEO."""
+    parser.add_argument("more", type=str, nargs="*", help="more files and folders; --output must then be a folder")
 
 
 def is_several(args: Any) -> bool:
-    """Whether more than one file is asked for: a folder, several names, or outputs in a folder that is there."""
+    """Return whether several files are asked for: a folder, several names, or outputs in a folder that is there."""
     if args.manifest is not None:
         if args.more:
             raise InputError(f"--manifest names the items: leave out {args.video} and {args.more[0]}")
@@ -63,7 +63,7 @@ def localize_several(args: Any, given: dict[str, Any]) -> None:
     where = f", in {', '.join(str(folder) for folder in dict.fromkeys(outputs))}" if outputs else ""
     print(f"{len(outcomes) - len(failed)} of {len(outcomes)} videos, {frames} frames{rate}{where}")
     if failed:
-        names = ", ".join(failed[:SHOWN]) + (", ..." if failed[SHOWN:] else "")
+        names = ", ".join(failed[:NUM_EXAMPLES]) + (", ..." if failed[NUM_EXAMPLES:] else "")
         raise FailureError(f"{len(failed)} of {len(outcomes)} videos could not be localized: {names}")
 
 
@@ -73,11 +73,11 @@ def _check(args: Any, videos: list[str]) -> None:
 
     for video in videos:
         if is_camera(video) or (is_url(video) and not Path(video).exists()):
-            raise InputError(f"{video} is an address or a camera: localize it alone, with files as outputs")
+            raise InputError(f"{video} is an address or a camera: localize it on its own, with files as outputs")
     for name in ("output", "json", "csv"):
         path = getattr(args, name)
         if path is not None and (path == "-" or (Path(path).exists() and not Path(path).is_dir())):
-            raise InputError(f"--{name} {path} is one file, for several videos it must be a folder: name another one")
+            raise InputError(f"--{name} {path} is a file, but must be a folder for several videos: give another path")
     for name in ("audio", "seconds", "microphone", "camera_size", "camera_fps"):
         if getattr(args, name) is not None:
             raise InputError(
@@ -89,5 +89,5 @@ def _check(args: Any, videos: list[str]) -> None:
 
 def _is_folder(path: str | None) -> bool:
     if path == "":
-        raise InputError("output '' is no path: give the name of a file, or of a folder for several videos")
+        raise InputError("output '' is empty: give the path of a file, or of a folder for several videos")
     return path is not None and (path.endswith(("/", "\\")) or os.path.isdir(path))

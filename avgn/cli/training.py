@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from avgn.cli.config_file import config_action
-from avgn.cli.options import make_parser, parse_range, parse_size, to_underscores
+from avgn.cli.fields import add_fields, add_overrides
+from avgn.cli.options import make_parser, parameters_as_options, parse_range, parse_size, to_underscores
 from avgn.runtime.errors import InputError
 
 
@@ -79,8 +79,7 @@ def _synthesize_layout(args: Any) -> None:
 
 
 def train(argv: Sequence[str]) -> None:
-    from avgn.config import PRESETS, Config, preset
-    from avgn.training.config import TrainConfig
+    from avgn.config import PRESETS
 
     parser = make_parser("train", "Train a localizer from a manifest.")
     parser.add_argument("--config", action=config_action(), help="YAML file with any of these options")
@@ -91,14 +90,30 @@ def train(argv: Sequence[str]) -> None:
     parser.add_argument("--system", type=str | None, default=None, help="what is trained: see avgn models")
     parser.add_argument("--resume", action="store_true", help="go on from the output's last checkpoint")
     parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of PyTorch")
-    parser.add_class_arguments(TrainConfig, as_group=True)
-    hints = get_type_hints(Config)
-    model = parser.add_argument_group("model", "entries of the preset to override")
-    for entry in fields(Config):
-        if entry.name not in ("name", "classes", "system"):
-            model.add_argument(f"--model.{entry.name}", type=hints[entry.name] | None, default=None)
+    _add_settings(parser)
     args = parser.parse_args(to_underscores(argv))
+    with parameters_as_options(parser):
+        _train(args)
+
+
+def _add_settings(parser: Any) -> None:
+    """The options of training, and those that override entries of the preset."""
+    from avgn.config import IN_FILES, Config
+    from avgn.training.config import NESTED, TrainConfig
+
+    add_fields(parser.add_argument_group("training"), TrainConfig, leave_out=tuple(NESTED))
+    for place, kind in NESTED.items():
+        add_fields(parser.add_argument_group(place), kind)
+    model = parser.add_argument_group("model", "entries of the preset to override")
+    add_overrides(model, Config, "model", leave_out=("name", "classes", "system"))
+    for name, old in IN_FILES.items():
+        model.add_argument(f"--model.{old}", type=str | None, default=None, help=f"old name of --model.{name}")
+
+
+def _train(args: Any) -> None:
+    from avgn.config import preset
     from avgn.runtime.manifest import read_manifest
+    from avgn.training.config import TrainConfig
 
     # before PyTorch is imported, which takes longer than to see that a manifest is none
     validation = None if args.validation is None else read_manifest(args.validation)
@@ -122,7 +137,7 @@ def train(argv: Sequence[str]) -> None:
         overrides["system"] = args.system
     try:
         config = preset(args.preset, classes=manifest.classes, **overrides)
-        settings = TrainConfig(**{entry.name: args[entry.name] for entry in fields(TrainConfig)})
+        settings = TrainConfig.from_options(**{name: args[name] for name in TrainConfig().to_dict()})
     except ValueError as error:
         raise InputError(str(error)) from None
     print(train(config, manifest, validation, args.output, settings, resume=args.resume))

@@ -16,20 +16,20 @@ from avgn.runtime.image import resize
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How much is changed at random; `NONE` changes nothing.
-
-    zoom: the largest crop is the whole picture, the smallest 1 / zoom of each side. flip: chance of a mirrored picture.
-    light: share by which brightness and contrast vary. color: share by which saturation and white balance vary.
-    gain_db: loudness varies by +- so much. padding: chance that up to half of a window is silence, as at the edges of
-    a stream.
-    """
+    """How much is changed at random; `NONE` changes nothing."""
 
     zoom: float = 1.15
+    """The largest crop is the whole image, the smallest 1 / zoom of each side."""
     flip: float = 0.5
+    """Chance that an image is mirrored."""
     light: float = 0.2
+    """Share by which brightness and contrast vary."""
     color: float = 0.0
+    """Share by which saturation and white balance vary."""
     gain_db: float = 6.0
+    """Loudness varies by plus or minus so many decibels."""
     padding: float = 0.1
+    """Chance that up to half of a window is silence, as at the edges of a stream."""
 
     def __post_init__(self) -> None:
         if not 1.0 <= self.zoom <= 4.0:

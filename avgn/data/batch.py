@@ -1,42 +1,17 @@
 """How samples become a batch.
 
-Legend: B batch, T samples, H x W pixels, N sources of a sample (padded), C classes.
+Legend: N sources of a sample (padded), C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from avgn.data.sample import Sample
-from avgn.losses import Labels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """image [B,H,W,3] uint8, waveform [B,T] float32 and the labels."""
-
-    image: Tensor
-    waveform: Tensor
-    labels: Labels
-
-    def to(self, device: torch.device) -> Batch:
-        """The same on another device; what lies in pinned memory is copied while the caller goes on."""
-        return Batch(
-            image=self.image.to(device, non_blocking=True),
-            waveform=self.waveform.to(device, non_blocking=True),
-            labels=self.labels.to(device),
-        )
-
-    def pin_memory(self) -> Batch:
-        """The same in memory that a GPU copies from while it computes."""
-        return Batch(
-            image=self.image.pin_memory(), waveform=self.waveform.pin_memory(), labels=self.labels.pin_memory()
-        )
+from avgn.types import Batch, Labels
 
 
 def collate(samples: Sequence[Sample], num_classes: int) -> Batch:

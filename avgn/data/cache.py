@@ -1,4 +1,4 @@
-"""Decoded sounds on disk: read, made mono and resampled once, then mapped into memory by every process.
+"""Keeps decoded sounds on disk: read, made mono and resampled once, then mapped into memory by every process.
 
 Legend: T samples.
 """
@@ -19,22 +19,22 @@ FULL_SCALE = 32768
 
 
 def to_int16(sound: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Half the memory of float32; what exceeds full scale is clipped."""
+    """Convert to 16 bits, half the memory of float32; what exceeds full scale is clipped."""
     return np.clip(np.round(sound * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
 def to_float32(quantised: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Samples [T] in -1..1."""
+    """Convert to samples [T] in -1..1."""
     return quantised.astype(np.float32) / np.float32(FULL_SCALE)
 
 
 class SoundCache:
-    """A folder of decoded sounds at one rate. Files are named after path, size and time of what they were made from, so
-    that a changed sound is decoded again; several processes may share the folder.
+    """Keeps decoded sounds of one rate in a folder. Files are named after path, size and time of what they were made
+    from, so that a changed sound is decoded again; several processes may share the folder.
     """
 
     def __init__(self, folder: Path, sample_rate: int) -> None:
-        """Raises InputError when the folder can't be written."""
+        """Open the cache. Raises InputError if the folder can't be written."""
         self.folder = folder / str(sample_rate)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ class SoundCache:
             raise InputError(f"audio cache {folder} can't be written ({error.strerror}): choose another one") from None
 
     def get(self, path: Path) -> NDArray[np.int16] | None:
-        """The samples [T] of a sound file, None where it isn't kept yet."""
+        """Return the samples [T] of a sound file, None where it isn't kept yet."""
         kept = self._file(path)
         try:
             found: NDArray[np.int16] = np.load(kept, mmap_mode="r", allow_pickle=False)

@@ -18,13 +18,13 @@ from avgn.data.mixed import MixedScenes, read_size
 from avgn.data.mixing import Mixing, Scene, mix
 from avgn.data.sample import Sample
 from avgn.data.sampling import Key
-from avgn.reading import read_clip, read_frame, read_part, read_wav
 from avgn.runtime.audio import fit_window, resample
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest
+from avgn.runtime.reading import read_clip, read_frame, read_part, read_wav
 
 # seconds of a sound out of which a window is drawn in training: of a longer one a random part is read
-LONGEST = 60.0
+MOST_SOUND_SECONDS = 60.0
 
 
 class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
@@ -94,11 +94,13 @@ class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
         return image, resample(*read_wav(path), self.config.sample_rate)
 
     def read_part(self, handle: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """An item's picture and at most LONGEST seconds of its sound."""
+        """An item's picture and at most MOST_SOUND_SECONDS of its sound."""
         image, kept = self._kept(handle)
         if kept is None:
-            return image, resample(*read_part(self._audio(handle), LONGEST, rng.random), self.config.sample_rate)
-        length = round(LONGEST * self.config.sample_rate)
+            return image, resample(
+                *read_part(self._audio(handle), MOST_SOUND_SECONDS, rng.random), self.config.sample_rate
+            )
+        length = round(MOST_SOUND_SECONDS * self.config.sample_rate)
         if len(kept) > length:
             first = round(rng.random() * (len(kept) - length))
             kept = kept[first : first + length]

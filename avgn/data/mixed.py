@@ -18,7 +18,7 @@ from avgn.data.sample import Sample
 
 Handle = TypeVar("Handle")
 # draws of a scene to mix with before one that shares a class is taken
-TRIES = 8
+MAX_DRAWS = 8
 
 
 class MixedScenes(ABC, Generic[Handle]):
@@ -66,14 +66,14 @@ class MixedScenes(ABC, Generic[Handle]):
         sounding, visible = self.labels(handle)
         return Scene(
             image=augment_image(image, self.config.image_size, self.augmentation, rng),
-            sound=cut_sound(to_level(sound, self.mixing.level), self.config.window_samples, self.augmentation, rng),
+            sound=cut_sound(to_level(sound, self.mixing.mix_level), self.config.window_samples, self.augmentation, rng),
             sounding=sounding,
             visible=visible,
         )
 
     def _another(self, taken: frozenset[int], rng: np.random.Generator) -> Handle:
         """Another scene, of other classes if a few draws find one."""
-        for _ in range(TRIES):
+        for _ in range(MAX_DRAWS):
             handle = self.draw(rng)
             if not taken & frozenset().union(*self.labels(handle)):
                 break

@@ -17,27 +17,31 @@ Level = Literal["plain", "rms"]
 
 # what "rms" brings every sound to: -20 dB of full scale
 TARGET_RMS = 0.1
-FAINT = 1e-4
+FAINT_RMS = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """`pictures`: (least, most) scenes side by side, the same number throughout a batch. `level`: "plain" sums sounds
-    as they are, "rms" brings each to the same loudness first. silent: chance that a picture beyond the first is mute.
-    off_screen: chance that one more sound is heard, whose picture isn't shown.
-    """
+    """How scenes are mixed."""
 
-    pictures: tuple[int, int] = (1, 1)
-    level: Level = "plain"
+    mixture: tuple[int, int] = (1, 1)
+    """(least, most) scenes that are shown side by side and heard together, the same number throughout a batch."""
+    mix_level: Level = "plain"
+    """plain sums sounds as they are, rms brings each to the same loudness first."""
     silent: float = 0.0
+    """Chance that an image beyond the first is mute."""
     off_screen: float = 0.0
+    """Chance that one more sound is heard, whose image isn't shown."""
 
     def __post_init__(self) -> None:
-        least, most = self.pictures
+        object.__setattr__(self, "mixture", tuple(self.mixture))
+        least, most = self.mixture
         if not 1 <= least <= most <= 8:
-            raise ValueError(f"mixture must be (least, most) within 1..8, got {self.pictures}: for example (1, 2)")
-        if self.level not in get_args(Level):
-            raise ValueError(f"mix_level must be one of {', '.join(get_args(Level))}, got {self.level!r}: choose one")
+            raise ValueError(f"mixture must be (least, most) within 1..8, got {self.mixture}: for example (1, 2)")
+        if self.mix_level not in get_args(Level):
+            raise ValueError(
+                f"mix_level must be one of {', '.join(get_args(Level))}, got {self.mix_level!r}: choose one"
+            )
         for name in ("silent", "off_screen"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}: 0 switches it off")
@@ -58,7 +62,7 @@ def to_level(sound: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
     if level == "plain":
         return sound
     rms = float(np.sqrt(np.mean(np.square(sound, dtype=np.float64)))) if sound.size else 0.0
-    return sound if rms < FAINT else sound * np.float32(TARGET_RMS / rms)
+    return sound if rms < FAINT_RMS else sound * np.float32(TARGET_RMS / rms)
 
 
 def mix(shown: list[Scene], heard: list[bool], unseen: Scene | None, order: np.random.Generator | None) -> Sample:

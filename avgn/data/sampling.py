@@ -1,4 +1,4 @@
-"""Which scenes make a batch: seeded, so that a run can be repeated and resumed; balanced over the classes if asked."""
+"""Chooses the scenes of each batch: seeded, so that a run can be repeated and resumed; class-balanced on request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PICTURES_STREAM = 1
 
 
 class Key(NamedTuple):
-    """What a sample depends on, beside the data set's seed: `pictures` scenes are mixed, `item` is the first."""
+    """Holds what a sample depends on besides the data set's seed: `pictures` scenes are mixed, `item` is the first."""
 
     epoch: int
     item: int
@@ -25,7 +25,7 @@ class Key(NamedTuple):
 
 
 class SeededBatches(Sampler[list[Key]]):
-    """Batches of keys whose content depends on the seed and the position alone.
+    """Draws batches of keys whose content depends only on the seed and the position.
 
     `position()` is the number of batches that training has done: after a restart the next one follows. Of `world`
     processes, each takes its own `batch_size` of a joint batch. All samples of a joint batch mix the same number of
@@ -44,6 +44,13 @@ class SeededBatches(Sampler[list[Key]]):
         pictures: tuple[int, int] = (1, 1),
         weights: NDArray[np.float64] | None = None,
     ) -> None:
+        """Prepare the batches.
+
+        length: number of items. batch_size: items in a batch of one process. seed: of all draws. position: returns the
+        number of batches done. rank, world: this process's number and the number of processes. pictures: the least and
+        the most pictures that are mixed. weights: [length], how often items are drawn relative to one another.
+        Raises InputError if the items don't fill one batch.
+        """
         if length < batch_size * world:
             raise InputError(f"{length} items don't fill a batch of {batch_size * world}: choose a smaller batch_size")
         self.length = length
@@ -73,23 +80,24 @@ class SeededBatches(Sampler[list[Key]]):
 
 
 def picture_counts(seed: int, epoch: int, batches: int, pictures: tuple[int, int]) -> NDArray[np.int64]:
-    """How many pictures each batch of an epoch mixes: [batches], the same in every process."""
+    """Return how many pictures each batch of an epoch mixes: [batches], the same in every process."""
     rng = np.random.default_rng((seed, epoch, PICTURES_STREAM))
     return rng.integers(pictures[0], pictures[1] + 1, size=batches)
 
 
 def ordered_batches(length: int, batch_size: int) -> list[list[Key]]:
-    """The manifest's own order, for validation."""
+    """Return batches in the manifest's own order, for validation."""
     return [[Key(0, i) for i in range(at, min(at + batch_size, length))] for at in range(0, length, batch_size)]
 
 
 def class_balance(items: Sequence[Item]) -> NDArray[np.float64]:
-    """Weights [N] of items that make their classes come equally often: the mean of 1 / count over an item's classes."""
+    """Return weights [N] of items that make their classes come equally often: the mean of 1 / count over an item's
+    classes."""
     labels = [{source.label for source in item.sources} for item in items]
     counts: dict[str, int] = {}
     for names in labels:
         for name in names:
             counts[name] = counts.get(name, 0) + 1
-    # an item without sources comes as often as one of the average class
+    # an item without sources is drawn as often as one of an average class
     plain = len(counts) / max(1, sum(counts.values()))
     return np.array([np.mean([1 / counts[name] for name in names]) if names else plain for names in labels])

@@ -1,6 +1,6 @@
-"""Large collections as WebDataset shards: tar files that are streamed, each sample a picture, a sound and its labels.
+"""Writes and reads large collections as WebDataset shards: streamed tar files of pictures, sounds and their labels.
 
-A folder of shards may come from a stranger: nothing in it is believed before it was checked.
+A folder of shards may come from a stranger, so nothing in it is trusted before it is checked.
 
 Legend: T samples, H x W pixels.
 """
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from avgn.data.cache import to_int16
 from avgn.data.dataset import classes_of, read_sound
-from avgn.data.tar_samples import BLOCK, TarWriter, read_tar
+from avgn.data.tar_samples import BLOCK_BYTES, TarWriter, read_tar
 from avgn.runtime.documents import parse_json
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import decode_still, import_cv2
@@ -35,20 +35,20 @@ from avgn.runtime.texts import is_name, is_text
 
 INDEX = "index.json"
 FORMAT = "avgn-shards"
-VERSION = 1
-RATE = 22_050
+SHARD_VERSION = 1
+SHARD_RATE = 22_050
 # the longer side of a picture in a shard: enough for crops of the largest model
-LONGEST = 512
+LONGER_SIDE_PIXELS = 512
 JPEG_QUALITY = 92
-# what a shard may be called, in an index that may come from a stranger
+# the names that a shard may have in an index that may come from a stranger
 PLAIN_NAME = re.compile(r"\w[\w.-]*")
-# bytes of an index that are read: ten thousands of shards and classes
-LARGEST_INDEX = 1 << 24
+# bytes of an index that are read at most: enough for tens of thousands of shards and classes
+MOST_INDEX_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shards:
-    """A folder of shards: its class list, and (file name, number of samples) of each."""
+    """Describes a folder of shards: its class list, and (file name, number of samples) of each."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -60,7 +60,7 @@ class Shards:
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A sample as it lies in a shard."""
+    """Holds a sample as it is stored in a shard."""
 
     frame: bytes
     audio: bytes
@@ -92,26 +92,26 @@ def write_shards(
                 labels = {"id": item.id, "sounding": sorted(sounding), "visible": sorted(visible)}
                 members = {
                     "frame.jpg": _picture(item.frame),
-                    "audio.wav": _sound(read_sound(item, RATE)),
+                    "audio.wav": _sound(read_sound(item, SHARD_RATE)),
                     "labels.json": json.dumps(labels).encode(),
                 }
                 writer.write(f"{done - 1:09d}", members)
                 if progress:
                     progress(done, len(manifest.items))
         files = sorted(writer.counts.items())
-        facts = {"format": FORMAT, "version": VERSION, "classes": manifest.classes, "files": files}
+        facts = {"format": FORMAT, "version": SHARD_VERSION, "classes": manifest.classes, "files": files}
         (partial / INDEX).write_text(json.dumps(facts) + "\n", encoding="utf-8")
     return out
 
 
 def read_shards(folder: Path) -> Shards:
-    """The facts of a folder of shards.
+    """Read what a folder of shards holds.
 
-    Raises InputError for what is none, lacks a file, or names one that is not plainly a file of the folder.
+    Raises InputError for a folder that isn't one of shards, lacks a file, or names a file outside itself.
     """
     facts = _read_index(folder / INDEX)
-    if not isinstance(facts, dict) or (facts.get("format"), facts.get("version")) != (FORMAT, VERSION):
-        raise InputError(f"{folder / INDEX} is not of {FORMAT} version {VERSION}: write it with avgn shard again")
+    if not isinstance(facts, dict) or (facts.get("format"), facts.get("version")) != (FORMAT, SHARD_VERSION):
+        raise InputError(f"{folder / INDEX} is not of {FORMAT} version {SHARD_VERSION}: write it with avgn shard again")
     classes, files = facts.get("classes"), facts.get("files")
     if not isinstance(classes, list) or not classes or not all(_is_label(name) for name in classes):
         raise InputError(f"{folder / INDEX}: classes must be a list of names: write it with avgn shard again")
@@ -126,7 +126,8 @@ def read_shards(folder: Path) -> Shards:
 
 
 def read_samples(path: Path, num_classes: int) -> Iterator[Packed]:
-    """The samples of a shard in order; labels are below `num_classes`. Raises InputError for a file that is none."""
+    """Yield the samples of a shard in order; labels are below `num_classes`. Raises InputError for a file that is
+    none."""
     try:
         for raw in read_tar(path):
             labels = parse_json(raw["labels.json"])
@@ -142,7 +143,8 @@ def read_samples(path: Path, num_classes: int) -> Iterator[Packed]:
 
 
 def decode(scene: Packed) -> tuple[NDArray[np.uint8], NDArray[np.int16], int]:
-    """A scene's picture [H, W, 3] RGB, its sound [T] and the sound's rate; raises InputError for what is damaged."""
+    """Decode a scene's picture [H, W, 3] RGB, its sound [T] and the sound's rate. Raises InputError for what is
+    damaged."""
     try:
         image: Any = decode_still("its picture", scene.frame)
         with wave.open(io.BytesIO(scene.audio)) as file:
@@ -157,14 +159,14 @@ def decode(scene: Packed) -> tuple[NDArray[np.uint8], NDArray[np.int16], int]:
 
 def _read_index(path: Path) -> Any:
     try:
-        return parse_json(read_regular(path, LARGEST_INDEX))
+        return parse_json(read_regular(path, MOST_INDEX_BYTES))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path.parent} holds no readable {INDEX} ({reason}): write it with avgn shard") from None
 
 
 def _check_file(folder: Path, entry: Any) -> tuple[str, int]:
-    """A shard's name and number of samples as the index gives them, checked against what lies there."""
+    """Check an entry of the index against the file; return the shard's name and number of samples."""
     name, count = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
     if not isinstance(name, str) or type(count) is not int or count < 1:
         shown = repr(entry)[:60]
@@ -182,7 +184,7 @@ def _check_file(folder: Path, entry: Any) -> tuple[str, int]:
     if file.resolve().parent != folder.resolve():
         raise InputError(f"shard {name} of {folder} is a link out of the folder: copy the file there")
     # the number decides how much is allocated: a sample has at least three members
-    if count > file.stat().st_size // (3 * BLOCK):
+    if count > file.stat().st_size // (3 * BLOCK_BYTES):
         raise InputError(f"shard {name} of {folder} is too small for {count} samples: copy it again")
     return name, count
 
@@ -198,10 +200,10 @@ def _indices(raw: Any, count: int) -> frozenset[int]:
 
 
 def _picture(path: Path) -> bytes:
-    """JPEG bytes of at most LONGEST pixels a side: the file's own where it is one already."""
+    """Encode JPEG bytes of at most LONGER_SIDE_PIXELS a side, or return the file's own if it is one already."""
     cv2 = import_cv2()
     image = read_still("frame", path)
-    scale = LONGEST / max(image.shape[:2])
+    scale = LONGER_SIDE_PIXELS / max(image.shape[:2])
     if scale >= 1 and path.suffix.lower() in (".jpg", ".jpeg"):
         return read_regular(path, LARGEST_STILL)
     if scale < 1:
@@ -215,6 +217,6 @@ def _sound(sound: NDArray[np.float32]) -> bytes:
     with wave.open(out, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(RATE)
+        file.setframerate(SHARD_RATE)
         file.writeframes(to_int16(sound).astype("<i2").tobytes())
     return out.getvalue()

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from avgn.config import Config
 from avgn.data.augment import Augmentation
-from avgn.data.batch import Batch, collate
+from avgn.data.batch import collate
 from avgn.data.cache import to_float32
 from avgn.data.mixed import MixedScenes, read_size
 from avgn.data.mixing import Mixing
@@ -24,9 +24,10 @@ from avgn.data.sampling import picture_counts
 from avgn.data.shards import Packed, Shards, decode, read_samples
 from avgn.runtime.audio import resample
 from avgn.runtime.errors import InputError
+from avgn.types import Batch
 
 # scenes in memory, among which they are shuffled and drawn for mixtures
-BUFFER = 512
+BUFFER_SCENES = 512
 
 
 class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
@@ -71,7 +72,7 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
         self.position = position
         self.rank, self.world = rank, world
         self.read_size = read_size(config, self.augmentation)
-        self._read_last: deque[Packed] = deque(maxlen=BUFFER)
+        self._read_last: deque[Packed] = deque(maxlen=BUFFER_SCENES)
 
     def __len__(self) -> int:
         return len(self.shards) // (self.batch_size * self.world)
@@ -80,7 +81,7 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         epoch, done = divmod(self.position(), len(self))
-        counts = picture_counts(self.seed, epoch, len(self), self.mixing.pictures)
+        counts = picture_counts(self.seed, epoch, len(self), self.mixing.mixture)
         rng = np.random.default_rng((self.seed, epoch, self.rank, number))
         scenes = self._scenes(epoch, number, workers, rng)
         self._read_last.clear()
@@ -121,7 +122,7 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
                 found += 1
                 self._read_last.append(scene)
                 waiting.append(scene)
-                if len(waiting) > BUFFER:
+                if len(waiting) > BUFFER_SCENES:
                     yield _take(waiting, rng)
             while waiting:
                 yield _take(waiting, rng)

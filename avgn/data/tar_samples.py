@@ -1,4 +1,4 @@
-"""Samples in tar files of WebDataset's layout, with files that we open ourselves.
+"""Writes and reads samples in tar files of WebDataset's layout, opening all files itself.
 
 WebDataset's own reader and writer take a name for an address: `pipe:`, `::`, `http:` and braces in a file's or folder's
 name would run commands or fetch what they name. Here a name is never more than a path.
@@ -15,9 +15,9 @@ from types import TracebackType
 from avgn.runtime.regular import open_regular
 
 # bytes of one member: far above a JPEG of 512 pixels and minutes of sound, far below what hurts
-LARGEST = 1 << 28
+MOST_MEMBER_BYTES = 1 << 28
 # bytes of a member's header, and to a multiple of which members are filled up
-BLOCK = 512
+BLOCK_BYTES = 512
 
 
 class TarWriter:
@@ -61,19 +61,19 @@ class TarWriter:
 
 
 def read_tar(path: Path) -> Iterator[dict[str, bytes]]:
-    """The samples of a tar file in order: the bytes of each member by suffix.
+    """Yield the samples of a tar file in order: the bytes of each member by suffix.
 
-    Raises tarfile.TarError or OSError for a file that is none or is cut off, ValueError for a member that is too large.
+    Raises tarfile.TarError or OSError for a file that isn't a tar or is cut off, ValueError for too large a member.
     """
     key: str | None = None
     sample: dict[str, bytes] = {}
     with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
-            # a sparse file's size is a claim that no bytes stand behind
+            # the size of a sparse file is a claim without bytes behind it
             if not member.isreg() or member.issparse():
                 continue
-            if member.size > LARGEST:
-                raise ValueError(f"{member.name[:60]} has {member.size} bytes, at most {LARGEST} are read")
+            if member.size > MOST_MEMBER_BYTES:
+                raise ValueError(f"{member.name[:60]} has {member.size} bytes, at most {MOST_MEMBER_BYTES} are read")
             content = archive.extractfile(member)
             assert content is not None
             stem, _, suffix = member.name.rpartition("/")[2].partition(".")
@@ -88,5 +88,5 @@ def read_tar(path: Path) -> Iterator[dict[str, bytes]]:
 
 
 def _forget_members(archive: tarfile.TarFile) -> None:
-    """Let go of the list of what was read or written so far, which grows with the archive."""
+    """Forget the members read or written so far: tarfile's list of them grows with the archive."""
     archive.members = []  # type: ignore[attr-defined]

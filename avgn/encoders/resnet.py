@@ -106,7 +106,7 @@ def load_visual_weights(encoder: VisualEncoder, source: str) -> str:
         except (OSError, RuntimeError) as error:
             log.warning(
                 "ImageNet weights can't be fetched (%s): the visual encoder starts from random weights; "
-                "pass --visual-weights FILE to use a local copy",
+                "give a local copy as visual_weights to use it",
                 error,
             )
             return "random"

@@ -1,4 +1,4 @@
-"""Evaluation: metrics, named protocols, floors and ceilings. numpy, with scipy where it is needed; no torch."""
+"""Evaluates localizers: metrics, named protocols, floors and ceilings. Needs numpy, in places scipy; never torch."""
 
 from avgn.evaluation.evaluate import evaluate, evaluate_bounds
 from avgn.evaluation.inference import Predictions, predict

@@ -1,4 +1,4 @@
-"""Floor, chance and ceiling: what maps that know nothing, and the best maps, score under a protocol.
+"""Computes floor, chance and ceiling: what maps that know nothing, and the best maps, score under a protocol.
 
 H x W what a source is scored on, h x w its part of the model's grid, S masks of one image.
 """
@@ -15,12 +15,12 @@ from avgn.runtime.arrays import Array
 NOISE_SEED = 20230618
 ORDER_STEP = 1e-3
 MIDDLE_STEP = 0.05
-# where a rule looks at values, a free map can put its threshold at any share of a cell
-LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8)
+# a rule that looks at values lets a free map put its threshold at any share of a cell
+MAP_LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8)
 
 
 class FixedMap:
-    """One map [H, W] scored against many masks; its sorting and its binarisations are done once.
+    """Scores one map [H, W] against many masks; its sorting and its binarisations are done once.
 
     Rules that look at values get it scaled to 0..1.
     """
@@ -32,11 +32,11 @@ class FixedMap:
         self._binary: dict[str, Array] = {}
 
     def average_precision(self, masks: Array) -> Array:
-        """AP [S] against masks [S, H, W]; NaN for an empty mask."""
+        """Compute AP [S] against masks [S, H, W]; NaN for an empty mask."""
         return np.array([self._ranking.average_precision(mask) for mask in masks.reshape(len(masks), -1) > 0])
 
     def iou(self, masks: Array, protocol: Protocol) -> Array:
-        """IoU [S] under a protocol's rule."""
+        """Compute IoU [S] under a protocol's rule."""
         return np.array([float(iou(self._binarise(mask, protocol), mask)) for mask in masks])
 
     def _binarise(self, mask: Array, protocol: Protocol) -> Array:
@@ -51,17 +51,17 @@ class FixedMap:
 
 
 def centre_blob(size: tuple[int, int] = CANVAS, num_pictures: int = 1) -> FixedMap:
-    """The floor: minus the distance to the centre of each picture of this size."""
+    """Make the map of the floor: minus the distance to the centre of each picture of this size."""
     return FixedMap(centre_map(size, num_pictures))
 
 
 def noise(size: tuple[int, int] = CANVAS, num_pictures: int = 1) -> FixedMap:
-    """Chance: one fixed random value per pixel."""
+    """Make the map of chance: one fixed random value per pixel."""
     return FixedMap(np.random.default_rng(NOISE_SEED).random((size[0], size[1] * num_pictures)))
 
 
 def best_maps(mask: Array, grid: tuple[int, int]) -> Array:
-    """Candidates for the best map on the model's grid, which know the mask: [H, W] -> [3, h, w] float32.
+    """Make candidates for the best map on the model's grid, with knowledge of the mask: [H, W] -> [3, h, w] float32.
 
     The mask's mean per cell; the cells that hold at least half of it; the cells that hold any of it. Equal cells are
     ordered by their distance to the mask's edge, then to its middle: no ties, as in the maps of a model, so a rule
@@ -76,7 +76,7 @@ def best_maps(mask: Array, grid: tuple[int, int]) -> Array:
 def ceiling_scores(
     masks: Array, grid: tuple[int, int], protocol: Protocol, *, num_pictures: int = 1, pieces: int = 1
 ) -> tuple[Array, Array]:
-    """(AP [S], IoU [S]) of the best maps of masks [S, H, W], each on its own mask, under a protocol.
+    """Score the best maps of masks [S, H, W], each on its own mask, under a protocol.
 
     AP is that of the mean-per-cell map, IoU that of the best candidate of `best_maps`; `num_pictures` and `pieces` as
     in `lay_out`. A grid of the masks' own size stands for a map that is free in every pixel.
@@ -90,12 +90,12 @@ def ceiling_scores(
         if protocol.by_order:
             overlap[s] = max(float(iou(protocol.binarise(m, mask)[0], mask)) for m in maps)
         else:
-            overlap[s] = max(float(iou(m > level, mask)) for m in maps for level in LEVELS)
+            overlap[s] = max(float(iou(m > level, mask)) for m in maps for level in MAP_LEVELS)
     return precision, overlap
 
 
 def _free_iou(mask: Array, protocol: Protocol) -> float:
-    """The IoU of the best order of the pixels themselves: under the median it takes exactly half of them."""
+    """Return the IoU of the best order of the pixels themselves: under the median it takes exactly half of them."""
     if protocol.by_area or not protocol.by_order:
         return 1.0
     half = mask.size // 2
@@ -108,7 +108,8 @@ def _free_iou(mask: Array, protocol: Protocol) -> float:
 
 
 def _order(inside: Array) -> Array:
-    """Signed distance of each cell to the edge of `inside`, within -1..1, with the distance to its middle to decide."""
+    """Return the signed distance of each cell to the edge of `inside`, within -1..1, with the distance to its middle to
+    decide."""
     from scipy.ndimage import distance_transform_edt
 
     padded = np.pad(inside, 1)

@@ -1,4 +1,4 @@
-"""Presence thresholds of a model from a validation manifest."""
+"""Calibrates the presence thresholds of a model on a validation manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avgn.runtime.manifest import Manifest
 
 
 def calibrate(engine: Engine, validation: Manifest, disjoint_from: Manifest | None = None) -> Thresholds:
-    """The thresholds of p^a and p^v that maximise F1 per class on `validation`.
+    """Choose the thresholds of p^a and p^v that maximise F1 per class on `validation`.
 
     Raises InputError when an item of `validation` is in `disjoint_from` too, and for a model without presence heads.
     """
@@ -32,7 +32,7 @@ def calibrate(engine: Engine, validation: Manifest, disjoint_from: Manifest | No
 
 
 def calibrate_predictions(found: Predictions, classes: Sequence[str]) -> Thresholds:
-    """The same from predictions that are there already."""
+    """Choose the thresholds, as `calibrate` does, from predictions made before."""
     index_of = {name: index for index, name in enumerate(classes)}
     heard = np.zeros((len(found.items), len(index_of)), dtype=bool)
     seen = np.zeros_like(heard)

@@ -1,4 +1,4 @@
-"""The canvas that maps and masks are compared on: boxes and masks to pixels, grids to pixels and back.
+"""Defines the canvas on which maps and masks are compared: boxes and masks to pixels, grids to pixels and back.
 
 H x W is the canvas, h x w a model's grid, K maps.
 """
@@ -22,7 +22,7 @@ CANVAS = (224, 224)
 
 
 def box_mask(boxes: Sequence[Box], size: tuple[int, int] = CANVAS) -> Array:
-    """The union of boxes (x1, y1, x2, y2 normalised) as [H, W] bool: int(clip(x, 0, 1) * size), half-open."""
+    """Draw the union of boxes (x1, y1, x2, y2 normalised) as [H, W] bool: int(clip(x, 0, 1) * size), half-open."""
     height, width = size
     mask = np.zeros(size, dtype=bool)
     for box in boxes:
@@ -32,7 +32,7 @@ def box_mask(boxes: Sequence[Box], size: tuple[int, int] = CANVAS) -> Array:
 
 
 def read_mask(path: Path, size: tuple[int, int] = CANVAS) -> Array:
-    """A mask image (anything but 0 is the object) as [H, W] bool: true where at least half of the area is."""
+    """Read a mask image (anything but 0 is the object) as [H, W] bool: true where at least half of the area is."""
     image = read_still("mask", path, import_cv2().IMREAD_UNCHANGED)
     if image.ndim == 3:
         image = image[..., :3].max(axis=2)
@@ -40,14 +40,14 @@ def read_mask(path: Path, size: tuple[int, int] = CANVAS) -> Array:
 
 
 def resize_mask(mask: Array, size: tuple[int, int] = CANVAS) -> Array:
-    """A mask [h, w] at another size: true where it covers at least half of the new pixel's area."""
+    """Resize a mask [h, w]: true where it covers at least half of the new pixel's area."""
     if mask.shape == tuple(size):
         return mask.astype(bool)
     return np.asarray(area_average(mask.astype(np.float64), size) >= 0.5 - 1e-9)
 
 
 def source_mask(sources: Sequence[Source], size: tuple[int, int] = CANVAS) -> Array:
-    """The union of the masks of sources [H, W]: the mask file where there is one, else the boxes.
+    """Unite the masks of sources [H, W]: the mask file where there is one, else the boxes.
 
     bool; float64 weights in 0..1 where several people annotated a source and need not agree.
     """
@@ -66,14 +66,14 @@ def _one_mask(source: Source, size: tuple[int, int]) -> Array:
 
 
 def area_average(values: Array, size: tuple[int, int]) -> Array:
-    """The mean of `values` [H, W] over each cell of a grid of `size` (h, w); cells may cut through pixels."""
+    """Average `values` [H, W] over each cell of a grid of `size` (h, w); cells may cut through pixels."""
     rows = _overlap(values.shape[0], size[0])
     columns = _overlap(values.shape[1], size[1])
     return np.asarray(rows @ values @ columns.T)
 
 
 def upsample_bilinear(maps: Array, size: tuple[int, int] = CANVAS) -> Array:
-    """The runtime's bilinear upsampling [K, h, w] -> [K, H, W] float32; level maps stay exactly level."""
+    """Upsample [K, h, w] -> [K, H, W] float32 bilinearly, as the runtime does; constant maps stay exactly constant."""
     maps = np.asarray(maps, dtype=np.float32)
     if not len(maps):
         return np.zeros((0, *size), dtype=np.float32)
@@ -84,7 +84,8 @@ def upsample_bilinear(maps: Array, size: tuple[int, int] = CANVAS) -> Array:
 
 
 def upsample_bicubic(maps: Array, size: tuple[int, int] = CANVAS) -> Array:
-    """Bicubic upsampling (a = -0.75, half-pixel centres) [K, h, w] -> [K, H, W] float32; level maps stay level."""
+    """Upsample [K, h, w] -> [K, H, W] float32 bicubically (a = -0.75, half-pixel centres); constant maps stay
+    constant."""
     maps = np.asarray(maps, dtype=np.float32)
     if not len(maps):
         return np.zeros((0, *size), dtype=np.float32)
@@ -96,7 +97,7 @@ def upsample_bicubic(maps: Array, size: tuple[int, int] = CANVAS) -> Array:
 
 
 def lay_out(maps: Array, upsample: Upsample, num_pictures: int = 1, pieces: int = 1) -> Array:
-    """Maps [K, h, w] of `num_pictures` side by side, upsampled to [K, H, num_pictures * W].
+    """Upsample maps [K, h, w] of `num_pictures` side by side to [K, H, num_pictures * W].
 
     `pieces` maps that were made apart stand side by side in `maps`; each is upsampled alone.
     """
@@ -107,17 +108,17 @@ def lay_out(maps: Array, upsample: Upsample, num_pictures: int = 1, pieces: int 
 
 
 def part_of(canvas: Array, part: int | None) -> Array:
-    """The picture number `part` of a canvas [..., H, n * W]; the whole canvas without a number."""
+    """Return picture number `part` of a canvas [..., H, n * W]; the whole canvas for None."""
     return canvas if part is None else canvas[..., part * CANVAS[1] : (part + 1) * CANVAS[1]]
 
 
 def is_flat(maps: Array) -> Array:
-    """Which maps [K, h, w] hold one value only: [K] bool."""
+    """Return which maps [K, h, w] are constant: [K] bool."""
     return np.asarray(maps.max(axis=(-2, -1)) == maps.min(axis=(-2, -1)))
 
 
 def centre_map(size: tuple[int, int] = CANVAS, num_pictures: int = 1) -> Array:
-    """Minus the distance of each pixel's centre to the centre of its picture: the map that looks at nothing.
+    """Make the map that ignores the picture: minus the distance of each pixel's centre to the picture's centre.
 
     size: of one picture; [H, num_pictures * W].
     """
@@ -127,7 +128,7 @@ def centre_map(size: tuple[int, int] = CANVAS, num_pictures: int = 1) -> Array:
 
 
 def _overlap(source: int, target: int) -> Array:
-    """[target, source] weights: the share of each target cell that each source pixel covers."""
+    """Return [target, source] weights: the share of each target cell that each source pixel covers."""
     edges = np.arange(target + 1) * source / target
     pixel = np.arange(source)
     covered = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from avgn.config import system_in
 from avgn.evaluation.map_kinds import why_no_classes
 from avgn.evaluation.protocols import (
     ALL,
-    DUET,
+    DUET_THRESHOLD,
     PROTOCOLS,
-    SOLO,
-    SYNTHETIC,
+    SOLO_THRESHOLD,
+    SYNTHETIC_THRESHOLD,
     VIDEO,
     Protocol,
     find_protocol,
@@ -25,7 +26,6 @@ from avgn.runtime.manifest import Item, Manifest
 
 # the temperature of the method, where a bundle names none
 TEMPERATURE = 0.03
-RELEASED = "released"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +81,9 @@ def temperature(info: BundleInfo | None) -> float:
 
 
 def map_limit(info: BundleInfo | None) -> float:
-    """The end of the range of the model's maps: 1 for cosines, 1/tau for the scores of the released variant."""
-    return 1 / temperature(info) if _config(info).get("variant") == RELEASED else 1.0
+    """The end of the range of the model's maps: 1 for cosines, 1/tau where they are divided by tau."""
+    system = system_in(_config(info))
+    return 1 / temperature(info) if system is not None and system.scaled_maps else 1.0
 
 
 def _config(info: BundleInfo | None) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def _fitted(protocol: Protocol, manifest: Manifest, info: BundleInfo | None, dso
         return replace(protocol, normalise=fixed_range(map_limit(info)))
     if protocol.name == "dsol":
         share = dsol_share or _dsol_shares(manifest).pop()
-        return replace(protocol, binarise=share_of_max(share or SOLO))
+        return replace(protocol, binarise=share_of_max(share or SOLO_THRESHOLD))
     return protocol
 
 
@@ -140,7 +141,7 @@ def _dsol_shares(manifest: Manifest) -> set[float | None]:
     shares: set[float | None] = set()
     for item in manifest.items:
         if item.parts or "synth" in item.dataset:
-            shares.add(SYNTHETIC)
+            shares.add(SYNTHETIC_THRESHOLD)
         else:
-            shares.add(SOLO if "solo" in item.dataset else DUET if "duet" in item.dataset else None)
+            shares.add(SOLO_THRESHOLD if "solo" in item.dataset else DUET_THRESHOLD if "duet" in item.dataset else None)
     return shares

@@ -1,4 +1,4 @@
-"""Maps ranked by their confidence, with pictures that should have none: SLAVC's extended sets.
+"""Ranks maps by their confidence, among pictures that should have none: SLAVC's extended sets.
 
 D maps that were given, N images, R weightings of the images (bootstrap samples).
 """
@@ -14,12 +14,12 @@ from avgn.evaluation.statistics import draw_clusters
 from avgn.runtime.arrays import Array
 
 IOU_LEVELS = (0.1, 0.3, 0.5)
-BLOCK = 64
+BLOCK_DRAWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """Image, confidence and IoU (0 on a negative) of each map [D], and how many sources each image has [N]."""
+    """Holds image, confidence and IoU (0 on a negative) of each map [D], and how many sources each image has [N]."""
 
     image: Array
     confidence: Array
@@ -28,12 +28,12 @@ class Detections:
 
     @property
     def num_negatives(self) -> int:
-        """Images with a map and without a source."""
+        """Count the images with a map and without a source."""
         return int(np.count_nonzero(self.positives[np.unique(self.image)] == 0))
 
 
 def gather(found: Sequence[tuple[Array, Array] | None], positives: Sequence[int]) -> Detections:
-    """The detections (confidence, IoU) of N images; None stands for an image that is not ranked."""
+    """Gather the detections (confidence, IoU) of N images; None stands for an image that is not ranked."""
     known = [(n, *pair) for n, pair in enumerate(found) if pair is not None]
     empty = [np.zeros(0)]
     return Detections(
@@ -45,7 +45,8 @@ def gather(found: Sequence[tuple[Array, Array] | None], positives: Sequence[int]
 
 
 def ranked_values(detections: Detections) -> dict[str, float | None]:
-    """Ranked AP, max-F1 and precision and recall there, in percent, at each IoU level; None where undefined.
+    """Compute ranked AP, the largest F1, and precision and recall there, in percent at each IoU level; None if
+    undefined.
 
     A map is right when its IoU reaches the level, on a negative never. precision(c) = right / given and
     recall(c) = right / sources, of the maps of confidence >= c; AP = sum of precision times the rise of recall.
@@ -57,9 +58,9 @@ def ranked_values(detections: Detections) -> dict[str, float | None]:
 def ranked_intervals(
     detections: Detections, clusters: Array, *, samples: int, seed: int
 ) -> dict[str, list[float] | None]:
-    """95 % percentile intervals of `ranked_values`, drawing whole clusters (of N images) with replacement."""
+    """Bootstrap 95 % percentile intervals of `ranked_values`, drawing whole clusters (of N images) with replacement."""
     cluster, draws = draw_clusters(clusters, samples, seed)
-    blocks = [_ranked(detections, draws[r : r + BLOCK][:, cluster]) for r in range(0, len(draws), BLOCK)]
+    blocks = [_ranked(detections, draws[r : r + BLOCK_DRAWS][:, cluster]) for r in range(0, len(draws), BLOCK_DRAWS)]
     intervals: dict[str, list[float] | None] = {}
     for name in _ranked(detections, np.zeros((0, len(detections.positives)))):
         drawn = np.concatenate([block[name] for block in blocks] or [np.zeros(0)])
@@ -69,10 +70,10 @@ def ranked_intervals(
 
 
 def _ranked(detections: Detections, weight: Array) -> dict[str, Array]:
-    """Every value [R] for weights [R, N] of the images."""
+    """Compute every value [R] for weights [R, N] of the images."""
     order = np.argsort(-detections.confidence, kind="stable")
     ordered = detections.confidence[order]
-    # maps of equal confidence are given together
+    # maps of equal confidence enter the ranking together
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
     each = weight[:, detections.image[order]]
     given = np.cumsum(each, axis=1)[:, ends]

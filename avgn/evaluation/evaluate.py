@@ -1,4 +1,4 @@
-"""Evaluating a localizer on a manifest under named protocols, with classes given and predicted."""
+"""Evaluates a localizer on a manifest under named protocols, with classes given and predicted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Result = dict[str, Any]
 log = logging.getLogger(__name__)
 
 DEFAULT_PROTOCOLS = ("source-wise", "frame-wise", "adaptive")
-MAX_GRID = 224
+MAX_GRID_CELLS = 224
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[Result]:
-    """Scores of a model, one result per protocol and way to choose the classes.
+    """Score a model: one result per protocol and way to choose the classes.
 
     protocols: names, or "all" for those that suit manifest and model. thresholds: (audio [K], visual [K]) in place of
     the model's own. bootstrap: samples for the 95 % intervals, 0 for none. pair_input, object_prior: see `predict`;
@@ -115,7 +115,7 @@ def score_predictions(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[Result]:
-    """The results of `evaluate` for what a model said already."""
+    """Score predictions that were made before: the results, and the parameters, are those of `evaluate`."""
     said = Said(engine, predictions, thresholds, needs_predicted="predicted" in classes)
     images = Images(predictions.items, said.classes, protocols, classes, said=said, skip_bad=skip_bad)
     kept, found, skipped = images.score(workers, progress)
@@ -141,13 +141,14 @@ def evaluate_bounds(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[Result]:
-    """Floors, chance and ceilings of a manifest without any model: no frame and no sound is read.
+    """Compute floors, chance and ceilings of a manifest without any model: no frame and no sound is read.
 
-    grid: (h, w) of the maps that the ceilings are free on, per picture; by default every pixel.
+    grid: (h, w) of the maps that the ceilings are computed for, per picture; by default every pixel. The other
+    parameters are those of `evaluate`.
     Returns the results of `evaluate` with empty "metrics". Raises InputError as it does.
     """
-    if any(not 1 <= side <= MAX_GRID for side in grid):
-        raise InputError(f"the grid must be (h, w) from 1 to {MAX_GRID}, got {grid}: a model's is 7,7 at 224x224")
+    if any(not 1 <= side <= MAX_GRID_CELLS for side in grid):
+        raise InputError(f"the grid must be (h, w) from 1 to {MAX_GRID_CELLS}, got {grid}: a model's is 7,7 at 224x224")
     choice = choose_protocols(protocols, manifest, ("given",), None, dsol_share)
     if not manifest.items:
         raise InputError(f"{manifest.path} lists no items: there is nothing to evaluate")
@@ -173,7 +174,7 @@ def _notes(protocol: Protocol, has_prior: bool) -> list[str]:
 
 
 def _left_out(choice: Choice, num_items: int) -> list[Result]:
-    """Results without metrics that say why a protocol was not scored."""
+    """Make results without metrics that say why a protocol was not scored."""
     return [
         {
             "protocol": name,
@@ -190,7 +191,7 @@ def _left_out(choice: Choice, num_items: int) -> list[Result]:
 
 
 class _Calibrated:
-    """An engine whose bundle says other thresholds."""
+    """Wraps an engine with other thresholds than its bundle's."""
 
     def __init__(self, engine: Engine, thresholds: tuple[Array, Array]) -> None:
         audio, visual = (tuple(float(value) for value in values) for values in thresholds)
@@ -201,7 +202,7 @@ class _Calibrated:
 
 
 def with_thresholds(engine: Engine, thresholds: tuple[Array, Array] | None) -> Engine:
-    """The engine with its thresholds replaced, where others are given."""
+    """Return the engine, with its thresholds replaced if others are given."""
     return engine if thresholds is None else _Calibrated(engine, thresholds)
 
 

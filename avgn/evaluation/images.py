@@ -38,7 +38,7 @@ MAX_WORKERS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ImageResult:
-    """Everything about one image, by protocol name, or by (protocol name, mode) where the classes matter.
+    """Holds everything about one image, by protocol name, or by (protocol name, mode) if the choice of classes matters.
 
     scores: None without scorable sources; limits: floor, chance, ceiling; quiet: the NSA of the image; detections:
     (confidence, IoU) of each map that is ranked, None where it is not known what is right.
@@ -52,7 +52,7 @@ class ImageResult:
 
 
 class Images:
-    """The images of a manifest with what a model says of them, if there is one.
+    """Scores the images of a manifest with what a model says about them, if there is one.
 
     grid: (h, w) of a picture for the ceilings, where there is no model.
     """
@@ -68,6 +68,12 @@ class Images:
         grid: tuple[int, int] = CANVAS,
         skip_bad: bool = False,
     ) -> None:
+        """Prepare the scoring.
+
+        items: of the manifest [N]. classes: names [K] of the maps. protocols, modes: what every image is scored under.
+        said: the model's answers, None to compute bounds only. grid: (h, w) cells of a picture on which the ceilings
+        are free. skip_bad: count unreadable items instead of raising InputError.
+        """
         self.items = items
         self.said = said
         self.protocols = protocols
@@ -82,7 +88,8 @@ class Images:
     def score(
         self, workers: int | None = None, progress: Progress | None = None
     ) -> tuple[list[int], list[ImageResult], Counter[str]]:
-        """(rows that could be read, their results, how many were skipped and why). `workers`: threads.
+        """Score all images with `workers` threads: (rows that could be read, their results, numbers of skipped ones by
+        reason).
 
         Raises InputError when no item's masks can be read, and without `skip_bad` for the first that can't.
         """
@@ -128,7 +135,7 @@ class Images:
         return result
 
     def _limits(self, n: int, truth: Truth, protocol: Protocol) -> tuple[ImageScores, ...]:
-        """Floor, chance and ceiling of an image with scorable sources."""
+        """Score floor, chance and ceiling of an image with scorable sources."""
         targets = truth.targets[protocol.view]
         whole = protocol.view == "whole"
         pictures = truth.num_pictures if whole else 1
@@ -192,8 +199,8 @@ class Images:
     def _detections(
         self, n: int, truth: Truth, said: Said, protocol: Protocol, result: ImageResult
     ) -> tuple[Array, Array] | None:
-        """The maps of the sources; on a negative the hottest map of the classes that it lists, of all if it lists none
-        or maps have no names.
+        """Rank the maps of the sources; on a negative the hottest map of the classes that it lists, of all if it
+        lists none or maps have no names.
 
         An image whose sources have no mask is not ranked: what is right there is not known.
         """

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from avgn.evaluation.map_kinds import why_no_classes
-from avgn.reading import read_clip, read_frame
 from avgn.runtime.arrays import Array
 from avgn.runtime.bundle import BundleInfo
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import Item, Manifest
+from avgn.runtime.reading import read_clip, read_frame
 
 Progress = Callable[[int, int], None]
 Prior = Callable[[Array], Array]
@@ -49,7 +49,7 @@ class Predictions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class ItemBatch:
     """B items of as many pictures each: waveforms [T] and, item by item, the pictures [H, W, 3] uint8 RGB."""
 
     items: list[Item] = field(default_factory=list)
@@ -144,10 +144,10 @@ def batches(
 
 def read_batches(
     info: BundleInfo, items: Sequence[Item], batch_size: int, skip_bad: bool, skipped: Counter[str]
-) -> Iterator[Batch]:
+) -> Iterator[ItemBatch]:
     """The items in their order, those of one batch with as many pictures each."""
     samples = info.window_samples
-    batch = Batch()
+    batch = ItemBatch()
     for item in items:
         if not item.frames or not item.sounds:
             skipped[NO_AUDIO if item.frames else NO_FRAME] += 1
@@ -162,7 +162,7 @@ def read_batches(
             continue
         if batch.items and (len(batch.items) == batch_size or len(pictures) != len(batch.pictures[0])):
             yield batch
-            batch = Batch()
+            batch = ItemBatch()
         batch.items.append(item)
         batch.waveforms.append(np.asarray(waveform, dtype=np.float32))
         batch.pictures.append(pictures)
@@ -185,7 +185,7 @@ class _Runner:
         """How many maps of an item were made apart."""
         return num_pictures if self._inputs.get(num_pictures) == CROPS_INPUT else 1
 
-    def run(self, batch: Batch) -> tuple[Array, Array, Array]:
+    def run(self, batch: ItemBatch) -> tuple[Array, Array, Array]:
         """maps [B, K, h, w], audio_prob and visual_prob [B, K] (p^v: the largest of the pictures shown alone)."""
         heard = self.engine.run_audio(np.stack(batch.waveforms))
         images = np.stack([np.stack(pictures) for pictures in batch.pictures])

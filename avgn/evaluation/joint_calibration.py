@@ -21,17 +21,18 @@ from avgn.runtime.joint import joint_odds, judge
 from avgn.runtime.manifest import Manifest
 
 # weights of what is seen that are tried, in parts of the bundle's own
-WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+SEEN_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 # a threshold below all scores
-NONE = -1e3
+BELOW_ALL_SCORES = -1e3
 # false sources an image that a rule may give
-MAX_FALSE = 0.25
-BINS = 10
+MAX_FALSE_PER_IMAGE = 0.25
+NUM_BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """What was found: the rule, its F1 of classes (percent) and false sources an image beside the bundle's own.
+    """Holds what was found: the rule, its F1 of classes (percent) and its false sources an image, beside the bundle's
+    own.
 
     `reliability`: for each tenth of the joint probability, how many class scores lie there, their mean probability and
     the share that are right.
@@ -49,7 +50,8 @@ def calibrate_bundle(
 ) -> Calibrated:
     """Fit the thresholds and the joint rule of a bundle on a manifest, and write them into its bundle.json.
 
-    One threshold serves all classes; the rule with the best F1 of at most MAX_FALSE false sources an image is taken.
+    One threshold serves all classes. Of the rules that give at most MAX_FALSE_PER_IMAGE false sources an image, the one
+    with the best F1 is taken.
     Raises InputError for a bundle without a joint rule and for a manifest without sounding sources on screen.
     """
     rule = bundle.info.joint
@@ -63,7 +65,7 @@ def calibrate_bundle(
         raise InputError(f"{manifest.path} has no source that sounds and is on screen: calibration needs some")
     before = _score(rule, found, truth)
     best, score = rule, before
-    for weight in WEIGHTS:
+    for weight in SEEN_WEIGHTS:
         made = _best_threshold(replace(rule, visual_weight=rule.visual_weight * weight), found, truth)
         value = _score(made, found, truth)
         if _rank(value) > _rank(score):
@@ -88,7 +90,7 @@ def calibrate_bundle(
 
 
 def sounding_on_screen(found: Predictions, classes: Sequence[str]) -> Array:
-    """[N, K] bool: which classes sound and are seen."""
+    """Return [N, K] bool: which classes sound and are seen."""
     index_of = {name: index for index, name in enumerate(classes)}
     truth = np.zeros((len(found.items), len(classes)), dtype=bool)
     for row, item in enumerate(found.items):
@@ -98,11 +100,11 @@ def sounding_on_screen(found: Predictions, classes: Sequence[str]) -> Array:
 
 
 def reliability(rule: Joint, found: Predictions, truth: Array) -> tuple[tuple[int, float, float], ...]:
-    """(count, mean probability, share that are right) of class scores in each tenth of the joint probability."""
+    """Return (count, mean probability, share that are right) of class scores in each tenth of the joint probability."""
     prob = 1 / (1 + np.exp(-joint_odds(rule, found.audio_prob, found.visual_prob).astype(np.float64)))
-    tenth = np.minimum((prob * BINS).astype(int), BINS - 1)
+    tenth = np.minimum((prob * NUM_BINS).astype(int), NUM_BINS - 1)
     rows = []
-    for at in range(BINS):
+    for at in range(NUM_BINS):
         inside = tenth == at
         count = int(inside.sum())
         rows.append((count, float(prob[inside].mean()), float(truth[inside].mean())) if count else (0, 0.0, 0.0))
@@ -110,19 +112,20 @@ def reliability(rule: Joint, found: Predictions, truth: Array) -> tuple[tuple[in
 
 
 def _best_threshold(rule: Joint, found: Predictions, truth: Array) -> Joint:
-    """The rule with the one threshold that gives the best F1 of at most MAX_FALSE false sources an image.
+    """Return the rule with the one threshold that gives the best F1 of at most MAX_FALSE_PER_IMAGE false sources an
+    image.
 
     Which classes give way to others depends on better ones alone, so it is the same at every threshold.
     """
     count = truth.shape[1]
-    everything = replace(rule, thresholds=(NONE,) * count)
+    everything = replace(rule, thresholds=(BELOW_ALL_SCORES,) * count)
     kept = _claimed(everything, found)
-    score = joint_odds(everything, found.audio_prob, found.visual_prob)[kept] + NONE
+    score = joint_odds(everything, found.audio_prob, found.visual_prob)[kept] + BELOW_ALL_SCORES
     right = truth[kept]
     order = np.argsort(-score, kind="stable")
     hits, said = np.cumsum(right[order]), np.arange(1, len(order) + 1)
     f1 = 2 * hits / (said + truth.sum())
-    allowed = said - hits <= MAX_FALSE * len(truth)
+    allowed = said - hits <= MAX_FALSE_PER_IMAGE * len(truth)
     if not allowed.any():
         return rule
     at = int(np.argmax(np.where(allowed, f1, -1.0)))
@@ -136,7 +139,7 @@ def _claimed(rule: Joint, found: Predictions) -> Array:
 
 
 def _score(rule: Joint, found: Predictions, truth: Array) -> tuple[float, float]:
-    """(F1 of classes in percent, false sources an image)."""
+    """Return (F1 of classes in percent, false sources an image)."""
     said = _claimed(rule, found)
     right = int((said & truth).sum())
     return 200 * right / max(1, int(said.sum() + truth.sum())), float((said & ~truth).sum() / len(truth))
@@ -144,5 +147,5 @@ def _score(rule: Joint, found: Predictions, truth: Array) -> tuple[float, float]
 
 def _rank(score: tuple[float, float]) -> tuple[bool, float]:
     f1, false_sources = score
-    allowed = false_sources <= MAX_FALSE
+    allowed = false_sources <= MAX_FALSE_PER_IMAGE
     return allowed, f1 if allowed else -false_sources

@@ -10,7 +10,7 @@ MapKind = Literal["per class", "shared-map", "matched"]
 
 
 def map_kind(info: BundleInfo) -> MapKind:
-    """How the maps of a model come to the sources of an item.
+    """Choose how the maps of a model are given to the sources of an item.
 
     "per class": the map of its class; "shared-map": one map for the whole mixture is that of every source; "matched":
     the maps have no names, and the truth says which is whose.
@@ -23,7 +23,7 @@ def map_kind(info: BundleInfo) -> MapKind:
 
 
 def why_no_classes(info: BundleInfo) -> str:
-    """Why a model's maps say nothing about classes, empty where they do."""
+    """Say why a model's maps tell nothing about classes; empty if they do."""
     reasons: dict[MapKind, str] = {
         "per class": "",
         "shared-map": "this model gives one map for the whole mixture",

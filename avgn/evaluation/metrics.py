@@ -13,12 +13,12 @@ import numpy as np
 from avgn.runtime.arrays import Array
 
 AUC_THRESHOLDS = np.arange(21) / 20
-QUIET = 0.2
+FLAT_LEVEL = 0.2
 _AUC_WEIGHTS = np.where((np.arange(21) == 0) | (np.arange(21) == 20), 0.5, 1.0) / 20
 
 
 def iou(binary: Array, mask: Array) -> Array:
-    """Intersection over union: sum(B g) / (sum(g) + sum(B [g = 0])).
+    """Compute the intersection over union: sum(B g) / (sum(g) + sum(B [g = 0])).
 
     binary: [..., H, W] bool; mask: [..., H, W] bool or weights (then it is the consensus IoU).
     Returns [...] float64; NaN where both are empty.
@@ -39,18 +39,19 @@ def iou(binary: Array, mask: Array) -> Array:
 
 
 def consensus(masks: Array) -> Array:
-    """The weight of each pixel from the masks of A annotators: min(sum / 2, 1), [A, H, W] bool -> [H, W] float64."""
+    """Return the weight of each pixel from the masks of A annotators: min(sum / 2, 1), [A, H, W] bool -> [H, W]
+    float64."""
     return np.asarray(np.minimum(np.asarray(masks).sum(axis=0) / 2, 1.0))
 
 
 def success_rate(values: Array, threshold: float) -> float:
-    """The share of values [N] that reach the threshold; NaN without values."""
+    """Return the share of values [N] that reach the threshold; NaN without values."""
     values = np.asarray(values)
     return float(np.mean(values >= threshold)) if values.size else float("nan")
 
 
 def area_under_success(values: Array) -> Array:
-    """Each value's own area under its success curve over t = 0, 1/20, ..., 1 (trapezoid): [...] -> [...].
+    """Return each value's own area under its success curve over t = 0, 1/20, ..., 1 (trapezoid): [...] -> [...].
 
     The mean over items is the AUC of their success rates, because the trapezoid is linear.
     """
@@ -59,13 +60,13 @@ def area_under_success(values: Array) -> Array:
 
 
 def auc(values: Array) -> float:
-    """The area under the success rate of values [N] over t = i/20; NaN without values."""
+    """Return the area under the success rate of values [N] over t = i/20; NaN without values."""
     values = np.asarray(values)
     return float(area_under_success(values).mean()) if values.size else float("nan")
 
 
 def average_precision(scores: Array, masks: Array) -> Array:
-    """Pixel AP of every map against every mask, ties handled as in scikit-learn.
+    """Compute the pixel AP of every map against every mask, with ties handled as in scikit-learn.
 
     scores: [M, ...] soft maps; masks: [S, ...] of the same pixels; a pixel is positive where its mask is > 0.
     Returns [M, S] float64; NaN for an empty mask. AP = mean over the positives p of
@@ -83,7 +84,7 @@ def average_precision(scores: Array, masks: Array) -> Array:
 
 
 class Ranking:
-    """The pixels of one map [...], sorted once, to be compared with many masks.
+    """Sorts the pixels of one map [...] once, to compare them with many masks.
 
     `order` [P]: pixels by falling value, equal ones row-major if `stable`, else in any order. Raises ValueError for a
     map that holds NaN.
@@ -101,7 +102,7 @@ class Ranking:
         self._above = last + 1.0
 
     def average_precision(self, positive: Array) -> float:
-        """AP against a mask [P] bool; NaN for an empty one."""
+        """Return AP against a mask [P] bool; NaN for an empty one."""
         hits = np.cumsum(positive[self.order], dtype=np.float64)
         if not hits.size or not hits[-1]:
             return float("nan")
@@ -112,8 +113,8 @@ class Ranking:
 
 
 def best_assignment(ap: Array) -> Array:
-    """The one-to-one assignment of maps to sources with the largest sum of AP [M, S]: the map of each source [S],
-    -1 for those that are left without one. The same values always give the same assignment.
+    """Return the one-to-one assignment of maps to sources with the largest sum of AP [M, S]: the map of each source
+    [S], -1 for those that are left without one. The same values always give the same assignment.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -124,7 +125,8 @@ def best_assignment(ap: Array) -> Array:
 
 
 def permutation_invariant_ap(ap: Array) -> float:
-    """PIAP of one image: the AP [M, S] of the best assignment of maps to sources, divided by the number of sources.
+    """Return PIAP of one image: the AP [M, S] of the best assignment of maps to sources, divided by the number of
+    sources.
 
     With fewer maps than sources the rest score 0, with more the best S count.
     """
@@ -136,7 +138,7 @@ def permutation_invariant_ap(ap: Array) -> float:
 
 
 def min_max(maps: Array) -> tuple[Array, Array]:
-    """Each map [..., H, W] scaled to 0..1; flat maps become zeros. Returns (maps, is_flat [...])."""
+    """Return each map [..., H, W] scaled to 0..1; flat maps become zeros. Returns (maps, is_flat [...])."""
     low = maps.min(axis=(-2, -1), keepdims=True)
     span = maps.max(axis=(-2, -1), keepdims=True) - low
     flat = span == 0
@@ -146,24 +148,24 @@ def min_max(maps: Array) -> tuple[Array, Array]:
 
 
 def at_least_median(score: Array) -> Array:
-    """B = [S >= median(S)] of each map [..., H, W]."""
+    """Binarise each map [..., H, W]: B = [S >= median(S)]."""
     median = np.median(score.reshape(*score.shape[:-2], -1), axis=-1)
     return np.asarray(score >= median[..., None, None])
 
 
 def above_median(score: Array) -> Array:
-    """B = [S > median(S)] of each map [..., H, W]."""
+    """Binarise each map [..., H, W]: B = [S > median(S)]."""
     median = np.median(score.reshape(*score.shape[:-2], -1), axis=-1)
     return np.asarray(score > median[..., None, None])
 
 
 def above_share_of_max(score: Array, share: float) -> Array:
-    """B = [S > share * max(S)] of each map [..., H, W]."""
+    """Binarise each map [..., H, W]: B = [S > share * max(S)]."""
     return np.asarray(score > share * score.max(axis=(-2, -1), keepdims=True))
 
 
 def confidence(maps: Array) -> Array:
-    """The mean of the top quarter of the pixels of each map: [..., H, W] -> [...] float64."""
+    """Return the mean of the top quarter of the pixels of each map: [..., H, W] -> [...] float64."""
     flat = maps.reshape(*maps.shape[:-2], -1)
     count = max(1, flat.shape[-1] // 4)
     top = np.partition(flat, flat.shape[-1] - count, axis=-1)[..., flat.shape[-1] - count :]
@@ -171,20 +173,21 @@ def confidence(maps: Array) -> Array:
 
 
 def quiet_share(maps: Array) -> Array:
-    """The share of pixels of each map [..., H, W] that are at most 0.2: [...] float64 (NSA, of silent classes)."""
-    flat = (maps <= QUIET).reshape(-1, maps.shape[-2] * maps.shape[-1])
+    """Return the share of pixels of each map [..., H, W] that are at most 0.2: [...] float64 (NSA, of silent
+    classes)."""
+    flat = (maps <= FLAT_LEVEL).reshape(-1, maps.shape[-2] * maps.shape[-1])
     shares = [np.count_nonzero(quiet) / quiet.size for quiet in flat]
     return np.array(shares).reshape(maps.shape[:-2])
 
 
 def softmax(maps: Array) -> Array:
-    """The softmax over the classes of each pixel: [K, ...] -> [K, ...]."""
+    """Return the softmax over the classes of each pixel: [K, ...] -> [K, ...]."""
     powers = np.exp(maps - maps.max(axis=0))
     return np.asarray(powers / powers.sum(axis=0))
 
 
 def top_pixels(score: Array, count: int) -> tuple[Array, bool]:
-    """The `count` highest pixels of one map [H, W]; ties go by value, then row-major.
+    """Return the `count` highest pixels of one map [H, W]; ties go by value, then row-major.
 
     Returns (B [H, W] bool, tied): `tied` says that the row-major order decided.
     """
@@ -203,7 +206,7 @@ def top_pixels(score: Array, count: int) -> tuple[Array, bool]:
 
 
 def terciles(areas: Array) -> Array:
-    """The size group of each area [N]: 0 small, 1 medium, 2 large, cut at the 1/3 and 2/3 quantiles."""
+    """Return the size group of each area [N]: 0 small, 1 medium, 2 large, cut at the 1/3 and 2/3 quantiles."""
     areas = np.asarray(areas, dtype=np.float64)
     if not areas.size:
         return np.zeros(0, dtype=np.int64)

@@ -22,12 +22,12 @@ Silence = Literal["normalised", "softmax"]
 CLASS_MODES = ("given", "predicted")
 VIDEO = "video"
 ALL = "all"
-SOLO, SYNTHETIC, DUET = 0.1, 0.5, 0.2
+SOLO_THRESHOLD, SYNTHETIC_THRESHOLD, DUET_THRESHOLD = 0.1, 0.5, 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """One row of the protocol table.
+    """Describes one row of the protocol table.
 
     upsample: maps [K, h, w], size (H, W) -> [K, H, W]; normalise: [..., H, W] -> [..., H, W];
     binarise: map [H, W], mask [H, W] -> (B [H, W] bool, whether the order of equal pixels decided).
@@ -55,7 +55,7 @@ class Protocol:
     caution: str = ""
 
     def binary(self, score: Array, mask: Array) -> tuple[Array, bool]:
-        """B [H, W] of one upsampled map [H, W] against a mask, and whether the order of equal pixels decided."""
+        """Binarise one upsampled map: (B [H, W], whether the order of equal pixels decided)."""
         return self.binarise(score if self.by_order else self.normalise(score), mask)
 
 
@@ -76,17 +76,17 @@ def _same_area(score: Array, mask: Array) -> tuple[Array, bool]:
 
 
 def share_of_max(share: float) -> Callable[[Array, Array], tuple[Array, bool]]:
-    """DSOL's rule: S > share * max(S)."""
+    """Make DSOL's rule: S > share * max(S)."""
     return lambda score, mask: (above_share_of_max(score, share), False)
 
 
 def fixed_range(limit: float) -> Callable[[Array], Array]:
-    """SLAVC's normalisation: -limit..limit becomes 0..1, and what lies outside stays outside."""
+    """Make SLAVC's normalisation: -limit..limit becomes 0..1, and values outside it stay outside."""
     return lambda maps: (maps / limit + 1) / 2
 
 
 def scaled(maps: Array) -> Array:
-    """Min-max per map; flat maps become zeros."""
+    """Scale each map from its minimum and maximum to 0..1; flat maps become zeros."""
     return min_max(maps)[0]
 
 
@@ -152,7 +152,7 @@ PROTOCOLS: dict[str, Protocol] = {
             name="dsol",
             upsample=upsample_bilinear,
             normalise=as_it_is,
-            binarise=share_of_max(SOLO),
+            binarise=share_of_max(SOLO_THRESHOLD),
             by_order=False,
             silence="softmax",
             modes=("given",),
@@ -175,7 +175,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of that name; raises InputError that lists the known names."""
+    """Find a protocol by its name. Raises InputError that lists the known names."""
     try:
         return PROTOCOLS[name]
     except KeyError:

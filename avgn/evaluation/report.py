@@ -12,7 +12,7 @@ SIZE_METRICS = ("CAP", "CIoU@0.3", "AUC")
 
 
 def format_table(results: Sequence[Result]) -> str:
-    """The results of `evaluate` as text, one table per protocol and way to choose the classes."""
+    """Format the results of `evaluate`: one table per protocol and way to choose the classes."""
     return "\n\n".join(_one(result) for result in results)
 
 
@@ -55,7 +55,7 @@ def _title(result: Result) -> str:
 
 
 def _groups(result: Result) -> list[str]:
-    """Video scores by distance to a change of the truth."""
+    """Format video scores by distance to a change of the truth."""
     groups = [name for name in ("near_change", "steady") if name in result]
     if not groups:
         return []
@@ -65,7 +65,7 @@ def _groups(result: Result) -> list[str]:
 
 
 def _sizes(result: Result) -> list[str]:
-    """Scores by terciles of mask area, each as score (floor / ceiling)."""
+    """Format scores by terciles of mask area, each as score (floor / ceiling)."""
     groups = result.get("by_size", {})
     rows = [["by mask area", "sources", "area %", *(f"{name} (floor/ceiling)" for name in SIZE_METRICS)]]
     for size, group in groups.items():
@@ -91,7 +91,7 @@ def _interval(interval: Sequence[float] | None) -> str:
 
 
 def _align(rows: list[list[str]]) -> list[str]:
-    """Left-aligned first column, right-aligned others; columns that hold nothing but a heading are dropped."""
+    """Align the first column to the left and the others to the right; drop columns that hold only a heading."""
     used = [c for c in range(len(rows[0])) if c == 0 or any(row[c] not in ("", "-") for row in rows[1:])]
     widths = [max(len(row[c]) for row in rows) for c in used]
     return [

@@ -14,7 +14,7 @@ import numpy as np
 from avgn.evaluation.bounds import centre_blob, noise
 from avgn.evaluation.detections import Detections, gather, ranked_intervals, ranked_values
 from avgn.evaluation.images import BOUNDS, ImageResult
-from avgn.evaluation.metrics import QUIET, min_max
+from avgn.evaluation.metrics import FLAT_LEVEL, min_max
 from avgn.evaluation.protocols import Protocol
 from avgn.evaluation.said import Said
 from avgn.evaluation.scoring import ImageScores
@@ -39,7 +39,7 @@ Result = dict[str, Any]
 
 
 class Results:
-    """Makes the result of every protocol and mode from N images; `kept` are their rows in `said`."""
+    """Makes the results of every protocol and mode from N images; `kept` are their rows in `said`."""
 
     def __init__(
         self,
@@ -51,6 +51,11 @@ class Results:
         kept: Sequence[int],
         skipped: Counter[str],
     ) -> None:
+        """Gather what results are made of.
+
+        items, images: the scored items [N] and their scores [N]. classes: names [K]. said: the model's answers, None
+        for bounds only. kept: the row of each scored item [N] among all items. skipped: numbers of others by reason.
+        """
         self._images = images
         self._said = said
         self._kept = list(kept)
@@ -60,7 +65,7 @@ class Results:
         self._classes = classes
 
     def result(self, protocol: Protocol, mode: str, bootstrap: int, seed: int) -> Result:
-        """The scores of the model with all that stands beside them."""
+        """Make one result: the scores of the model, with floor, ceiling and all that stands beside them."""
         assert self._said is not None
         targets = self._targets(protocol)
         scores = [image.scores[protocol.name, mode] for image in self._images]
@@ -93,7 +98,7 @@ class Results:
         return self._end(result, table, targets)
 
     def bounds(self, protocol: Protocol) -> Result:
-        """Floor, chance and ceiling without a model."""
+        """Make one result without a model: floor, chance and ceiling."""
         targets = self._targets(protocol)
         limits = self._limits(protocol, targets)
         result: Result = {
@@ -141,23 +146,23 @@ class Results:
         }
 
     def _apart(self, result: Result, table: ScoreTable) -> None:
-        """Images whose pictures show one sounding class have a score of their own beside that of all."""
+        """Score the images whose pictures show one sounding class apart, beside the score of all."""
         repeated = np.array([image.truth.repeated for image in self._images]) & ~np.isnan(table.piap)
         if repeated.any():
             ratios = source_ratios(table, repeated[table.image]) | image_ratios(table, repeated)
             result["same_class"] = {"items": int(repeated.sum()), "metrics": values(ratios)}
 
     def _quiet(self, protocol: Protocol, result: Result) -> dict[str, Ratio]:
-        """NSA, whose floor and chance are one map for every class."""
+        """Compute NSA, with a floor and a chance that are one map for every class."""
         shares = np.array([image.quiet.get(protocol.name, np.nan) for image in self._images])
         known = ~np.isnan(shares)
         if not known.any():
             return {}
         for name, fixed in (("floor", centre_blob()), ("chance", noise())):
             if protocol.silence == "softmax":
-                quiet = float(1 / self._num_classes <= QUIET)
+                quiet = float(1 / self._num_classes <= FLAT_LEVEL)
             else:
-                quiet = float((min_max(fixed.score)[0] <= QUIET).mean())
+                quiet = float((min_max(fixed.score)[0] <= FLAT_LEVEL).mean())
             result[name]["NSA"] = 100 * quiet
         result["ceiling"]["NSA"] = 100.0
         return {"NSA": Ratio(numerator=np.where(known, shares, 0), denominator=known.astype(np.float64))}
@@ -191,7 +196,7 @@ class Results:
         else:
             decided = heard & seen
             present = _indicator([t.present for t in truths], decided.shape)
-            # a map is said once for each picture that its class is scored on
+            # a map counts once for each picture on which its class is scored
             sources = np.zeros(decided.shape)
             for n, one in enumerate(targets):
                 np.add.at(sources[n], list(one.labels), 1)

@@ -1,4 +1,4 @@
-"""What a model says about the items of a manifest, as the evaluation asks for it.
+"""Gives the evaluation what a model says about the items of a manifest.
 
 N items, K classes, h x w the grid of an item's maps.
 """
@@ -25,7 +25,7 @@ MATCHED_NOTE = (
 
 
 class Said:
-    """A model's predictions and decisions.
+    """Holds a model's predictions and decisions.
 
     kind: whose the maps are (see `map_kind`). classes: the model's; where its maps say nothing about classes, those of
     the items. heard, seen: [N, K] bool, all false where nothing was decided. notes: what a reader of the scores must
@@ -54,28 +54,29 @@ class Said:
             self.heard = self.seen = np.zeros(shape, dtype=bool)
 
     def maps(self, n: int) -> Array:
-        """All maps of an item, [K, h, w]."""
+        """Return all maps of an item, [K, h, w]."""
         return self._predictions.maps[n]
 
     def map_of(self, n: int, k: int) -> Array:
-        """The map [h, w] of a class; of maps without names the k-th."""
+        """Return the map [h, w] of a class, or of maps without names the k-th."""
         return np.asarray(self._predictions.maps[n][0 if self.kind == "shared-map" else k])
 
     def grid(self, n: int) -> tuple[int, int]:
-        """(h, w)."""
+        """Return the grid (h, w) of the item's maps."""
         _, height, width = self._predictions.maps[n].shape
         return (height, width)
 
     def pieces(self, n: int) -> int:
-        """How many maps that were made apart stand side by side."""
+        """Count the maps that were made apart and stand side by side."""
         return self._predictions.pieces[n]
 
     def prior(self, n: int) -> Array | None:
-        """The map of an object prior, where one was given."""
+        """Return the map of the object prior, None if none was given."""
         return None if self._predictions.priors is None else self._predictions.priors[n]
 
     def chosen(self, n: int, labels: Sequence[int], mode: str) -> list[int]:
-        """The classes of item n whose maps are scored against sources of these labels; of maps without names all."""
+        """Return the classes of item n whose maps are scored against sources of these labels; of maps without names
+        all."""
         if self.kind == "matched":
             return list(range(len(self.maps(n))))
         if mode == "given":
@@ -88,7 +89,7 @@ def _labels(predictions: Predictions) -> tuple[str, ...]:
 
 
 def decide(info: BundleInfo, predictions: Predictions, thresholds: tuple[Array, Array] | None) -> tuple[Array, Array]:
-    """(heard, seen), both [N, K] bool: p^a and p^v at or above their thresholds.
+    """Decide which classes are (heard, seen), both [N, K] bool: p^a and p^v at or above their thresholds.
 
     Where the bundle has a joint rule and no others are given, both say which classes it claims.
     Without presence heads both say whether the map's maximum reaches the visual threshold.

@@ -1,4 +1,4 @@
-"""Scores of a model's maps, source by source and image by image.
+"""Scores a model's maps, source by source and image by image.
 
 S scorable sources of one image, M of its maps, K classes, H x W what a source is scored on.
 """
@@ -26,13 +26,13 @@ from avgn.evaluation.protocols import Protocol
 from avgn.evaluation.truth import Targets, Truth
 from avgn.runtime.arrays import Array
 
-# few enough for the cache of a core
-BLOCK = 4
+# maps at a time: few enough for the cache of a core
+BLOCK_MAPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageScores:
-    """One image under one protocol and one way to choose classes.
+    """Holds the scores of one image under one protocol and one way to choose classes.
 
     ap, iou: [S], 0 where `found` [S] is false; piap: float; `maps`: the key of each source's map in the scorer, for
     those found; `surplus` maps beyond the number of sources; how many scored maps were `flat`, and of how many the
@@ -77,7 +77,7 @@ class ImageScorer:
         self._overlap: dict[object, tuple[Array, Array, Array]] = {}
 
     def scores(self, protocol: Protocol, chosen: Sequence[int], chance: Array) -> ImageScores:
-        """Scores with the maps of the `chosen` keys only; chance [S]: the IoU that a flat map is given."""
+        """Score the maps of the `chosen` keys only; chance [S]: the IoU that a flat map is given."""
         targets = self.truth.targets[protocol.view]
         precision = self._precisions(protocol, targets)
         owners = self._owners(targets, precision)
@@ -98,14 +98,14 @@ class ImageScorer:
         )
 
     def _owners(self, targets: Targets, precision: Array) -> list[int | None]:
-        """The key of each source's map, None where there is none."""
+        """Return the key of each source's map, None where there is none."""
         if self._matched:
             keys = list(self._row)
             return [keys[row] if row >= 0 else None for row in best_assignment(precision)]
         return [k if k in self._row else None for k in targets.labels]
 
     def _maps(self, protocol: Protocol) -> tuple[object, Array]:
-        """(what they are kept under, maps [M, H, n * W] before the normalisation)."""
+        """Return (the key under which they are cached, maps [M, H, n * W] before the normalisation)."""
         mixed = protocol.alpha < 1 and self._prior is not None
         key = (protocol.upsample, protocol.alpha if mixed else 1.0)
         if key not in self._canvas:
@@ -117,7 +117,7 @@ class ImageScorer:
         return key, self._canvas[key]
 
     def _precisions(self, protocol: Protocol, targets: Targets) -> Array:
-        """AP [M, S]; the normalisation is monotone, so AP is taken before it can round."""
+        """Compute AP [M, S]; the normalisation is monotone, so AP is taken before it can round."""
         kept_under, maps = self._maps(protocol)
         key = (kept_under, self.truth.view(protocol.view))
         if key not in self._precision:
@@ -131,7 +131,7 @@ class ImageScorer:
     def _overlaps(
         self, protocol: Protocol, targets: Targets, owners: Sequence[int | None], chance: Array
     ) -> tuple[Array, Array, Array]:
-        """(IoU, tied, flat), each [S], of each source's own map; 0 where it has none."""
+        """Compute (IoU, tied, flat), each [S], of each source's own map; 0 where it has none."""
         kept_under, maps = self._maps(protocol)
         key = (kept_under, self.truth.view(protocol.view), protocol.binarise)
         if key not in self._overlap:
@@ -155,39 +155,40 @@ class ImageScorer:
 def silent_shares(
     protocol: Protocol, maps: Array, silent: Sequence[int], *, num_pictures: int = 1, pieces: int = 1, tau: float = 1.0
 ) -> Array:
-    """The share of quiet pixels in the maps of the silent classes, of all maps [K, h, w] of an image.
+    """Return the share of quiet pixels in the maps of the silent classes, of all maps [K, h, w] of an image.
 
-    tau: what maps are divided by before the softmax over the classes, where the protocol takes one.
+    silent: the indices [S] of the silent classes. num_pictures, pieces: as in `lay_out`. tau: what maps are divided by
+    before the softmax over the classes, if the protocol takes one. Returns [S] shares in 0..1.
     """
     if protocol.silence == "softmax":
         canvas = lay_out(maps, protocol.upsample, num_pictures, pieces)
         return quiet_share(softmax(canvas / tau)[list(silent)])
     shares = [np.zeros(0)]
-    for first in range(0, len(silent), BLOCK):
-        block = maps[list(silent[first : first + BLOCK])]
+    for first in range(0, len(silent), BLOCK_MAPS):
+        block = maps[list(silent[first : first + BLOCK_MAPS])]
         shares.append(quiet_share(protocol.normalise(lay_out(block, protocol.upsample, num_pictures, pieces))))
     return np.concatenate(shares)
 
 
 def map_confidence(protocol: Protocol, maps: Array, *, num_pictures: int = 1, pieces: int = 1) -> Array:
-    """The confidence [M] of maps [M, h, w] after the protocol's normalisation."""
+    """Return the confidence [M] of maps [M, h, w] after the protocol's normalisation."""
     return confidence(protocol.normalise(lay_out(maps, protocol.upsample, num_pictures, pieces)))
 
 
 def fixed_scores(fixed: FixedMap, targets: Targets, protocol: Protocol) -> ImageScores:
-    """The scores of one map that does not depend on the image, given for every source."""
+    """Return the scores of one map that does not depend on the image, given for every source."""
     return _given(fixed.average_precision(targets.masks), fixed.iou(targets.masks, protocol))
 
 
 def chance_scores(random: FixedMap, targets: Targets, protocol: Protocol) -> ImageScores:
-    """The scores of chance: AP is the mask's share of what it is scored on, IoU that of a random map."""
+    """Return the scores of chance: AP is the mask's share of what it is scored on, IoU that of a random map."""
     return _given(targets.areas, random.iou(targets.masks, protocol))
 
 
 def best_scores(
     targets: Targets, grid: tuple[int, int], protocol: Protocol, *, num_pictures: int = 1, pieces: int = 1
 ) -> ImageScores:
-    """The scores of maps that know the masks, free on the grid (h, w) of what a source is scored on."""
+    """Return the scores of maps that know the masks, free on the grid (h, w) of what a source is scored on."""
     return _given(*ceiling_scores(targets.masks, grid, protocol, num_pictures=num_pictures, pieces=pieces))
 
 

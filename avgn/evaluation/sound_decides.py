@@ -1,4 +1,4 @@
-"""The "sound decides" test: of two visible objects, does the heat follow the one that sounds?"""
+"""The sound-decides test: of two visible objects, does the heat follow the one that sounds?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avgn.runtime.image import resize
 
 @dataclass(frozen=True, kw_only=True)
 class SwapPair:
-    """One frame [H, W, 3] uint8 RGB with two visible objects a and b: their labels and masks [H, W] bool, and the
+    """Holds one frame [H, W, 3] uint8 RGB with two visible objects a and b: their labels and masks [H, W] bool, and the
     sounds [T] float32 at the model's rate in which only a, only b sounds. Each pair gives two cases.
 
     `avgn.scenes.render_swap` gives objects of the same fields.
@@ -32,7 +32,7 @@ class SwapPair:
 
 
 class AnyPair(Protocol):
-    """Whatever has the fields of a SwapPair."""
+    """Accepts any object with the fields of a SwapPair."""
 
     @property
     def frame(self) -> Array: ...
@@ -49,11 +49,12 @@ class AnyPair(Protocol):
 def sound_decides(
     engine: Engine, pairs: Sequence[AnyPair], *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, float | int]:
-    """Percent of cases and of pairs that the sound decides, with the map of the audio head's own top class.
+    """Measure the percentage of cases and of pairs that the sound decides, on the map of the audio head's own top
+    class.
 
     "hotter": cases in which the mean heat on the sounding object's mask exceeds that on the silent one's;
-    "swapped": pairs in which swapping the sounds swaps the hotter object; "swapped right": and both were right;
-    "top class": cases in which the top class is the sounding one. Chance: 50, 50, 25. Equal heat is no answer.
+    "swapped": pairs in which swapping the sounds swaps the hotter object; "swapped_right": and both were right;
+    "top_class": cases in which the top class is the sounding one. Chance: 50, 50, 25. Equal heat is no answer.
     Raises InputError without pairs, for an empty mask, and for a model without an audio head.
     """
     if not pairs:
@@ -70,15 +71,16 @@ def sound_decides(
     return {
         "hotter": 100 * float(right.mean()),
         "swapped": 100 * float((answers[:, 0] * answers[:, 1] < 0).mean()),
-        "swapped right": 100 * float(right.all(axis=1).mean()),
-        "top class": 100 * float(named.mean()),
+        "swapped_right": 100 * float(right.all(axis=1).mean()),
+        "top_class": 100 * float(named.mean()),
         "cases": right.size,
         "pairs": len(pairs),
     }
 
 
 def _answers(engine: Engine, pair: AnyPair, number: int) -> tuple[Array, Array]:
-    """Heat on a minus heat on b [2] for sound a and sound b, and whether the top class was right [2]."""
+    """Return the heat on a minus the heat on b [2] for sound a and for sound b, and whether the top class was right
+    [2]."""
     info = engine.info
     size = pair.frame.shape[:2]
     masks = [resize_mask(np.asarray(mask) > 0, size) for mask in pair.masks]

@@ -1,4 +1,4 @@
-"""Metrics as ratios of sums over items, and their bootstrap intervals."""
+"""Computes metrics as ratios of sums over items, and their bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from avgn.runtime.arrays import Array
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """sum(numerator) / sum(denominator) over items, both [N]; with [N, K] the mean over the K ratios that exist.
+    """Holds a ratio: sum(numerator) / sum(denominator) over items, both [N]; with [N, K] the mean over the K defined
+    ratios.
 
     `scale` is 100 for percent.
     """
@@ -23,7 +24,7 @@ class Ratio:
 
 
 def ratio_value(ratio: Ratio) -> float | None:
-    """The value of a ratio, or None when nothing was counted."""
+    """Return the value of a ratio, or None when nothing was counted."""
     value = _divide(ratio.numerator.sum(axis=0, dtype=np.float64)[None], _sum(ratio.denominator), ratio.scale)[0]
     return None if np.isnan(value) else float(value)
 
@@ -31,7 +32,7 @@ def ratio_value(ratio: Ratio) -> float | None:
 def bootstrap_intervals(
     ratios: Mapping[str, Ratio], clusters: Array, *, samples: int = 1000, seed: int = 0
 ) -> dict[str, list[float] | None]:
-    """95 % percentile intervals of ratios over N items, drawing whole clusters with replacement.
+    """Bootstrap 95 % percentile intervals of ratios over N items, drawing whole clusters with replacement.
 
     clusters: [N] any labels; items of one label (frames of one video) are drawn together, because they are
     not independent. Returns {name: [low, high] or None}.
@@ -51,7 +52,7 @@ def bootstrap_intervals(
 
 
 def draw_clusters(clusters: Array, samples: int, seed: int) -> tuple[Array, Array]:
-    """(the cluster of each item [N], how often each of C clusters is drawn [samples, C]) for labels [N]."""
+    """Return (the cluster of each item [N], how often each of C clusters is drawn [samples, C]) for labels [N]."""
     _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
     count = int(cluster.max()) + 1 if len(cluster) else 0
     if count == 0:
@@ -71,7 +72,7 @@ def _by_cluster(values: Array, cluster: Array, count: int) -> Array:
 
 
 def _divide(numerator: Array, denominator: Array, scale: float) -> Array:
-    """[R] or [R, K] sums -> [R] values."""
+    """Divide sums [R] or [R, K]: values [R]."""
     ratio = np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1), np.nan) * scale
     if ratio.ndim == 1:
         return np.asarray(ratio)
@@ -81,7 +82,7 @@ def _divide(numerator: Array, denominator: Array, scale: float) -> Array:
 
 
 def cluster_mean(ratio: Ratio, clusters: Array) -> float | None:
-    """The mean over clusters (videos) of each cluster's own value; clusters without a value are left out."""
+    """Return the mean over clusters (videos) of each cluster's own value; clusters without a value are left out."""
     _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
     count = int(cluster.max()) + 1 if len(cluster) else 0
     numerator = _by_cluster(ratio.numerator, cluster, count)

@@ -1,4 +1,4 @@
-"""Results as plain numbers: all metrics, by the size of the objects, and per video."""
+"""Summarizes scores as plain numbers: all metrics, by the size of the objects, and per video."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PER_VIDEO = ("CAP", "PIAP", "CIoU@0.3", "AUC")
 
 
 def values(ratios: dict[str, Ratio]) -> dict[str, float | None]:
-    """{metric: value, None where nothing was counted}."""
+    """Compute {metric: value, None where nothing was counted}."""
     return {name: ratio_value(ratio) for name, ratio in ratios.items()}
 
 
 def by_size(table: ScoreTable, limits: dict[str, ScoreTable], *, has_scores: bool = True) -> dict[str, Result]:
-    """Scores of sources by terciles of their mask's area, and of images by terciles of their mean area.
+    """Score sources by terciles of their mask's area, and of images by terciles of their mean area.
 
     Without scores of a model, `table` gives the areas alone.
     """
@@ -49,6 +49,6 @@ def by_size(table: ScoreTable, limits: dict[str, ScoreTable], *, has_scores: boo
 
 
 def per_video(ratios: dict[str, Ratio], videos: Array) -> Result:
-    """The macro mean over videos, which weighs a long video as much as a short one."""
+    """Return the macro mean over videos, which weighs a long video as much as a short one."""
     scores = {name: cluster_mean(ratios[name], videos) for name in PER_VIDEO}
     return {"videos": len(np.unique(videos)), "metrics": scores}

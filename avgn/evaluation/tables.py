@@ -1,4 +1,4 @@
-"""From the scores of images to the named metrics, each a ratio of sums over images.
+"""Turns the scores of images into the named metrics, each a ratio of sums over images.
 
 N images, T scored sources of all images together, K classes.
 """
@@ -21,7 +21,7 @@ from avgn.runtime.arrays import Array
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreTable:
-    """All scores of one run: per source [T] image, label, area, ap, iou, found; per image [N] piap, ciou and the
+    """Holds all scores of one run: per source [T] image, label, area, ap, iou, found; per image [N] piap, ciou and the
     `worst` IoU of its sources."""
 
     num_images: int
@@ -42,7 +42,7 @@ class ScoreTable:
 
     @property
     def image_area(self) -> Array:
-        """The mean area of each image's sources [N]; NaN without sources."""
+        """Return the mean area of each image's sources [N]; NaN without sources."""
         return _mean_per_image(self.image, self.area, self.num_images)
 
 
@@ -70,7 +70,7 @@ def build_table(scores: Sequence[ImageScores | None], targets: Sequence[Targets]
 
 
 def map_ratios(table: ScoreTable) -> dict[str, Ratio]:
-    """CAP, macro CAP, PIAP, CIoU@t, AUC (of CIoU), IIoU@t; AP, IoU@t and AUC(IoU) over the maps that were given.
+    """Return CAP, macro CAP, PIAP, CIoU@t, AUC (of CIoU), IIoU@t; AP, IoU@t and AUC(IoU) over the maps that were given.
 
     CAP, PIAP, CIoU and IIoU count a source whose class was not found as 0; AP and IoU leave it out.
     """
@@ -83,7 +83,7 @@ def map_ratios(table: ScoreTable) -> dict[str, Ratio]:
 
 
 def source_ratios(table: ScoreTable, select: Array | None = None) -> dict[str, Ratio]:
-    """CAP, AP, IoU@t and AUC(IoU), of the selected sources ([T] bool) if given."""
+    """Return CAP, AP, IoU@t and AUC(IoU), of the selected sources ([T] bool) if given."""
     chosen = np.ones(len(table.image), dtype=bool) if select is None else select
     given = chosen & table.found
 
@@ -101,7 +101,8 @@ def source_ratios(table: ScoreTable, select: Array | None = None) -> dict[str, R
 
 
 def image_ratios(table: ScoreTable, select: Array | None = None) -> dict[str, Ratio]:
-    """PIAP, CIoU@t, AUC (of CIoU) and IIoU@t (all sources of an image pass), of the selected images ([N] bool)."""
+    """Return PIAP, CIoU@t, AUC (of CIoU) and IIoU@t (all sources of an image pass), of the selected images ([N]
+    bool)."""
     chosen = ~np.isnan(table.piap) if select is None else select & ~np.isnan(table.piap)
     count = chosen.astype(np.float64)
     ciou = np.where(chosen, table.ciou, 0)
@@ -115,7 +116,7 @@ def image_ratios(table: ScoreTable, select: Array | None = None) -> dict[str, Ra
 
 
 def per_class(table: ScoreTable, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """CAP, IoU@t and AUC(IoU) in percent of the classes that have sources; missed sources count as 0."""
+    """Return CAP, IoU@t and AUC(IoU) in percent of the classes that have sources; missed sources count as 0."""
     found: dict[str, dict[str, Any]] = {}
     for k in np.unique(table.label):
         chosen = table.label == k
@@ -130,7 +131,8 @@ def per_class(table: ScoreTable, classes: Sequence[str]) -> dict[str, dict[str, 
 
 
 def source_f1_ratios(table: ScoreTable, num_said: Array) -> dict[str, Ratio]:
-    """F1@t of sources: right class and IoU >= t. num_said: [N] maps that were given for scorable or wrong classes."""
+    """Return F1@t of sources: right class and IoU >= t. num_said: [N] maps that were given for scorable or wrong
+    classes."""
     total = num_said + table.sources_per_image
     ratios = {}
     for level in IOU_LEVELS:
@@ -140,14 +142,14 @@ def source_f1_ratios(table: ScoreTable, num_said: Array) -> dict[str, Ratio]:
 
 
 def surplus_ratios(scores: Sequence[ImageScores | None]) -> dict[str, Ratio]:
-    """The maps that no source was left for, as a mean over the images with scorable sources."""
+    """Return the maps that no source was left for, as a mean over the images with scorable sources."""
     surplus = np.array([0 if score is None else score.surplus for score in scores], dtype=np.float64)
     known = np.array([score is not None for score in scores], dtype=np.float64)
     return {"surplus maps per image": Ratio(numerator=surplus, denominator=known, scale=1)}
 
 
 def class_f1_ratios(name: str, said: Array, truth: Array) -> dict[str, Ratio]:
-    """Macro and micro F1 of a head's decisions said [N, K] against truth [N, K], both bool."""
+    """Compute macro and micro F1 of a head's decisions said [N, K] against truth [N, K], both bool."""
     twice_hits = 2.0 * (said & truth)
     total = said.astype(np.float64) + truth
     return {

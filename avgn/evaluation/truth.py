@@ -1,4 +1,4 @@
-"""What an item of a manifest truly shows, as masks on what its sources are scored on.
+"""Reads what an item of a manifest truly shows, as masks on the area on which its sources are scored.
 
 S sources that can be scored: the sounding visible classes of one image, or of each of its pictures.
 """
@@ -20,13 +20,13 @@ NO_SOURCE = "no sounding visible source"
 NO_MASK = "no box or mask"
 EMPTY_MASK = "empty mask"
 OWN: tuple[View, ...] = ("own",)
-# the data sets whose boxes are x, y, w, h in the original annotation
+# data sets whose boxes are (x, y, w, h) in the original annotation
 MISREAD = "music-"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """The classes of S scorable sources, their masks [S, H, W] (bool, or weights where annotators disagree), the
+    """Holds the classes of S scorable sources, their masks [S, H, W] (bool, or weights where annotators disagree), the
     pictures that they are scored on (None: the whole canvas) and their areas [S] as shares of H x W. `skipped` says
     why sources or the image are not scored."""
 
@@ -39,8 +39,8 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What one image of `num_pictures` shows: its targets for each view, and the sets of classes that sound and are
-    seen (`present`), sound (`sounding`), are seen (`visible`). `repeated`: two pictures show one sounding class."""
+    """Holds what one image of `num_pictures` shows: its targets for each view, and the sets of classes that sound and
+    are seen (`present`), sound (`sounding`), are seen (`visible`). `repeated`: two pictures show one sounding class."""
 
     targets: dict[View, Targets]
     present: frozenset[int]
@@ -50,17 +50,17 @@ class Truth:
     repeated: bool = False
 
     def view(self, view: View) -> View:
-        """The view itself, "own" where it is the same: a single picture is its own canvas."""
+        """Return the view, or "own" if both are the same: a single picture is its own canvas."""
         return "own" if view == "whole" and self.num_pictures == 1 else view
 
     def without_masks(self) -> Truth:
-        """The same, for keeping: the masks of thousands of images would fill the memory."""
+        """Return the same without masks, for keeping: those of thousands of images would fill the memory."""
         return replace(self, targets={view: replace(t, masks=t.masks[:0]) for view, t in self.targets.items()})
 
 
 def read_truth(item: Item, classes: Sequence[str], views: Collection[View] = OWN) -> Truth:
-    """The truth of an item. Sources of one class in one picture are united, on the whole canvas those of all pictures;
-    a source with no box and no mask has no map to score. Raises InputError for a mask that can't be read."""
+    """Read the truth of an item. Sources of one class in one picture are united, on the whole canvas those of all
+    pictures; a source with no box and no mask has no map to score. Raises InputError for a mask that can't be read."""
     index = {name: k for k, name in enumerate(classes)}
     shown = [source for source in item.sources if source.sounding and source.on_screen]
     pictures = [(index[source.label], source.part) for source in shown]
@@ -110,7 +110,7 @@ def _targets(item: Item, shown: Sequence[Source], index: dict[str, int], view: V
 
 
 def _mask(sources: Sequence[Source], num_pictures: int) -> Array:
-    """The masks of sources on the whole canvas [H, num_pictures * W]."""
+    """Return the masks of sources on the whole canvas [H, num_pictures * W]."""
     if num_pictures == 1:
         return source_mask(sources)
     pictures = [source_mask([source for source in sources if source.part == part]) for part in range(num_pictures)]
@@ -118,6 +118,6 @@ def _mask(sources: Sequence[Source], num_pictures: int) -> Array:
 
 
 def _misread(box: Box) -> Box:
-    """x, y, w, h taken for the corners x1, y1, x2, y2."""
+    """Misread (x, y, w, h) as the corners (x1, y1, x2, y2), as one protocol does."""
     x1, y1, x2, y2 = box
     return (x1, y1, x2 - x1, y2 - y1)

@@ -19,6 +19,7 @@ from avgn.evaluation.map_kinds import why_no_classes
 from avgn.evaluation.statistics import Ratio, bootstrap_intervals, ratio_value
 from avgn.evaluation.video_truth import VideoTruth
 from avgn.runtime.arrays import Array
+from avgn.runtime.bundle_schema import BundleInfo
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
@@ -32,7 +33,7 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """What the localizer said about one video: times [F] and frame numbers [F]; heard and shown (on screen)
+    """Holds what the localizer said about one video: times [F] and frame numbers [F]; heard and shown (on screen)
     [F, K] bool; peaks [F, K, 2] (x, y, NaN where not shown)."""
 
     times: Array
@@ -43,7 +44,7 @@ class Track:
 
     @property
     def step(self) -> float:
-        """The usual time from frame to frame in seconds."""
+        """Return the median time from frame to frame in seconds."""
         return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 0.0
 
 
@@ -57,7 +58,7 @@ def evaluate_video(
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Scores of the streaming localizer on every item with a video file.
+    """Score the streaming localizer on every item with a video file.
 
     stream: path -> iterable of results (default: the runtime's Localizer over `engine`, in file mode).
     "metrics" are over all frames, "near_change" and "steady" over those groups: precision, recall, F1 of sources on
@@ -70,30 +71,9 @@ def evaluate_video(
     check_classes(engine.info, manifest)
     if reason := why_no_classes(engine.info):
         raise InputError(f"{reason}: protocol video needs classes")
-    run = stream or _localizer(engine)
-    classes = engine.info.classes
-    skipped: Counter[str] = Counter()
-    columns: list[dict[str, dict[str, tuple[float, float]]]] = []
-    videos: list[str] = []
-    missed = 0
-    for done, item in enumerate(manifest.items, start=1):
-        if item.video_file is None:
-            skipped[NO_VIDEO] += 1
-        else:
-            try:
-                truth = VideoTruth(item, classes)
-                track = read_track(run(item.video_file), classes)
-            except InputError as error:
-                if not skip_bad:
-                    raise InputError(f"item {item.id!r}: {error}") from None
-                skipped[UNREADABLE] += 1
-            else:
-                scores, lost = score_video(track, truth, engine.info.window_seconds)
-                columns.append(scores)
-                videos.append(item.video)
-                missed += lost
-        if progress:
-            progress(done, len(manifest.items))
+    columns, videos, missed, skipped = _score_items(
+        manifest, stream or _localizer(engine), engine.info, skip_bad, progress
+    )
     if not columns:
         raise InputError(f"{manifest.path} has no readable item with a video_file: protocol video needs video truth")
     ratios = {group: _ratios([column[group] for column in columns]) for group in GROUPS}
@@ -115,6 +95,35 @@ def evaluate_video(
         "items": len(columns),
         "skipped": dict(skipped),
     }
+
+
+def _score_items(
+    manifest: Manifest, run: Stream, info: BundleInfo, skip_bad: bool, progress: Progress | None
+) -> tuple[list[dict[str, dict[str, tuple[float, float]]]], list[str], int, Counter[str]]:
+    """Score every video: (the scores of each, its video id, missed intervals of all, skipped items by reason)."""
+    columns: list[dict[str, dict[str, tuple[float, float]]]] = []
+    videos: list[str] = []
+    missed = 0
+    skipped: Counter[str] = Counter()
+    for done, item in enumerate(manifest.items, start=1):
+        if item.video_file is None:
+            skipped[NO_VIDEO] += 1
+        else:
+            try:
+                truth = VideoTruth(item, info.classes)
+                track = read_track(run(item.video_file), info.classes)
+            except InputError as error:
+                if not skip_bad:
+                    raise InputError(f"item {item.id!r}: {error}") from None
+                skipped[UNREADABLE] += 1
+            else:
+                scores, lost = score_video(track, truth, info.window_seconds)
+                columns.append(scores)
+                videos.append(item.video)
+                missed += lost
+        if progress:
+            progress(done, len(manifest.items))
+    return columns, videos, missed, skipped
 
 
 def read_track(results: Iterable[Any], classes: tuple[str, ...]) -> Track:
@@ -148,7 +157,7 @@ def read_track(results: Iterable[Any], classes: tuple[str, ...]) -> Track:
 
 
 def near_change(times: Array, changes: Array, window: float) -> Array:
-    """[F] bool: at most `window` seconds after a change (the moment of the change included)."""
+    """Return [F] bool: at most `window` seconds after a change (the moment of the change included)."""
     since = times[:, None] - changes[None]
     return np.asarray(((since >= 0) & (since < window)).any(axis=1)) if changes.size else np.zeros(len(times), bool)
 
@@ -156,7 +165,7 @@ def near_change(times: Array, changes: Array, window: float) -> Array:
 def score_video(
     track: Track, truth: VideoTruth, window: float
 ) -> tuple[dict[str, dict[str, tuple[float, float]]], int]:
-    """({group: {metric: (numerator, denominator)}}, intervals that were never heard) of one video."""
+    """Score one video: ({group: {metric: (numerator, denominator)}}, number of intervals that were never heard)."""
     near: Array = near_change(track.times, truth.changes(track.times, track.frames), window)
     groups: dict[str, Array] = {"all": np.ones(len(near), dtype=bool), "near_change": near, "steady": ~near}
     present = truth.present(track.times, track.frames)
@@ -191,13 +200,13 @@ def _localizer(engine: Engine) -> Stream:
 
 
 def _runs(active: Array) -> list[tuple[int, int]]:
-    """(first, after last) of every run of true values in [F]."""
+    """Return (first, after last) of every run of true values in [F]."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], active.astype(np.int8), [0]])))
     return [(int(first), int(last)) for first, last in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _false_starts(shown: Array, present: Array) -> Array:
-    """[F] how many false sources start at each frame."""
+    """Return [F] how many false sources start at each frame."""
     starts = np.zeros(len(shown))
     for k in range(shown.shape[1]):
         for first, last in _runs(shown[:, k]):
@@ -207,7 +216,7 @@ def _false_starts(shown: Array, present: Array) -> Array:
 
 
 def _peak_hits(track: Track, truth: VideoTruth, present: Array) -> dict[str, tuple[Array, Array]]:
-    """{metric: (hits [F], cases [F])}: peaks of recalled sources, and the centre for every true source."""
+    """Return {metric: (hits [F], cases [F])}: peaks of recalled sources, and the centre for every true source."""
     counts = {
         name: (np.zeros(len(track.times)), np.zeros(len(track.times)))
         for name in ("peak in box", "peak in mask", "floor peak in box", "floor peak in mask")
@@ -231,7 +240,7 @@ def _peak_hits(track: Track, truth: VideoTruth, present: Array) -> dict[str, tup
 
 
 def _edge_errors(track: Track, truth: VideoTruth) -> tuple[Array, Array, int]:
-    """(onset errors, release errors) in seconds, late is positive, and the number of intervals never heard.
+    """Return (onset errors, release errors) in seconds, late is positive, and the number of intervals never heard.
 
     Each sounding interval is compared with the run of its class that overlaps it most. A release at or after the
     video's last frame can't be seen and is left out.

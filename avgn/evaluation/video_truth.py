@@ -1,4 +1,4 @@
-"""What is true in a video at each frame: who sounds, who is seen, and where.
+"""Tells what is true in a video at each frame: what sounds, what is visible, and where.
 
 F frames, K classes. Sources of one class are united. Times are seconds of the stream's clock.
 """
@@ -20,7 +20,7 @@ from avgn.runtime.texts import plain
 
 
 class VideoTruth:
-    """The truth of one item with a video file.
+    """Holds the truth of one item with a video file.
 
     A source without `intervals` sounds always or never, as its flag says; one without a `track` stays in its boxes.
     """
@@ -33,21 +33,22 @@ class VideoTruth:
         self._masks = None if item.mask_video is None else read_mask_video(item.mask_video)
 
     def sounding(self, times: Array) -> Array:
-        """[F, K] bool: some source of the class sounds at that time."""
+        """Return [F, K] bool: some source of the class sounds at that time."""
         result = np.zeros((len(times), self.num_classes), dtype=bool)
         for k, source in zip(self.labels, self.item.sources, strict=True):
             result[:, k] |= _sounds(source, times)
         return result
 
     def present(self, times: Array, frames: Array) -> Array:
-        """[F, K] bool: some source of the class sounds and is seen. frames: the frames' numbers from 0."""
+        """Return [F, K] bool: some source of the class sounds and is seen. frames: the frames' numbers from 0."""
         result = np.zeros((len(times), self.num_classes), dtype=bool)
         for k, source in zip(self.labels, self.item.sources, strict=True):
             result[:, k] |= _sounds(source, times) & _seen(source, frames)
         return result
 
     def changes(self, times: Array, frames: Array) -> Array:
-        """The times at which the truth changes: ends of sounding intervals, and frames where a source comes or goes."""
+        """Return the times at which the truth changes: ends of sounding intervals, and frames where a source comes or
+        goes."""
         moments: list[float] = []
         for source in self.item.sources:
             moments += [moment for interval in source.intervals or () for moment in interval]
@@ -56,7 +57,7 @@ class VideoTruth:
         return np.unique(np.array(moments, dtype=np.float64))
 
     def intervals(self, end: float) -> list[tuple[int, float, float]]:
-        """(class, onset, release) of every sounding interval; sources that always sound last from 0 to `end`."""
+        """Return (class, onset, release) of every sounding interval; sources that always sound last from 0 to `end`."""
         spans: list[tuple[int, float, float]] = []
         for k, source in zip(self.labels, self.item.sources, strict=True):
             if source.intervals is not None:
@@ -66,12 +67,12 @@ class VideoTruth:
         return sorted(spans)
 
     def hits_box(self, label: int, time: float, frame: int, peak: tuple[float, float]) -> bool:
-        """Whether a peak (x, y normalised) lies in a box of a sounding visible source of that class."""
+        """Return whether a peak (x, y normalised) lies in a box of a sounding visible source of that class."""
         boxes = [box for source in self._here(label, time, frame) for box in _boxes(source, frame)]
         return any(x1 <= peak[0] <= x2 and y1 <= peak[1] <= y2 for x1, y1, x2, y2 in boxes)
 
     def hits_mask(self, label: int, time: float, frame: int, peak: tuple[float, float]) -> bool | None:
-        """The same inside the mask; None where no mask video says where that source is."""
+        """Return the same inside the mask; None where no mask video says where that source is."""
         if self._masks is None or frame >= len(self._masks):
             return None
         height, width = self._masks.shape[1:]
@@ -93,10 +94,10 @@ class VideoTruth:
 
 
 def read_mask_video(path: Path) -> Array:
-    """The array `index` [F, h, w] uint8 of a mask video; raises InputError that names the file."""
+    """Read the array `index` [F, h, w] uint8 of a mask video. Raises InputError that names the file."""
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as packed:
-            # a hundred bytes may claim to become gigabytes
+            # a hundred bytes may claim to unpack to gigabytes
             size = packed.getinfo("index.npy").file_size
             if size > LARGEST_STILL:
                 raise ValueError(f"its index has {size} bytes, at most {LARGEST_STILL} are read")

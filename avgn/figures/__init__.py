@@ -1,1 +1,1 @@
-"""The paper's figures, drawn from checkpoints, bundles and manifests."""
+"""Draws the paper's figures from checkpoints, bundles and manifests."""

@@ -17,19 +17,19 @@ import torch
 from avgn.engine import describe
 from avgn.evaluation.inference import batches, check_classes
 from avgn.figures.page import STYLE, check_output, class_color, class_name, import_matplotlib, new_page, save
-from avgn.model import AVGN, TwoHalves
+from avgn.model import AVGN, LocalizerModel
 from avgn.runtime.arrays import Array
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest
 
 PERPLEXITY = 30.0
 LEAST_SOURCES = 8
-SIDE = 3.0
+SIDE_INCHES = 3.0
 # neighbours in the class list differ in shape, too
 MARKERS = "os^Dv"
-PER_LINE = 6
+NAMES_PER_LINE = 6
 MOST_NAMED = 24
-BATCH = 16
+BATCH_ITEMS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Embeddings:
 
 @torch.inference_mode()
 def collect_embeddings(
-    model: TwoHalves,
+    model: LocalizerModel,
     manifest: Manifest,
     *,
     seed: int = 0,
@@ -65,7 +65,7 @@ def collect_embeddings(
     audio: list[Array] = []
     visual: list[Array] = []
     skipped: Counter[str] = Counter()
-    for found, waveforms, images in batches(info, manifest.items, BATCH, skip_bad, skipped):
+    for found, waveforms, images in batches(info, manifest.items, BATCH_ITEMS, skip_bad, skipped):
         audio.append(model.encode_audio(torch.from_numpy(np.stack(waveforms))).embedding.numpy())
         visual.append(_visual_embedding(model, torch.from_numpy(np.stack(images))).numpy())
         items += found
@@ -138,15 +138,17 @@ def draw_embeddings(
     matplotlib = import_matplotlib()
     scores = silhouettes(embeddings)
     with matplotlib.rc_context(STYLE):
-        page = new_page(2 * SIDE + 0.2, SIDE)
+        page = new_page(2 * SIDE_INCHES + 0.2, SIDE_INCHES)
         for column, kind in enumerate(("audio", "visual")):
-            axes = page.add_axes((column * (SIDE + 0.2) / (2 * SIDE + 0.2), 0, SIDE / (2 * SIDE + 0.2), 1))
+            axes = page.add_axes(
+                (column * (SIDE_INCHES + 0.2) / (2 * SIDE_INCHES + 0.2), 0, SIDE_INCHES / (2 * SIDE_INCHES + 0.2), 1)
+            )
             _scatter(axes, project(getattr(embeddings, kind), seed), embeddings.labels, classes)
             symbol = {"audio": r"$g^a$", "visual": r"$g^v$"}[kind]
             score = "" if scores[kind] is None else f", silhouette {scores[kind]:.2f}"
             axes.set_title(f"{kind.capitalize()} embeddings {symbol}{score}", pad=5)
         handles, names = _legend(axes, embeddings.labels)
-        columns = -(-len(names) // -(-len(names) // PER_LINE))
+        columns = -(-len(names) // -(-len(names) // NAMES_PER_LINE))
         page.legend(
             *(handles, names),
             loc="upper center",

@@ -1,4 +1,4 @@
-"""What the figures share: a page to draw on, its file, and the colours of the classes."""
+"""Shares between the figures a page to draw on, its file, and the colours of the classes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ STYLE = {
 
 
 def check_output(path: str | os.PathLike[str]) -> Path:
-    """The path of a figure's file; raises InputError for a suffix that is not known or what can't be written."""
+    """Check the path of a figure's file. Raises InputError for an unknown suffix and for a path that can't be
+    written."""
     path = Path(path)
     _format(path)
     outputs.check_output(path, kind="figure")
@@ -34,7 +35,7 @@ def check_output(path: str | os.PathLike[str]) -> Path:
 
 
 def _format(path: Path) -> str:
-    """The format that the suffix names; devices and standard output have none and get PNG."""
+    """Return the format that the suffix names; devices and standard output have no suffix and get PNG."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES and not (suffix == "" and outputs.find_place(path, kind="figure").is_direct):
         raise InputError(f"figure {path} must end with one of {', '.join(SUFFIXES)}: its suffix chooses the format")
@@ -42,7 +43,7 @@ def _format(path: Path) -> str:
 
 
 def import_matplotlib() -> Any:
-    """matplotlib, drawing without a screen; raises MissingExtraError when it is not installed."""
+    """Import matplotlib for drawing without a screen. Raises MissingExtraError if it is not installed."""
     try:
         import matplotlib
     except ImportError:
@@ -52,7 +53,7 @@ def import_matplotlib() -> Any:
 
 
 def new_page(width: float, height: float) -> Any:
-    """An empty figure of width x height inches."""
+    """Make an empty figure of width x height inches."""
     import_matplotlib()
     from matplotlib.figure import Figure
 
@@ -69,7 +70,7 @@ def save(page: Any, path: Path) -> None:
 
 
 def class_color(index: int) -> tuple[float, float, float]:
-    """The overlay's colour of class `index`, for paper: 0..1."""
+    """Return the overlay's colour of class `index`, darkened for white paper: 0..1."""
     red, green, blue = (DARKER * value / 255 for value in color_of(index))
     return (red, green, blue)
 

@@ -1,4 +1,4 @@
-"""Image, ground truth and the heat map of every source by every method, side by side (the paper's Figure 3).
+"""Draws image, ground truth and every method's heat map of every source side by side (the paper's Figure 3).
 
 H x W pixels of a picture, K classes, h x w a model's grid.
 """
@@ -25,14 +25,14 @@ from avgn.runtime.manifest import Item, Manifest
 from avgn.runtime.reading import read_clip, read_frame, read_still
 from avgn.runtime.regions import min_max
 
-TILE = 1.15
-GAP = 0.06
-BETWEEN_ITEMS = 0.16
-TOP = 0.24
-LABEL = 0.2
-LABEL_SIZE = 7.5
+TILE_INCHES = 1.15
+GAP_INCHES = 0.06
+BETWEEN_ITEMS_INCHES = 0.16
+TOP_INCHES = 0.24
+LABEL_INCHES = 0.2
+LABEL_POINTS = 7.5
 # of a bold letter, in inches
-LETTER = 0.075
+LETTER_INCHES = 0.075
 MOST_ROWS = 60
 SHOWN_PIXELS = 360
 HEAT = "turbo"
@@ -41,7 +41,7 @@ OPACITY = 0.55
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A sounding visible class of an item: its mask [H, W] and each method's map, upsampled, [H, W] in 0..1."""
+    """Holds a sounding visible class of an item: its mask [H, W] and each method's map, upsampled, [H, W] in 0..1."""
 
     label: str
     index: int
@@ -51,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An item to show: its frame [H, W, 3] uint8 and a row for each source."""
+    """Holds an item to show: its frame [H, W, 3] uint8 and a row for each source."""
 
     item: Item
     rgb: Array
@@ -69,7 +69,8 @@ def draw_qualitative(
 ) -> list[str]:
     """Draw the items with the ids `items`, or `count` drawn at random; returns the ids shown.
 
-    `engines`: the methods by their names, in order. Maps are those of the classes that truly sound and are seen; maps
+    `engines`: the methods by their names, in order. `output`: a .png, .pdf or .svg file. `seed` decides which items are
+    drawn at random. Maps are those of the classes that truly sound and are seen; maps
     without names are matched to their masks, and a source that is left without one has an empty map. Raises InputError
     for ids that are not listed or have nothing to show, other classes than the models' and unreadable files.
     """
@@ -86,7 +87,7 @@ def draw_qualitative(
 
 
 def _sources(item: Item) -> list[str]:
-    """The classes of an item that have a map to show."""
+    """Return the classes of an item that have a map to show."""
     shown = {s.label for s in item.sources if s.sounding and s.on_screen and (s.boxes or s.mask is not None)}
     return sorted(shown) if item.frame is not None and item.audio is not None else []
 
@@ -130,7 +131,7 @@ def _picture(item: Item, manifest: Manifest, engines: Mapping[str, Engine]) -> P
 
 
 def _shown_size(item: Item) -> tuple[int, int]:
-    """(H, W) of the frame's own shape, large enough for a tile."""
+    """Return (H, W) of the frame's own shape, large enough for a tile."""
     assert item.frame is not None
     image = read_still("frame", item.frame)
     scale = SHOWN_PIXELS / max(image.shape[:2])
@@ -138,7 +139,7 @@ def _shown_size(item: Item) -> tuple[int, int]:
 
 
 def _maps(engine: Engine, item: Item) -> Array:
-    """A method's maps [K, h, w] of an item."""
+    """Return a method's maps [K, h, w] of an item."""
     assert item.frame is not None and item.audio is not None
     info = engine.info
     heard = engine.run_audio(read_clip(item.audio, info.sample_rate, info.window_samples)[None])
@@ -146,7 +147,8 @@ def _maps(engine: Engine, item: Item) -> Array:
 
 
 def _heat(maps: Array, kind: MapKind, indices: Sequence[int], masks: Array) -> list[Array]:
-    """The map of each source [H, W] in 0..1, of maps [K, h, w]; indices: the sources' classes, masks [S, H, W]."""
+    """Return the map of each source [H, W] in 0..1, of maps [K, h, w]; indices: the sources' classes, masks [S, H,
+    W]."""
     height, width = masks.shape[1:]
 
     def shown(k: int) -> Array:
@@ -169,15 +171,20 @@ def _draw(pictures: list[Picture], names: list[str], path: Any) -> None:
 
 
 def _lay_out(pictures: list[Picture], titles: list[str], path: Any, heat: Any) -> None:
-    """Columns of one width; an item's tiles have the height that its frame's shape asks for."""
-    lefts = [column * (TILE + GAP) + (LABEL if column else 0) for column in range(len(titles))]
-    width = lefts[-1] + TILE
-    heights = [TILE * picture.rgb.shape[0] / picture.rgb.shape[1] for picture in pictures]
-    height = TOP + sum(len(p.rows) * (h + GAP) + BETWEEN_ITEMS - GAP for p, h in zip(pictures, heights, strict=True))
+    """Lay out columns of one width; an item's tiles have the height that its frame's shape asks for."""
+    lefts = [column * (TILE_INCHES + GAP_INCHES) + (LABEL_INCHES if column else 0) for column in range(len(titles))]
+    width = lefts[-1] + TILE_INCHES
+    heights = [TILE_INCHES * picture.rgb.shape[0] / picture.rgb.shape[1] for picture in pictures]
+    height = TOP_INCHES + sum(
+        len(p.rows) * (h + GAP_INCHES) + BETWEEN_ITEMS_INCHES - GAP_INCHES
+        for p, h in zip(pictures, heights, strict=True)
+    )
     page = new_page(width, height)
 
     def tile(column: int, top: float, tall: float) -> Any:
-        axes = page.add_axes((lefts[column] / width, (height - top - tall) / height, TILE / width, tall / height))
+        axes = page.add_axes(
+            (lefts[column] / width, (height - top - tall) / height, TILE_INCHES / width, tall / height)
+        )
         axes.set_xticks([])
         axes.set_yticks([])
         for spine in axes.spines.values():
@@ -185,10 +192,16 @@ def _lay_out(pictures: list[Picture], titles: list[str], path: Any, heat: Any) -
         return axes
 
     for x, title in zip(lefts, titles, strict=True):
-        page.text((x + TILE / 2) / width, 1 - 0.6 * TOP / height, _shorten(title, TILE), ha="center", va="center")
-    top = TOP
+        page.text(
+            (x + TILE_INCHES / 2) / width,
+            1 - 0.6 * TOP_INCHES / height,
+            _shorten(title, TILE_INCHES),
+            ha="center",
+            va="center",
+        )
+    top = TOP_INCHES
     for picture, tall in zip(pictures, heights, strict=True):
-        block = len(picture.rows) * (tall + GAP) - GAP
+        block = len(picture.rows) * (tall + GAP_INCHES) - GAP_INCHES
         tile(0, top + (block - tall) / 2, tall).imshow(picture.rgb, aspect="auto")
         for row in picture.rows:
             color = class_color(row.index)
@@ -200,18 +213,18 @@ def _lay_out(pictures: list[Picture], titles: list[str], path: Any, heat: Any) -
                 axes.imshow(_heated(picture.rgb, heat(found)[..., :3]), aspect="auto")
                 _outline(axes, row.mask, "white")
             name = _shorten(class_name(row.label), tall)
-            x, y = (lefts[1] - LABEL / 2) / width, 1 - (top + tall / 2) / height
+            x, y = (lefts[1] - LABEL_INCHES / 2) / width, 1 - (top + tall / 2) / height
             page.text(
-                x, y, name, rotation=90, fontsize=LABEL_SIZE, color=color, weight="bold", ha="center", va="center"
+                x, y, name, rotation=90, fontsize=LABEL_POINTS, color=color, weight="bold", ha="center", va="center"
             )
-            top += tall + GAP
-        top += BETWEEN_ITEMS - GAP
+            top += tall + GAP_INCHES
+        top += BETWEEN_ITEMS_INCHES - GAP_INCHES
     save(page, path)
 
 
 def _shorten(name: str, length: float) -> str:
-    """A name that fits beside a tile of `length` inches."""
-    most = max(4, int(length / LETTER))
+    """Shorten a name so that it fits beside a tile of `length` inches."""
+    most = max(4, int(length / LETTER_INCHES))
     return name if len(name) <= most else name[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -221,13 +234,13 @@ def _outline(axes: Any, mask: Array, color: Any) -> None:
 
 
 def _tinted(rgb: Array, mask: Array, color: tuple[float, float, float]) -> Array:
-    """The frame [H, W, 3] in 0..1 with the source in its colour and the rest dimmed."""
+    """Draw the frame [H, W, 3] in 0..1 with the source in its colour and the rest dimmed."""
     picture = rgb / 255
     weight = np.clip(np.asarray(mask, dtype=float), 0, 1)[..., None]
     return np.asarray(weight * (0.55 * picture + 0.45 * np.array(color)) + (1 - weight) * (0.45 * picture + 0.25))
 
 
 def _heated(rgb: Array, heat: Array) -> Array:
-    """The frame in grey under the heat [H, W, 3] in 0..1, so that its own colours are not taken for heat."""
+    """Draw the frame in grey under the heat [H, W, 3] in 0..1, so that its own colours are not taken for heat."""
     grey = (rgb @ np.array([0.299, 0.587, 0.114]) / 255)[..., None]
     return np.asarray(np.clip((1 - OPACITY) * grey + OPACITY * heat, 0, 1))

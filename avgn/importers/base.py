@@ -1,4 +1,4 @@
-"""What every importer starts from, and what it gives."""
+"""Defines what every importer is given and what it returns."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ CLIPPED = "boxes clipped to the picture"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What is imported: `split` "train" or "test"; `metadata` holds the lists; `boxes` overrides the expected order;
-    `classes` overrides the class list; `output` is the manifest to be, beside which new files may be written; with
-    `check` every file is decoded.
+class ImportOptions:
+    """Say what to import. `split` is "train" or "test"; `metadata` is the folder of the lists; `boxes` overrides the
+    expected order; `classes` overrides the class list; `output` is the manifest to be, beside which new files may be
+    written; with `check` every file is decoded.
     """
 
     root: Path
@@ -50,7 +50,7 @@ class Options:
 
 @dataclass(kw_only=True)
 class Import:
-    """The items of a data set with its class list and the report."""
+    """Holds the items of a data set, its class list and the report of what was found."""
 
     classes: tuple[str, ...]
     items: list[Item] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Finder:
         self._seen: set[str] = set()
 
     def is_new(self, id: str) -> bool:
-        """False for an id that came before, which is noted."""
+        """Return whether an id is seen for the first time; note a repeated one in the report."""
         if id in self._seen:
             self._report.problem(DUPLICATE, id)
             return False
@@ -73,7 +73,7 @@ class Finder:
         return True
 
     def find(self, frame: str, audio: str) -> tuple[Path, Path] | None:
-        """The picture and the sound of these stems, None where one is missing or empty."""
+        """Return the picture and the sound of these stems, or None where one of them is missing or empty."""
         picture, sound = self._frames.get(frame), self._audio.get(audio)
         if picture is None:
             self._report.problem(NO_PICTURE, frame)
@@ -85,7 +85,7 @@ class Finder:
 
 
 def has_empty(*paths: Path, report: Report) -> bool:
-    """Whether one of the files holds nothing, which is noted."""
+    """Return whether one of the files is empty, and note it in the report if so."""
     empty = [path.name for path in paths if path.stat().st_size == 0]
     for name in empty:
         report.problem(EMPTY, name)
@@ -93,7 +93,8 @@ def has_empty(*paths: Path, report: Report) -> bool:
 
 
 def usable_boxes(raw: Iterable[Any], order: Order, id: str, report: Report, where: str) -> tuple[Box, ...]:
-    """The boxes of an id that have an area inside the picture; others are noted, and so is what was clipped."""
+    """Return the boxes of an id that have an area inside the picture; note those that don't and those that were
+    clipped."""
     found: list[Box] = []
     for box in raw:
         corners, clipped = to_corners(box, order, f"{where}, {id}")
@@ -108,9 +109,10 @@ def usable_boxes(raw: Iterable[Any], order: Order, id: str, report: Report, wher
 
 
 def class_list(
-    options: Options, trained: Iterable[str] | None, listed: Iterable[str], report: Report
+    options: ImportOptions, trained: Iterable[str] | None, listed: Iterable[str], report: Report
 ) -> tuple[str, ...]:
-    """The class list: given, else sorted unique labels of the training list, else of the list itself (noted).
+    """Choose the class list: the one given, else the sorted labels of the training list, else those of the list itself
+    (which is noted).
 
     Raises InputError when a listed label is not among the classes.
     """
@@ -138,7 +140,7 @@ def class_list(
 
 
 def note_lookalikes(classes: Iterable[str], report: Report) -> None:
-    """Note classes whose names differ in case, separators or the coding of accents alone: they are hardly meant."""
+    """Note classes whose names differ only in case, separators or the coding of accents: probably a mistake."""
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault(_folded(name), []).append(name)

@@ -6,26 +6,27 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from avgn.importers.report import SHOWN, Report
+from avgn.importers.report import NUM_EXAMPLES, Report
 from avgn.importers.wav import read_header
-from avgn.reading import read_frame, read_through
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.manifest import Item
+from avgn.runtime.reading import read_frame, read_through
 from avgn.runtime.regular import read_regular
 
 BAD_PICTURE = "with a frame that can't be decoded"
 BAD_SOUND = "with a sound that can't be decoded"
 JPEG = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
-# cameras append up to a few KB behind the end of the picture
-TAIL = 4096
+# cameras append up to a few KB after the end of the picture
+TAIL_BYTES = 4096
 
 
 def keep_readable(
     items: Iterable[Item], jobs: int, report: Report, progress: Callable[[int], None] | None = None
 ) -> list[Item]:
-    """The items whose files all decode; others are noted in the report. Every file is read once, by `jobs` threads.
+    """Return the items whose files all decode; note the others in the report. Every file is read once, by `jobs`
+    threads.
 
     `progress` is called with the number of files read.
     """
@@ -43,12 +44,12 @@ def keep_readable(
             if progress is not None:
                 progress(done)
     report.counts["files decoded"] = len(work)
-    report.notes += list(faults.values())[:SHOWN]
+    report.notes += list(faults.values())[:NUM_EXAMPLES]
     return [item for item in listed if not _note(item, faults, report)]
 
 
 def fault_of_frame(path: Path) -> str | None:
-    """What is wrong with a picture file, None if nothing."""
+    """Say what is wrong with a picture file; None if nothing is."""
     try:
         data = read_regular(path, LARGEST_STILL)
         read_frame(path, (1, 1))
@@ -57,13 +58,13 @@ def fault_of_frame(path: Path) -> str | None:
     except InputError as error:
         return str(error)
     # OpenCV 4 fills what is missing of a cut JPEG with grey and says so to the terminal alone
-    if data.startswith(JPEG) and JPEG_END not in data[-TAIL:]:
+    if data.startswith(JPEG) and JPEG_END not in data[-TAIL_BYTES:]:
         return f"frame {path} is cut off (it has no end mark): mend or remove the item"
     return None
 
 
 def fault_of_sound(path: Path) -> str | None:
-    """What is wrong with a wav file, None if nothing."""
+    """Say what is wrong with a wav file; None if nothing is."""
     try:
         read_through(path)
         header = read_header(path)
@@ -75,7 +76,7 @@ def fault_of_sound(path: Path) -> str | None:
 
 
 def _note(item: Item, faults: dict[Path, str], report: Report) -> bool:
-    """Whether a file of the item is damaged."""
+    """Note an item with a damaged file; return whether it has one."""
     for kind, files in ((BAD_PICTURE, item.frames), (BAD_SOUND, item.sounds)):
         if any(path in faults for path in files):
             report.problem(kind, item.id)

@@ -1,4 +1,5 @@
-"""Lists of clips whose files are videos: their middle pictures and sounds are cut, as the release layout has them."""
+"""Imports lists of clips whose files are videos: cuts each one's middle frame and its sound, as in the release
+layout."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from avgn.importers.base import Options
+from avgn.importers.base import ImportOptions
 from avgn.importers.cutting import Clip, Plan, cut_all, output_folder
 from avgn.importers.files import LAYOUT, PICTURES, SOUNDS, Files, pictures, sounds
 from avgn.importers.report import Report
@@ -14,12 +15,13 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.folders import PassedOver, find_videos
 
 LAYOUT_OF_CLIPS = f"{LAYOUT}, or videos <id>.mp4 anywhere below it"
-# YouTube ids may hold and begin with - and _; behind one stand the start second and, in some copies, the end
+# YouTube ids may contain and begin with - and _; after the id comes the start second and, in some copies, the end
 NAME = re.compile(r"(.{11})_(\d+)(?:_(\d+))?")
 
 
-def files_of(options: Options, ids: Iterable[str], report: Report) -> tuple[Files, Files]:
-    """The pictures and sounds of a list's ids: those of frames/ and audio/, else cut from the videos below ROOT.
+def files_of(options: ImportOptions, ids: Iterable[str], report: Report) -> tuple[Files, Files]:
+    """Find the pictures and sounds of a list's ids: those of frames/ and audio/, or else cut from the videos below
+    ROOT.
 
     Raises InputError where there is neither.
     """
@@ -41,7 +43,8 @@ def files_of(options: Options, ids: Iterable[str], report: Report) -> tuple[File
 
 
 def spellings(stem: str) -> list[str]:
-    """The ids that a file may go by: its stem, and <YouTube id>_<start in six digits> where it is written otherwise.
+    """List the ids that a file may stand for: its stem, and <YouTube id>_<start in six digits> if it is named
+    otherwise.
 
     Copies of VGGSound name their clips <id>_<start>, <id>_<start>_<end> in seconds, or both in milliseconds.
     """

@@ -1,4 +1,4 @@
-"""Cuts frames and sounds out of videos, in parallel; what was cut stays, and is not cut again."""
+"""Cuts frames and sounds out of videos, in parallel; pieces of an earlier run are kept and not cut again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import math
 import multiprocessing
 import os
-import threading
 import wave
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,29 +19,29 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.importers.base import Options
+from avgn.importers.base import ImportOptions
 from avgn.importers.report import Report
 from avgn.progress import Progress
 from avgn.runtime.clock import AudioClock
 from avgn.runtime.documents import LARGEST, parse_json
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.files import write_whole
-from avgn.runtime.interrupts import leave_to_parent
+from avgn.runtime.interrupts import end_with_parent, leave_to_parent
 from avgn.runtime.media import MediaFile, VideoFrame, open_media
 from avgn.runtime.regular import read_regular
 
 UNUSABLE = "videos that can't be used"
-RATE = 22_050
-QUALITY = 92
-# seconds of sound that the middle picture of a clip gets at most
-MOST_SOUND = 30.0
+SOUND_RATE = 22_050
+JPEG_QUALITY = 92
+# the most seconds of sound that are kept around a clip's middle frame
+MOST_SOUND_SECONDS = 30.0
 # bytes of a stem: file systems take names of 255, and times and suffixes follow
-LONGEST_STEM = 200
+MOST_STEM_BYTES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """A video; `stem` names what is cut from it."""
+    """Names a video file and the `stem` of the pieces that are cut from it."""
 
     path: Path
     stem: str
@@ -50,17 +49,18 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is cut: a frame every 1 / `fps` seconds with `window` seconds of sound; None: the middle and its sound."""
+    """Says what to cut: a frame every 1 / `fps` seconds with `window` seconds of sound; `fps` None: the middle
+    alone."""
 
     fps: float | None = None
-    window: float = MOST_SOUND
+    window: float = MOST_SOUND_SECONDS
 
 
 Work = tuple[Clip, Path, Plan]
 
 
-def output_folder(options: Options) -> Path:
-    """The folder of the pieces beside the manifest, made. Raises InputError where it can't be."""
+def output_folder(options: ImportOptions) -> Path:
+    """Make the folder of the pieces, beside the manifest. Raises InputError if that fails."""
     out = options.output.with_name(options.output.stem + "_cut")
     try:
         for name in ("frames", "audio"):
@@ -71,17 +71,17 @@ def output_folder(options: Options) -> Path:
 
 
 def stem_of(path: Path) -> str:
-    """What names the pieces of a video by its path below the root: one name, short enough, without control codes."""
+    """Turn a video's path below the root into one file name: short enough, and without control characters."""
     text = "__".join(path.with_suffix("").parts).replace(" ", "_")
     text = "".join("_" if ord(char) < 32 or ord(char) == 127 else char for char in text)
-    if len(os.fsencode(text)) <= LONGEST_STEM:
+    if len(os.fsencode(text)) <= MOST_STEM_BYTES:
         return text
-    short = os.fsencode(text)[: LONGEST_STEM - 12].decode(errors="ignore")
+    short = os.fsencode(text)[: MOST_STEM_BYTES - 12].decode(errors="ignore")
     return f"{short}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:10]}"
 
 
-def cut_all(clips: Sequence[Clip], out: Path, plan: Plan, options: Options, report: Report) -> list[list[str]]:
-    """The names of the pieces of every clip; unreadable ones are noted in the report."""
+def cut_all(clips: Sequence[Clip], out: Path, plan: Plan, options: ImportOptions, report: Report) -> list[list[str]]:
+    """Cut every clip and return the names of its pieces; unreadable clips are noted in the report."""
     found: list[list[str]] = [[] for _ in clips]
     errors: list[str | None] = [None] * len(clips)
     work = [(clip, out, plan) for clip in clips]
@@ -99,7 +99,7 @@ def cut_all(clips: Sequence[Clip], out: Path, plan: Plan, options: Options, repo
 
 
 def _outcomes(work: list[Work], jobs: int) -> Iterator[tuple[int, list[str], str | None]]:
-    """(place, names, what is wrong) of every clip as it is done. Raises FailureError when a process dies."""
+    """Yield (index, names, what is wrong) of every clip as it is finished. Raises FailureError when a process dies."""
     if jobs == 1 or len(work) == 1:
         yield from ((at, *_try(*each)) for at, each in enumerate(work))
         return
@@ -116,7 +116,7 @@ def _outcomes(work: list[Work], jobs: int) -> Iterator[tuple[int, list[str], str
             "what is cut stays"
         ) from None
     except BaseException:
-        # a long video would be cut to its end first; pieces are whole or not there
+        # otherwise a long video would be cut to its end first; a piece is either whole or absent
         for process in multiprocessing.active_children():
             if process not in others:
                 process.kill()
@@ -126,16 +126,9 @@ def _outcomes(work: list[Work], jobs: int) -> Iterator[tuple[int, list[str], str
 
 
 def _follow_parent() -> None:
-    """Leave signals to the parent, and end with it: orphans of a killed one would wait for work for ever."""
+    """Leave signals to the parent, and end when it ends: an orphan would wait for work forever."""
     leave_to_parent()
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end, daemon=True).start()
+    end_with_parent()
 
 
 def _try(clip: Clip, out: Path, plan: Plan) -> tuple[list[str], str | None]:
@@ -144,12 +137,12 @@ def _try(clip: Clip, out: Path, plan: Plan) -> tuple[list[str], str | None]:
     except FailureError:
         raise
     except Exception as error:
-        # decoders raise what they like on damaged files
+        # decoders raise exceptions of any kind for damaged files
         return [], " ".join(str(error).split())
 
 
 def cut_clip(clip: Clip, out: Path, plan: Plan) -> list[str]:
-    """Cut one video; the names of its pieces. A finished video leaves a mark and is not decoded again.
+    """Cut one video and return the names of its pieces. A finished video leaves a mark and is not decoded again.
 
     Raises InputError for a video that can't be read, FailureError when the pieces can't be written.
     """
@@ -164,7 +157,7 @@ def cut_clip(clip: Clip, out: Path, plan: Plan) -> list[str]:
 
 
 def pieces(out: Path, name: str) -> tuple[Path, Path]:
-    """Where the picture and the sound of a piece lie."""
+    """Return the paths of the picture and the sound of a piece."""
     return out / "frames" / f"{name}.jpg", out / "audio" / f"{name}.wav"
 
 
@@ -177,23 +170,23 @@ def _finished(mark: Path, wanted: str) -> list[str] | None:
 
 
 def _sounding(media: MediaFile, window: float) -> Iterator[tuple[VideoFrame, AudioClock]]:
-    """All pictures in order; with each a clock that holds the sound around it, and not much more."""
-    clock = AudioClock(RATE)
+    """Yield all frames in order, each with a clock that holds the sound around it and little more."""
+    clock = AudioClock(SOUND_RATE)
     sound = media.audio()
     for frame in media.video():
-        while not clock.closed and clock.end < (frame.time + window) * RATE:
+        while not clock.closed and clock.end < (frame.time + window) * SOUND_RATE:
             block = next(sound, None)
             if block is None:
                 clock.close()
             else:
                 clock.push(block.samples, block.rate, block.time)
         yield frame, clock
-        clock.forget(_first(frame, clock, round(window * RATE)))
+        clock.forget(_first(frame, clock, round(window * SOUND_RATE)))
 
 
 def _first(frame: VideoFrame, clock: AudioClock, length: int) -> int:
-    """Where the picture's sound of `length` samples begins: around it, as far as there is sound."""
-    return min(max(0, round(frame.time * RATE) - length // 2), max(0, clock.end - length))
+    """Return where `length` samples of sound centred on the frame begin, shifted to where there is sound."""
+    return min(max(0, round(frame.time * SOUND_RATE) - length // 2), max(0, clock.end - length))
 
 
 def _every(clip: Clip, out: Path, fps: float, window: float) -> list[str]:
@@ -214,7 +207,7 @@ def _every(clip: Clip, out: Path, fps: float, window: float) -> list[str]:
 
 
 def _middle(clip: Clip, out: Path, plan: Plan) -> list[str]:
-    """The picture in the middle, as the public lists annotate it, with the sound around it."""
+    """Return the middle frame, which is the one that public lists annotate, with the sound around it."""
     media = open_media(clip.path)
     middle = (media.info.duration or _sound_seconds(media)) / 2
     chosen: tuple[VideoFrame, AudioClock] | None = None
@@ -232,24 +225,25 @@ def _sound_seconds(media: MediaFile) -> float:
 
 
 def _write_piece(clip: Clip, out: Path, name: str, frame: VideoFrame, clock: AudioClock, window: float) -> None:
+    """Write one piece, called `name`, into `out`: the frame as JPEG, and `window` seconds of sound around it as wav."""
     import cv2
 
-    length = round(window * RATE)
+    length = round(window * SOUND_RATE)
     picture, sound = pieces(out, name)
     _write(sound, _wav(clock.window(_first(frame, clock, length), min(length, clock.end))))
-    done, data = cv2.imencode(".jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    done, data = cv2.imencode(".jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
         raise InputError(f"a frame of {clip.path} can't be written as JPEG")
     _write(picture, data.tobytes())
 
 
 def _wav(samples: NDArray[np.float32]) -> bytes:
-    """Samples [T] as a mono wav file of 16 bit."""
+    """Encode samples [T] as a mono wav file of 16 bits."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(1)
         writer.setsampwidth(2)
-        writer.setframerate(RATE)
+        writer.setframerate(SOUND_RATE)
         writer.writeframes(np.clip(np.round(32767 * samples), -32768, 32767).astype("<i2").tobytes())
     return file.getvalue()
 
@@ -258,5 +252,5 @@ def _write(path: Path, content: str | bytes) -> None:
     try:
         write_whole(path, content)
     except InputError as error:
-        # no fault of the video: the disk is full
+        # not the video's fault: the disk is full
         raise FailureError(str(error)) from None

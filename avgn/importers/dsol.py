@@ -1,11 +1,20 @@
-"""The boxes of DSOL on MUSIC frames: `normbox` is x, y, w, h; classes by number."""
+"""Imports the boxes of DSOL on MUSIC frames: `normbox` is (x, y, w, h), classes are numbers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from avgn.importers.base import DUPLICATE, NO_PICTURE, NO_SOUND, Import, Options, class_list, has_empty, usable_boxes
+from avgn.importers.base import (
+    DUPLICATE,
+    NO_PICTURE,
+    NO_SOUND,
+    Import,
+    ImportOptions,
+    class_list,
+    has_empty,
+    usable_boxes,
+)
 from avgn.importers.boxes import check_order
 from avgn.importers.files import check_entry, read_json
 from avgn.importers.report import Report
@@ -23,19 +32,19 @@ CATEGORIES = {
 }
 
 
-def import_solo(options: Options) -> Import:
-    """solotest.json."""
+def import_solo(options: ImportOptions) -> Import:
+    """Import solotest.json: one source an item."""
     return _import(options, "solo")
 
 
-def import_duet(options: Options) -> Import:
-    """duettest.json."""
+def import_duet(options: ImportOptions) -> Import:
+    """Import duettest.json: two sources an item."""
     return _import(options, "duet")
 
 
-def _import(options: Options, kind: str) -> Import:
-    """A frame `<root>/<key>` or `<root>/frames/<key>` has the sound `<root>/audio/<key as .wav>`, that of its folder
-    (`audio/<video>/<frame>.wav`) or of its video (`audio/<video>.wav`).
+def _import(options: ImportOptions, kind: str) -> Import:
+    """Pair frames and sounds: a frame `<root>/<key>` or `<root>/frames/<key>` has the sound `<root>/audio/<key as
+    .wav>`, that of its folder (`audio/<video>/<frame>.wav`) or of its video (`audio/<video>.wav`).
     """
     if options.split != "test":
         raise InputError("dsol has test annotations only: train on music-solo or music-duet")
@@ -94,7 +103,7 @@ def _import(options: Options, kind: str) -> Import:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """{frame: entry} with everything there that is used."""
+    """Read {frame: entry}, checking that every entry has what is used."""
     entries: Any = read_json(path)
     if not isinstance(entries, dict) or not entries:
         raise InputError(f"annotation {path} must be a JSON object of frames: give the data set's own file")

@@ -1,4 +1,4 @@
-"""Lists, labels and files of the public layouts."""
+"""Reads the lists, labels and files of public data sets' layouts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avgn.runtime.texts import read_text
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 SOUNDS = (".wav",)
 LAYOUT = "frames/<id>.jpg and audio/<id>.wav"
-# the words of header rows, letters alone
+# words of header rows, reduced to their letters
 _IDS = (
     "id file files filename path filepath name clip clipname video videos videoid videoname videopath videofile ytid "
     "youtubeid youtube key item sample frame image"
@@ -31,28 +31,30 @@ _OTHERS = (
 ID_WORDS = frozenset(_IDS.split())
 OTHER_WORDS = frozenset(_OTHERS.split())
 # bytes and lines of a list, bytes of a JSON file: several times the largest published ones
-LARGEST_LIST = 32 << 20
-MOST_ROWS = 500_000
-LARGEST_ANNOTATION = 16 << 20
-# the share of lines that have a delimiter where it is one
-MOST = 0.9
+MOST_LIST_BYTES = 32 << 20
+MOST_LIST_LINES = 500_000
+MOST_JSON_BYTES = 16 << 20
+# a character is the delimiter if at least this share of the lines has it
+DELIMITED_SHARE = 0.9
 _QUOTED = re.compile(r'"[^"]*"')
 
 
 def canonical(label: str) -> str:
-    """A class name as the training lists write it: "female speech, woman speaking" has commas and spaces."""
+    """Rewrite a class name as the training lists write it: "female speech, woman speaking" has commas and spaces."""
     return unicodedata.normalize("NFC", label.strip()).replace(", ", "_").replace(" ", "_")
 
 
 def read_rows(path: Path, columns: Sequence[int]) -> list[list[str]]:
-    """The rows of a csv or txt list, stripped, without its header; commas, semicolons or tabs part the cells.
+    """Read the rows of a csv or txt list, stripped, without its header; commas, semicolons or tabs separate the cells.
 
-    A byte-order mark and quotes are understood; where a header names the columns, the one of ids or files comes first.
+    A byte-order mark and quotes are understood; if a header names the columns, the one of ids or files is put first.
     `columns`: the allowed numbers of columns. Raises InputError that names the line.
     """
-    text = read_text(path, "list", "give the folder of the lists with --metadata", file_names=True, most=LARGEST_LIST)
-    if text.count("\n") > MOST_ROWS:
-        raise InputError(f"list {path} has more than {MOST_ROWS} lines: split it")
+    text = read_text(
+        path, "list", "give the folder of the lists with --metadata", file_names=True, most=MOST_LIST_BYTES
+    )
+    if text.count("\n") > MOST_LIST_LINES:
+        raise InputError(f"list {path} has more than {MOST_LIST_LINES} lines: split it")
     try:
         parted = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
         # a quoted cell may span lines: `line_num` is where the row ends
@@ -72,10 +74,10 @@ def read_rows(path: Path, columns: Sequence[int]) -> list[list[str]]:
 
 
 def _delimiter(text: str) -> str:
-    """What parts the cells: a tab, semicolon or bar that nearly every line has outside of quotes, else the comma."""
+    """Find the delimiter: a tab, semicolon or bar that nearly every line has outside quotes, else the comma."""
     bare = [line for line in _QUOTED.sub("_", text).split("\n") if line.strip()]
     for mark in "\t;|":
-        if bare and sum(mark in line for line in bare) >= MOST * len(bare):
+        if bare and sum(mark in line for line in bare) >= DELIMITED_SHARE * len(bare):
             return mark
     return ","
 
@@ -96,8 +98,8 @@ def _header_word(cell: str) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file; raises InputError when it can't be read."""
-    text = read_text(path, "annotation", "give the folder of the lists with --metadata", most=LARGEST_ANNOTATION)
+    """Read a JSON file. Raises InputError if that fails."""
+    text = read_text(path, "annotation", "give the folder of the lists with --metadata", most=MOST_JSON_BYTES)
     try:
         # published files may give a name twice
         return parse_json(text, unique=False)
@@ -106,7 +108,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_entries(path: Path, needed: Sequence[str]) -> list[dict[str, Any]]:
-    """A JSON list of objects that have the `needed` keys; raises InputError that names the entry."""
+    """Read a JSON list of objects that have the `needed` keys. Raises InputError that names a wrong entry."""
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise InputError(f"annotation {path} must be a JSON list of entries: give the data set's own file")
@@ -123,7 +125,7 @@ def check_entry(path: Path, name: str, entry: Any, needed: Sequence[str]) -> Non
 
 
 def first_of(folder: Path, names: Sequence[str]) -> Path:
-    """The first of several files that exists. Raises InputError that lists them."""
+    """Return the first of several files that exists. Raises InputError that lists them if none does."""
     for name in names:
         if (folder / name).is_file():
             return folder / name
@@ -131,23 +133,23 @@ def first_of(folder: Path, names: Sequence[str]) -> Path:
 
 
 class Files:
-    """The files of a folder by stem; the folder is listed once, however many are asked for."""
+    """Finds the files of a folder by stem; the folder is listed once, however many are asked for."""
 
     def __init__(self, folders: Iterable[Path], suffixes: Sequence[str], layout: str) -> None:
-        """The first of `folders` that exists is used; raises InputError with the `layout` where none does."""
+        """Use the first of `folders` that exists. Raises InputError that shows the `layout` if none does."""
         tried = list(folders)
         self.folder = next((folder for folder in tried if folder.is_dir()), tried[0])
         if not self.folder.is_dir():
             raise InputError(f"folder {tried[0]} does not exist: the layout is {layout}")
         rank = {suffix: at for at, suffix in enumerate(suffixes)}
         self._found: dict[str, Path] = {}
-        # the name decides between a.jpg and a.JPG, whatever order the disk gives them in
+        # between a.jpg and a.JPG the name decides, not the order in which the disk lists them
         for path in sorted(self.folder.iterdir(), key=lambda path: (rank.get(path.suffix.lower(), len(rank)), path)):
             if path.suffix.lower() in rank and not is_clutter(path.name):
                 self._found.setdefault(path.stem, path)
 
     def get(self, stem: str) -> Path | None:
-        """The file of a stem, with the first suffix that there is."""
+        """Return the file of a stem, with the first of the suffixes that exists."""
         return self._found.get(stem)
 
     def __len__(self) -> int:
@@ -155,10 +157,10 @@ class Files:
 
 
 def pictures(root: Path) -> Files:
-    """The frames of the release layout."""
+    """Find the frames of the release layout."""
     return Files([root / "frames"], PICTURES, LAYOUT)
 
 
 def sounds(root: Path) -> Files:
-    """The sounds of the release layout."""
+    """Find the sounds of the release layout."""
     return Files([root / "audio"], SOUNDS, LAYOUT)

@@ -1,11 +1,11 @@
-"""Flickr-SoundNet: boxes of several annotators in a picture of 256 pixels, as XML."""
+"""Imports Flickr-SoundNet: XML with the boxes of several annotators in a picture of 256 pixels."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from avgn.importers.base import CLIPPED, DEGENERATE, UNSCORABLE, Finder, Import, Options
+from avgn.importers.base import CLIPPED, DEGENERATE, UNSCORABLE, Finder, Import, ImportOptions
 from avgn.importers.boxes import to_corners
 from avgn.importers.clips import files_of
 from avgn.importers.files import Files, read_rows
@@ -17,13 +17,13 @@ from avgn.runtime.regular import read_regular
 
 # the set has no classes
 LABEL = "sound"
-SIDE = 256
+PICTURE_PIXELS = 256
 XML_FOLDERS = ("Annotations", "annotations", "xml")
-MAX_BYTES = 1_000_000
+MOST_ANNOTATION_BYTES = 1_000_000
 
 
-def import_flickr(options: Options) -> Import:
-    """One source an item, whose truth is what two annotators agree on; extended: the silent negatives, too."""
+def import_flickr(options: ImportOptions) -> Import:
+    """Import one source an item, whose truth is what two annotators agree on; `extended` adds the silent negatives."""
     report = Report()
     if options.split != "test":
         raise InputError("flickr has test annotations only: its training list is one of videos without labels")
@@ -56,16 +56,16 @@ def import_flickr(options: Options) -> Import:
 
 
 class _NoEntities(ElementTree.TreeBuilder):
-    """Refuses a document type, in whatever encoding: entities can make a small file enormous, annotations have none."""
+    """Refuses a document type declaration: its entities can make a small file enormous, and annotations have none."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         raise ValueError("it declares a document type, which may hold entities")
 
 
 def read_annotators(path: Path, report: Report) -> tuple[tuple[Box, ...], ...]:
-    """The boxes of each annotator, normalised. Raises InputError for what is no such XML."""
+    """Read each annotator's boxes, normalised. Raises InputError for a file that isn't such XML."""
     try:
-        data = read_regular(path, MAX_BYTES)
+        data = read_regular(path, MOST_ANNOTATION_BYTES)
         root = ElementTree.fromstring(data, ElementTree.XMLParser(target=_NoEntities()))
     except (OSError, ElementTree.ParseError, ValueError) as error:
         if isinstance(error, InputError):
@@ -75,7 +75,9 @@ def read_annotators(path: Path, report: Report) -> tuple[tuple[Box, ...], ...]:
     for person in root:
         boxes = []
         for element in person.iter("bbox"):
-            corners, clipped = to_corners([value / SIDE for value in _numbers(element, path)], "xyxy", str(path))
+            corners, clipped = to_corners(
+                [value / PICTURE_PIXELS for value in _numbers(element, path)], "xyxy", str(path)
+            )
             report.counts[CLIPPED] += clipped
             if corners is None:
                 report.problem(DEGENERATE, path.stem, harmless=True)

@@ -1,4 +1,4 @@
-"""VGGSound-Instruments: single items and pairs with pixel masks, which come as pickled numpy arrays."""
+"""Imports VGGSound-Instruments: single items and pairs with pixel masks, which come as pickled numpy arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.importers.base import SAME_CLASS, UNSCORABLE, Finder, Import, Options, class_list, note_overlap
+from avgn.importers.base import SAME_CLASS, UNSCORABLE, Finder, Import, ImportOptions, class_list, note_overlap
 from avgn.importers.clips import files_of
 from avgn.importers.files import Files, canonical, read_rows
 from avgn.importers.report import Report
@@ -22,8 +22,8 @@ from avgn.runtime.regular import read_regular
 
 MASK_FOLDERS = ("masks", "seg", "segmentations", "annotations")
 MASKS = (".pkl", ".pickle", ".npy")
-MAX_SIDE = 8192
-# what a pickle of a numpy array calls, by numpy 1 and 2
+MAX_SIDE_PIXELS = 8192
+# what the pickle of a numpy array calls, in numpy 1 and 2
 ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -37,8 +37,8 @@ ALLOWED = {
 }
 
 
-def import_instruments(options: Options) -> Import:
-    """Rows id, class (single) or id, class, mix_id, mix_class (`extended`: the pairs)."""
+def import_instruments(options: ImportOptions) -> Import:
+    """Import rows of (id, class), or with `extended` the pairs: (id, class, mix_id, mix_class)."""
     report = Report()
     kind = "vgginstruments_multi" if options.extended else "vgginstruments"
     train_path = options.metadata / f"{kind}_train.txt"
@@ -91,7 +91,7 @@ def import_instruments(options: Options) -> Import:
 class _Masks:
     """Writes masks as PNG beside the manifest, once each."""
 
-    def __init__(self, options: Options, report: Report) -> None:
+    def __init__(self, options: ImportOptions, report: Report) -> None:
         self._files = Files([options.root / name for name in MASK_FOLDERS], MASKS, "masks/<id>.pkl")
         self._out = options.output.with_name(options.output.stem + "_masks")
         self._report = report
@@ -119,9 +119,9 @@ class _Masks:
 
 
 def read_mask_array(path: Path) -> NDArray[np.bool_]:
-    """A mask [H, W] from a pickled or .npy numpy array; nothing but arrays is unpickled.
+    """Read a mask [H, W] from a pickled or .npy numpy array; nothing but arrays is unpickled.
 
-    Raises InputError for a pickle that calls anything else, and for arrays that are no masks.
+    Raises InputError for a pickle that calls anything else, and for arrays that aren't masks.
     """
     try:
         data = read_regular(path, LARGEST_STILL)
@@ -138,8 +138,8 @@ def read_mask_array(path: Path) -> NDArray[np.bool_]:
     array = np.squeeze(array)
     if array.ndim == 3 and array.shape[2] <= 4:
         array = array.max(axis=2)
-    if array.ndim != 2 or max(array.shape) > MAX_SIDE:
-        raise InputError(f"mask {path} has shape {list(array.shape)}: give [H, W] of at most {MAX_SIDE} a side")
+    if array.ndim != 2 or max(array.shape) > MAX_SIDE_PIXELS:
+        raise InputError(f"mask {path} has shape {list(array.shape)}: give [H, W] of at most {MAX_SIDE_PIXELS} a side")
     return np.asarray(array > 0)
 
 

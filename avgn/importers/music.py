@@ -1,35 +1,35 @@
-"""MUSIC: solos and duets in the release layout. Boxes are x, y, w, h (EVALUATION section 3.1)."""
+"""Imports MUSIC: solos and duets in the release layout; boxes are (x, y, w, h)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from avgn.importers.base import Finder, Import, Options, class_list, note_overlap, usable_boxes
+from avgn.importers.base import Finder, Import, ImportOptions, class_list, note_overlap, usable_boxes
 from avgn.importers.boxes import check_order
 from avgn.importers.files import canonical, pictures, read_entries, read_rows, sounds
 from avgn.importers.report import Report
 from avgn.runtime.manifest import Item, Source
 
-# "_" and the segment and frame numbers behind a video's name
-ID_TAIL = 10
+# characters after a video's name: "_", the segment's and the frame's number
+ID_TAIL_LENGTH = 10
 
 
 def video_of(id: str) -> str:
-    """The name of the video (and of its wav) that a frame's id begins with."""
-    return id[:-ID_TAIL]
+    """Cut a frame's id down to the name of its video, which is also that of its wav file."""
+    return id[:-ID_TAIL_LENGTH]
 
 
-def import_solo(options: Options) -> Import:
-    """MUSIC-Solo: one source an item."""
+def import_solo(options: ImportOptions) -> Import:
+    """Import MUSIC-Solo: one source an item."""
     return _import(options, "solo")
 
 
-def import_duet(options: Options) -> Import:
-    """MUSIC-Duet: two sources in one real picture."""
+def import_duet(options: ImportOptions) -> Import:
+    """Import MUSIC-Duet: two sources in one real picture."""
     return _import(options, "duet")
 
 
-def _import(options: Options, kind: str) -> Import:
+def _import(options: ImportOptions, kind: str) -> Import:
     report = Report()
     trained_path = options.metadata / f"music_{kind}_train.txt"
     trained = read_rows(trained_path, (1, 2, 3, 4, 5)) if trained_path.is_file() else None
@@ -64,7 +64,7 @@ def _import(options: Options, kind: str) -> Import:
     return Import(classes=classes, items=items, report=report)
 
 
-def _annotated(options: Options, kind: str, report: Report) -> list[tuple[str, list[Source]]]:
+def _annotated(options: ImportOptions, kind: str, report: Report) -> list[tuple[str, list[Source]]]:
     path = options.metadata / f"music_{kind}.json"
     suffixes = ("",) if kind == "solo" else ("_src1", "_src2")
     entries = read_entries(path, ["file", *(f"{name}{suffix}" for suffix in suffixes for name in ("class", "bbox"))])

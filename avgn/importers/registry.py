@@ -1,4 +1,4 @@
-"""The data sets that can be imported. Adding one is a file and a line here."""
+"""Lists the data sets that can be imported. To add one, write its file and a line here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from avgn.importers.base import Import, Options
+from avgn.importers.base import Import, ImportOptions
 from avgn.importers.checking import keep_readable
 from avgn.importers.silence import note_muted
 from avgn.progress import Progress
@@ -20,12 +20,13 @@ from avgn.runtime.limits import MOST_CLASSES
 from avgn.runtime.manifest import check_names, read_manifest, write_manifest
 from avgn.runtime.texts import read_text
 
-ImportFunction = Callable[[Options], Import]
+ImportFunction = Callable[[ImportOptions], Import]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Importer:
-    """`function` is "module:function" of this folder; `lists` says which files of the metadata folder it reads."""
+    """Says where an importer is: `function` is "module:function" of this folder; `lists` says which files of the
+    metadata folder it reads."""
 
     function: str
     lists: str
@@ -66,8 +67,8 @@ IMPORTERS: dict[str, Importer] = {
 }
 
 
-def import_dataset(kind: str, options: Options, *, strict: bool = False) -> Import:
-    """Read a data set and write its manifest; what was found is in the result's report.
+def import_dataset(kind: str, options: ImportOptions, *, strict: bool = False) -> Import:
+    """Read a data set and write its manifest; the result's report says what was found.
 
     Raises InputError for an unknown kind, lists and files that can't be used, an empty outcome, and with `strict` for
     any problem; then no manifest is written.
@@ -99,7 +100,7 @@ def import_dataset(kind: str, options: Options, *, strict: bool = False) -> Impo
 
 
 def read_class_list(path: Path) -> tuple[str, ...]:
-    """Classes of a text file (one a line) or of a manifest's header. Raises InputError for a list that is none."""
+    """Read classes from a text file (one a line) or a manifest's header. Raises InputError for an unusable list."""
     if path.suffix == ".jsonl":
         return read_manifest(path, check_files=False).classes
     lines = read_text(path, "class list", "give a text file, one class a line", most=LARGEST).split("\n")

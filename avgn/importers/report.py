@@ -1,4 +1,4 @@
-"""What an import found: counts and, by kind, the ids that something is wrong with."""
+"""Gathers what an import found: counts, and the ids that have a problem, by its kind."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item
 
-SHOWN = 5
+NUM_EXAMPLES = 5
 
 
 @dataclass
 class Report:
-    """`counts` are facts, `problems` lists ids by what is wrong; the kinds in `harmless` don't stop a strict import."""
+    """Holds `counts`, and `problems`: ids by kind of problem; the kinds in `harmless` don't stop a strict import."""
 
     counts: Counter[str] = field(default_factory=Counter)
     problems: dict[str, list[str]] = field(default_factory=dict)
@@ -23,13 +23,13 @@ class Report:
     harmless: set[str] = field(default_factory=set)
 
     def problem(self, kind: str, id: str, *, harmless: bool = False) -> None:
-        """Note something wrong with an id; `harmless` is what the public annotations are known for."""
+        """Note a problem of an id; `harmless` marks what is known to occur in the public annotations."""
         if harmless:
             self.harmless.add(kind)
         self.problems.setdefault(kind, []).append(id)
 
     def refuse(self) -> None:
-        """Raise InputError when there is any problem that does harm (for --strict)."""
+        """Raise InputError if there is any problem that isn't harmless (for --strict)."""
         if found := {kind: ids for kind, ids in self.problems.items() if kind not in self.harmless}:
             kinds = "; ".join(f"{len(ids)} {kind} ({_some(ids)})" for kind, ids in found.items())
             raise InputError(f"--strict: {kinds}: mend the files or import without --strict")
@@ -45,18 +45,18 @@ class Report:
         self.counts["videos"] = len({item.video for item in listed})
 
     def lines(self, items: Iterable[Item]) -> list[str]:
-        """For people: counts, the share of the largest videos, what is wrong."""
+        """Format for people: counts, the shares of the largest videos, problems."""
         lines = [f"{name}: {count}" for name, count in self.counts.items() if count]
         videos = Counter(item.video for item in items)
         total = sum(videos.values())
         if total and len(videos) < total:
-            largest = ", ".join(f"{name} {100 * n / total:.1f} %" for name, n in videos.most_common(SHOWN))
+            largest = ", ".join(f"{name} {100 * n / total:.1f} %" for name, n in videos.most_common(NUM_EXAMPLES))
             lines.append(f"largest videos: {largest}")
         lines += [f"{kind}: {len(ids)} ({_some(ids)})" for kind, ids in self.problems.items()]
         return lines + self.notes
 
     def to_json(self, items: Iterable[Item]) -> dict[str, Any]:
-        """Everything, with the share of every video."""
+        """Return everything as JSON, with the share of every video."""
         videos = Counter(item.video for item in items)
         return {
             "counts": dict(self.counts),
@@ -69,4 +69,4 @@ class Report:
 def _some(ids: list[str]) -> str:
     # many frames may miss the sound of one video
     names = list(dict.fromkeys(ids))
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return ", ".join(names[:NUM_EXAMPLES]) + (", ..." if len(names) > NUM_EXAMPLES else "")

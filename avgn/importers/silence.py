@@ -1,4 +1,4 @@
-"""Finds sounds that are silent though their labels say that something sounds: muted clips teach a model nonsense."""
+"""Finds silent sounds whose labels say that something sounds: training on muted clips teaches a model nonsense."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import numpy as np
 
 from avgn.importers.report import Report
 from avgn.importers.wav import WavHeader, read_header
-from avgn.reading import read_wav
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item
+from avgn.runtime.reading import read_wav
 from avgn.runtime.regular import open_regular
 from avgn.runtime.sound_file import SAMPLES
 
 MUTED = "silent under a sounding label"
 MUTED_VIDEO = "videos that are silent under a sounding label"
-# -60 dBFS, below which the decision layer hears nothing
-QUIET = 0.001
-# a look at so many places of a file tells nearly every sound from silence
-LOOKS = 16
-LOOK_BYTES = 4096
-# bytes that are looked at together
-PIECE = 1 << 20
+# -60 dBFS: below it the decision layer ignores the sound
+QUIET_AMPLITUDE = 0.001
+# this many places of a file are enough to tell nearly every sound from silence
+NUM_PLACES = 16
+PLACE_BYTES = 4096
+# how many bytes are read at a time
+PIECE_BYTES = 1 << 20
 
 
 def note_muted(items: Iterable[Item], jobs: int, report: Report) -> None:
-    """Note the items of which a label says that it sounds and whose sound never passes -60 dBFS.
+    """Note the items that are labelled as sounding and whose sound never rises above -60 dBFS.
 
     A video whose items are all muted is noted once.
     """
@@ -49,12 +49,13 @@ def note_muted(items: Iterable[Item], jobs: int, report: Report) -> None:
 
 
 def is_silent(path: Path) -> bool:
-    """Whether a sound file never passes -60 dBFS; False for one that can't be read, which others report."""
+    """Return whether a sound file never rises above -60 dBFS; False if it can't be read, which is reported
+    elsewhere."""
     try:
         header = read_header(path)
         if (header.code, header.bits) in SAMPLES:
             return _is_quiet_pcm(path, header)
-        return float(np.abs(read_wav(path)[0]).max()) < QUIET
+        return float(np.abs(read_wav(path)[0]).max()) < QUIET_AMPLITUDE
     except (OSError, InputError):
         return False
 
@@ -67,25 +68,25 @@ def _sounding_files(item: Item) -> list[Path]:
 
 def _is_quiet_pcm(path: Path, header: WavHeader) -> bool:
     frame = SAMPLES[header.code, header.bits].itemsize * header.channels
-    length = max(1, LOOK_BYTES // frame) * frame
+    length = max(1, PLACE_BYTES // frame) * frame
     last = max(0, header.size - length) // frame * frame
     with open_regular(path) as file:
-        for look in range(LOOKS):
-            file.seek(header.start + look * last // (LOOKS - 1) // frame * frame)
-            if _peak(file.read(min(length, header.size)), header) >= QUIET:
+        for look in range(NUM_PLACES):
+            file.seek(header.start + look * last // (NUM_PLACES - 1) // frame * frame)
+            if _peak(file.read(min(length, header.size)), header) >= QUIET_AMPLITUDE:
                 return False
         file.seek(header.start)
         left = header.size
-        while left > 0 and (data := file.read(min(left, PIECE // frame * frame))):
-            # written so that NaN is loud
-            if not _peak(data, header) < QUIET:
+        while left > 0 and (data := file.read(min(left, PIECE_BYTES // frame * frame))):
+            # written so that NaN counts as loud
+            if not _peak(data, header) < QUIET_AMPLITUDE:
                 return False
             left -= len(data)
         return True
 
 
 def _peak(data: bytes, header: WavHeader) -> float:
-    """The largest magnitude of samples, 1 being full scale."""
+    """Return the largest magnitude of the samples, relative to full scale."""
     kind = SAMPLES[header.code, header.bits]
     samples = np.frombuffer(data, kind, len(data) // kind.itemsize).astype(np.float64)
     if not samples.size:

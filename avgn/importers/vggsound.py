@@ -1,11 +1,20 @@
-"""VGGSound: training lists, VGG-SS boxes, and pairs of its test items side by side (EVALUATION section 3.2, 3.3)."""
+"""Imports VGGSound: training lists, VGG-SS boxes, and pairs of its test items side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from avgn.importers.base import DUPLICATE, SAME_CLASS, Finder, Import, Options, class_list, note_overlap, usable_boxes
+from avgn.importers.base import (
+    DUPLICATE,
+    SAME_CLASS,
+    Finder,
+    Import,
+    ImportOptions,
+    class_list,
+    note_overlap,
+    usable_boxes,
+)
 from avgn.importers.boxes import check_order
 from avgn.importers.clips import files_of
 from avgn.importers.files import canonical, first_of, read_entries, read_rows
@@ -13,7 +22,7 @@ from avgn.importers.report import Report
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Box, Item, Part, Source
 
-ID_TAIL = 7
+ID_TAIL_LENGTH = 7
 TRAIN_LISTS = ("vggsound_train.txt", "vggsound_train.csv", "vggsound_single_train.csv", "vggsound_duet_train.txt")
 TEST_LISTS = ("vggsound_single_test.csv", "vggsound_test.csv")
 # the list as its authors publish it: YouTube id, start second, label, split
@@ -23,8 +32,8 @@ SILENT = "non-sounding"
 Boxes = dict[str, tuple[str, tuple[Box, ...]]]
 
 
-def import_vggsound(options: Options) -> Import:
-    """Single items: labels of the lists, boxes of VGG-SS where there are any (test)."""
+def import_vggsound(options: ImportOptions) -> Import:
+    """Import single items: labels of the lists, and for tests the boxes of VGG-SS where there are any."""
     report = Report()
     train, test = _lists(options)
     rows = train if options.split == "train" else test
@@ -39,8 +48,8 @@ def import_vggsound(options: Options) -> Import:
     return Import(classes=classes, items=_singles(options, rows, boxes, "vggsound", report), report=report)
 
 
-def import_vggss(options: Options) -> Import:
-    """VGG-SS: the items of vggss.json; extended: its silent negatives beside them."""
+def import_vggss(options: ImportOptions) -> Import:
+    """Import VGG-SS: the items of vggss.json; `extended` adds its silent negatives."""
     report = Report()
     if options.split != "test":
         raise InputError("vggss has test annotations only: train on vggsound")
@@ -61,8 +70,9 @@ def import_vggss(options: Options) -> Import:
     return Import(classes=classes, items=items, report=report)
 
 
-def import_duet(options: Options) -> Import:
-    """VGGSound-Duet: row = id, class, mix_id, mix_class; both pictures side by side, both sounds summed."""
+def import_duet(options: ImportOptions) -> Import:
+    """Import VGGSound-Duet from rows of (id, class, mix_id, mix_class); both pictures side by side, both sounds
+    summed."""
     report = Report()
     train, _ = _lists(options)
     path = options.metadata / f"vggsound_duet_{options.split}.csv"
@@ -102,8 +112,8 @@ def import_duet(options: Options) -> Import:
     return Import(classes=classes, items=items, report=report)
 
 
-def read_vggss(options: Options, report: Report) -> Boxes:
-    """{id: (label, boxes)} of vggss.json: x1, y1, x2, y2, clipped; what has no area is noted and left out."""
+def read_vggss(options: ImportOptions, report: Report) -> Boxes:
+    """Read {id: (label, boxes)} of vggss.json: (x1, y1, x2, y2), clipped; boxes without area are noted and left out."""
     path = options.metadata / "vggss.json"
     entries = read_entries(path, ("file", "class", "bbox"))
     order = options.boxes or "xyxy"
@@ -122,16 +132,16 @@ def read_vggss(options: Options, report: Report) -> Boxes:
 
 
 def video_of(id: str) -> str:
-    """The YouTube id that an id (with its start second) begins with."""
-    return id[:-ID_TAIL]
+    """Cut an id down to its YouTube id, without the start second."""
+    return id[:-ID_TAIL_LENGTH]
 
 
 def silent_pairs(
-    options: Options, name: str, labels: Mapping[str, str], video_of: Callable[[str], str], report: Report
+    options: ImportOptions, name: str, labels: Mapping[str, str], video_of: Callable[[str], str], report: Report
 ) -> list[Item]:
-    """The negatives of an extended set: a picture with another one's sound, or with its own, which is none.
+    """Make the negatives of an extended set: a picture with another's sound, or with its own if that is silent.
 
-    `labels` are those known by id: what the picture shows is silent, what the other sound is of is off-screen.
+    `labels` are those known by id: what the picture shows is silent, and what the other sound belongs to is off-screen.
     """
     rows = read_rows(options.metadata / name, (3,))
     finder = Finder(*files_of(options, [id for row in rows for id in row[:2]], report), report)
@@ -162,7 +172,9 @@ def silent_pairs(
     return items
 
 
-def _singles(options: Options, rows: Sequence[Sequence[str]], boxes: Boxes, dataset: str, report: Report) -> list[Item]:
+def _singles(
+    options: ImportOptions, rows: Sequence[Sequence[str]], boxes: Boxes, dataset: str, report: Report
+) -> list[Item]:
     finder = Finder(*files_of(options, [row[0] for row in rows], report), report)
     items = []
     for id, label in rows:
@@ -183,8 +195,8 @@ def _singles(options: Options, rows: Sequence[Sequence[str]], boxes: Boxes, data
     return items
 
 
-def _lists(options: Options) -> tuple[list[list[str]] | None, list[list[str]] | None]:
-    """(train, test) rows of [id, label] where there are lists of them."""
+def _lists(options: ImportOptions) -> tuple[list[list[str]] | None, list[list[str]] | None]:
+    """Read (train, test) rows of [id, label]; None for a list that doesn't exist."""
     original = options.metadata / ORIGINAL
     if original.is_file():
         rows = read_rows(original, (4,))

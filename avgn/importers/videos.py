@@ -1,4 +1,4 @@
-"""Folders of video files: frames and the sound around them."""
+"""Imports folders of video files: frames and the sound around them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avgn.importers.base import DUPLICATE, Import, Options, class_list
+from avgn.importers.base import DUPLICATE, Import, ImportOptions, class_list
 from avgn.importers.cutting import Clip, Plan, cut_all, output_folder, pieces, stem_of
 from avgn.importers.files import canonical, read_rows
 from avgn.importers.report import Report
@@ -26,13 +26,13 @@ UNREADABLE = "folders that can't be read"
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled(Clip):
-    """A video with its classes."""
+    """Holds a video with its classes."""
 
     labels: tuple[str, ...]
 
 
-def import_videos(options: Options) -> Import:
-    """ROOT/<class>/**/<clip>.mp4, or a list (`labels`) of file, class[, class ...] with files below ROOT.
+def import_videos(options: ImportOptions) -> Import:
+    """Import ROOT/<class>/**/<clip>.mp4, or a list (`labels`) of file, class[, class ...] with files below ROOT.
 
     Every 1 / fps seconds gives an item: the frame and `window` seconds of sound around it, in a folder beside the
     manifest. What is there from an earlier run is not cut again; what is no video or belongs to the system is noted.
@@ -64,8 +64,8 @@ def import_videos(options: Options) -> Import:
     return Import(classes=classes, items=items, report=report)
 
 
-def _sorted_by_folder(options: Options, report: Report) -> list[Labelled]:
-    """The videos of ROOT/<class>/**; what lies beside them is noted."""
+def _sorted_by_folder(options: ImportOptions, report: Report) -> list[Labelled]:
+    """Find the videos of ROOT/<class>/**; other files are noted."""
     root, passed = options.root, PassedOver()
     own = [output_folder(options)]
     by_class: dict[str, list[Path]] = {path.name: [] for path in root.iterdir() if _is_class(path, own)}
@@ -98,7 +98,7 @@ def _is_class(path: Path, own: Sequence[Path]) -> bool:
     return path.is_dir() and not is_clutter(path.name) and path.resolve() not in [folder.resolve() for folder in own]
 
 
-def _note_passed(passed: PassedOver, options: Options, report: Report) -> None:
+def _note_passed(passed: PassedOver, options: ImportOptions, report: Report) -> None:
     written = {options.output.name, options.output.name + ".partial"}
     for name in passed.hidden:
         report.problem(HIDDEN, name, harmless=True)
@@ -109,7 +109,7 @@ def _note_passed(passed: PassedOver, options: Options, report: Report) -> None:
         report.problem(UNREADABLE, name)
 
 
-def _listed(options: Options, report: Report) -> list[Labelled]:
+def _listed(options: ImportOptions, report: Report) -> list[Labelled]:
     assert options.labels is not None
     clips = []
     rows = read_rows(options.labels, range(2, 12))
@@ -133,13 +133,13 @@ def _listed(options: Options, report: Report) -> list[Labelled]:
 
 
 def _find(root: Path, name: str) -> Path | None:
-    """The file of a list's entry: as it is written, with its accents composed or not, or with Windows' separators."""
+    """Find the file of a list's entry: as written, with its accents composed or decomposed, or with \\\\ for /."""
     spellings = [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")), name.replace("\\", "/")]
     return next((root / spelling for spelling in spellings if (root / spelling).is_file()), None)
 
 
 def _below(path: Path, root: Path) -> Path | None:
-    """The path of a file below the root, however both are written; None where it lies elsewhere."""
+    """Return the path of a file relative to the root, however both are written; None if it lies elsewhere."""
     for clean in (os.path.abspath, os.path.realpath):
         file, folder = Path(clean(path)), Path(clean(root))
         if file.is_relative_to(folder):
@@ -148,7 +148,7 @@ def _below(path: Path, root: Path) -> Path | None:
 
 
 def _distinct(clips: list[Labelled], report: Report) -> list[Labelled]:
-    """Every video once. Raises InputError for two whose pieces would have the same names."""
+    """Keep every video once. Raises InputError for two whose pieces would have the same names."""
     found: dict[str, Labelled] = {}
     for clip in clips:
         other = found.setdefault(clip.stem, clip)

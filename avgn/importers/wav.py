@@ -1,4 +1,4 @@
-"""The header of a wav file: how long it is and whether all of it is there, without its samples."""
+"""Reads the header of a wav file: how long it is and whether all of it is there, without reading its samples."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.regular import open_regular
 from avgn.runtime.sound_file import EXTENSIBLE, HEADER
 
-# what writers to a pipe put in place of a size that they don't know yet
+# the size that writers to a pipe put when they don't know it yet
 UNKNOWN_SIZE = 0xFFFF_FF00
 
 
 @dataclass(frozen=True, kw_only=True)
 class WavHeader:
-    """`seconds` of sound that are in the file; `missing` bytes that the header promises beyond them.
+    """Describes a wav file: `seconds` of sound in the file; `missing` bytes that the header promises beyond them.
 
     The samples are `size` bytes from `start` on, coded as `code` says with `bits` a sample.
     """

@@ -1,4 +1,4 @@
-"""What is in a manifest: counts, statistics of sounds and boxes, and pictures with the truth drawn on them."""
+"""Shows what is in a manifest: counts, statistics of sounds and boxes, and pictures with the truth drawn on them."""
 
 from avgn.inspection.cards import Card, draw_cards, pick
 from avgn.inspection.page import write_page

@@ -1,4 +1,4 @@
-"""Statistics of boxes, and what about them makes one suspect that they are in another format."""
+"""Computes statistics of boxes, and says what suggests that they are in another format than expected."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from avgn.inspection.spread import spread
 from avgn.runtime.manifest import Box, Item, Source
 
-WHOLE = 0.98
-TINY = 0.001
-EDGE = 0.005
-# shares from which something is suspicious
-SUSPICIOUS = 0.1
-CORNER = 0.3
-SAME = 0.5
+WHOLE_SHARE = 0.98
+TINY_SHARE = 0.001
+EDGE_SHARE = 0.005
+# shares of the boxes above which each finding is suspicious
+SUSPICIOUS_SHARE = 0.1
+CORNER_SHARE = 0.3
+SAME_SHARE = 0.5
 
 
 def box_statistics(items: Iterable[Item]) -> dict[str, Any]:
-    """Count, masks, area (share of the frame), aspect (of normalised sides), the share that touches the border.
+    """Compute counts of boxes and masks, area (share of the frame), aspect of normalised sides, share at the border.
 
     "suspicious" lists sentences. A source's track counts with all its boxes.
     """
@@ -37,24 +37,24 @@ def box_statistics(items: Iterable[Item]) -> dict[str, Any]:
     corners = np.array(boxes)
     width, height = corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1]
     area = width * height
-    low, high = corners <= EDGE, corners >= 1 - EDGE
+    low, high = corners <= EDGE_SHARE, corners >= 1 - EDGE_SHARE
     found["area"] = spread(area.tolist())
     found["aspect"] = spread((width / height).tolist())
     found["touching"] = float(np.mean(low[:, 0] | low[:, 1] | high[:, 2] | high[:, 3]))
     common, times = Counter(boxes).most_common(1)[0]
     checks = (
-        (int((area >= WHOLE).sum()), SUSPICIOUS, "cover the whole frame: real boxes may be missing"),
+        (int((area >= WHOLE_SHARE).sum()), SUSPICIOUS_SHARE, "cover the whole frame: real boxes may be missing"),
         (
-            int((area < TINY).sum()),
-            SUSPICIOUS,
+            int((area < TINY_SHARE).sum()),
+            SUSPICIOUS_SHARE,
             "cover less than a thousandth of the frame: were pixels normalised twice?",
         ),
         (
-            int((high[:, 2] & high[:, 3] & (area < WHOLE)).sum()),
-            CORNER,
+            int((high[:, 2] & high[:, 3] & (area < WHOLE_SHARE)).sum()),
+            CORNER_SHARE,
             "end in the lower right corner: were corners read as x, y, w, h?",
         ),
-        (times if len(boxes) >= 10 else 0, SAME, f"are the same, {[round(value, 3) for value in common]}"),
+        (times if len(boxes) >= 10 else 0, SAME_SHARE, f"are the same, {[round(value, 3) for value in common]}"),
     )
     found["suspicious"] += [
         f"{count} of {len(boxes)} boxes {what}" for count, share, what in checks if count > share * len(boxes)
@@ -63,17 +63,17 @@ def box_statistics(items: Iterable[Item]) -> dict[str, Any]:
 
 
 def boxes_of(source: Source) -> list[Box]:
-    """The boxes of a source: those of its track where it has one."""
+    """Return the boxes of a source: those of its track if it has one."""
     if source.track is not None:
         return [box for box in source.track if box is not None]
     return list(source.boxes)
 
 
 def _unboxed(sources: list[Source]) -> list[str]:
-    """A sentence when some visible sounding sources have a box or mask and too many have none."""
+    """Return a sentence if some visible sounding sources have a box or mask but too many have none."""
     visible = [source for source in sources if source.sounding and source.on_screen]
     without = sum(not boxes_of(source) and source.mask is None for source in visible)
-    if without == len(visible) or without <= SUSPICIOUS * len(visible):
+    if without == len(visible) or without <= SUSPICIOUS_SHARE * len(visible):
         return []
     return [
         f"{without} of {len(visible)} visible sounding sources have no box: were x, y, w, h read as corners, "

@@ -1,4 +1,4 @@
-"""A card for each of a few items: its picture with the truth on it, its sound as a spectrogram, and words."""
+"""Makes a card of each of a few items: its picture with the truth, its sound as a spectrogram, and words."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 
 from avgn.inspection.pictures import draw_item
 from avgn.inspection.spectrogram import RATE, draw_spectrogram
-from avgn.reading import read_wav
 from avgn.runtime.audio import resample
 from avgn.runtime.clock import AudioClock
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest
 from avgn.runtime.media import open_media
+from avgn.runtime.reading import read_wav
 
-HEIGHT = 240
+CARD_HEIGHT = 240
 SPECTROGRAM_WIDTH = 200
 # seconds of a video's sound around its frame
-AROUND = 3.0
+SECONDS_AROUND = 3.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Card:
-    """What is shown of an item; `fault` says why a picture or a sound is missing."""
+    """Holds what is shown of an item; `fault` says why a picture or a sound is missing."""
 
     item: Item
     picture: NDArray[np.uint8] | None
@@ -34,7 +34,7 @@ class Card:
 
     @property
     def words(self) -> list[str]:
-        """Its name and what is heard and seen."""
+        """Put an item into words: its name, and what is heard and seen."""
         lines = [self.item.id]
         for title, sounding, on_screen in (
             ("sounds", True, True),
@@ -48,7 +48,8 @@ class Card:
 
 
 def pick(items: Sequence[Item], count: int, seed: int) -> list[Item]:
-    """`count` items by chance, in the manifest's order. Raises InputError for a count or seed that is none."""
+    """Draw `count` items at random, in the manifest's order. Raises InputError for a count below 1 or a negative
+    seed."""
     if count < 1 or seed < 0:
         raise InputError(f"--count must be from 1 and --seed from 0, got {count} and {seed}")
     if count >= len(items):
@@ -58,7 +59,7 @@ def pick(items: Sequence[Item], count: int, seed: int) -> list[Item]:
 
 
 def draw_cards(manifest: Manifest, items: Sequence[Item], progress: Callable[[int], None] | None = None) -> list[Card]:
-    """The cards of items; what can't be read becomes a card that says so."""
+    """Make the cards of items; an item that can't be read becomes a card that says so."""
     cards = []
     for done, item in enumerate(items, start=1):
         cards.append(_draw(item, manifest.classes))
@@ -72,29 +73,29 @@ def _draw(item: Item, classes: Sequence[str]) -> Card:
     faults = []
     time = 0.0
     try:
-        picture, time = draw_item(item, classes, HEIGHT)
+        picture, time = draw_item(item, classes, CARD_HEIGHT)
     except (InputError, OSError) as error:
         faults.append(str(error))
     try:
         waveform = _sound(item, time)
         if len(waveform):
-            sound = draw_spectrogram(waveform, (HEIGHT, SPECTROGRAM_WIDTH))
+            sound = draw_spectrogram(waveform, (CARD_HEIGHT, SPECTROGRAM_WIDTH))
     except (InputError, OSError) as error:
         faults.append(str(error))
     return Card(item=item, picture=picture, sound=sound, fault="; ".join(dict.fromkeys(faults)) or None)
 
 
 def _sound(item: Item, time: float) -> NDArray[np.float32]:
-    """The sum of the item's sounds, or what is heard around `time` in its video: [T] at 22 050 Hz."""
+    """Return the sum of the item's sounds, or the sound around `time` in its video: [T] at 22 050 Hz."""
     if not item.sounds and item.video_file is not None:
         clock = AudioClock(RATE)
         for block in open_media(item.video_file).audio():
-            if block.time > time + AROUND:
+            if block.time > time + SECONDS_AROUND:
                 break
             clock.push(block.samples, block.rate, block.time)
-            clock.forget(min(round((time - AROUND) * RATE), clock.end - round(2 * AROUND * RATE)))
+            clock.forget(min(round((time - SECONDS_AROUND) * RATE), clock.end - round(2 * SECONDS_AROUND * RATE)))
         clock.close()
-        length = min(round(AROUND * RATE), clock.end)
+        length = min(round(SECONDS_AROUND * RATE), clock.end)
         start = min(max(0, round(time * RATE) - length // 2), clock.end - length)
         return clock.window(start, length)
     sounds = [resample(*read_wav(path), RATE) for path in item.sounds]

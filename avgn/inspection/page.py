@@ -1,4 +1,4 @@
-"""The HTML page of an inspection: self-contained, whatever stands in the manifest escaped."""
+"""Writes the HTML page of an inspection: self-contained, with everything from the manifest escaped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avgn.runtime.files import write_whole
 from avgn.runtime.image import import_cv2
 from avgn.runtime.sinks.drawing import color_of
 
-QUALITY = 88
+JPEG_QUALITY = 88
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; background: #fafafa; color: #161616 }
 pre { overflow-x: auto; background: #fff; padding: .8rem; border: 1px solid #ddd }
@@ -31,12 +31,12 @@ i { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 .8em; bor
 
 
 def write_page(path: Path, summary: dict[str, Any], cards: Sequence[Card]) -> Path:
-    """Write the page. Raises InputError when it can't be written."""
+    """Write the page. Raises InputError if that fails."""
     return write_whole(path, render_page(summary, cards), "page")
 
 
 def render_page(summary: dict[str, Any], cards: Sequence[Card]) -> str:
-    """The page as text: what is suspicious, the statistics, the colours of the classes, and the cards."""
+    """Make the page's HTML: what is suspicious, the statistics, the colours of the classes, and the cards."""
     title = f"{summary['items']} items of {summary['manifest']}"
     doubts = "".join(f'<p class="suspicious">{escape(text)}</p>\n' for text in summary["boxes"]["suspicious"])
     shown = {source.label for card in cards for source in card.item.sources}
@@ -67,5 +67,5 @@ def _figure(card: Card) -> str:
 
 def _data_uri(rgb: NDArray[np.uint8]) -> str:
     cv2 = import_cv2()
-    _, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    _, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"

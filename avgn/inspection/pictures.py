@@ -1,4 +1,4 @@
-"""Frames of items with the truth drawn on them: boxes and masks in a colour per class.
+"""Draws the truth on the frames of items: boxes and masks in a colour per class.
 
 Legend: H x W pixels.
 """
@@ -23,13 +23,13 @@ from avgn.runtime.sinks.text import drawable, line_height, put, shorten, text_wi
 
 Color = tuple[int, int, int]
 
-LINE = 2
-TINT = 0.35
-TEXT = 11
+LINE_PIXELS = 2
+TINT_OPACITY = 0.35
+TEXT_PIXELS = 11
 
 
 def draw_item(item: Item, classes: Sequence[str], height: int) -> tuple[Pixels, float]:
-    """(RGB [height, W, 3], time): the item's pictures side by side, or the telling frame of its video and its time.
+    """Return (RGB [height, W, 3], time): the item's pictures side by side, or its video's telling frame and its time.
 
     Sources that sound have thick outlines, silent ones thin ones. Raises InputError for files that can't be read.
     """
@@ -51,13 +51,13 @@ def draw_item(item: Item, classes: Sequence[str], height: int) -> tuple[Pixels, 
 
 
 def read_picture(path: Path) -> Pixels:
-    """An image file as RGB [H, W, 3]; raises InputError that names it."""
+    """Read an image file as RGB [H, W, 3]. Raises InputError that names it if that fails."""
     image = read_still("frame", path)
     return np.ascontiguousarray(image[..., ::-1])
 
 
 def telling_frame(item: Item) -> int:
-    """The number of the frame in which most sources are seen; of several, the one in the middle."""
+    """Return the number of the frame in which most sources are visible; of several such frames, the middle one."""
     tracks = [source.track for source in item.sources if source.track]
     if not tracks:
         return 0
@@ -69,7 +69,7 @@ def telling_frame(item: Item) -> int:
 
 
 def read_video_frame(path: Path, number: int) -> tuple[Pixels, int, float]:
-    """(RGB [H, W, 3], number, seconds) of a frame by number, of the last one where the video is shorter."""
+    """Read (RGB [H, W, 3], number, seconds) of a frame by its number, or of the last one if the video is shorter."""
     found: tuple[Pixels, int, float] | None = None
     for at, frame in enumerate(open_media(path).video()):
         found = (frame.rgb, at, frame.time)
@@ -81,7 +81,7 @@ def read_video_frame(path: Path, number: int) -> tuple[Pixels, int, float]:
 
 
 def scale(rgb: Pixels, height: int) -> Pixels:
-    """A picture at another height, with its own shape."""
+    """Scale a picture to another height, keeping its aspect ratio."""
     return resize(rgb, (height, max(1, round(rgb.shape[1] * height / rgb.shape[0]))))
 
 
@@ -95,7 +95,7 @@ def _draw_sources(picture: Pixels, sources: Sequence[Source], classes: Sequence[
         color = color_of(classes.index(source.label))
         corners = [to_pixels(box, picture.shape[:2]) for box in _boxes_here(source, frame)]
         for x1, y1, x2, y2 in corners:
-            thickness = LINE if source.sounding else 1
+            thickness = LINE_PIXELS if source.sounding else 1
             import_cv2().rectangle(picture, (x1, y1), (x2, y2), color, thickness)
         if corners:
             name = source.label if source.sounding else f"{source.label} (silent)"
@@ -106,7 +106,7 @@ def _draw_sources(picture: Pixels, sources: Sequence[Source], classes: Sequence[
 
 
 def to_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The first and last column and row of a box in a picture of `size` (H, W)."""
+    """Return the first and last column and row of a box in a picture of `size` (H, W)."""
     x1, y1, x2, y2 = box
     left, top = min(round(x1 * size[1]), size[1] - 1), min(round(y1 * size[0]), size[0] - 1)
     return left, top, max(left, round(x2 * size[1]) - 1), max(top, round(y2 * size[0]) - 1)
@@ -121,24 +121,28 @@ def _boxes_here(source: Source, frame: int | None) -> list[Box]:
 
 def _draw_mask(picture: Pixels, mask: NDArray[np.bool_], color: Color) -> None:
     cv2 = import_cv2()
-    picture[mask] = ((1 - TINT) * picture[mask] + TINT * np.array(color)).astype(np.uint8)
+    picture[mask] = ((1 - TINT_OPACITY) * picture[mask] + TINT_OPACITY * np.array(color)).astype(np.uint8)
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, color, 1)
 
 
 def _draw_label(picture: Pixels, text: str, x: int, y: int, color: Color, taken: list[tuple[int, int, int]]) -> None:
-    """A name above its box where there is room, never on another name."""
-    text = shorten(drawable(text), TEXT, picture.shape[1] - 4)
-    width, height = text_width(text, TEXT) + 4, line_height(TEXT)
+    """Draw a name above its box if there is room, and never over another name.
+
+    picture: RGB [H, W, 3], changed in place. x, y: the box's top-left corner in pixels. taken: (left, top, width) of
+    the names drawn so far, to which this one is added.
+    """
+    text = shorten(drawable(text), TEXT_PIXELS, picture.shape[1] - 4)
+    width, height = text_width(text, TEXT_PIXELS) + 4, line_height(TEXT_PIXELS)
     left = max(0, min(x, picture.shape[1] - width))
     top = y - height if y >= height else y
     while any(abs(left - other[0]) < max(width, other[2]) and abs(top - other[1]) < height for other in taken):
         top += height
     taken.append((left, top, width))
     import_cv2().rectangle(picture, (left, top), (left + width, top + height - 1), color, -1)
-    put(picture, text, (left + 2, top), TEXT, ink_on(color))
+    put(picture, text, (left + 2, top), TEXT_PIXELS, ink_on(color))
 
 
 def ink_on(color: Color) -> Color:
-    """Black or white, whichever can be read on a colour."""
+    """Choose black or white, whichever can be read on a colour."""
     return (0, 0, 0) if 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 120 else (255, 255, 255)

@@ -1,4 +1,4 @@
-"""Counts of a manifest: items, labels, sources, sounds and videos."""
+"""Counts what a manifest holds: items, labels, sources, sounds and videos."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from avgn.inspection.spread import spread
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest
 
-SHOWN = 5
+NUM_EXAMPLES = 5
 
 
 def summarize(manifest: Manifest) -> dict[str, Any]:
-    """Everything that can be counted without decoding: of every sound only the header is read.
+    """Count everything that needs no decoding: of every sound only the header is read.
 
     "labels" counts the sources of each class: sounding, visible, off-screen (sounding alone), silent (visible alone).
     Raises InputError for a manifest without items.
@@ -40,7 +40,7 @@ def summarize(manifest: Manifest) -> dict[str, Any]:
 
 
 def lines_of(summary: dict[str, Any]) -> list[str]:
-    """The summary for people."""
+    """Format the summary for people."""
     labels: dict[str, dict[str, int]] = summary["labels"]
     unused = [name for name, counts in labels.items() if not any(counts.values())]
     lines = [f"items: {summary['items']} ({_listed(summary['kinds'])})"]
@@ -54,14 +54,14 @@ def lines_of(summary: dict[str, Any]) -> list[str]:
                 f"  {counts['silent']:6}"
             )
     if unused:
-        more = ", ..." if len(unused) > SHOWN else ""
-        lines.append(f"classes that no item has: {len(unused)} ({', '.join(unused[:SHOWN])}{more})")
+        more = ", ..." if len(unused) > NUM_EXAMPLES else ""
+        lines.append(f"classes that no item has: {len(unused)} ({', '.join(unused[:NUM_EXAMPLES])}{more})")
     for kind, counts in summary["sources"].items():
         lines.append(f"{kind} sources an item: " + ", ".join(f"{n}: {count}" for n, count in counts.items()))
     audio = summary["audio"]
     if audio["files"]:
         lines.append(f"sounds: {audio['files']}, {_spread(audio['seconds'])} s, rates {_listed(audio['rates'])}")
-    lines += audio["faults"][:SHOWN]
+    lines += audio["faults"][:NUM_EXAMPLES]
     boxes = summary["boxes"]
     lines.append(f"boxes: {boxes['count']}, masks: {boxes['masks']}")
     if boxes["count"]:
@@ -70,7 +70,7 @@ def lines_of(summary: dict[str, Any]) -> list[str]:
         lines.append(f"boxes that touch the border: {100 * boxes['touching']:.1f} %")
     lines += [f"suspicious: {sentence}" for sentence in boxes["suspicious"]]
     videos = summary["videos"]
-    largest = ", ".join(f"{name} {100 * n / summary['items']:.1f} %" for name, n in list(videos.items())[:SHOWN])
+    largest = ", ".join(f"{name} {100 * n / summary['items']:.1f} %" for name, n in list(videos.items())[:NUM_EXAMPLES])
     lines.append(f"videos: {len(videos)}" + (f", largest: {largest}" if len(videos) < summary["items"] else ""))
     return lines
 
@@ -94,7 +94,7 @@ def _labels(classes: Sequence[str], items: Sequence[Item]) -> dict[str, dict[str
 
 
 def _sources(items: Sequence[Item]) -> dict[str, dict[str, int]]:
-    """How many items have so many sources that sound, and that are visible."""
+    """Count the items by how many sounding sources and how many visible sources they have."""
     sounding = Counter(sum(source.sounding for source in item.sources) for item in items)
     visible = Counter(sum(source.on_screen for source in item.sources) for item in items)
     return {

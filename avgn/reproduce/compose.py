@@ -1,4 +1,4 @@
-"""Items made of several others: pictures side by side, sounds summed, truth kept."""
+"""Makes items of several others: pictures side by side, sounds summed, truth kept."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest, Part
 
-TRIES = 100
+MAX_DRAWS = 100
 
 
 def compose(manifest: Manifest, pictures: int, items: int, seed: int = 0) -> Manifest:
-    """`items` items of `pictures` pictures each, of different classes, drawn at random from those with one picture.
+    """Draw `items` items of `pictures` pictures each, of different classes, from those with one picture.
 
     Raises InputError when the manifest hasn't enough of them.
     """
@@ -24,7 +24,7 @@ def compose(manifest: Manifest, pictures: int, items: int, seed: int = 0) -> Man
         )
     rng = np.random.default_rng((seed, pictures))
     made: dict[str, Item] = {}
-    for _ in range(TRIES * items):
+    for _ in range(MAX_DRAWS * items):
         if len(made) == items:
             break
         chosen: list[Item] = []

@@ -1,4 +1,4 @@
-"""What a run trains and tests on: folders of data sets, real or made up, their manifests, and pretrained encoders."""
+"""Prepares what a run trains and tests on: folders of data sets (real or synthetic), manifests, pretrained encoders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def check_data(recipe: Recipe, roots: list[str], options: RunOptions) -> None:
-    """Raise InputError for data that is not there, or can't be made up."""
+    """Raise InputError for data that doesn't exist or can't be synthesized."""
     if options.is_made_up:
         unknown = [root for root in roots if root not in LAYOUTS]
         if unknown:
@@ -43,7 +43,7 @@ def check_data(recipe: Recipe, roots: list[str], options: RunOptions) -> None:
 
 
 def data_folder(recipe: Recipe, roots: list[str], options: RunOptions) -> Path:
-    """The folder that holds the data sets, made-up ones rendered."""
+    """Return the folder that holds the data sets; synthetic ones are rendered first."""
     if not options.is_made_up:
         return Path(options.data)
     folder = options.output / "data"
@@ -59,14 +59,14 @@ def data_folder(recipe: Recipe, roots: list[str], options: RunOptions) -> Path:
 
 
 def import_split(spec: DataSpec, data: Path, path: Path, options: RunOptions) -> Manifest:
-    """The manifest of an imported split at `path`, made where it isn't yet."""
-    from avgn.importers import Options, import_dataset
+    """Return the manifest of an imported split at `path`; import it if it isn't there yet."""
+    from avgn.importers import ImportOptions, import_dataset
 
     if not path.is_file():
         root = data / spec.root
         found = import_dataset(
             spec.importer,
-            Options(
+            ImportOptions(
                 root=root,
                 metadata=root / "metadata",
                 output=path,
@@ -87,7 +87,7 @@ def import_split(spec: DataSpec, data: Path, path: Path, options: RunOptions) ->
 
 
 def split_by_video(manifest: Manifest, share: float, seed: int) -> tuple[Manifest, Manifest]:
-    """(training, held-out) items, whole videos at a time. Raises InputError when there is one video only."""
+    """Split items into (training, held-out), whole videos at a time. Raises InputError if there is only one video."""
     videos = sorted({item.video for item in manifest.items})
     if len(videos) < 2:
         raise InputError(
@@ -100,13 +100,14 @@ def split_by_video(manifest: Manifest, share: float, seed: int) -> tuple[Manifes
 
 
 def count_shared(train: Manifest, test: Manifest) -> int:
-    """How many test items are of videos that are trained on."""
+    """Count the test items that come from training videos."""
     videos = {item.video for item in train.items}
     return sum(item.video in videos for item in test.items)
 
 
 def pretrained_weights(recipe: Recipe, spec: SetSpec, row: RowSpec, data: Path, options: RunOptions) -> Path | None:
-    """The folder of weights that every row's encoders start from, made once a run; None where they have their own."""
+    """Return the folder of weights that every row's encoders start from, trained once a run; None if rows have their
+    own."""
     how = recipe.narrow.pretrain
     if how is None or not options.is_narrow or "visual_weights" in options.training:
         return None
@@ -117,7 +118,7 @@ def pretrained_weights(recipe: Recipe, spec: SetSpec, row: RowSpec, data: Path, 
         manifest = import_split(source, data, folder / "solos.jsonl", options)
         config, _ = settings(recipe, spec, row, manifest.classes, options, options.seed)
         if any(source == replace(each.train, extended=False, compose=1) for each in recipe.sets):
-            # thresholds must not be chosen on what the encoders have seen
+            # thresholds must not be chosen on items that the encoders were trained on
             manifest, _ = split_by_video(manifest, recipe.holdout, options.seed)
         pretrain(config, manifest, how, folder, options.seed)
     return folder

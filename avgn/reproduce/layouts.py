@@ -1,4 +1,4 @@
-"""Procedural scenes on disk exactly as the public data sets lie there, to try importers, recipes and commands on."""
+"""Writes procedural scenes in the layouts of the public data sets, to try importers, recipes and commands on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from avgn.scenes import SceneConfig, synthesize
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How many scenes of training and of test each set gets; `silent` objects are shown beside those that sound."""
+    """Says how many training and test scenes each set gets; `silent` objects are shown beside those that sound."""
 
     train: int = 24
     test: int = 8
@@ -30,7 +30,7 @@ class Sizes:
 
 
 def write_layouts(root: Path, roots: set[str], sizes: Sizes, *, seed: int = 0, jobs: int = 1) -> None:
-    """Write ROOT/MUSIC, ROOT/VGGSound and ROOT/VGGSound-Instruments, those of them that `roots` names."""
+    """Write those of ROOT/MUSIC, ROOT/VGGSound and ROOT/VGGSound-Instruments that `roots` names."""
     for place, name in enumerate(LAYOUTS):
         if name in roots:
             write_layout(root / name, name, sizes, seed=seed + 10 * place, jobs=jobs)
@@ -117,7 +117,7 @@ def _instruments(root: Path, sizes: Sizes, seed: int, jobs: int) -> None:
     _write(root / "metadata" / "vgginstruments_multi_test.csv", "".join(f"{','.join(p)}\n" for p in _pairs(tested)))
 
 
-# each writes one data set below its own root
+# each function writes one data set below its own root
 LAYOUTS: dict[str, Callable[[Path, Sizes, int, int], None]] = {
     "MUSIC": _music,
     "VGGSound": _vggsound,
@@ -126,6 +126,11 @@ LAYOUTS: dict[str, Callable[[Path, Sizes, int, int], None]] = {
 
 
 def _scenes(root: Path, kind: str, split: str, count: int, sizes: Sizes, seed: int, jobs: int) -> list[Item]:
+    """Render the scenes of a split below root/rendered and return those in which `count` sources are visible.
+
+    kind: "solo" or another name of the folder. sizes: how many scenes, and their (width, height) and seconds. jobs:
+    processes.
+    """
     config = SceneConfig(
         split=split,
         sources=(count, count),
@@ -139,11 +144,11 @@ def _scenes(root: Path, kind: str, split: str, count: int, sizes: Sizes, seed: i
     manifest = synthesize(folder, scenes=wanted, config=config, seed=seed, jobs=jobs)
     items = read_manifest(manifest).items
     if split == "test":
-        # the lists of a data set are tested on the classes that they train
+        # the test list of a data set has only the classes of its training list
         trained = read_manifest(folder.with_name(f"{kind}-train") / "manifest.jsonl").items
         known = {source.label for item in trained for source in _sounding(item)}
         items = tuple(item for item in items if {source.label for source in _sounding(item)} <= known)
-    # a scene of which something is covered whole has no place in the lists
+    # scenes in which something is entirely hidden are left out of the lists
     return [item for item in items if len(_sounding(item)) == count]
 
 
@@ -160,7 +165,7 @@ def _copy(item: Item, root: Path, frame: str, sound: str) -> None:
 
 
 def _pairs(tested: list[tuple[str, str]]) -> list[tuple[str, str, str, str]]:
-    """Each item with the next of another class."""
+    """Pair each item with the next one of another class."""
     found = []
     for place, (id, label) in enumerate(tested):
         others = [other for other in tested[place + 1 :] + tested[:place] if other[1] != label]

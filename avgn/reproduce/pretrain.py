@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REPORT = 500
+STEPS_PER_REPORT = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def pretrain(config: Config, manifest: Manifest, spec: PretrainSpec, folder: Pat
     for encoder, width in ((model.visual_encoder, config.width_visual), (model.audio_encoder, config.width_audio)):
         if width >= LEAST_CHANNELS_LAST:
             encoder.to(memory_format=torch.channels_last)
-    training = TrainConfig(batch_size=spec.batch_size, seed=seed, cache=True, color=0.3)
+    training = TrainConfig.from_options(batch_size=spec.batch_size, seed=seed, cache=True, color=0.3)
     source = TrainingSource(solos, config, training, Processes.of_environment())
     for kind, steps in (("visual", spec.visual_steps), ("audio", spec.audio_steps)):
         backbone = model.visual_encoder.backbone if kind == "visual" else model.audio_encoder.backbone
@@ -97,7 +97,7 @@ def pretrain(config: Config, manifest: Manifest, spec: PretrainSpec, folder: Pat
             optimizer.step()
             schedule.step()
             right = 0.98 * right + 0.02 * float((logits.argmax(dim=1) == target).float().mean())
-            if step % REPORT == 0 or step == steps:
+            if step % STEPS_PER_REPORT == 0 or step == steps:
                 log.info("pretraining, %s, step %d: %.0f %% of the last solos named right", kind, step, 100 * right)
         state = {name: value.contiguous() for name, value in backbone.state_dict().items()}
         write_whole(folder / f"{kind}.safetensors", save(state))

@@ -17,7 +17,8 @@ def _tables() -> dict[str, Any]:
 
 
 def published_rows(table: str, column: str) -> dict[str, dict[str, float | None]]:
-    """{method: {metric: percent, None where the paper prints a dash}} of one data set; empty where it prints none."""
+    """Look up {method: {metric: percent, None where the paper prints a dash}} of one data set; empty if it prints
+    none."""
     rows = _tables().get(table, {})
     if isinstance(rows, list):
         named = {_ablation(row): row for row in rows}

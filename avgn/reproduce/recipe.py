@@ -1,4 +1,4 @@
-"""A recipe: which data sets a table is made of, and how its rows are trained. Read from YAML, checked before a run."""
+"""Reads recipes from YAML, checked before a run: which data sets a table is made of, and how its rows are trained."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from avgn.runtime.texts import is_name
 from avgn.typed import fits, said
 
 FOLDER = Path(avgn.__file__).parent / "recipes"
-# folders of a run that are no set's
+# folders of a run that don't belong to a set
 RESERVED = ("data", "pretrained")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """What is imported: an importer's name and split of `root`, the name of a folder below --data; `compose` > 1 sets
-    so many of its test items side by side, with the sum of their sounds; `items` limits how many are made so.
+    """Says what to import: an importer's name and split of `root`, the name of a folder below --data; `compose` > 1
+    sets so many of its test items side by side, with the sum of their sounds; `items` limits how many are made so.
     """
 
     importer: str
@@ -36,8 +36,8 @@ class DataSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SetSpec:
-    """One column group of a table: data to train and to test on, the printed metrics as {theirs: ours}, and what
-    differs in training.
+    """Describes one column group of a table: data to train and to test on, the printed metrics as {theirs: ours}, and
+    what differs in training.
     """
 
     name: str
@@ -50,8 +50,8 @@ class SetSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RowSpec:
-    """One row that is trained: what differs in the model's configuration (`system` names another paper's) and in
-    training, and the published row it stands beside.
+    """Describes one row that is trained: what differs in the model's configuration (`system` names another paper's) and
+    in training, and the published row it stands beside.
     """
 
     name: str
@@ -62,7 +62,7 @@ class RowSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class NarrowSpec:
-    """Narrow models from scratch, for machines without a GPU: what takes the place of the recipe's settings.
+    """Replaces a recipe's settings with those of narrow models trained from scratch, for machines without a GPU.
 
     `seeds` says how many runs a row is the mean of, where that isn't one; `sets` are those that are run unless others
     are asked for; `scenes`, `test_scenes` and `silent` (objects that are seen, not heard) are those of synthetic data.
@@ -82,7 +82,8 @@ class NarrowSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A table. `holdout` is the share of training videos that thresholds and the best weights are chosen on."""
+    """Describes a table. `holdout` is the share of training videos that thresholds and the best weights are chosen
+    on."""
 
     title: str
     table: str
@@ -97,12 +98,12 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The recipes of the package."""
+    """List the recipes of the package."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml") if "table:" in path.read_text(encoding="utf-8"))
 
 
 def read_recipe(name: str) -> Recipe:
-    """A recipe of the package by name, or a YAML file. Raises InputError that names what can't be used."""
+    """Read a recipe of the package by name, or a YAML file. Raises InputError that names what can't be used."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.exists():
         raise InputError(f"recipe {name!r} is not known: use one of {', '.join(recipe_names())}, or a YAML file")
@@ -125,7 +126,7 @@ def read_recipe(name: str) -> Recipe:
     if not 0 < recipe.holdout < 1:
         raise InputError(f"recipe {path}: holdout must lie in 0..1, got {recipe.holdout}: 0.05 is usual")
     for root in roots_of(recipe.sets, narrow.pretrain):
-        # folders of made-up data are removed and written under this name
+        # folders of synthetic data are removed and written under this name
         if not is_name(root) or root == ".." or "\0" in root or Path(root).name != root:
             raise InputError(f"recipe {path}: root must be a folder's name below --data, got {shown(root)}: as MUSIC")
     _check_names("set", [spec.name for spec in sets], path)
@@ -134,13 +135,13 @@ def read_recipe(name: str) -> Recipe:
 
 
 def roots_of(sets: Iterable[SetSpec], pretrain: PretrainSpec | None) -> list[str]:
-    """The data sets' folders that a run reads."""
+    """List the data sets' folders that a run reads."""
     roots = {part.root for spec in sets for part in (spec.train, spec.test)}
     return sorted(roots | ({pretrain.root} if pretrain is not None else set()))
 
 
 def slug(name: str) -> str:
-    """A row's or set's name as a folder's."""
+    """Turn a row's or set's name into a folder's name."""
     return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name.lower())
 
 
@@ -178,7 +179,7 @@ def _list(values: Any, key: str, path: Path) -> list[Any]:
 
 
 def _fill(kind: Any, values: Any, path: object) -> Any:
-    """The dataclass from a mapping, or for a recipe its checked mapping."""
+    """Make the dataclass from a mapping, or for a recipe check its mapping."""
     if not isinstance(values, dict):
         raise InputError(f"recipe {path}: {kind.__name__} must be a mapping, got {shown(values)}")
     known = {entry.name: entry for entry in fields(kind)}

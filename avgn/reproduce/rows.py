@@ -1,4 +1,4 @@
-"""The runs that rows are made of: each is trained and scored by itself, in this process or in others beside it."""
+"""Trains and scores the runs that rows are made of, each by itself, in this process or in others beside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import multiprocessing
 import os
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,6 +20,7 @@ import numpy as np
 from avgn.runtime.documents import read_json
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.files import write_whole
+from avgn.runtime.interrupts import end_with_parent
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.runtime.texts import PlainFormatter
 
@@ -36,7 +36,8 @@ BOUNDS = ("metrics", "ci95", "floor", "ceiling")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training and its scores, kept in the folder `output`; train, held and test are paths of manifests."""
+    """Describes one training and its scores, kept in the folder `output`; train, held and test are paths of
+    manifests."""
 
     name: str
     output: Path
@@ -50,12 +51,12 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """The seed of weights, batches and bootstrap samples."""
+        """Return the seed of weights, batches and bootstrap samples."""
         return self.training.seed
 
 
 def run_all(runs: list[Run], parallel: int) -> Iterator[tuple[Run, dict[str, Any]]]:
-    """Every run with its scores {"seconds", "results"}, in the order in which they end; `parallel` at a time.
+    """Run `parallel` at a time; yield every run with its scores {"seconds", "results"}, in the order in which they end.
 
     "seconds" of a training that was stopped and went on is None.
     """
@@ -73,10 +74,11 @@ def run_all(runs: list[Run], parallel: int) -> Iterator[tuple[Run, dict[str, Any
             yield pending[done], done.result()
     except BrokenProcessPool:
         raise FailureError(
-            "a process that trained a row was killed, perhaps for want of memory: choose a smaller --parallel and "
-            "start the same command again, which goes on"
+            "a process that trained a row was killed, perhaps because memory ran out: choose a smaller --parallel and "
+            "start the same command again, which continues"
         ) from None
     except BaseException:
+        # the pool has no public way to stop what runs; from Python 3.14 on there is terminate_workers
         for process in list(pool._processes.values()):
             process.terminate()
         raise
@@ -87,23 +89,16 @@ def run_all(runs: list[Run], parallel: int) -> Iterator[tuple[Run, dict[str, Any
 def _begin(threads: int) -> None:
     import torch
 
-    # whoever kills the command must not leave trainings behind
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    # killing the command must not leave trainings running
+    end_with_parent()
     torch.set_num_threads(threads)
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def _end_with(process: Any) -> None:
-    process.join()
-    os._exit(1)
-
-
 def run_one(run: Run) -> dict[str, Any]:
-    """Train and score what isn't yet."""
+    """Train and score a run, as far as that isn't done yet."""
     from avgn.checkpoint import FACTS, load_model
     from avgn.engine import TorchEngine
     from avgn.evaluation import evaluate
@@ -120,7 +115,7 @@ def run_one(run: Run) -> dict[str, Any]:
         log.info("training %s, seed %d", run.name, run.seed)
         resume = (run.output / "checkpoints" / "last.ckpt").is_file()
         if not resume:
-            # of a run that was stopped before its first checkpoint
+            # left by a run that was stopped before its first checkpoint
             shutil.rmtree(run.output, ignore_errors=True)
         train(
             run.config,
@@ -147,7 +142,7 @@ def run_one(run: Run) -> dict[str, Any]:
 def rows_of(
     name: str, published: str | None, runs: dict[int, dict[str, Any]], metrics: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """The rows of one system, one a protocol and way to choose classes: the mean over its runs {seed: scores}.
+    """Make the rows of one system, one a protocol and way to choose classes: the mean over its runs {seed: scores}.
 
     metrics: {shown: ours}. "ci95" is the mean of the runs' intervals, "std" the deviation between seeds (None for one).
     Raises InputError for a metric that no result holds.
@@ -204,7 +199,7 @@ def _interval(intervals: list[list[float] | None]) -> list[float] | None:
 
 
 def write_split(manifest: Manifest, folder: Path, name: str) -> Path:
-    """The manifest as a file of the folder, for other processes."""
+    """Write the manifest into the folder, for other processes."""
     from avgn.runtime.manifest import write_manifest
 
     path = folder / f"{name}.jsonl"

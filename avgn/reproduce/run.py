@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def reproduce(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
     """Run a recipe; {"title", "table", "protocol", "data", "narrow", "seed", "machine", "sets": [{"name", "metrics",
-    "train items", "items", "model", "training", "rows", "published"}]}.
+    "train_items", "items", "model", "training", "rows", "published"}]}.
 
     "model" and "training" are the settings that all runs of a set share. Each row holds {"row", "published",
     "protocol", "classes", "maps", "items", "values": {metric: percent}, "ci95", "std", "floor", "ceiling", "seeds",
@@ -84,7 +84,7 @@ def _reproduce(
             {
                 "name": spec.name,
                 "metrics": list(spec.metrics),
-                "train items": manifest,
+                "train_items": manifest,
                 "items": test,
                 **shared,
                 "rows": found,
@@ -104,7 +104,11 @@ def _runs(
     weights: Path | None,
     options: RunOptions,
 ) -> tuple[list[Run], int, int]:
-    """Every training of a set, with how many items it tests and how many it trains on."""
+    """List every training of a set, with the numbers of its test items and training items.
+
+    spec: the set. rows: what is trained on it. data: the folder of the data sets. folder: that of this set in the run.
+    weights: of pretrained encoders, if any. Raises InputError for training and test lists of different classes.
+    """
     whole = import_split(spec.train, data, folder / "train.jsonl", options)
     test = import_split(spec.test, data, folder / "test.jsonl", options)
     if whole.classes != test.classes:
@@ -144,7 +148,7 @@ def _runs(
 
 
 def _facts(run: Run) -> dict[str, dict[str, Any]]:
-    """The settings of a run, without its seed and places of this machine."""
+    """Return the settings of a run, without its seed and without paths of this machine."""
     facts = {name: value for name, value in vars(run.training).items() if name != "seed"}
     started = {name: str(facts[name]) for name in ("visual_weights", "audio_weights") if facts[name] is not None}
     training = facts | {name: Path(source).name for name, source in started.items()}
@@ -152,13 +156,13 @@ def _facts(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _shared(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The entries that are equal everywhere."""
+    """Return the entries that all mappings share."""
     first = facts[0]
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in facts)}
 
 
 def _check_registered(recipe: Recipe, sets: list[SetSpec]) -> None:
-    """Find out before hours of training what only scoring would."""
+    """Find mistakes before hours of training that otherwise only scoring would find."""
     from avgn.evaluation.protocols import find_protocol
     from avgn.importers import IMPORTERS
 
@@ -173,7 +177,7 @@ def _check_registered(recipe: Recipe, sets: list[SetSpec]) -> None:
 
 
 def _identity(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
-    """All that results depend on but the choice of sets, rows and seeds, which may grow."""
+    """Return all that results depend on, except the choice of sets, rows and seeds, which may grow."""
     facts = vars(options) | {"narrow": options.is_narrow, "recipe": asdict(recipe)}
     facts["sizes"] = None if options.sizes is None else asdict(options.sizes)
     if options.data != SYNTHETIC:

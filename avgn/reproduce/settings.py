@@ -89,7 +89,7 @@ def settings(
     if options.dry_run:
         model, training = model | DRY_MODEL, training | DRY_TRAINING
     try:
-        return preset(name, classes=classes, **model), TrainConfig(**training)
+        return preset(name, classes=classes, **model), TrainConfig.from_options(**training)
     except (ValueError, TypeError) as error:
         raise InputError(f"{recipe.table}, row {row.name}: {error}") from None
 

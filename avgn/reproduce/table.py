@@ -10,7 +10,7 @@ PER_CLASS = "per class"
 
 
 def format_outcome(outcome: dict[str, Any]) -> str:
-    """One table a data set; each row says whose it is, under which protocol, and how classes were chosen."""
+    """Format one table a data set; each row says whose it is, under which protocol, and how classes were chosen."""
     parts = [outcome["title"]]
     if outcome["data"] != "real":
         parts.append(
@@ -46,7 +46,7 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
 def _cells(
     values: dict[str, Any], intervals: dict[str, Any] | None = None, deviations: dict[str, Any] | None = None
 ) -> list[str]:
-    """Value, deviation between seeds and 95 % interval of each metric."""
+    """Format value, deviation between seeds and 95 % interval of each metric."""
     cells = []
     for metric, value in values.items():
         interval, deviation = (intervals or {}).get(metric), (deviations or {}).get(metric)

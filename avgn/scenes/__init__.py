@@ -1,4 +1,4 @@
-"""Procedural scenes: pictures, sounds and videos of made-up things with exact truth.
+"""Makes procedural scenes: pictures, sounds and videos of invented things with exact truth.
 
 numpy and OpenCV suffice; writing videos needs PyAV.
 """

@@ -1,4 +1,4 @@
-"""Backgrounds: families of procedural pictures [h, w, 3] float32 in 0..1; every split has families of its own."""
+"""Paints backgrounds: families of procedural pictures [h, w, 3] float32 in 0..1; each split has its own families."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ Field = NDArray[np.float32]
 
 
 def clouds(d: Draw, height: int, width: int, cells: float, octaves: int = 4, rough: float = 0.5) -> Field:
-    """Value noise of several octaves in 0..1: [h, w]."""
+    """Make value noise of several octaves in 0..1: [height, width].
+
+    cells: how many random values lie along the width in the first octave; each further one of the `octaves` has twice
+    as many and `rough` times the weight.
+    """
     total = np.zeros((height, width), np.float32)
     weight, norm = 1.0, 0.0
     for _ in range(octaves):
@@ -33,7 +37,7 @@ def clouds(d: Draw, height: int, width: int, cells: float, octaves: int = 4, rou
 
 
 def axes(height: int, width: int, angle: float = 0.0) -> tuple[Field, Field]:
-    """Coordinates turned by an angle, in units of the longer side, centred: two [h, w]."""
+    """Return coordinates turned by an angle, in units of the longer side, centred: two [h, w]."""
     x = (np.arange(width, dtype=np.float32) - width / 2)[None, :] / max(height, width)
     y = (np.arange(height, dtype=np.float32) - height / 2)[:, None] / max(height, width)
     c, s = math.cos(angle), math.sin(angle)
@@ -55,7 +59,7 @@ def _saw(phase: NDArray[np.floating[Any]]) -> Field:
 
 
 def gradient(d: Draw, height: int, width: int) -> Picture:
-    """A linear or radial fade with a little texture."""
+    """Paint a linear or radial fade with a little texture."""
     x, y = axes(height, width, d.uniform(0, 2 * np.pi))
     field = np.hypot(x - d.uniform(-0.4, 0.4), y) * 1.4 if d.chance(0.4) else x * d.uniform(0.6, 1.3) + 0.5
     field = field + d.uniform(0.0, 0.25) * (clouds(d, height, width, d.uniform(4, 20)) - 0.5)
@@ -63,12 +67,12 @@ def gradient(d: Draw, height: int, width: int) -> Picture:
 
 
 def sky(d: Draw, height: int, width: int) -> Picture:
-    """Clouds."""
+    """Paint clouds."""
     return blend(clouds(d, height, width, d.log_uniform(2, 12), 5, d.uniform(0.45, 0.75)), palette(d, 4, 0.2))
 
 
 def stripe(d: Draw, height: int, width: int) -> Picture:
-    """Stripes of two colours, wavy, with dirt."""
+    """Paint wavy stripes of two colours, with dirt."""
     x, y = axes(height, width, d.uniform(0, np.pi))
     rate = d.log_uniform(4, 22)
     phase = _saw(x * rate + d.uniform(0, 0.6) * np.sin(y * d.uniform(4, 20)))
@@ -77,7 +81,7 @@ def stripe(d: Draw, height: int, width: int) -> Picture:
 
 
 def bricks(d: Draw, height: int, width: int) -> Picture:
-    """A wall of bricks with mortar, each of its own shade."""
+    """Paint a wall of bricks with mortar, each of its own shade."""
     x, y = axes(height, width, d.uniform(-0.3, 0.3))
     rows, columns, gap = d.uniform(6, 14), d.uniform(3, 7), d.uniform(0.04, 0.12)
     row = np.floor(y * rows)
@@ -90,7 +94,7 @@ def bricks(d: Draw, height: int, width: int) -> Picture:
 
 
 def blobs(d: Draw, height: int, width: int) -> Picture:
-    """Blurred shapes, as a room out of focus."""
+    """Paint blurred shapes, like a room out of focus."""
     colours = palette(d, 5, 0.15)
     picture = np.empty((height, width, 3), np.float32)
     picture[:] = colours[0]
@@ -108,7 +112,7 @@ def blobs(d: Draw, height: int, width: int) -> Picture:
 
 
 def tiles(d: Draw, height: int, width: int) -> Picture:
-    """Square tiles with a motif."""
+    """Paint square tiles with a motif."""
     x, y = axes(height, width, d.uniform(0, np.pi / 2))
     rate = d.uniform(4, 11)
     motif = np.hypot(_saw(x * rate) - 0.5, _saw(y * rate) - 0.5) if d.chance(0.5) else _saw(x * rate) * _saw(y * rate)
@@ -117,7 +121,7 @@ def tiles(d: Draw, height: int, width: int) -> Picture:
 
 
 def weave(d: Draw, height: int, width: int) -> Picture:
-    """Cloth: crossing threads in broad bands (plaid)."""
+    """Paint cloth: crossing threads in broad bands (plaid)."""
     x, y = axes(height, width, d.uniform(-0.5, 0.5))
     bands = d.rng.random(64).astype(np.float32)
     rate = d.uniform(8, 24)
@@ -127,7 +131,7 @@ def weave(d: Draw, height: int, width: int) -> Picture:
 
 
 def ripples(d: Draw, height: int, width: int) -> Picture:
-    """Waves from two or three centres."""
+    """Paint waves from two or three centres."""
     x, y = axes(height, width)
     field = np.zeros((height, width), np.float32)
     for _ in range(d.integer(2, 3)):
@@ -136,7 +140,7 @@ def ripples(d: Draw, height: int, width: int) -> Picture:
 
 
 def shingles(d: Draw, height: int, width: int) -> Picture:
-    """Overlapping round scales."""
+    """Paint overlapping round scales."""
     x, y = axes(height, width, d.uniform(-0.4, 0.4))
     rate = d.uniform(5, 12)
     row = np.floor(y * rate)
@@ -145,7 +149,7 @@ def shingles(d: Draw, height: int, width: int) -> Picture:
 
 
 def voronoi(d: Draw, height: int, width: int) -> Picture:
-    """Cells around random points, with borders."""
+    """Paint cells around random points, with borders."""
     small_h, small_w = (height + 1) // 2, (width + 1) // 2
     num = d.integer(10, 34)
     px, py = d.rng.random((2, num), dtype=np.float32) * np.array([[small_w], [small_h]], np.float32)
@@ -160,7 +164,7 @@ def voronoi(d: Draw, height: int, width: int) -> Picture:
 
 
 def wood(d: Draw, height: int, width: int) -> Picture:
-    """Boards with grain."""
+    """Paint boards with grain."""
     x, y = axes(height, width, d.choice([0.0, math.pi / 2]) + d.uniform(-0.2, 0.2))
     boards = d.uniform(2.5, 6)
     board = np.floor(y * boards).astype(int) % 16
@@ -172,7 +176,7 @@ def wood(d: Draw, height: int, width: int) -> Picture:
 
 
 def landscape(d: Draw, height: int, width: int) -> Picture:
-    """Sky, ranges of hills and a meadow."""
+    """Paint sky, ranges of hills and a meadow."""
     colours = palette(d, 6, 0.12)
     rows = np.arange(height, dtype=np.float32)[:, None] / height
     picture = blend(np.broadcast_to(rows * 1.3, (height, width)) + 0.2 * clouds(d, height, width, 3), colours[:2])
@@ -191,7 +195,7 @@ def landscape(d: Draw, height: int, width: int) -> Picture:
 
 
 def marble(d: Draw, height: int, width: int) -> Picture:
-    """Veined stone."""
+    """Paint veined stone."""
     x, y = axes(height, width, d.uniform(0, np.pi))
     warp = clouds(d, height, width, d.uniform(3, 6), 5, 0.55)
     veins = np.abs(np.sin(x * d.uniform(4, 10) + d.uniform(4, 9) * warp)) ** d.uniform(0.4, 1.0)
@@ -207,7 +211,7 @@ FAMILIES: dict[str, dict[str, Family]] = {
 
 
 def draw_background(d: Draw, height: int, width: int) -> tuple[str, Picture]:
-    """A background with clutter that is of no class: (family's name, picture [h, w, 3] float32 in 0..1)."""
+    """Draw a background with clutter that belongs to no class: (family's name, picture [h, w, 3] float32 in 0..1)."""
     family = d.choice(sorted(FAMILIES[d.split]))
     picture = FAMILIES[d.split][family](d, height, width)
     picture = np.clip(picture, 0, 1)

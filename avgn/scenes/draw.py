@@ -1,4 +1,4 @@
-"""Random parameters that never coincide between splits: every split owns bands of the unit interval.
+"""Draws random parameters that never coincide between splits: each split owns bands of the unit interval.
 
 A parameter of a look, a timbre or a background is `lo + (hi - lo) * u`, where u falls into the bands of its split:
 
@@ -46,7 +46,7 @@ class Draw:
         self.split = split
 
     def unit(self, cycles: int = 1) -> float:
-        """A number in [0, 1] from the bands of the split, uniform over them."""
+        """Return a number in [0, 1] from the bands of the split, uniform over them."""
         bands = BANDS[self.split]
         position = self.rng.random() * sum(high - low for low, high in bands)
         value = bands[-1][1]
@@ -60,21 +60,21 @@ class Draw:
         return (int(self.rng.integers(cycles)) + value) / cycles
 
     def uniform(self, low: float, high: float, cycles: int = 1) -> float:
-        """A parameter in [low, high]."""
+        """Return a parameter in [low, high]."""
         return low + (high - low) * self.unit(cycles)
 
     def log_uniform(self, low: float, high: float, cycles: int = 1) -> float:
-        """A positive parameter in [low, high], uniform in its logarithm."""
+        """Return a positive parameter in [low, high], uniform in its logarithm."""
         return math.exp(self.uniform(math.log(low), math.log(high), cycles))
 
     def integer(self, low: int, high: int) -> int:
-        """A whole number in low..high, both included (discrete: shared by the splits)."""
+        """Return a whole number in low..high, both included (discrete: shared by the splits)."""
         return int(self.rng.integers(low, high + 1))
 
     def chance(self, probability: float) -> bool:
-        """True with this probability (discrete: shared by the splits)."""
+        """Return True with this probability (discrete: shared by the splits)."""
         return bool(self.rng.random() < probability)
 
     def choice(self, options: Sequence[T]) -> T:
-        """One of the options (discrete: shared by the splits)."""
+        """Return one of the options (discrete: shared by the splits)."""
         return options[int(self.rng.integers(len(options)))]

@@ -1,4 +1,4 @@
-"""Writing MP4 files: H.264 and AAC, each encoded by one thread so that the bytes are reproducible."""
+"""Writes MP4 files: H.264 and AAC, each encoded by one thread so that the bytes are reproducible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avgn.scenes.synth import RATE, Wave
 
 FPS = 25
 AUDIO_RATE = 2 * RATE
-CHUNK = 1024
+CHUNK_SAMPLES = 1024
 
 
 def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], audio: Wave, size: tuple[int, int]) -> None:
@@ -31,7 +31,7 @@ def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], audio: Wave, s
         raise MissingExtraError("av", "runtime") from None
     file = WholeFile(find_place(path))
     try:
-        # FFmpeg opens it once more to put the index first; names may hold what means something to it
+        # FFmpeg opens the file again to move the index to the front, and may misread special characters in its name
         with av.open(f"file:{file.partial}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
             picture = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "20"})
             picture.width, picture.height, picture.pix_fmt = *size, "yuv420p"
@@ -66,7 +66,7 @@ def _interleave(container: Any, picture: Any, sound: Any, frames: Iterable[NDArr
     def feed_sound(end: int) -> None:
         nonlocal position
         while position < end:
-            part = audio[position : position + CHUNK]
+            part = audio[position : position + CHUNK_SAMPLES]
             frame = AudioFrame.from_ndarray(np.stack([part, part]), format="fltp", layout="stereo")
             frame.sample_rate, frame.time_base, frame.pts = AUDIO_RATE, Fraction(1, AUDIO_RATE), position
             container.mux(sound.encode(frame))

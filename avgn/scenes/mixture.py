@@ -1,4 +1,4 @@
-"""The sound of a scene: a plain sum of sources plus noise at a signal-to-noise ratio, brought to a loudness."""
+"""Mixes the sound of a scene: the sum of its sources plus noise at a signal-to-noise ratio, scaled to a loudness."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from numpy.typing import NDArray
 from avgn.scenes.draw import Draw
 from avgn.scenes.noise import KINDS, draw_noise
 
-RELATIVE_LEVEL = 4.0
-SNR = (0.0, 30.0)
-LOUDNESS = (-35.0, -12.0)
-NOISE_ALONE = (-60.0, -15.0)
+RELATIVE_LEVEL_DB = 4.0
+SNR_DB = (0.0, 30.0)
+LOUDNESS_DBFS = (-35.0, -12.0)
+NOISE_ALONE_DBFS = (-60.0, -15.0)
 SILENCE_SHARE = 0.15
-PEAK = 0.98
+PEAK_AMPLITUDE = 0.98
 
 Wave = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """audio [T] = sum of stems [T] + noise; `noise` is its kind or "silence"; `snr_db` is None without sources."""
+    """Holds a mixed sound: audio [T] = sum of stems [T] + noise; `noise` is its kind or "silence"; `snr_db` is None
+    without sources."""
 
     audio: Wave
     stems: tuple[Wave, ...]
@@ -40,15 +41,15 @@ def mix(sounds: Sequence[Wave], num: int, d: Draw, kind: str | None = None) -> M
     kind = kind or d.choice(KINDS)
     if not sounds:
         return _noise_alone(num, kind, d)
-    stems = [sound * np.float32(_gain(d.rng.uniform(-RELATIVE_LEVEL, RELATIVE_LEVEL))) for sound in sounds]
+    stems = [sound * np.float32(_gain(d.rng.uniform(-RELATIVE_LEVEL_DB, RELATIVE_LEVEL_DB))) for sound in sounds]
     total: Wave = np.sum(stems, axis=0, dtype=np.float32)
     active = np.any([stem != 0 for stem in stems], axis=0)
     power = float(np.mean(total[active] ** 2, dtype=np.float64)) if active.any() else 1.0
-    snr = float(d.rng.uniform(*SNR))
+    snr = float(d.rng.uniform(*SNR_DB))
     noise = draw_noise(kind, num, d) * np.float32(np.sqrt(power) * _gain(-snr))
-    loudness = _gain(d.rng.uniform(*LOUDNESS)) / np.sqrt(power * (1 + _gain(-2 * snr)))
+    loudness = _gain(d.rng.uniform(*LOUDNESS_DBFS)) / np.sqrt(power * (1 + _gain(-2 * snr)))
     peak = float(np.abs(total + noise).max()) * loudness
-    scale = np.float32(loudness * min(1.0, PEAK / peak))
+    scale = np.float32(loudness * min(1.0, PEAK_AMPLITUDE / peak))
     scaled = tuple(stem * scale for stem in stems)
     return Mixture(audio=np.sum(scaled, axis=0, dtype=np.float32) + noise * scale, stems=scaled, noise=kind, snr_db=snr)
 
@@ -56,9 +57,9 @@ def mix(sounds: Sequence[Wave], num: int, d: Draw, kind: str | None = None) -> M
 def _noise_alone(num: int, kind: str, d: Draw) -> Mixture:
     if d.chance(SILENCE_SHARE):
         return Mixture(audio=np.zeros(num, np.float32), stems=(), noise="silence", snr_db=None)
-    noise = draw_noise(kind, num, d) * np.float32(_gain(d.rng.uniform(*NOISE_ALONE)))
+    noise = draw_noise(kind, num, d) * np.float32(_gain(d.rng.uniform(*NOISE_ALONE_DBFS)))
     peak = float(np.abs(noise).max())
-    return Mixture(audio=noise * np.float32(min(1.0, PEAK / peak)), stems=(), noise=kind, snr_db=None)
+    return Mixture(audio=noise * np.float32(min(1.0, PEAK_AMPLITUDE / peak)), stems=(), noise=kind, snr_db=None)
 
 
 def _gain(decibel: float) -> float:

@@ -1,4 +1,4 @@
-"""Background noise that belongs to no class: white, pink, brown, hum, speech-shaped, coloured."""
+"""Makes background noise that belongs to no class: white, pink, brown, hum, speech-shaped, coloured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KINDS = ("white", "pink", "brown", "hum", "speech", "coloured")
 
 
 def draw_noise(kind: str, num: int, d: Draw) -> Wave:
-    """Noise of one of KINDS: [num] samples at 22 050 Hz with an RMS of 1."""
+    """Draw noise of one of KINDS: [num] samples at 22 050 Hz with an RMS of 1."""
     if kind not in KINDS:
         raise InputError(f"noise {kind!r} is not known: use one of {', '.join(KINDS)}")
     if kind == "hum":
@@ -43,7 +43,7 @@ def _gain(kind: str, frequency: NDArray[np.float64], knots: NDArray[np.float64])
 
 
 def _syllables(num: int, d: Draw) -> Wave:
-    """An irregular envelope as of several talkers, moving at about 4 Hz: [num]."""
+    """Draw an irregular envelope like that of several talkers, moving at about 4 Hz: [num]."""
     rate = d.uniform(5, 9)
     knots = np.abs(d.rng.standard_normal(int(num / RATE * rate) + 3)) + d.uniform(0.25, 0.8)
     result: Wave = np.interp(times(num) * rate, np.arange(len(knots)), knots).astype(np.float32)
@@ -51,7 +51,7 @@ def _syllables(num: int, d: Draw) -> Wave:
 
 
 def _hum(num: int, d: Draw) -> Wave:
-    """Mains hum of 50 or 60 Hz with harmonics on a floor of faint noise."""
+    """Make mains hum of 50 or 60 Hz with harmonics, on a floor of faint noise."""
     count = d.integer(4, 24)
     amplitudes = np.arange(1, count + 1) ** -d.uniform(0.4, 1.6) * 10 ** (d.rng.uniform(-8, 8, count) / 20)
     tone = oscillate(np.full(num, d.choice((50.0, 60.0)), np.float32), table(amplitudes, d.rng), d.rng.random())

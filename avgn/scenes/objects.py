@@ -1,4 +1,4 @@
-"""Objects: a class's silhouette and texture with random pose, colours and light, as a sprite to be placed."""
+"""Draws objects: a class's silhouette and texture with random pose, colours and light, as a sprite to be placed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avgn.scenes.outlines import OUTLINES, Outline, Points
 from avgn.scenes.textures import TEXTURES
 
 SUPERSAMPLE = 3
-SHIFT = 4
+SUBPIXEL_BITS = 4
 LEAN_CHANCE = 0.5
 LEAN_WIDTH = 0.05
 OBJECT_SATURATION = 0.35
@@ -24,7 +24,7 @@ OBJECT_VALUE = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class Sprite:
-    """One drawn object, not yet placed: colour [h, w, 3] and alpha [h, w] float32 in 0..1, mask [h, w] bool.
+    """Holds one drawn object, not yet placed: colour [h, w, 3] and alpha [h, w] float32 in 0..1, mask [h, w] bool.
 
     `shadow` is (offset x, offset y, softness, darkness) with lengths in pixels.
     """
@@ -37,7 +37,7 @@ class Sprite:
 
     @property
     def area(self) -> int:
-        """Pixels of the whole object."""
+        """Count the pixels of the whole object."""
         return int(self.mask.sum())
 
 
@@ -70,7 +70,7 @@ def draw_sprite(label: str, area: float, d: Draw) -> Sprite:
 
 
 def object_palette(label: str, d: Draw) -> NDArray[np.float32]:
-    """Colours of an object [3, 3] in 0..1: any colours, but half of the objects lean to a hue of their class.
+    """Draw the colours of an object [3, 3] in 0..1: any colours, but half of the objects lean to a hue of their class.
 
     The lean is what brass or wood is to instruments: a hint that a colour histogram alone can't live on.
     """
@@ -85,7 +85,7 @@ def object_palette(label: str, d: Draw) -> NDArray[np.float32]:
 def palette(
     d: Draw, num: int = 3, contrast: float = 0.35, least: tuple[float, float] = (0.1, 0.12)
 ) -> NDArray[np.float32]:
-    """Random colours [num, 3] in 0..1 that differ from their neighbours by at least `contrast` (L2).
+    """Draw random colours [num, 3] in 0..1 that differ from their neighbours by at least `contrast` (L2).
 
     `least` bounds saturation and value from below.
     """
@@ -101,7 +101,7 @@ def palette(
 
 
 def _pose(d: Draw) -> NDArray[np.float64]:
-    """A 2x2 matrix: anisotropic scale, shear, flip, rotation within 40 degrees."""
+    """Draw a 2x2 matrix: anisotropic scale, shear, flip, rotation within 40 degrees."""
     stretch = d.log_uniform(0.82, 1.22)
     shear = d.uniform(-0.18, 0.18)
     flip = -1.0 if d.chance(0.5) else 1.0
@@ -113,7 +113,7 @@ def _pose(d: Draw) -> NDArray[np.float64]:
 
 
 def _warp_field(d: Draw) -> NDArray[np.float64]:
-    """A smooth wobble of the outline: rows of (frequency x, frequency y, phase, shift x, shift y)."""
+    """Draw a smooth wobble of the outline: rows of (frequency x, frequency y, phase, shift x, shift y)."""
     depth = d.uniform(0.0, 0.05)
     rows = [
         (
@@ -144,12 +144,17 @@ def _warp(points: Points, field: NDArray[np.float64]) -> Points:
 def _coverage(
     posed: Outline, corner: NDArray[np.float64], extent: NDArray[np.float64], scale: float
 ) -> NDArray[np.float32]:
-    """How much of every pixel the silhouette covers: [h, w] float32 in 0..1."""
+    """Return how much of every pixel the silhouette covers: [h, w] float32 in 0..1."""
     width, height = (int(math.ceil(side * scale)) + 2 for side in extent)
     canvas = np.zeros((height * SUPERSAMPLE, width * SUPERSAMPLE), np.uint8)
     for points, filled in posed:
         pixels = ((points - corner) * scale + 1) * SUPERSAMPLE - 0.5
-        cv2.fillPoly(canvas, [np.round(pixels * (1 << SHIFT)).astype(np.int32)], 255 if filled else 0, shift=SHIFT)
+        cv2.fillPoly(
+            canvas,
+            [np.round(pixels * (1 << SUBPIXEL_BITS)).astype(np.int32)],
+            255 if filled else 0,
+            shift=SUBPIXEL_BITS,
+        )
     small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
     result: NDArray[np.float32] = small.astype(np.float32) / np.float32(255)
     return result
@@ -163,7 +168,11 @@ def _paint(
     scale: float,
     d: Draw,
 ) -> NDArray[np.float32]:
-    """Texture, light from one side, highlight, rounding and grain: colour [h, w, 3]."""
+    """Paint texture, light from one side, highlight, rounding and grain: colour [h, w, 3] in 0..1.
+
+    label: the class. alpha: the silhouette's coverage [h, w] in 0..1. pose: the matrix [2, 2] from unit coordinates to
+    posed ones. corner: (x, y) of the sprite's top-left corner in posed units. scale: pixels per posed unit.
+    """
     height, width = alpha.shape
     x = ((np.arange(width, dtype=np.float32) - 0.5) / scale + corner[0]).astype(np.float32)[None, :]
     y = ((np.arange(height, dtype=np.float32) - 0.5) / scale + corner[1]).astype(np.float32)[:, None]

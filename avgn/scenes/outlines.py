@@ -1,4 +1,4 @@
-"""The silhouettes: one function a class gives polygons in unit coordinates (x right, y down, about -1..1).
+"""Outlines the silhouettes: one function a class returns polygons in unit coordinates (x right, y down, about -1..1).
 
 A silhouette is a list of parts (points [N, 2], filled); later parts are added to (True) or cut out of (False) it. They
 are solid round their middle: where an object is should be a place on the object.
@@ -18,19 +18,22 @@ Outline = list[tuple[Points, bool]]
 
 
 def ellipse(x: float, y: float, width: float, height: float, turn: float = 0.0, num: int = 40) -> Points:
-    """An ellipse with half axes `width` and `height`, turned by `turn` radians: [num, 2]."""
+    """Outline an ellipse around (x, y) by `num` points, in unit coordinates: [num, 2].
+
+    width, height: the half axes. turn: the rotation in radians.
+    """
     angle = np.linspace(0, 2 * np.pi, num, endpoint=False)
     px, py = width * np.cos(angle), height * np.sin(angle)
     return np.stack([x + px * np.cos(turn) - py * np.sin(turn), y + px * np.sin(turn) + py * np.cos(turn)], axis=1)
 
 
 def box(x1: float, y1: float, x2: float, y2: float) -> Points:
-    """A rectangle: [4, 2]."""
+    """Outline a rectangle: [4, 2]."""
     return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], dtype=np.float64)
 
 
 def beacon(d: Draw) -> Outline:
-    """A star with five points."""
+    """Outline a star with five points."""
     inner = d.uniform(0.4, 0.56)
     angle = np.arange(10) * np.pi / 5 - np.pi / 2
     radius = np.where(np.arange(10) % 2 == 0, 1.0, inner)
@@ -38,7 +41,7 @@ def beacon(d: Draw) -> Outline:
 
 
 def bell(d: Draw) -> Outline:
-    """A bell: dome, flare, knob and clapper."""
+    """Outline a bell: dome, flare, knob and clapper."""
     shoulder, flare, clapper = d.uniform(0.38, 0.52), d.uniform(0.28, 0.46), d.uniform(0.15, 0.22)
     t = np.linspace(0, 1, 24)
     dome = np.sqrt(1 - (1 - np.minimum(t / 0.35, 1)) ** 2)
@@ -53,7 +56,7 @@ def bell(d: Draw) -> Outline:
 
 
 def buzzer(d: Draw) -> Outline:
-    """A gear."""
+    """Outline a gear."""
     teeth, root = d.integer(8, 11), d.uniform(0.68, 0.8)
     slope = d.uniform(0.02, 0.1)
     steps = np.array([slope, 0.5 - slope, 0.5 + slope, 1 - slope])
@@ -64,7 +67,7 @@ def buzzer(d: Draw) -> Outline:
 
 
 def drum(d: Draw) -> Outline:
-    """A drum: a waisted or bulging barrel between two ellipses."""
+    """Outline a drum: a waisted or bulging barrel between two ellipses."""
     width, height, depth = d.uniform(0.68, 0.9), d.uniform(0.5, 0.68), d.uniform(0.18, 0.28)
     bulge = d.uniform(-0.16, 0.12)
     t = np.linspace(-1, 1, 16)
@@ -78,7 +81,7 @@ def drum(d: Draw) -> Outline:
 
 
 def flute(d: Draw) -> Outline:
-    """A long thin tube with a collar and a wider foot."""
+    """Outline a long thin tube with a collar and a wider foot."""
     half, collar, foot = d.uniform(0.16, 0.2), d.uniform(-0.6, -0.35), d.uniform(1.1, 1.4)
     body = np.array([[-1, -half], [0.8, -half], [1, -half * foot], [1, half * foot], [0.8, half], [-1, half]])
     return [
@@ -89,7 +92,7 @@ def flute(d: Draw) -> Outline:
 
 
 def harp(d: Draw) -> Outline:
-    """A harp: straight column, curved neck, slanting sound board."""
+    """Outline a harp: straight column, curved neck, slanting sound board."""
     sag, reach, foot = d.uniform(0.14, 0.34), d.uniform(0.7, 0.95), d.uniform(0.1, 0.3)
     t = np.linspace(0, 1, 16)
     neck = np.stack([-0.7 + (reach + 0.7) * t, -0.9 + 0.35 * t + sag * np.sin(np.pi * t)], axis=1)
@@ -102,7 +105,7 @@ def harp(d: Draw) -> Outline:
 
 
 def organ(d: Draw) -> Outline:
-    """A row of pipes of falling height on a base."""
+    """Outline a row of pipes of falling height on a base."""
     num, gap, fall, base = d.integer(4, 5), d.uniform(0.12, 0.24), d.uniform(0.6, 1.1), d.uniform(0.2, 0.32)
     pitch = 1.8 / num
     parts: Outline = [(box(-0.98, 0.92 - base, 0.98, 0.92), True)]
@@ -117,7 +120,7 @@ def organ(d: Draw) -> Outline:
 
 
 def phone(d: Draw) -> Outline:
-    """A telephone handset: a bow between two blocks."""
+    """Outline a telephone handset: a bow between two blocks."""
     thick, spread, bend = d.uniform(0.42, 0.52), d.uniform(0.28, 0.36), d.uniform(0.16, 0.32)
     t = np.linspace(-1, 1, 24)
     middle = np.stack([0.8 * t, -bend * np.cos(t * np.pi / 2)], axis=1)
@@ -131,7 +134,7 @@ def phone(d: Draw) -> Outline:
 
 
 def rattle(d: Draw) -> Outline:
-    """A pair of balls that touch, on handles that meet in a knob."""
+    """Outline a pair of balls that touch, on handles that meet in a knob."""
     ball, handle, spread = d.uniform(0.42, 0.5), d.uniform(0.15, 0.2), d.uniform(0.32, 0.4)
     parts: Outline = []
     for side in (-1, 1):
@@ -144,7 +147,7 @@ def rattle(d: Draw) -> Outline:
 
 
 def siren(d: Draw) -> Outline:
-    """A propeller with three blades."""
+    """Outline a propeller with three blades."""
     blade, twist, hub = d.uniform(0.28, 0.36), d.uniform(0.1, 0.45), d.uniform(0.26, 0.34)
     parts: Outline = []
     for index in range(3):

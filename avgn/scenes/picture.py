@@ -1,4 +1,4 @@
-"""Pictures: sprites composed over a background, with exact masks of what stays visible."""
+"""Composes pictures: sprites over a background, with exact masks of what stays visible."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from avgn.scenes.draw import Draw
 from avgn.scenes.objects import Sprite, draw_sprite
 from avgn.scenes.placement import paste, place
 
-AREA = (0.03, 0.20)
+AREA_SHARES = (0.03, 0.20)
 # Rasterised areas are off by up to 1 %: aiming a little inside keeps them in the promised range.
 AREA_MARGIN = 1.015
-CROWDED = 12
+CROWDED_ATTEMPTS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """frame [H, W, 3] uint8 RGB; for every object in the given order its visible mask [H, W] and whole area (share)."""
+    """Holds the frame [H, W, 3] uint8 RGB; for every object in the given order its visible mask [H, W] and whole area
+    (share)."""
 
     frame: NDArray[np.uint8]
     masks: tuple[NDArray[np.bool_], ...]
@@ -51,14 +52,14 @@ def draw_picture(labels: Sequence[str], height: int, width: int, d: Draw) -> Pic
 def draw_and_place(
     labels: Sequence[str], height: int, width: int, d: Draw, most: float = 0.8
 ) -> tuple[list[Sprite], list[tuple[int, int]]]:
-    """Sprites of log-uniform area and places where each stays at least three quarters visible.
+    """Return sprites of log-uniform area and places where each stays at least three quarters visible.
 
     Their areas sum to at most the share `most` of the frame. When no places are found for a crowd of large objects,
     all are drawn anew, so none ever vanishes.
     """
-    for attempt in range(10 * CROWDED):
-        high = max(AREA[1] * 0.93 ** max(0, attempt - CROWDED), 1.5 * AREA[0])
-        shares = np.exp(d.rng.uniform(np.log(AREA[0] * AREA_MARGIN), np.log(high / AREA_MARGIN), len(labels)))
+    for attempt in range(10 * CROWDED_ATTEMPTS):
+        high = max(AREA_SHARES[1] * 0.93 ** max(0, attempt - CROWDED_ATTEMPTS), 1.5 * AREA_SHARES[0])
+        shares = np.exp(d.rng.uniform(np.log(AREA_SHARES[0] * AREA_MARGIN), np.log(high / AREA_MARGIN), len(labels)))
         if shares.sum() > most:
             continue
         sprites = [draw_sprite(label, share * height * width, d) for label, share in zip(labels, shares, strict=True)]
@@ -69,7 +70,7 @@ def draw_and_place(
 
 
 def box_of(mask: NDArray[np.bool_]) -> Box | None:
-    """The tight box x1, y1, x2, y2 of a mask, normalised to the frame; None for an empty mask."""
+    """Return the tight box x1, y1, x2, y2 of a mask, normalised to the frame; None for an empty mask."""
     left, top, w, h = cv2.boundingRect(mask.view(np.uint8))
     if not w:
         return None
@@ -92,7 +93,7 @@ def compose(canvas: NDArray[np.float32], sprite: Sprite, x: int, y: int) -> None
 
 
 def develop(canvas: NDArray[np.float32], d: Draw) -> NDArray[np.uint8]:
-    """The camera: slight blur, exposure and grain; [H, W, 3] float32 to uint8."""
+    """Imitate a camera: slight blur, exposure and grain; [H, W, 3] float32 to uint8."""
     sigma = d.uniform(0.0, 0.9)
     if sigma > 0.25:
         canvas = cv2.GaussianBlur(canvas, (0, 0), sigma)

@@ -1,4 +1,4 @@
-"""Where the objects of a picture go: random places at which every object stays at least three quarters visible."""
+"""Places the objects of a picture at random, so that every object stays at least three quarters visible."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_HIDDEN = 0.25
-TRIES = 40
+MAX_HIDDEN_SHARE = 0.25
+MAX_TRIES = 40
 
 
 def place(
     masks: Sequence[NDArray[np.bool_]], height: int, width: int, rng: np.random.Generator, restarts: int = 4
 ) -> list[tuple[int, int]] | None:
-    """Top-left corners (x, y) for objects drawn in this order (later ones cover earlier ones).
+    """Return top-left corners (x, y) for objects drawn in this order (later ones cover earlier ones).
 
-    At most MAX_HIDDEN of every mask is covered by later ones or cut off by the border.
+    At most MAX_HIDDEN_SHARE of every mask is covered by later ones or cut off by the border.
     None if no such places were found: the caller draws other objects.
     """
     for _ in range(restarts):
@@ -30,7 +30,8 @@ def place(
 def paste(
     mask: NDArray[Any], x: int, y: int, height: int, width: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The slices (of the frame, of the sprite [h, w, ...]) where a sprite at (x, y) lies inside; both may be empty."""
+    """Return the slices (of the frame, of the sprite [h, w, ...]) where a sprite at (x, y) lies inside; both may be
+    empty."""
     h, w = mask.shape[:2]
     left, top = max(x, 0), max(y, 0)
     right, bottom = max(min(x + w, width), left), max(min(y + h, height), top)
@@ -47,15 +48,15 @@ def _place_once(
     corners: list[tuple[int, int]] = []
     for index, mask in enumerate(masks):
         h, w = mask.shape
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             x, y = (_coordinate(rng, frame, size) for frame, size in ((width, w), (height, h)))
             frame, local = paste(mask, x, y, height, width)
             inside = mask[local]
             count = int(inside.sum())
-            if count < (1 - MAX_HIDDEN) * areas[index]:
+            if count < (1 - MAX_HIDDEN_SHARE) * areas[index]:
                 continue
             lost = np.bincount(owner[frame][inside], minlength=len(masks) + 1)
-            if any(visible[k + 1] - lost[k + 1] < (1 - MAX_HIDDEN) * areas[k] for k in range(index)):
+            if any(visible[k + 1] - lost[k + 1] < (1 - MAX_HIDDEN_SHARE) * areas[k] for k in range(index)):
                 continue
             visible[1:] -= lost[1:]
             owner[frame][inside] = index + 1
@@ -68,7 +69,7 @@ def _place_once(
 
 
 def _coordinate(rng: np.random.Generator, frame: int, size: int) -> int:
-    """A start between a tenth of the object outside on either side."""
+    """Draw a start at which at most a tenth of the object lies outside, on either side."""
     slack = size // 10
     low, high = -slack, frame - size + slack
     if low > high:

@@ -1,4 +1,4 @@
-"""Scenes: pictures and sounds of made-up things, with the truth about who sounds and who is seen."""
+"""Renders scenes: pictures and sounds of invented things, with the truth about what sounds and what is visible."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class SceneConfig:
-    """What scenes hold: numbers of sounding sources and of silent visible objects (both ends included).
+    """Says what scenes hold: the numbers of sounding sources and of silent visible objects (both ends included).
 
     `off_screen` is the probability that a source is heard but not seen; `size` is (width, height) in pixels, None
     draws one of SIZES for every scene; `seconds` is the length of the sound.
@@ -57,7 +57,8 @@ class SceneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """One thing of a scene: `box` normalised x1, y1, x2, y2 and `mask` [H, W] of its visible part, `stem` [T] as heard.
+    """Holds one object of a scene: `box` normalised x1, y1, x2, y2 and `mask` [H, W] of its visible part, `stem` [T] as
+    heard.
 
     `full_area` is the area of the whole object (hidden parts included) as a share of the frame.
     """
@@ -73,7 +74,7 @@ class SceneObject:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """frame [H, W, 3] uint8 RGB, audio [T] float32 at 22 050 Hz = sum of stems + noise (kind `noise`)."""
+    """Holds frame [H, W, 3] uint8 RGB, and audio [T] float32 at 22 050 Hz = sum of stems + noise (of kind `noise`)."""
 
     frame: NDArray[np.uint8]
     audio: Array
@@ -85,7 +86,7 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class SwapPair:
-    """One frame with two visible objects: in audio_a [T] only object 0 sounds, in audio_b [T] only object 1."""
+    """Holds one frame with two visible objects: in audio_a [T] only object 0 sounds, in audio_b [T] only object 1."""
 
     frame: NDArray[np.uint8]
     labels: tuple[str, str]
@@ -95,7 +96,8 @@ class SwapPair:
 
 
 def streams(split: str, seed: int, index: int, kind: int = 0) -> tuple[Draw, Draw, Draw]:
-    """Independent draws for the layout, the picture and the sound of item `index`; `kind` keeps uses apart."""
+    """Return independent generators for the layout, the picture and the sound of item `index`; `kind` keeps uses
+    apart."""
     if seed < 0 or index < 0:
         raise InputError(f"seed {seed} and index {index} must not be negative: use whole numbers from 0")
     check_split(split)
@@ -105,7 +107,7 @@ def streams(split: str, seed: int, index: int, kind: int = 0) -> tuple[Draw, Dra
 
 
 def draw_cast(config: SceneConfig, layout: Draw) -> list[tuple[str, bool, bool]]:
-    """Who takes part: (label, sounding, on_screen) in random drawing order, no class twice."""
+    """Draw who takes part: (label, sounding, on_screen) in random drawing order, no class twice."""
     sources, silent = layout.integer(*config.sources), layout.integer(*config.silent)
     labels = [CLASSES[k] for k in layout.rng.permutation(len(CLASSES))[: sources + silent]]
     cast = [(label, True, not layout.chance(config.off_screen)) for label in labels[:sources]]
@@ -114,7 +116,7 @@ def draw_cast(config: SceneConfig, layout: Draw) -> list[tuple[str, bool, bool]]
 
 
 def render_scene(config: SceneConfig, seed: int, index: int) -> Scene:
-    """Scene number `index` of a seed: a pure function of its arguments."""
+    """Render scene number `index` of a seed: a pure function of its arguments."""
     layout, look, sound = streams(config.split, seed, index)
     width, height = config.size or layout.choice(SIZES)
     cast = draw_cast(config, layout)
@@ -148,7 +150,7 @@ def render_scene(config: SceneConfig, seed: int, index: int) -> Scene:
 
 
 def render_swap(config: SceneConfig, seed: int, index: int) -> SwapPair:
-    """A frame with two visible objects and two sounds, each of one of them (with noise).
+    """Render a frame with two visible objects and two sounds with noise, each of one of the objects.
 
     Of the config only split, size and seconds count.
     """
@@ -168,7 +170,7 @@ def render_swap(config: SceneConfig, seed: int, index: int) -> SwapPair:
 
 
 def render_single_sound(label: str, split: str, seed: int, seconds: float = 3.0) -> Array:
-    """One class's sound alone, without noise, with an RMS of 0.1: [T] float32 at 22 050 Hz."""
+    """Render one class's sound alone, without noise, with an RMS of 0.1: [T] float32 at 22 050 Hz."""
     check_label(label)
     _, _, sound = streams(split, seed, CLASSES.index(label), kind=2)
     return draw_sound(label, round(seconds * RATE), sound) * np.float32(0.1)
@@ -177,7 +179,7 @@ def render_single_sound(label: str, split: str, seed: int, seconds: float = 3.0)
 def render_single_object(
     label: str, split: str, seed: int, size: tuple[int, int] = (224, 224)
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """One object of a class on a background: (frame [H, W, 3] uint8 RGB, its visible mask [H, W])."""
+    """Render one object of a class on a background: (frame [H, W, 3] uint8 RGB, its visible mask [H, W])."""
     check_label(label)
     _, look, _ = streams(split, seed, CLASSES.index(label), kind=3)
     picture = draw_picture([label], size[1], size[0], look)

@@ -1,4 +1,4 @@
-"""Building blocks of sounds: wave tables, struck prototypes, envelopes, spectral tilt and room. All mono float32."""
+"""Makes building blocks of sounds: wave tables, struck prototypes, envelopes, spectral tilt, room. All mono float32."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from numpy.typing import NDArray
 from avgn.scenes.draw import Draw
 
 RATE = 22_050
-TABLE = 4096
+TABLE_SAMPLES = 4096
 Wave = NDArray[np.float32]
 
 
 def as_wave(sound: NDArray[Any]) -> Wave:
-    """The same samples as float32."""
+    """Convert samples to float32."""
     result: Wave = sound.astype(np.float32)
     return result
 
 
 def times(num: int) -> Wave:
-    """Seconds of every sample: [num]."""
+    """Return the time of every sample in seconds: [num]."""
     result: Wave = np.arange(num, dtype=np.float32) / np.float32(RATE)
     return result
 
 
 def table(amplitudes: NDArray[np.float64], rng: np.random.Generator) -> Wave:
-    """One period of a sum of harmonics (the first is the fundamental) with random phases: [TABLE]."""
-    spectrum = np.zeros(TABLE // 2 + 1, np.complex128)
+    """Make one period of a sum of harmonics (the first is the fundamental) with random phases: [TABLE_SAMPLES]."""
+    spectrum = np.zeros(TABLE_SAMPLES // 2 + 1, np.complex128)
     phases = np.exp(2j * np.pi * rng.random(len(amplitudes)))
     spectrum[1 : len(amplitudes) + 1] = amplitudes * phases
-    period = np.fft.irfft(spectrum, TABLE)
+    period = np.fft.irfft(spectrum, TABLE_SAMPLES)
     result: Wave = (period / np.sqrt(np.mean(period**2))).astype(np.float32)
     return result
 
@@ -41,14 +41,14 @@ def table(amplitudes: NDArray[np.float64], rng: np.random.Generator) -> Wave:
 def oscillate(frequency: Wave, period: Wave, start: float = 0.0) -> Wave:
     """Play a wave table at a frequency [T] in Hz that may vary."""
     phase = np.cumsum(frequency, dtype=np.float64)
-    phase *= TABLE / RATE
-    phase += start * TABLE
-    result: Wave = period[phase.astype(np.int64) & (TABLE - 1)]
+    phase *= TABLE_SAMPLES / RATE
+    phase += start * TABLE_SAMPLES
+    result: Wave = period[phase.astype(np.int64) & (TABLE_SAMPLES - 1)]
     return result
 
 
 def harmonics(d: Draw, top_frequency: float, most: int, slope: tuple[float, float]) -> NDArray[np.float64]:
-    """Amplitudes of 1..n harmonics below 9 kHz that fall as k^-slope, each off by up to 6 dB."""
+    """Draw the amplitudes of 1..n harmonics below 9 kHz that fall as k^-slope, each off by up to 6 dB."""
     num = max(1, min(most, int(9000 / top_frequency)))
     k = np.arange(1, num + 1)
     fall = d.uniform(*slope)
@@ -58,7 +58,8 @@ def harmonics(d: Draw, top_frequency: float, most: int, slope: tuple[float, floa
 
 
 def beats(d: Draw, seconds: float, rate: float, jitter: float) -> NDArray[np.float64]:
-    """Onsets in seconds at `rate` per second from before 0 to the end, each off by up to `jitter` of a period."""
+    """Draw onsets in seconds at `rate` per second from before 0 to the end, each off by up to `jitter` of a
+    period."""
     period = 1 / rate
     grid = np.arange(-1, seconds * rate + 1) * period + d.rng.random() * period
     onsets: NDArray[np.float64] = grid + jitter * period * (2 * d.rng.random(len(grid)) - 1)
@@ -66,7 +67,7 @@ def beats(d: Draw, seconds: float, rate: float, jitter: float) -> NDArray[np.flo
 
 
 def accents(d: Draw, num: int, depth: float) -> NDArray[np.float64]:
-    """Gains of a repeated pattern of 2-4 events, at most `depth` (0..1) below 1: [num]."""
+    """Draw the gains of a repeated pattern of 2-4 events, at most `depth` (0..1) below 1: [num]."""
     pattern = 1 - depth * d.rng.random(d.integer(2, 4))
     pattern[0] = 1
     result: NDArray[np.float64] = np.resize(pattern, num)
@@ -119,7 +120,7 @@ def shape(sound: Wave, gain: Callable[[NDArray[Any]], NDArray[Any]]) -> Wave:
 
 
 def band_noise(num: int, centre: float, width: float, d: Draw) -> Wave:
-    """Noise around `centre` Hz with a bell-shaped spectrum of `width` octaves (standard deviation): [num]."""
+    """Make noise around `centre` Hz with a bell-shaped spectrum of `width` octaves (standard deviation): [num]."""
     white = d.rng.standard_normal(num, dtype=np.float32)
     return shape(white, lambda f: np.exp(-0.5 * (np.log2(np.maximum(f, 20) / centre) / width) ** 2))
 
@@ -154,7 +155,7 @@ def place_in_room(sound: Wave, d: Draw) -> Wave:
 
 
 def _tilt_towards(target: float, spectrum: NDArray[np.complexfloating[Any, Any]], octave: NDArray[np.float64]) -> float:
-    """The tilt (powers of f, within 6 dB an octave) that brings the centroid closest to `target` Hz."""
+    """Return the tilt (powers of f, within 6 dB an octave) that brings the centroid closest to `target` Hz."""
     band = ((octave - octave[0]) * 6).astype(np.int64)
     power = np.bincount(band, np.abs(spectrum) ** 2)
     middle = np.arange(len(power)) / 6 + octave[0] + 1 / 12
@@ -165,7 +166,7 @@ def _tilt_towards(target: float, spectrum: NDArray[np.complexfloating[Any, Any]]
 
 
 def _wander(num: int, rate: float, rng: np.random.Generator) -> Wave:
-    """A random walk between 0 and 1 with `rate` corners a second: [num]."""
+    """Draw a random walk between 0 and 1 with `rate` corners a second: [num]."""
     corners = rng.random(int(num / RATE * rate) + 3)
     result: Wave = np.interp(times(num) * rate + rng.random(), np.arange(len(corners)), corners).astype(np.float32)
     return result

@@ -1,4 +1,4 @@
-"""The textures: one function a class gives two weight images over the coordinates of its silhouette.
+"""Paints the textures: one function a class returns two weight images over the coordinates of its silhouette.
 
 u, v [h, w] are unit coordinates (x right, y down), `fine` is the size of a pixel in them. The first weight mixes from
 the first to the second palette colour, the second one from there to the third. Edges are one pixel soft.
@@ -20,24 +20,24 @@ Weights = tuple[Image, Image]
 
 
 def above(value: Image, level: float, softness: float) -> Image:
-    """1 where the value exceeds the level, 0 elsewhere, with a soft edge of width `softness`."""
+    """Return 1 where the value exceeds the level and 0 elsewhere, with a soft edge of width `softness`."""
     result: Image = np.clip((value - np.float32(level)) / np.float32(max(softness, 1e-3)) + np.float32(0.5), 0, 1)
     return result
 
 
 def wave(phase: NDArray[Any]) -> Image:
-    """A triangle of period 1 between 0 and 1."""
+    """Return a triangle wave of period 1 between 0 and 1."""
     result: Image = np.abs(2 * (phase - np.floor(phase)) - 1).astype(np.float32)
     return result
 
 
 def stripes(phase: NDArray[Any], duty: float, softness: float) -> Image:
-    """Bars of period 1 that cover the fraction `duty`."""
+    """Return bars of period 1 that cover the fraction `duty`."""
     return above(wave(phase), 1 - duty, 2 * softness)
 
 
 def beacon(u: Image, v: Image, fine: float, d: Draw) -> Weights:
-    """Rings around the centre."""
+    """Paint rings around the centre."""
     rate, duty = d.uniform(2.4, 4.2), d.uniform(0.3, 0.7)
     radius: Image = np.hypot(u, v).astype(np.float32)
     rings = stripes(radius * rate + d.uniform(0, 1), duty, rate * fine)
@@ -45,14 +45,14 @@ def beacon(u: Image, v: Image, fine: float, d: Draw) -> Weights:
 
 
 def bell(u: Image, v: Image, fine: float, d: Draw) -> Weights:
-    """Level bands and a rim."""
+    """Paint level bands and a rim."""
     rate, duty = d.uniform(1.6, 3.2), d.uniform(0.3, 0.7)
     bands = stripes(v * rate + d.uniform(0, 1), duty, rate * fine)
     return bands, above(v, d.uniform(0.4, 0.64), fine)
 
 
 def buzzer(u: Image, v: Image, fine: float, d: Draw) -> Weights:
-    """A chequer-board."""
+    """Paint a chequer-board."""
     rate = d.uniform(1.3, 2.4)
     turn = d.uniform(0, np.pi / 2)
     a, b = u * np.cos(turn) + v * np.sin(turn), v * np.cos(turn) - u * np.sin(turn)
@@ -63,7 +63,7 @@ def buzzer(u: Image, v: Image, fine: float, d: Draw) -> Weights:
 
 
 def drum(u: Image, v: Image, fine: float, d: Draw) -> Weights:
-    """A zigzag around the barrel and a head of its own colour."""
+    """Paint a zigzag around the barrel and a head of its own colour."""
     rate, height, lines, duty = d.uniform(1.6, 2.8), d.uniform(0.16, 0.3), d.uniform(1.4, 2.4), d.uniform(0.3, 0.65)
     zigzag = stripes((v + height * wave(u * rate)) * lines + d.uniform(0, 1), duty, 2 * lines * fine)
     head = ((v + d.uniform(0.52, 0.66)) / 0.22) ** 2 + (u / 0.72) ** 2
@@ -71,7 +71,7 @@ def drum(u: Image, v: Image, fine: float, d: Draw) -> Weights:
 
 
 def flute(u: Image, v: Image, fine: float, d: Draw) -> Weights:
-    """Finger holes along the tube, bands at its ends."""
+    """Paint finger holes along the tube, and bands at its ends."""
     rate, radius, first = d.uniform(3.2, 4.8), d.uniform(0.06, 0.085), d.uniform(-0.3, -0.1)
     phase = (u - first) * rate
     x = (phase - np.floor(phase) - 0.5) / rate
@@ -81,7 +81,7 @@ def flute(u: Image, v: Image, fine: float, d: Draw) -> Weights:
 
 
 def harp(u: Image, v: Image, fine: float, d: Draw) -> Weights:
-    """Thin strings between column and sound board."""
+    """Paint thin strings between column and sound board."""
     rate, duty = d.uniform(3.2, 5.2), d.uniform(0.25, 0.5)
     lean = d.uniform(-0.12, 0.12)
     strings = stripes((u + lean * v) * rate, duty, rate * fine)
@@ -91,7 +91,7 @@ def harp(u: Image, v: Image, fine: float, d: Draw) -> Weights:
 
 
 def organ(u: Image, v: Image, fine: float, d: Draw) -> Weights:
-    """A smooth fade along the pipes, a slanting row of dark mouths."""
+    """Paint a smooth fade along the pipes, a slanting row of dark mouths."""
     start, length = d.uniform(-0.9, -0.2), d.uniform(0.6, 1.4)
     fade: Image = np.clip((v - start) / length, 0, 1).astype(np.float32)
     mouth = np.abs(v - d.uniform(0.25, 0.4) - d.uniform(-0.1, 0.1) * u)
@@ -99,7 +99,7 @@ def organ(u: Image, v: Image, fine: float, d: Draw) -> Weights:
 
 
 def phone(u: Image, v: Image, fine: float, d: Draw) -> Weights:
-    """Polka dots in a slanting lattice."""
+    """Paint polka dots in a slanting lattice."""
     rate, radius, turn = d.uniform(3.0, 4.4), d.uniform(0.26, 0.4), d.uniform(0.2, 1.3)
     a, b = (u * np.cos(turn) + v * np.sin(turn)) * rate, (v * np.cos(turn) - u * np.sin(turn)) * rate
     a = a + 0.5 * (np.floor(b) % 2)
@@ -108,7 +108,7 @@ def phone(u: Image, v: Image, fine: float, d: Draw) -> Weights:
 
 
 def rattle(u: Image, v: Image, fine: float, d: Draw) -> Weights:
-    """Speckles on the balls, handles of their own colour."""
+    """Paint speckles on the balls, and handles of their own colour."""
     cells = d.uniform(11, 20)
     size = max(4, int(cells))
     grid = d.rng.random((size, size), dtype=np.float32)
@@ -123,7 +123,7 @@ def rattle(u: Image, v: Image, fine: float, d: Draw) -> Weights:
 
 
 def siren(u: Image, v: Image, fine: float, d: Draw) -> Weights:
-    """Twisted rays and a hub."""
+    """Paint twisted rays and a hub."""
     rays, twist, duty = d.integer(3, 4) * 3, d.uniform(-0.6, 0.6), d.uniform(0.3, 0.7)
     radius = np.hypot(u, v).astype(np.float32)
     phase = (np.arctan2(v, u) / (2 * np.pi) * rays + twist * radius + d.uniform(0, 1)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The timbres: one function a class gives [T] samples at 22 050 Hz; what tells classes apart is partials and motion.
+"""Plays the timbres: one function a class returns [T] samples at 22 050 Hz; partials and motion tell classes apart.
 
 Every stretch of one second holds the class's pattern: events come 2-8 times a second or the sound is sustained.
 """
@@ -29,7 +29,7 @@ from avgn.scenes.synth import (
 
 
 def beacon(d: Draw, num: int) -> Wave:
-    """Rising chirps."""
+    """Play rising chirps."""
     low, rise = d.log_uniform(220, 900, cycles=2), d.uniform(1.0, 1.8)
     rate, duty = d.uniform(3.5, 7), d.uniform(0.62, 0.88)
     length = int(RATE * duty / rate)
@@ -42,7 +42,7 @@ def beacon(d: Draw, num: int) -> Wave:
 
 
 def bell(d: Draw, num: int) -> Wave:
-    """Struck metal: inharmonic partials that ring, always on the same pitch."""
+    """Play struck metal: inharmonic partials that ring, always on the same pitch."""
     pitch, ring, rate = d.log_uniform(240, 960, cycles=2), d.uniform(0.2, 0.5), d.uniform(2.2, 4.2)
     ratios = np.array([0.5, 1.0, 1.19, 1.5, 2.0, 2.53, 2.67, 3.01, 4.17, 5.43, 6.8])
     ratios = ratios * np.array([d.uniform(0.98, 1.02) for _ in ratios])
@@ -60,7 +60,7 @@ def bell(d: Draw, num: int) -> Wave:
 
 
 def buzzer(d: Draw, num: int) -> Wave:
-    """A square wave (odd harmonics) that is switched on and off."""
+    """Play a square wave (odd harmonics) that is switched on and off."""
     pitch, rate, duty = d.log_uniform(140, 560, cycles=2), d.uniform(5, 9), d.uniform(0.45, 0.7)
     count = max(2, min(24, int(9000 / pitch)))
     amplitudes = np.zeros(count)
@@ -74,7 +74,7 @@ def buzzer(d: Draw, num: int) -> Wave:
 
 
 def drum(d: Draw, num: int) -> Wave:
-    """Membrane hits whose pitch drops, on two skins."""
+    """Play membrane hits whose pitch drops, on two skins."""
     pitch, drop, slide = d.log_uniform(80, 320, cycles=2), d.uniform(1.0, 1.9), d.uniform(0.025, 0.06)
     decay, rate = d.uniform(0.06, 0.13), d.uniform(3.5, 7)
     length = int(RATE * min(0.35, 4 * decay))
@@ -93,7 +93,7 @@ def drum(d: Draw, num: int) -> Wave:
 
 
 def flute(d: Draw, num: int) -> Wave:
-    """Long tones with vibrato, some breath."""
+    """Play long tones with vibrato and some breath."""
     pitch, speed, depth = d.log_uniform(240, 960, cycles=2), d.uniform(4.5, 7), d.uniform(0.25, 0.6)
     t = times(num)
     note = 1 / d.uniform(0.9, 1.8)
@@ -108,7 +108,7 @@ def flute(d: Draw, num: int) -> Wave:
 
 
 def harp(d: Draw, num: int) -> Wave:
-    """A plucked arpeggio, up and down a chord."""
+    """Play a plucked arpeggio, up and down a chord."""
     pitch, decay, rate = d.log_uniform(140, 560, cycles=2), d.uniform(0.12, 0.3), d.uniform(4, 7.5)
     length = int(RATE * min(0.8, 3 * decay))
     t = times(length)
@@ -127,7 +127,7 @@ def harp(d: Draw, num: int) -> Wave:
 
 
 def organ(d: Draw, num: int) -> Wave:
-    """A held chord with a deep, smooth tremolo of loudness and brightness."""
+    """Play a held chord with a deep, smooth tremolo of loudness and brightness."""
     pitch, speed, depth = d.log_uniform(130, 520, cycles=2), d.uniform(3.5, 7), d.uniform(0.75, 0.95)
     t = times(num)
     chord = d.choice([(0, 7), (0, 4, 7), (0, 3, 7), (0, 5, 9)])
@@ -148,7 +148,7 @@ def organ(d: Draw, num: int) -> Wave:
 
 
 def phone(d: Draw, num: int) -> Wave:
-    """A fast trill between two pitches."""
+    """Play a fast trill between two pitches."""
     pitch, gap, rate = d.log_uniform(260, 1000, cycles=2), d.uniform(3, 8), d.uniform(8, 13)
     t = times(num)
     high = ((t * np.float32(rate) + np.float32(d.rng.random())) % 1) < d.uniform(0.42, 0.58)
@@ -157,7 +157,7 @@ def phone(d: Draw, num: int) -> Wave:
 
 
 def rattle(d: Draw, num: int) -> Wave:
-    """Rhythmic bursts of band noise, to and fro."""
+    """Play rhythmic bursts of band noise, to and fro."""
     centre, width, rate = d.log_uniform(600, 4200, cycles=2), d.uniform(0.5, 1.1), d.uniform(4, 8)
     decay, attack = d.uniform(0.025, 0.06), d.uniform(0.004, 0.02)
     apart = d.uniform(0.0, 1.0)
@@ -173,7 +173,7 @@ def rattle(d: Draw, num: int) -> Wave:
 
 
 def siren(d: Draw, num: int) -> Wave:
-    """A wide, slow sweep up and down."""
+    """Play a wide, slow sweep up and down."""
     pitch, depth, rate = d.log_uniform(260, 1000, cycles=2), d.uniform(0.35, 0.7), d.uniform(1.0, 2.2)
     t = times(num)
     phase = t * np.float32(rate) + np.float32(d.rng.random())
@@ -197,5 +197,5 @@ TIMBRES: dict[str, Callable[[Draw, int], Wave]] = {
 
 
 def draw_sound(label: str, num: int, d: Draw) -> NDArray[np.float32]:
-    """A class's sound in a room: [num] samples at 22 050 Hz with an RMS of 1."""
+    """Render a class's sound in a room: [num] samples at 22 050 Hz with an RMS of 1."""
     return place_in_room(TIMBRES[label](d, num), d)

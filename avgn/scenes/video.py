@@ -1,4 +1,4 @@
-"""Videos of scenes: things drift, fall silent and start again; the truth is exact for every frame."""
+"""Renders videos of scenes: objects drift, fall silent and start again; the truth is exact for every frame."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from avgn.scenes.synth import RATE, Wave
 from avgn.scenes.timbres import draw_sound
 
 SIZE = (640, 360)
-MASK_STEP = 2
+MASK_STEP_PIXELS = 2
 MAX_SECONDS = 180
 CROWDED_SHARE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoTruth:
-    """The truth of a video of `num_frames` frames; frame i is shown at i / 25 s.
+    """Holds the truth of a video of `num_frames` frames; frame i is shown at i / 25 s.
 
     Every source has its `intervals` (seconds; none if it is silent) and, on screen, its `track` (a box per frame).
     `index` [num_frames, h, w] uint8 at half the video's resolution is 0 for the background and k + 1 for source k.
@@ -87,13 +87,13 @@ def _render(path: Path, config: SceneConfig, seed: int, index: int, seconds: flo
     sprites, tracks = _draw_moving([cast[k][0] for k in shown], height, width, seconds, look)
     _, canvas = draw_background(look, height, width)
     layers = [_Layer(sprite, track, k + 1) for sprite, track, k in zip(sprites, tracks, shown, strict=True)]
-    masks = np.zeros((num_frames, height // MASK_STEP, width // MASK_STEP), np.uint8)
+    masks = np.zeros((num_frames, height // MASK_STEP_PIXELS, width // MASK_STEP_PIXELS), np.uint8)
     boxes: dict[int, list[Box | None]] = {k: [] for k in shown}
 
     def frames() -> Iterator[NDArray[np.uint8]]:
         for number in range(num_frames):
             frame, owner = _draw_frame(canvas, layers, number / FPS)
-            masks[number] = owner[::MASK_STEP, ::MASK_STEP]
+            masks[number] = owner[::MASK_STEP_PIXELS, ::MASK_STEP_PIXELS]
             for k in shown:
                 boxes[k].append(_rounded(box_of(owner == k + 1)))
             yield frame
@@ -121,7 +121,8 @@ def _draw_audio(labels: Sequence[str], intervals: Sequence[tuple[Interval, ...]]
 def _draw_moving(
     labels: Sequence[str], height: int, width: int, seconds: float, d: Draw
 ) -> tuple[list[Sprite], list[Track]]:
-    """Sprites with paths; crowds that hide one another for long are drawn anew a few times, the best is kept."""
+    """Draw sprites with paths. Objects that hide one another for long are drawn again a few times, and the best draw is
+    kept."""
     best: tuple[float, list[Sprite], list[Track]] = (2.0, [], [])
     for _ in range(6):
         sprites, _ = draw_and_place(labels, height, width, d, most=0.5)
@@ -134,7 +135,7 @@ def _draw_moving(
 
 
 class _Layer:
-    """A sprite with its shadow as one premultiplied picture that is moved by fractions of a pixel."""
+    """Holds a sprite with its shadow as one premultiplied picture that can move by fractions of a pixel."""
 
     def __init__(self, sprite: Sprite, track: Track, number: int) -> None:
         shift_x, shift_y, softness, darkness = sprite.shadow
@@ -171,7 +172,7 @@ class _Layer:
 def _draw_frame(
     background: NDArray[np.float32], layers: Sequence[_Layer], time: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The frame [H, W, 3] uint8 RGB at a time and the number of the source seen at every pixel [H, W]."""
+    """Render the frame [H, W, 3] uint8 RGB at a time, and the number of the source visible at every pixel [H, W]."""
     canvas = background.copy()
     owner = np.zeros(canvas.shape[:2], np.uint8)
     for layer in layers:

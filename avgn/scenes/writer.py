@@ -1,4 +1,4 @@
-"""Writing scenes to a folder: frames, sounds, masks (or videos) and the manifest that lists them."""
+"""Writes scenes to a folder: frames, sounds, masks (or videos) and the manifest that lists them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def synthesize(
     Stills: frames/<id>.jpg, audio/<id>.wav (22 050 Hz mono), masks/<id>_<k>.png. With `video_seconds`: video/<id>.mp4
     and video_masks/<id>.npz instead. The same seed gives the same bytes whatever `jobs` is; scene k does not depend on
     how many there are. `progress` is called with the number of scenes done. Everything is written beside `out` under
-    another name first, so that the manifest appears last or not at all. More than one job starts new processes: scripts
+    another name first, so that the manifest appears last or not at all. `jobs`: processes; `video_seconds`: length of
+    each video, from 1. More than one job starts new processes: scripts
     need the usual `if __name__ == "__main__"`. Raises InputError for arguments it can't use.
     """
     if scenes < 1:
@@ -124,13 +125,13 @@ def _write_image(path: Path, image: NDArray[np.uint8], options: list[int]) -> No
 
 
 def _start() -> None:
-    """In a worker: its parent says when to end."""
+    """Prepare a worker: its parent decides when it ends."""
     leave_to_parent()
     cv2.setNumThreads(1)
 
 
 def _run(work: Callable[[int], Item], scenes: int, jobs: int) -> Iterable[Item]:
-    """The items of all scenes in order, from this process or a pool of new ones."""
+    """Yield the items of all scenes in order, from this process or a pool of new ones."""
     if jobs == 1 or scenes == 1:
         yield from map(work, range(scenes))
         return

@@ -1,7 +1,7 @@
 """The C library keeps the memory that training on the CPU frees.
 
 A step frees and asks again for the same few hundred large tensors. By default glibc gives each back to the system,
-which has to clear its pages again: an eighth of a step's time with `avgn-resnet18` (benchmarks/NOTES.md).
+which has to clear its pages again: an eighth of a step's time with `avgn-resnet18` (docs/performance.md).
 """
 
 from __future__ import annotations

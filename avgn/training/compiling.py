@@ -8,7 +8,7 @@ import shutil
 from avgn.runtime.errors import InputError
 
 
-def check_compiler(what: str = "compile", instead: str = "leave --compile out") -> None:
+def check_compiler(what: str = "compile", instead: str = "leave `compile` out") -> None:
     """Raise InputError where torch.compile would find no C++ compiler; `what` needs it, `instead` is the way out."""
     if shutil.which(_compiler()) is None:
         raise InputError(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from avgn.data.augment import Augmentation
-from avgn.data.mixing import Level, Mixing
+from avgn.data.mixing import Mixing
 
 Schedule = Literal["constant", "cosine"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -18,62 +19,75 @@ Keep = Literal["best", "last"]
 class TrainConfig:
     """How to train; the defaults are the paper's (Adam 1e-4, batch 128, 100 epochs).
 
-    `steps` (if given) ends training before `epochs` do. `keep` names the weights that become the checkpoint: those of
-    the lowest validation loss, or the last ones. `dropout` acts on the encoders' features; `momentum` > 0 contrasts
-    against a moving average of the model. `auxiliary` > 0 weighs presence losses through fixed random linear
-    heads on the encoders' own features, which start the encoders sooner; they are no part of the checkpoint's model.
-
-    `batch_size` is that of one process. `accumulate` sums gradients of several batches: for contrastive losses this is
-    not equal to one batch of their size, whose images would all be negatives of each other.
-
-    `mixture` is the (least, most) scenes that are shown side by side and heard together, `mix_level`, `silent` and
-    `off_screen` as in `avgn.data.mixing.Mixing`; `zoom`, `light`, `color`, `gain_db` and `padding` as in
-    `avgn.data.augment.Augmentation`. `frequency_mask` and `time_mask` are the widest bands (rows, columns) that
-    SpecAugment hides of a spectrogram. `balance` draws scenes so that classes come equally often. `audio_cache` is a
-    folder for decoded sounds. `checkpoint_activations` computes activations again in the backward pass instead of
-    keeping them. `visual_weights` ("imagenet", "random" or a file) and `audio_weights` (a file) are what the encoders'
-    ResNets start from. `channels_last` lays pictures out as convolutions on the CPU and tensor cores like them.
-    `compile` makes one graph of both halves by torch.compile, from the spectrogram to the presence logits; losses and
-    validation stay eager. It needs a C++ compiler and minutes to begin, and is off because it was slower on the CPU.
+    Options on a command line and in files are flat: `from_options` puts those of `NESTED` where they belong.
     """
 
     epochs: int = 100
+    """Times that every scene is trained on."""
     steps: int | None = None
+    """Optimiser steps; training ends with them, whatever `epochs` says."""
     batch_size: int = 128
+    """Scenes of a batch of one process."""
     learning_rate: float = 1e-4
+    """Step size of Adam."""
     weight_decay: float = 0.0
+    """Share by which Adam shrinks matrices in each step, times the learning rate."""
     warmup_steps: int = 0
+    """Steps over which the learning rate rises to its full value."""
     schedule: Schedule = "constant"
+    """The learning rate after that: constant, or falling to 0 along half a cosine."""
     gradient_clip: float = 1.0
+    """Largest norm of all gradients; 0 clips none."""
     accumulate: int = 1
+    """Batches whose gradients are summed for one step; for contrastive losses that is not one batch of their size,
+    whose images would all be negatives of each other.
+    """
     precision: Precision = "32-true"
+    """32-true, bf16-mixed, or 16-mixed (GPU alone)."""
     dropout: float = 0.0
+    """Chance that a number of the encoders' features is hidden."""
     momentum: float = 0.0
+    """Above 0, each half is also contrasted with the other half of a moving average of the model; 0.999 is usual."""
     auxiliary: float = 0.0
+    """Weight of presence losses through fixed random linear heads on the encoders' own features, which start the
+    encoders sooner; the heads are no part of the checkpoint's model.
+    """
     seed: int = 0
+    """What all chance follows from."""
     workers: int = 0
+    """Processes that read scenes; 0 reads them in between."""
     cache: bool = False
+    """Keep decoded images and sounds in memory."""
     audio_cache: str | None = None
-    mixture: tuple[int, int] = (1, 1)
-    mix_level: Level = "plain"
-    silent: float = 0.0
-    off_screen: float = 0.0
-    zoom: float = 1.15
-    light: float = 0.2
-    color: float = 0.0
-    gain_db: float = 6.0
-    padding: float = 0.1
+    """Folder for decoded sounds, shared by processes and runs."""
+    mixing: Mixing = field(default_factory=Mixing)
+    """How scenes are mixed."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """How images and sounds are changed at random."""
     frequency_mask: int = 0
+    """Rows of the widest band of a spectrogram that SpecAugment hides."""
     time_mask: int = 0
+    """Columns of the widest band of a spectrogram that SpecAugment hides."""
     balance: bool = False
+    """Draw scenes so that classes come equally often."""
     checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
     channels_last: bool = True
+    """Lay images out as convolutions on the CPU and tensor cores like them."""
     compile: bool = False
+    """Make one graph of both halves by torch.compile, from the spectrogram to the presence logits; losses and
+    validation stay eager. It needs a C++ compiler and minutes to begin, and was slower on the CPU.
+    """
     checkpoint_steps: int = 200
+    """Steps between two checkpoints to resume from."""
     validate_epochs: int = 1
+    """Epochs between two validations."""
     keep: Keep = "best"
+    """Weights that become the checkpoint: those of the lowest validation loss (best), or the last."""
     visual_weights: str = "imagenet"
+    """What the visual encoder's ResNet starts from: imagenet, random or a file."""
     audio_weights: str | None = None
+    """File that the audio encoder's ResNet starts from."""
 
     def __post_init__(self) -> None:
         for name, kind in (("schedule", Schedule), ("precision", Precision), ("keep", Keep)):
@@ -90,9 +104,6 @@ class TrainConfig:
         for name in ("frequency_mask", "time_mask", "workers", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}: 0 switches it off")
-        object.__setattr__(self, "mixture", tuple(self.mixture))
-        # both check their values
-        _ = self.augmentation, self.mixing
         if self.compile and self.checkpoint_activations:
             raise ValueError(
                 "compile and checkpoint_activations can't be combined, both rebuild the backward pass: leave one out"
@@ -102,19 +113,30 @@ class TrainConfig:
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}: 1e-4 is the paper's")
 
+    @classmethod
+    def from_options(cls, **options: Any) -> TrainConfig:
+        """Build it of flat options, as `mixture` for `mixing.mixture`.
+
+        Raises ValueError for a value that can't be used, TypeError for a name that isn't known.
+        """
+        for place, kind in NESTED.items():
+            inner = {entry.name: options.pop(entry.name) for entry in fields(kind) if entry.name in options}
+            if inner:
+                options[place] = kind(**inner)
+        return cls(**options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The flat options, as JSON can hold them."""
+        flat: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            flat |= vars(value) if name in NESTED else {name: value}
+        return flat
+
     @property
     def audio_cache_folder(self) -> Path | None:
         """The folder of decoded sounds."""
         return None if self.audio_cache is None else Path(self.audio_cache)
 
-    @property
-    def augmentation(self) -> Augmentation:
-        """How pictures and sounds are changed at random."""
-        return Augmentation(
-            zoom=self.zoom, light=self.light, color=self.color, gain_db=self.gain_db, padding=self.padding
-        )
 
-    @property
-    def mixing(self) -> Mixing:
-        """How scenes are mixed."""
-        return Mixing(pictures=self.mixture, level=self.mix_level, silent=self.silent, off_screen=self.off_screen)
+# settings of their own kind, whose options stand among the others
+NESTED: Mapping[str, type[Mixing] | type[Augmentation]] = {"mixing": Mixing, "augmentation": Augmentation}

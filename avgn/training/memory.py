@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from avgn.model import TwoHalves
+from avgn.model import LocalizerModel
 from avgn.transformer import Block
 
 
-def checkpoint_activations(model: TwoHalves) -> None:
+def checkpoint_activations(model: LocalizerModel) -> None:
     """Make the costly parts of a model keep their inputs alone; outputs, gradients and statistics stay equal."""
     parts: list[nn.Module] = [
         stage

@@ -13,14 +13,15 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from avgn.config import Config
-from avgn.data import Batch
-from avgn.losses import Labels, Losses, presence_loss
-from avgn.model import AudioSources, ImageCells, TwoHalves
+from avgn.losses import presence_loss
+from avgn.model import LocalizerModel
 from avgn.runtime.errors import FailureError
 from avgn.training.config import TrainConfig
+from avgn.training.hooks import TrainingHooks, hooks_of
 from avgn.training.memory import checkpoint_activations
 from avgn.training.spec_augment import SpecAugment
 from avgn.training.stages import Stages, Survey
+from avgn.types import AudioSources, Batch, ImageCells, Labels, Losses
 
 MOST_SKIPPED_IN_A_ROW = 10
 
@@ -31,7 +32,7 @@ class AuxiliaryHeads(nn.Module):
     The class tokens reach a feature through three layers; without a shorter way its encoder waits for them.
     """
 
-    def __init__(self, model: TwoHalves) -> None:
+    def __init__(self, model: LocalizerModel) -> None:
         super().__init__()
         dim, count = model.config.dim, model.config.num_classes
         self.hear = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, count))
@@ -53,16 +54,26 @@ class AVGNModule(LightningModule):
     """Trains a localizer; `skipped` counts the steps whose gradient was not finite."""
 
     def __init__(
-        self, model: TwoHalves, training: TrainConfig, total_steps: int, survey: Survey = lambda: iter(())
+        self,
+        model: LocalizerModel,
+        training: TrainConfig,
+        total_steps: int,
+        hooks: TrainingHooks | None = None,
+        survey: Survey = lambda: iter(()),
     ) -> None:
+        """`hooks`: what the system needs in training, None for what it needs with random weights."""
         super().__init__()
         self.model = model
         self.settings = training
         self.total_steps = total_steps
         self.skipped = 0
         self.skipped_in_a_row = 0
-        self.momentum = max(training.momentum, model.momentum)
-        self.teacher: TwoHalves | None = None
+        self.hooks = hooks or hooks_of(model)
+        # its weights move and are kept with the others
+        self.school = self.hooks.school
+        self.register_load_state_dict_pre_hook(_todays_names)
+        self.momentum = max(training.momentum, self.hooks.momentum)
+        self.teacher: LocalizerModel | None = None
         if self.momentum > 0:
             self.teacher = _steady(copy.deepcopy(model))
         self.stages = Stages()
@@ -83,7 +94,7 @@ class AVGNModule(LightningModule):
         return batch.to(device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        self.stages.begin_step(self.model, self.global_step, self.total_steps, self.current_epoch, self._survey)
+        self.stages.begin_step(self.hooks, self.global_step, self.total_steps, self.current_epoch, self._survey)
         # drop-path depends on the step alone, so that a resumed run repeats an unbroken one
         accumulate = self.settings.accumulate
         step = self.global_step * accumulate + batch_idx % accumulate
@@ -99,10 +110,10 @@ class AVGNModule(LightningModule):
         return losses.total + self.settings.auxiliary * extra
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        audio, image = self.model(*self.model.prepare(batch.waveform, batch.image))
+        audio, image = self.model(*self.hooks.prepare(batch.waveform, batch.image))
         # every process validates the whole set by itself
-        losses = self.model.compute(audio, image, batch.labels, gather=False)
-        if self.model.stage < len(self.model.stage_shares):
+        losses = self.hooks.losses(audio, image, batch.labels, gather=False)
+        if self.hooks.stage < len(self.hooks.stage_shares):
             # the losses of stages can't be compared: the best weights are those of the last one
             losses = replace(losses, total=torch.full_like(losses.total, math.inf))
         self._log("val", losses, len(batch.image))
@@ -171,17 +182,17 @@ class AVGNModule(LightningModule):
         return self.model.encode_spectrogram(spectrogram), self.model.encode_image(image)
 
     def _losses(self, batch: Batch) -> Losses:
-        waveform, picture = self.model.prepare(batch.waveform, batch.image)
+        waveform, picture = self.hooks.prepare(batch.waveform, batch.image)
         audio, image = self.halves(self.mask_spectrogram(self.model.frontend(waveform)), picture)
         if self.settings.dropout > 0:
             audio, image = self._dropped(audio, image)
-        losses = self.model.compute(audio, image, batch.labels)
+        losses = self.hooks.losses(audio, image, batch.labels)
         if self.teacher is None:
             return losses
         with torch.no_grad():
             slow_audio, slow_image = self.teacher(waveform, picture)
         pairs = ((audio, slow_image), (slow_audio, image))
-        crossed = [self.model.compute(a, i, batch.labels).localization for a, i in pairs]
+        crossed = [self.hooks.losses(a, i, batch.labels).localization for a, i in pairs]
         localization = 0.5 * (crossed[0] + crossed[1])
         return Losses(
             total=losses.total - losses.localization + localization,
@@ -211,9 +222,17 @@ class AVGNModule(LightningModule):
         self.log_dict(values, batch_size=count, sync_dist=True)
 
 
-def _steady(model: TwoHalves) -> TwoHalves:
+def _steady(model: LocalizerModel) -> LocalizerModel:
     """A copy that is averaged into, not trained: nothing is dropped in it."""
     for part in model.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
     return model.requires_grad_(False)
+
+
+def _todays_names(module: nn.Module, state: dict[str, Any], *rest: Any) -> None:
+    """Read checkpoints of a time when what only training needs was a part of the model."""
+    for name in [name for name in state if name.startswith(("model.school.", "teacher.school."))]:
+        value = state.pop(name)
+        if name.startswith("model."):
+            state[name.removeprefix("model.")] = value

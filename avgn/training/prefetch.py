@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from avgn.data import Batch
+from avgn.types import Batch
 
 
 class OnDevice:

@@ -10,13 +10,17 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from avgn.config import Config
-from avgn.data import AudioVisualDataset, Batch, Key, SeededBatches, build_loader, class_balance, collate
+from avgn.data.batch import collate
+from avgn.data.dataset import AudioVisualDataset
+from avgn.data.loading import build_loader
+from avgn.data.sampling import Key, SeededBatches, class_balance
 from avgn.data.shards import Shards
 from avgn.data.streaming import ShardedDataset, build_shard_loader
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
 from avgn.training.config import TrainConfig
 from avgn.training.processes import Processes
+from avgn.types import Batch
 
 # scenes that a stage of training looks at before it begins
 SURVEY = 1024
@@ -63,7 +67,7 @@ class TrainingSource:
             training.batch_size,
             seed=training.seed,
             position=self._position,
-            pictures=training.mixture,
+            pictures=training.mixing.mixture,
             weights=class_balance(scenes.items) if training.balance else None,
             **place,
         )
@@ -90,7 +94,7 @@ class TrainingSource:
         order = np.random.default_rng((self.training.seed, SURVEY)).permutation(len(self._scenes))[:SURVEY]
         for start in range(0, len(order), self.training.batch_size):
             some = order[start : start + self.training.batch_size]
-            keys = [Key(0, int(item), self.training.mixture[0]) for item in some]
+            keys = [Key(0, int(item), self.training.mixing.mixture[0]) for item in some]
             yield collate([self._scenes[key] for key in keys], self._scenes.config.num_classes)
 
     def _position(self) -> int:

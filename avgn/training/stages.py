@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from avgn.data import Batch
-from avgn.model import TwoHalves
+from avgn.training.hooks import TrainingHooks
+from avgn.types import Batch
 
 Survey = Callable[[], Iterable[Batch]]
 
@@ -25,17 +25,17 @@ class Stages(nn.Module):
         self.register_buffer("entered", torch.zeros((), dtype=torch.int64))
         self.register_buffer("epochs", torch.zeros((), dtype=torch.int64))
 
-    def begin_step(self, model: TwoHalves, step: int, total: int, epoch: int, survey: Survey) -> None:
-        """Set the model's stage for a step out of `total`; let it prepare an epoch or a stage that begins."""
+    def begin_step(self, hooks: TrainingHooks, step: int, total: int, epoch: int, survey: Survey) -> None:
+        """Set the stage for a step out of `total`; let the system prepare an epoch or a stage that begins."""
         if int(self.epochs) <= epoch:
             self.epochs.fill_(epoch + 1)
-            with looking(model):
-                model.on_epoch(survey())
-        model.stage = stage_of(model.stage_shares, step, total)
-        while int(self.entered) < model.stage:
+            with looking(hooks.model):
+                hooks.begin_epoch(survey())
+        hooks.stage = stage_of(hooks.stage_shares, step, total)
+        while int(self.entered) < hooks.stage:
             self.entered += 1
-            with looking(model):
-                model.enter_stage(int(self.entered), survey())
+            with looking(hooks.model):
+                hooks.enter_stage(int(self.entered), survey())
 
 
 def stage_of(shares: tuple[float, ...], step: int, total: int) -> int:
@@ -44,7 +44,7 @@ def stage_of(shares: tuple[float, ...], step: int, total: int) -> int:
 
 
 @contextmanager
-def looking(model: TwoHalves) -> Iterator[None]:
+def looking(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode, without gradients."""
     training = model.training
     model.eval()

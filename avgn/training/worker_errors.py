@@ -16,6 +16,6 @@ def of_worker(error: BaseException) -> InputError | FailureError | None:
     if isinstance(error, RuntimeError) and ended:
         return FailureError(
             "a process that loads data was ended from outside: if memory ran out, use fewer workers; "
-            "train with --resume to go on"
+            "train with `resume` to go on"
         )
     return None

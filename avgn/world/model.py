@@ -18,12 +18,13 @@ from avgn.config import PATCH_HOP, Config
 from avgn.encoders.blazeface import BlazeFace
 from avgn.encoders.efficientnet_lite import HEAD, PIXEL_MEAN, PIXEL_STD, EfficientNetLite0
 from avgn.encoders.yamnet import HOP, WIDTH, LogMel, YAMNet, cut_patches
-from avgn.model import AudioSources, ImageCells, TwoHalves
+from avgn.model import LocalizerModel
 from avgn.runtime.bundle_schema import Joint
+from avgn.types import AudioSources, ImageCells
 from avgn.world.classes import NOISES, find_classes
 
 if TYPE_CHECKING:
-    from avgn.losses import Labels, Losses
+    from avgn.types import Labels, Losses
 
 # patches whose evidence counts: the mean of the loudest
 LOUDEST = 3
@@ -145,7 +146,7 @@ class Blur(nn.Module):
         return nn.functional.conv2d(padded, self.kernel)[:, 0].unflatten(0, (-1, maps.shape[1]))
 
 
-class WorldLocalizer(TwoHalves):
+class WorldLocalizer(LocalizerModel):
     """Classifier rows as tokens; sources [B,K,1] are log-odds of what is heard, cells [B,P,K] logits of what is seen.
 
     map_k = weight * logit_k + log-odds_k: of two things that are seen, the one that sounds is hotter.
@@ -211,6 +212,8 @@ class WorldLocalizer(TwoHalves):
         """The backbones that see the normalised picture itself."""
         return [self.visual_encoder.backbone, self.face]
 
-    def compute(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
+    def losses(
+        self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
+    ) -> Losses:
         """Not there: nothing of it was trained."""
         raise NotImplementedError("a model of classifier rows has no losses")

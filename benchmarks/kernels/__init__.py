@@ -1,1 +1,1 @@
-"""What the fused kernels cost: on a chip by ahead-of-time compilation, in bytes and operations, and on this machine."""
+"""Measures what the fused kernels cost: on a chip when compiled ahead of time, in bytes and operations, and here."""

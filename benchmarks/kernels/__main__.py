@@ -33,7 +33,7 @@ def main() -> None:
             for shape in SHAPES
             for row in resources(chip, dtype, shape)
         ],
-        "roofline (predictions, not measurements)": roofline(),
+        "predicted_roofline": roofline(),
         "cpu": measure_all(),
     }
     if torch.cuda.is_available():
@@ -54,22 +54,22 @@ def _print(record: dict[str, Any]) -> None:
         shape = "P{P} C{C} D{D}".format(**row["shape"])
         print(
             f"{row['chip']:7}{row['dtype']:5}{shape:16}{row['kernel']:38}registers {row['registers']:3} "
-            f"stack {row['stack']:5} shared {row['shared']:6} of {row['shared limit']}  {counts}"
+            f"stack {row['stack_bytes']:5} shared {row['shared_bytes']:6} of {row['shared_limit_bytes']}  {counts}"
         )
     for form, cost in record["cpu"]["forms"].items():
-        print(f"cpu {form:8} {cost['p50']:.2f} s, {cost['peak bytes'] / 2**20:.0f} MiB above the inputs")
+        print(f"cpu {form:8} {cost['p50']:.2f} s, {cost['peak_bytes'] / 2**20:.0f} MiB above the inputs")
     for row in record.get("gpu", {}).get("rows", ()):
         print(f"gpu {row['operation']:20}{row['form']:9}{row['direction']:17}{row['p50 ms']:.3f} ms")
 
 
 def _plot(cpu: dict[str, Any], path: Path) -> None:
-    """Bars of time and memory of the forms, drawn with OpenCV."""
+    """Draw bars of time and memory of the forms with OpenCV."""
     import cv2
     import numpy as np
 
     canvas = np.full((60 + 60 * len(cpu["forms"]), 900, 3), 255, np.uint8)
-    highest = {name: max(cost[name] for cost in cpu["forms"].values()) for name in ("p50", "peak bytes")}
-    for column, (name, unit) in enumerate((("p50", "s"), ("peak bytes", "MiB"))):
+    highest = {name: max(cost[name] for cost in cpu["forms"].values()) for name in ("p50", "peak_bytes")}
+    for column, (name, unit) in enumerate((("p50", "s"), ("peak_bytes", "MiB"))):
         left = 110 + 400 * column
         for row, (form, cost) in enumerate(cpu["forms"].items()):
             top = 50 + 60 * row

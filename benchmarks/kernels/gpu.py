@@ -19,34 +19,34 @@ from avgn.kernels.max_pooled_cosine import reference as cosine_reference
 Form = Callable[..., Tensor]
 
 # B, P, C, D
-GROUPING = ((128, 49, 37, 512), (128, 196, 37, 512), (256, 49, 221, 512), (32, 784, 221, 512))
+GROUPING_SHAPES = ((128, 49, 37, 512), (128, 196, 37, 512), (256, 49, 221, 512), (32, 784, 221, 512))
 # B, N, P, D, G
-COSINE = ((256, 2, 196, 512, 0), (128, 2, 49, 512, 37), (256, 2, 49, 512, 37), (512, 2, 49, 512, 221))
+COSINE_SHAPES = ((256, 2, 196, 512, 0), (128, 2, 49, 512, 37), (256, 2, 49, 512, 37), (512, 2, 49, 512, 221))
 SHAPES: tuple[tuple[int, ...], ...] = (
-    GROUPING[0],
-    COSINE[0],
-    COSINE[1],
-    GROUPING[1],
-    COSINE[2],
-    GROUPING[3],
-    GROUPING[2],
-    COSINE[3],
+    GROUPING_SHAPES[0],
+    COSINE_SHAPES[0],
+    COSINE_SHAPES[1],
+    GROUPING_SHAPES[1],
+    COSINE_SHAPES[2],
+    GROUPING_SHAPES[3],
+    GROUPING_SHAPES[2],
+    COSINE_SHAPES[3],
 )
 # where torch.compile is measured as well: each takes seconds to compile
-COMPILED = {(128, 49, 37, 512), (128, 196, 37, 512), (128, 2, 49, 512, 37), (256, 2, 49, 512, 37)}
+COMPILED_SHAPES = {(128, 49, 37, 512), (128, 196, 37, 512), (128, 2, 49, 512, 37), (256, 2, 49, 512, 37)}
 # relative error of a whole tensor beyond which a kernel is not timed: ten times what fp16 rounds
 TOLERANCE = 5e-3
 # of pairs of the naive form with gates, in bytes; beyond it is left out
-ROOM = 8 << 30
+MOST_NAIVE_BYTES = 8 << 30
 
 
 def measure_gpu() -> list[dict[str, Any]]:
-    """One row a shape, as `measure_shape` gives it."""
+    """Measure every shape: one row each, as `measure_shape` returns it."""
     return [measure_shape(shape) for shape in SHAPES]
 
 
 def measure_shape(shape: tuple[int, ...]) -> dict[str, Any]:
-    """Errors in fp16, and the times of each form: its forward alone, and with its backward.
+    """Measure errors in fp16, and the times of each form: its forward alone, and with its backward.
 
     Raises RuntimeError when a kernel's result is wrong.
     """
@@ -80,7 +80,7 @@ def prepare_shape(shape: tuple[int, ...]) -> None:
 
 def _forms(shape: tuple[int, ...]) -> tuple[list[Tensor], dict[str, Form]]:
     inputs, forms = _grouping(*shape) if len(shape) == 4 else _cosine(*shape)
-    if shape in COMPILED:
+    if shape in COMPILED_SHAPES:
         forms["compiled"] = torch.compile(forms["plain"], dynamic=False)
     return inputs, forms
 
@@ -123,13 +123,13 @@ def _cosine(b: int, n: int, p: int, d: int, g: int) -> tuple[list[Tensor], dict[
         return every.gather(3, ids[:, None, :, None].expand(b, b, n, 1)).squeeze(3)
 
     forms = {"fused": fused, "plain": plain}
-    if max(b * max(g, 1) * p * d, b * b * n * max(g, 1) * p) * 2 < ROOM:
+    if max(b * max(g, 1) * p * d, b * b * n * max(g, 1) * p) * 2 < MOST_NAIVE_BYTES:
         forms["naive"] = naive
     return inputs, forms
 
 
 def _errors(name: str, fused: Form, plain: Form, inputs: list[Tensor], shape: tuple[int, ...]) -> dict[str, float]:
-    """Relative errors (of norms) against float64 on a part of the batch, gradients included."""
+    """Measure relative errors (of norms) against float64 on a part of the batch, gradients included."""
     few = [tensor[:16] for tensor in inputs]
     if len(shape) == 5:
         # ids choose gates for whole batches: compared at the full size, in float32 where float64 would not fit
@@ -148,7 +148,7 @@ def _errors(name: str, fused: Form, plain: Form, inputs: list[Tensor], shape: tu
     }
     for position, (mine, true) in enumerate(zip(given, exact, strict=True)):
         assert mine.grad is not None and true.grad is not None
-        errors[f"gradient {position}"] = _relative(mine.grad, true.grad)
+        errors[f"gradient_{position}"] = _relative(mine.grad, true.grad)
     wrong = {key: value for key, value in errors.items() if not abs(value) <= TOLERANCE}
     # a gradient goes to another cell where two are equal but for rounding
     if "out" in wrong or "bias" in wrong:
@@ -189,7 +189,7 @@ def _step(form: Form, tensors: list[Tensor], backward: bool) -> Callable[[], Non
 
 
 def _host(step: Callable[[], None], calls: int = 20) -> float:
-    """Microseconds that a call takes on the host: too few calls to fill the device's queue."""
+    """Measure the microseconds that a call takes on the host: too few calls to fill the device's queue."""
     times = []
     for _ in range(5):
         torch.cuda.synchronize()

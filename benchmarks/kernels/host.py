@@ -1,4 +1,4 @@
-"""What a call of a fused operation costs the host: python -m benchmarks.kernels.host
+"""Measures what a call of a fused operation costs the host: python -m benchmarks.kernels.host
 
 Every kernel is replaced by one that does nothing, so that the rest of a call can be timed on any machine: dispatch, the
 autograd function, allocations, plans, and the search for the compiled kernel. Triton's launch itself adds some 3 us.
@@ -38,7 +38,7 @@ class Nothing:
 
 @contextmanager
 def no_kernels() -> Iterator[None]:
-    """Calls on the CPU take the path of a CUDA device, with kernels that do nothing."""
+    """Let calls on the CPU take the path of a CUDA device, with kernels that do nothing."""
     from avgn.kernels.grouping_attention import launches as grouping_launches
     from avgn.kernels.max_pooled_cosine import launches as cosine_launches
 
@@ -61,7 +61,7 @@ def no_kernels() -> Iterator[None]:
 
 
 def measure_host(calls: int = 200) -> dict[str, float]:
-    """Median microseconds of a call, by operation, forward alone and with its backward."""
+    """Measure the median microseconds of a call, by operation, forward alone and with its backward."""
     query, key = torch.randn(4, 9, 16), torch.randn(4, 5, 16)
     ids = torch.randint(5, (4, 2), dtype=torch.int32)
 

@@ -21,7 +21,7 @@ REPEATS = 5
 
 
 def naive(audio: Tensor, visual: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
-    """The equation as it is usually written: [M,N,P,D] is stored."""
+    """Compute the equation as it is usually written: [M,N,P,D] is stored."""
     modulated = torch.nn.functional.normalize(visual[:, None] * gate[:, :, None], dim=3)
     sound = torch.nn.functional.normalize(audio, dim=2)
     best = torch.einsum("bnd,mnpd->bmnp", sound, modulated).max(dim=3)
@@ -29,7 +29,8 @@ def naive(audio: Tensor, visual: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def measure_all(b: int = 256, n: int = 2, p: int = 196, d: int = 512) -> dict[str, Any]:
-    """Loss forward and backward of every form: seconds and peak bytes above the inputs, gradients included."""
+    """Measure forward and backward of the loss in every form: seconds and "peak_bytes" above the inputs, gradients
+    included."""
     shape = {"B": b, "N": n, "P": p, "D": d}
     found: dict[str, Any] = {"shape": shape, "threads": torch.get_num_threads(), "forms": {}}
     for form in FORMS:
@@ -40,8 +41,8 @@ def measure_all(b: int = 256, n: int = 2, p: int = 196, d: int = 512) -> dict[st
         found["forms"][form] = json.loads(done.stdout.splitlines()[-1])
     mine = found["forms"]["chunked"]
     for form in FORMS[:2]:
-        found[f"{form} over chunked"] = {
-            name: found["forms"][form][name] / mine[name] for name in ("peak bytes", "p50")
+        found[f"{form}_over_chunked"] = {
+            name: found["forms"][form][name] / mine[name] for name in ("peak_bytes", "p50")
         }
     return found
 
@@ -77,7 +78,7 @@ def _measure(form: str, b: int, n: int, p: int, d: int) -> dict[str, float]:
         times.append(time.perf_counter() - begin)
     ordered = torch.tensor(times, dtype=torch.float64)
     p20, p50, p80 = (float(ordered.quantile(q)) for q in (0.2, 0.5, 0.8))
-    return {"peak bytes": _memory("VmHWM") - before, "p20": p20, "p50": p50, "p80": p80}
+    return {"peak_bytes": _memory("VmHWM") - before, "p20": p20, "p50": p50, "p80": p80}
 
 
 def _memory(name: str) -> int:

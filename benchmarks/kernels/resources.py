@@ -52,7 +52,7 @@ class Shape:
 
 
 def kernels(shape: Shape, dtype: torch.dtype, shared: int) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """(operation, kernel, constants and options) of everything that a training step launches."""
+    """Yield (operation, kernel, constants and options) of everything that a training step launches."""
     facts = (shape.p, max(shape.c, 1), shape.d, dtype, shared)
     soft = (False, *facts)
     if grouping_plan.fits_whole(*facts[:2]):
@@ -81,7 +81,8 @@ def kernels(shape: Shape, dtype: torch.dtype, shared: int) -> Iterator[tuple[str
 
 
 def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list[dict[str, Any]]:
-    """One row a kernel: registers a thread, stack and shared bytes, and counts of instructions in the SASS."""
+    """Compile every kernel and return a row for each: registers a thread, stack and shared bytes, and counts of
+    instructions in the SASS."""
     shape = shape or Shape()
     rows = []
     for operation, kernel, options in kernels(shape, dtype, CHIPS[chip]):
@@ -92,7 +93,7 @@ def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list
                 "dtype": NAMES[dtype],
                 "shape": {"P": shape.p, "C": shape.c, "D": shape.d},
                 "kernel": f"{operation}.{kernel.fn.__name__}",
-                "shared limit": CHIPS[chip],
+                "shared_limit_bytes": CHIPS[chip],
                 **found,
             }
         )
@@ -127,23 +128,23 @@ def _compile(kernel: Any, options: dict[str, Any], chip: int, dtype: torch.dtype
     counts = {name: len(re.findall(rf"\b{name}\b", code)) for name in INSTRUCTIONS}
     return {
         "registers": int(found[1]),
-        "stack": int(found[2]),
-        "shared": int(built.metadata.shared),
+        "stack_bytes": int(found[2]),
+        "shared_bytes": int(built.metadata.shared),
         "instructions": counts,
-        "register operands": len(REGISTER_OPERAND.findall(code)),
+        "register_operands": len(REGISTER_OPERAND.findall(code)),
         "tf32": len(re.findall(r"\.TF32\b", code)),
     }
 
 
 def _integers(shape: Shape) -> dict[str, int]:
-    """Sizes that Triton makes constants of where they are one."""
+    """Return the sizes that Triton turns into constants if they are 1."""
     gates = max(shape.c, 1)
     of_cosine = {"num_rows": shape.b * shape.n, "num_images": shape.b, "sources": shape.n, "gates": gates}
     return {**of_cosine, "num_cells": shape.p, "num_classes": gates}
 
 
 def _kind(name: str, dtype: torch.dtype, kernel: Any) -> str:
-    """The type of a parameter in Triton's words; what ends in `_ptr` is a pointer."""
+    """Return the type of a parameter in Triton's words; what ends in `_ptr` is a pointer."""
     if not name.endswith("_ptr"):
         return "fp32" if name in ("scale", "eps") else "i32"
     name = name.removesuffix("_ptr")

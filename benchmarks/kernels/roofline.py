@@ -1,4 +1,4 @@
-"""Bytes and operations of each form, counted from its definition, and what data sheets predict from them.
+"""Counts bytes and operations of each form from its definition, and predicts times from data sheets.
 
 Legend: B sounds and images, N sources of a sample, P cells, C classes, D width, e bytes of an element.
 """
@@ -12,12 +12,12 @@ from typing import Any
 from benchmarks.chips import CHIPS, Chip
 
 BATCHES, CELLS, CLASSES = (128, 1024), (49, 196, 784), (11, 37, 221)
-WIDTH, SOURCES, ELEMENT = 512, 2, 2
+WIDTH, SOURCES, ELEMENT_BYTES = 512, 2, 2
 
 
 def grouping_forms(b: int, p: int, c: int, d: int, e: int) -> dict[str, dict[str, float]]:
-    """Forward of grouping attention. "naive" stores S, A, its sums and the weights; "einsum" (log domain, as the
-    reference) S, log A, the weights; "fused" nothing.
+    """Count the forward of grouping attention. "naive" stores S, A, its sums and the weights; "einsum" (log domain, as
+    the reference) S, log A, the weights; "fused" nothing.
     """
     ends = e * (2 * p * d + 2 * c * d)
     work = 4 * p * c * d
@@ -29,9 +29,9 @@ def grouping_forms(b: int, p: int, c: int, d: int, e: int) -> dict[str, dict[str
 
 
 def cosine_forms(b: int, n: int, p: int, d: int, e: int) -> dict[str, dict[str, float]]:
-    """Forward of max-pooled cosine, M = B. "naive" stores [M,N,P,D] before and after its normalisation and [B,M,N,P];
-    "einsum" the modulated sources [B,M,N,D] and [B,M,N,P]; "fused" nothing (its repeated reads of the sources are
-    served by the second-level cache and are not counted).
+    """Count the forward of max-pooled cosine, M = B. "naive" stores [M,N,P,D] before and after its normalisation and
+    [B,M,N,P]; "einsum" the modulated sources [B,M,N,D] and [B,M,N,P]; "fused" nothing (its repeated reads of the
+    sources are served by the second-level cache and are not counted).
     """
     ends = e * (b * n * d + b * p * d + b * n * d) + 16 * b * b * n
     pairs = b * b * n
@@ -49,30 +49,32 @@ def cosine_forms(b: int, n: int, p: int, d: int, e: int) -> dict[str, dict[str, 
 
 
 def roofline() -> list[dict[str, Any]]:
-    """One row an operation, shape and form: bytes, operations and predicted microseconds on each chip."""
+    """Predict one row for each operation, shape and form: bytes, operations and predicted microseconds on each chip."""
     rows = []
     for b, p, c in product(BATCHES, CELLS, CLASSES):
         shape = {"B": b, "N": SOURCES, "P": p, "C": c, "D": WIDTH}
-        forms = {"grouping_attention": grouping_forms(b, p, c, WIDTH, ELEMENT)}
-        forms["max_pooled_cosine"] = cosine_forms(b, SOURCES, p, WIDTH, ELEMENT)
+        forms = {"grouping_attention": grouping_forms(b, p, c, WIDTH, ELEMENT_BYTES)}
+        forms["max_pooled_cosine"] = cosine_forms(b, SOURCES, p, WIDTH, ELEMENT_BYTES)
         for operation, found in forms.items():
             for form, cost in found.items():
                 predicted = {
-                    name: 1e6 * max(cost["bytes"] / chip.memory, cost["flops"] / chip.fp16)
+                    name: 1e6
+                    * max(cost["bytes"] / chip.memory_bytes_per_second, cost["flops"] / chip.fp16_ops_per_second)
                     for name, chip in CHIPS.items()
                 }
-                rows.append({"operation": operation, "form": form, **shape, **cost, "predicted us": predicted})
+                rows.append({"operation": operation, "form": form, "shape": shape, **cost, "predicted_us": predicted})
     return rows
 
 
 def step_kernels(
     chips: Mapping[str, Chip], b: int = 128, n: int = 2, p: int = 49, c: int = 37, d: int = WIDTH
 ) -> list[dict[str, Any]]:
-    """One row a Triton kernel of a training step in fp16: operations, least bytes, predicted microseconds with launch.
+    """Predict one row for each Triton kernel of a training step in fp16: operations, least bytes, predicted
+    microseconds with launch.
 
     Reads that the second-level cache serves again (sources and gates for every picture) are not counted.
     """
-    e, pairs = ELEMENT, b * b * n
+    e, pairs = ELEMENT_BYTES, b * b * n
     cells, classes, sources = b * p * d * e, b * c * d * e, b * n * d * e
     saved = 4 * b * (p + c)
     # what a backward of the cosine knows of every pair: its gradient, cosine, length (float32) and cell (int64)
@@ -94,8 +96,15 @@ def step_kernels(
             "shape": {"B": b, "N": n, "P": p, "C": c, "D": d},
             "operations": operations,
             "bytes": moved,
-            "predicted us": {
-                chip: round(1e6 * (max(operations / facts.rate(precision), moved / facts.memory) + facts.gap), 1)
+            "predicted_us": {
+                chip: round(
+                    1e6
+                    * (
+                        max(operations / facts.rate(precision), moved / facts.memory_bytes_per_second)
+                        + facts.gap_seconds
+                    ),
+                    1,
+                )
                 for chip, facts in chips.items()
             },
         }

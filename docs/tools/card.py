@@ -64,11 +64,11 @@ def _videos() -> str:
 
 def _noise() -> str:
     quality = read("quality")
-    rows = [("sound decides: the sounding object is hotter, percent", f"{quality['sound decides']['hotter']:.1f}")]
-    rows.append(("swapping the sounds swaps the answer, percent", f"{quality['sound decides']['swapped']:.1f}"))
+    rows = [("sound decides: the sounding object is hotter, percent", f"{quality['sound_decides']['hotter']:.1f}")]
+    rows.append(("swapping the sounds swaps the answer, percent", f"{quality['sound_decides']['swapped']:.1f}"))
     rows.extend(
         (f"frames without a source under {name}, percent", f"{share:.1f}")
-        for name, share in quality["frames without a source, percent"].items()
+        for name, share in quality["frames_without_source_percent"].items()
     )
     return markdown(("", ""), rows)
 
@@ -78,7 +78,7 @@ def _gates() -> str:
     rows = []
     for gate, found in record["gates"].items():
         given = _find(found["adaptive"], "adaptive", "given")
-        hotter = found["own object hotter, percent"]["hotter"]
+        hotter = found["own_object_hotter"]["hotter"]
         rows.append((f"`{gate}`", _value(given, "CIoU@0.3"), _value(given, "CAP"), f"{hotter:.1f}"))
     return markdown((f"`visual_gate`, {record['steps']} steps", "CIoU@0.3", "CAP", "own object hotter, percent"), rows)
 

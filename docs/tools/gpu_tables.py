@@ -6,14 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from avgn.runtime.contract import HALVES
-from benchmarks.comparison import Row
+from docs.tools.comparison import Row
 
 Table = tuple[Row, list[Row]]
-HALF = "{roofline:.0f} / {expected, CUDA graph:.0f} / {expected, launched one by one:.0f}"
+# the key of a stage in the record, and its heading
+STAGES = {
+    "copy_in": "copy in",
+    "image_half": "image half",
+    "copy_out": "copy out",
+    "audio_half_share": "audio half, its share",
+    "resize": "resize (CPU)",
+    "decide": "decide (CPU)",
+    "together": "together",
+}
+HALF = "{roofline:.0f} / {cuda_graph:.0f} / {one_by_one:.0f}"
 
 
 def halves(record: Mapping[str, Any]) -> Table:
-    """Every half in every precision, one sample: kernels, operations, bytes, microseconds on every chip."""
+    """Tabulate every half in every precision, one sample: kernels, operations, bytes, microseconds on every chip."""
     chips = list(record["chips"])
     rows: list[Row] = []
     for model, found in record["models"].items():
@@ -21,42 +31,41 @@ def halves(record: Mapping[str, Any]) -> Table:
             for half, batches in made.items():
                 one = batches["1"]
                 counts = (f"{one['kernels']}", f"{one['operations'] / 1e9:.2f}", f"{one['bytes'] / 1e6:.1f}")
-                times = tuple(HALF.format_map(one["predicted us"][chip]) for chip in chips)
+                times = tuple(HALF.format_map(one["predicted_us"][chip]) for chip in chips)
                 rows.append((f"{model} {half}, {precision}", *counts, *times))
     return ("half, **predicted** us", "kernels", "GFLOP", "MB", *chips), rows
 
 
 def frame(record: Mapping[str, Any]) -> Table:
-    """The stages of a frame in fp16, milliseconds on every chip."""
-    rows: list[Row] = []
-    stages: list[str] = []
-    for model, found in record["models"].items():
-        for chip, times in found["frame"]["fp16"].items():
-            stages = list(times)
-            rows.append((f"{model}, {chip}", *(f"{times[stage]:.2f}" for stage in stages)))
-    return ("fp16, **predicted** ms", *stages), rows
+    """Tabulate the stages of a frame in fp16, milliseconds on every chip."""
+    rows: list[Row] = [
+        (f"{model}, {chip}", *(f"{times[stage]:.2f}" for stage in STAGES))
+        for model, found in record["models"].items()
+        for chip, times in found["frame_ms"]["fp16"].items()
+    ]
+    return ("fp16, **predicted** ms", *STAGES.values()), rows
 
 
 def kernels(record: Mapping[str, Any]) -> Table:
-    """The Triton kernels of a training step, microseconds on every chip."""
+    """Tabulate the Triton kernels of a training step, microseconds on every chip."""
     chips = list(record["chips"])
     rows: list[Row] = [
         (row["kernel"], f"{row['operations'] / 1e9:.2f}", f"{row['bytes'] / 1e6:.1f}")
-        + tuple(f"{row['predicted us'][chip]:.0f}" for chip in chips)
-        for row in record["kernels of a training step"]
+        + tuple(f"{row['predicted_us'][chip]:.0f}" for chip in chips)
+        for row in record["training_step_kernels"]
     ]
     return ("kernel, fp16, **predicted** us", "GFLOP", "MB", *chips), rows
 
 
 def measured(budget: Mapping[str, Any], record: Mapping[str, Any]) -> Table:
-    """What was predicted for an H100 SXM beside what an H200 measured, in microseconds."""
+    """Tabulate what was predicted for an H100 SXM beside what an H200 measured, in microseconds."""
     rows: list[Row] = []
     halves = {(row["model"], row["kind"], row["half"], row["batch"]): row for row in record["runs"]["halves"]}
     kinds = (("fp32", "fp32 optimized"), ("fp16", "fp16 mixed optimized"))
     for model, found in budget["models"].items():
         for precision, kind in kinds:
             for half in HALVES:
-                expected = found["halves"][precision][half]["1"]["predicted us"][MEASURED]["expected, CUDA graph"]
+                expected = found["halves"][precision][half]["1"]["predicted_us"][MEASURED]["cuda_graph"]
                 row = halves[model, kind, half, 1]
                 compiled = halves.get((model, "fp16 mixed compiled", half, 1)) if precision == "fp16" else None
                 best = compiled or row
@@ -66,18 +75,18 @@ def measured(budget: Mapping[str, Any], record: Mapping[str, Any]) -> Table:
 
 
 def _others(budget: Mapping[str, Any], record: Mapping[str, Any]) -> list[Row]:
-    """An engine that launches its kernels one by one, and the Triton kernels at revision 2809299."""
+    """Tabulate an engine that launches its kernels one by one, and the Triton kernels at revision 2809299."""
     tiny = budget["models"]["avgn-tiny"]["halves"]["fp32"]
     speed = record["runs"]["onnxruntime-cuda"]["rows"][0]["wall_ms"]
     rows = [
         _against(
             f"avgn-tiny {half}, fp32, ONNX Runtime's CUDA provider, one by one",
-            tiny[half]["1"]["predicted us"][MEASURED]["expected, launched one by one"],
+            tiny[half]["1"]["predicted_us"][MEASURED]["one_by_one"],
             1e3 * speed[half]["p50"],
         )
         for half in HALVES
     ]
-    expected = {row["kernel"]: row["predicted us"][MEASURED] for row in budget["kernels of a training step"]}
+    expected = {row["kernel"]: row["predicted_us"][MEASURED] for row in budget["training_step_kernels"]}
     taken = {
         (row["op"], row["backward"]): row["graph_us"]
         for row in record["runs"]["kernels"]

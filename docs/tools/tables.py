@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import Row, comparison
 from docs.tools import gpu_tables
+from docs.tools.comparison import Row, comparison
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -37,7 +37,8 @@ def main() -> None:
 
 
 def filled(text: str) -> str:
-    """A text with every table between its markers made anew. Raises ValueError for a marker that names no table."""
+    """Rewrite every table of a text between its markers. Raises ValueError for a marker that names no
+    table."""
 
     def table(name: str) -> str:
         if name not in TABLES:
@@ -50,47 +51,49 @@ def filled(text: str) -> str:
 
 
 def speed() -> tuple[Row, list[Row]]:
-    """What the package's promises are about: engines beside eager PyTorch, streams, training."""
+    """Tabulate what the package promises: engines beside eager PyTorch, streams, training."""
     model, training, streaming = read("model"), read("training"), read("streaming")
     rows: list[Row] = []
     for threads, found in model["threads"].items():
         for precision, name in (("fp32", "float32"), ("int8-cpu", "8 bits")):
             engine = found["engines"][f"{precision}, openvino"]
-            halves = engine["both halves, times faster than eager"]
-            stream = engine["30 fps, 0.2 s hop, times less CPU than eager per frame"]
-            what = f"`{model['model']}` in {name}, OpenVINO, {_threads(f'{threads} threads')}"
+            halves = engine["halves_times_faster_than_eager"]
+            stream = engine["stream_times_less_cpu_than_eager"]
+            what = f"`{model['model']}` in {name}, OpenVINO, {_threads(threads)}"
             rows.append((f"{what}: a picture with its sound", f"{halves['wall']:.2f} times eager PyTorch"))
             rows.append((f"{what}: a frame of a stream at 30 frames/s", f"{stream:.1f} times less CPU time than eager"))
-    frames = streaming["capacity"][0]["frames per second"]
+    frames = streaming["capacity"][0]["frames_per_second"]
     rows.append((f"one stream of `{streaming['bundle']}`, {streaming['engine']}, 1 thread", f"{frames:.0f} frames/s"))
-    for threads, of in training["samples per second"].items():
-        clock = training["over plain"][threads]["avgn"]["p50"]
+    for threads, of in training["samples_per_second"].items():
+        clock = training["over_plain_wall"][threads]["avgn"]["p50"]
         what = f"`avgn train --preset {training['preset']}`, batch {training['batch']}, {_threads(threads)}"
         rows.append((what, f"{of['avgn']['p50']:.2f} samples/s, {clock:.2f} times a plain PyTorch loop"))
     return (f"{training['machine']['cores']} cores ({model['machine']['processor']}), no GPU", "median"), rows
 
 
 def startup() -> tuple[Row, list[Row]]:
-    """The command line in fresh processes."""
+    """Tabulate the command line in fresh processes."""
     record = read("startup")
     commands = record["commands"]
     localize = commands["avgn localize tiny"]
-    helps = [values["wall s"]["p50"] for name, values in commands.items() if name.endswith(" --help")]
+    helps = [values["wall_seconds"]["p50"] for name, values in commands.items() if name.endswith(" --help")]
     rows: list[Row] = [
-        ("`avgn localize tiny VIDEO`: process start to first result", _seconds(localize, "first result s")),
-        ("the same, peak memory", f"{localize['peak MB']['p50']:.0f} MB"),
-        ("`avgn --help`", _seconds(commands["avgn --help"], "wall s")),
+        ("`avgn localize tiny VIDEO`: process start to first result", _seconds(localize, "first_result_seconds")),
+        ("the same, peak memory", f"{localize['peak_mb']['p50']:.0f} MB"),
+        ("`avgn --help`", _seconds(commands["avgn --help"], "wall_seconds")),
         ("the slowest help of a command", f"{max(helps):.2f} s"),
     ]
     return (f"{record['machine']['cores']} cores, no GPU", "median"), rows
 
 
 def hostile() -> tuple[Row, list[Row]]:
-    """What each attack of `tests/hostile` cost above its command's own."""
+    """Tabulate what each attack of `tests/hostile` cost above its command's own cost."""
     rows: list[Row] = []
     for row in read("hostile-files")["attacks"]:
         name = row["attack"].replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
-        rows.append((name, f"{row['seconds']:.2f} s", f"{row['MB']:.0f} MB", "refused" if row["held"] else "NOT HELD"))
+        rows.append(
+            (name, f"{row['seconds']:.2f} s", f"{row['memory_mb']:.0f} MB", "refused" if row["held"] else "NOT HELD")
+        )
     return ("attack", "processor", "memory above idle", "outcome"), rows
 
 
@@ -114,12 +117,12 @@ TABLES: dict[str, Callable[[], tuple[Row, list[Row]]]] = {
 
 
 def read(name: str) -> Any:
-    """The JSON of a benchmark."""
+    """Read the JSON of a benchmark."""
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def between(text: str, begin: str, end: str, body: str) -> str:
-    """A text with what stands between two markers replaced. Raises ValueError where they are missing."""
+    """Replace what stands between two markers of a text. Raises ValueError if they are missing."""
     if begin not in text or end not in text.split(begin, 1)[1]:
         raise ValueError(f"markers {begin.strip()} and {end} are missing: write both where the table should stand")
     before, rest = text.split(begin, 1)
@@ -127,12 +130,12 @@ def between(text: str, begin: str, end: str, body: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """Two decimals below ten, one above."""
+    """Format with two decimals below ten, one above."""
     return "" if value is None else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def markdown(head: Row, rows: Sequence[Row]) -> str:
-    """A table in Markdown."""
+    """Format a table in Markdown."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
@@ -141,8 +144,8 @@ def _seconds(values: dict[str, dict[str, float]], key: str) -> str:
     return f"{values[key]['p50']:.2f} s"
 
 
-def _threads(key: str) -> str:
-    return "1 thread" if key == "1 threads" else key
+def _threads(count: str) -> str:
+    return f"{count} thread" + ("" if count == "1" else "s")
 
 
 if __name__ == "__main__":

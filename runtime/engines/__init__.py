@@ -90,7 +90,7 @@ ENGINES: dict[str, EngineEntry] = {
         reads=("tensorrt-rtx",),
         gpu=True,
     ),
-    # its packages for a CPU were slower than the graphs (benchmarks/NOTES.md)
+    # its packages for a CPU were slower than the graphs (docs/performance.md)
     "aoti": EngineEntry(
         factory="avgn.runtime.engines.aoti_engine:AotiEngine",
         requires="torch",
@@ -117,7 +117,7 @@ ENGINES: dict[str, EngineEntry] = {
         library="nvinfer",
         automatic=False,
     ),
-    # faster than onnxruntime (benchmarks/NOTES.md)
+    # faster than onnxruntime (docs/performance.md)
     "openvino": EngineEntry(
         factory="avgn.runtime.engines.openvino_engine:OpenVinoEngine",
         requires="openvino",

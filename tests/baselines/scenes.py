@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from avgn.config import Config, preset
-from avgn.data import Batch
-from avgn.losses import Labels
-from avgn.model import TwoHalves, build_model
+from avgn.model import LocalizerModel, build_model
+from avgn.training.hooks import hooks_of
 from avgn.training.stages import Stages
+from avgn.types import Batch, Labels
 from tests.squares import CLASSES, COLORS, TONES
 
 SIDE = 64
@@ -68,34 +68,34 @@ def scenes(count: int = 32, seed: int = 0, *, silent: bool = True) -> tuple[Batc
     return Batch(image=torch.from_numpy(frames), waveform=waveform, labels=labels), truth
 
 
-def overfit(config: Config, batch: Batch, steps: int, rate: float = 3e-3) -> tuple[TwoHalves, list[float]]:
+def overfit(config: Config, batch: Batch, steps: int, rate: float = 3e-3) -> tuple[LocalizerModel, list[float]]:
     """A model trained on one batch, in evaluation mode, and the localization loss of every step.
 
     Pictures are shifted around their edges at random: places and the grain of a picture can't be learnt by heart.
     """
     torch.manual_seed(0)
     model = build_model(config).train()
-    model.begin_training("random")
+    hooks = hooks_of(model)
     stages = Stages()
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
     found = []
     for step in range(steps):
-        stages.begin_step(model, step, steps, step // 10, lambda: [batch])
+        stages.begin_step(hooks, step, steps, step // 10, lambda: [batch])
         shift = [int(side) for side in torch.randint(SIDE, (2,))]
-        audio, image = model(*model.prepare(batch.waveform, batch.image.roll(shift, (1, 2))))
-        losses = model.compute(audio, image, batch.labels)
+        audio, image = model(*hooks.prepare(batch.waveform, batch.image.roll(shift, (1, 2))))
+        losses = hooks.losses(audio, image, batch.labels)
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()
         found.append(float(losses.localization.detach()))
     model.eval()
     with torch.no_grad():
-        model.end_training([batch])
+        hooks.end([batch])
     return model, found
 
 
 @torch.no_grad()
-def precision(model: TwoHalves, batch: Batch, truth: NDArray[np.bool_]) -> tuple[float, float]:
+def precision(model: LocalizerModel, batch: Batch, truth: NDArray[np.bool_]) -> tuple[float, float]:
     """Mean average precision of the maps, and of a blob in the centre.
 
     Of maps that belong to classes the sounding class's counts; of unnamed ones the best.

@@ -13,7 +13,7 @@ import torch
 from avgn.checkpoint import load_model, save_model
 from avgn.cli import main
 from avgn.engine import TorchEngine
-from avgn.model import TwoHalves, build_model
+from avgn.model import LocalizerModel, build_model
 from avgn.runtime import Bundle, Localizer
 from avgn.systems import AVGN, SYSTEMS
 from tests.baselines.scenes import small
@@ -23,7 +23,7 @@ OTHERS = [name for name in SYSTEMS if name != AVGN]
 CHOSEN: dict[str, dict[str, Any]] = {"ez-vsl": {"alpha": 0.4}, "mix-and-localize": {"sources": 3}}
 
 
-def model_of(system: str) -> TwoHalves:
+def model_of(system: str) -> LocalizerModel:
     torch.manual_seed(0)
     model = build_model(small(system, **CHOSEN.get(system, {})))
     with torch.no_grad():

@@ -13,14 +13,16 @@ import torch
 from avgn.checkpoint import load_model, save_model
 from avgn.cli import main
 from avgn.config import Config, preset
-from avgn.data import Batch
-from avgn.model import TwoHalves, build_model
+from avgn.model import LocalizerModel, build_model
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import read_manifest
-from avgn.systems import AVGN, SYSTEMS, systems_table
+from avgn.systems import AVGN, RELEASED, SYSTEMS, systems_table
 from avgn.training import TrainConfig
 from avgn.training.fit import train
+from avgn.training.hooks import TrainingHooks, hooks_of
+from avgn.training.module import AVGNModule
 from avgn.training.stages import Stages, stage_of
+from avgn.types import Batch
 from tests.baselines.scenes import overfit, precision, scenes, small
 from tests.squares import write_squares
 
@@ -42,10 +44,10 @@ OTHERS = list(CHANCE)
 
 
 def test_the_registry_names_every_system() -> None:
-    assert set(SYSTEMS) == {AVGN, *OTHERS}
+    assert set(SYSTEMS) == {AVGN, RELEASED, *OTHERS}
     assert len(systems_table()) == 1 + len(SYSTEMS)
     for name, system in SYSTEMS.items():
-        assert system.load().__mro__.index(TwoHalves) > 0
+        assert system.load().__mro__.index(LocalizerModel) > 0
         config = preset("avgn-tiny", system=name)
         assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
         assert config.name == ("avgn-tiny" if name == AVGN else f"{name}-tiny")
@@ -81,17 +83,15 @@ def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], messag
 
 
 def test_a_prior_without_weights_is_refused() -> None:
-    with pytest.raises(InputError, match="pass --visual-weights FILE, or alpha 1"):
-        build_model(small("ez-vsl", alpha=0.4)).begin_training("random")
+    with pytest.raises(InputError, match="pass a file as `visual_weights`, or alpha 1"):
+        hooks_of(build_model(small("ez-vsl", alpha=0.4)), "random")
 
 
 def test_stages_begin_once_also_after_a_restart() -> None:
     assert [stage_of((0.5,), step, 10) for step in (0, 4, 5, 9)] == [0, 0, 1, 1]
     calls: list[str] = []
 
-    class Watched:
-        stage_shares = (0.5,)
-        stage = 0
+    class Model:
         training = True
 
         def eval(self) -> None:
@@ -100,20 +100,24 @@ def test_stages_begin_once_also_after_a_restart() -> None:
         def train(self, mode: bool) -> None:
             assert mode
 
-        def on_epoch(self, batches: Any) -> None:
+    class Watched(TrainingHooks):
+        stage_shares = (0.5,)
+
+        def begin_epoch(self, batches: Any) -> None:
             calls.append(f"epoch in {self.stage}")
 
         def enter_stage(self, stage: int, batches: Any) -> None:
             calls.append(f"stage {stage}")
 
-    model: Any = Watched()
+    model: Any = Model()
+    hooks = Watched(model)
     stages = Stages()
     for step in range(6):
-        stages.begin_step(model, step, 10, step // 4, list)
+        stages.begin_step(hooks, step, 10, step // 4, list)
     again = Stages()
     again.load_state_dict(stages.state_dict())
     for step in range(6, 10):
-        again.begin_step(model, step, 10, step // 4, list)
+        again.begin_step(hooks, step, 10, step // 4, list)
     assert calls == ["epoch in 0", "epoch in 0", "stage 1", "epoch in 1"]
 
 
@@ -150,10 +154,20 @@ def test_a_system_learns_32_scenes(system: str, easy: tuple[Batch, Any]) -> None
 
 def test_what_only_training_needs_is_no_part_of_a_checkpoint(tmp_path: Path) -> None:
     model = build_model(small("hard-pos"))
-    model.begin_training("random")
-    assert any(name.startswith("school.") for name in model.state_dict())
+    module = AVGNModule(model, TrainConfig(), 10)
+    assert any(name.startswith("school.") for name in module.state_dict())
     loaded = load_model(save_model(model, tmp_path / "c"))
-    assert not any(name.startswith("school.") for name in loaded.state_dict())
+    assert not any("school" in name for name in loaded.state_dict())
+
+
+def test_a_trainers_checkpoint_of_before_the_hooks_is_read() -> None:
+    module = AVGNModule(build_model(small("hard-pos")), TrainConfig(momentum=0.9), 10)
+    now = module.state_dict()
+    then = {f"model.{name}" if name.startswith("school.") else name: value for name, value in now.items()}
+    then |= {f"teacher.{name}": value for name, value in now.items() if name.startswith("school.")}
+    then["model.school.least"] = torch.tensor([0.25, 0.5])
+    module.load_state_dict(then)
+    assert module.school is not None and module.school.get_buffer("least").tolist() == [0.25, 0.5]
 
 
 @pytest.mark.parametrize("system", ["dsol", "hard-pos", "slavc"])
@@ -170,9 +184,9 @@ def test_resumed_training_repeats_an_unbroken_one(system: str, tmp_path: Path) -
         pass
 
     def stop_after(steps: int) -> Any:
-        from avgn.training import fit
+        from avgn.training.trainer import LossLog
 
-        class Breaking(fit.LossLog):
+        class Breaking(LossLog):
             def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
                 super().on_train_batch_end(trainer, *rest)
                 if trainer.global_step == steps:
@@ -181,7 +195,7 @@ def test_resumed_training_repeats_an_unbroken_one(system: str, tmp_path: Path) -
         return Breaking
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("avgn.training.fit.LossLog", stop_after(6))
+        patch.setattr("avgn.training.trainer.LossLog", stop_after(6))
         with pytest.raises(Stop):
             train(config, manifest, None, broken, TrainConfig(steps=8, checkpoint_steps=5, **settings), progress=False)
     train(config, manifest, None, broken, TrainConfig(steps=8, **settings), resume=True, progress=False)

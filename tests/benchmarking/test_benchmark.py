@@ -23,7 +23,7 @@ from avgn.runtime.bundle import resolve_bundle_path
 from avgn.scenes import SceneConfig, synthesize
 from tests.processes import children
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = str(ROOT / "recipes" / "checkpoint")
 SPREAD = {"p20", "p50", "p80"}
 

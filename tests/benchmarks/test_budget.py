@@ -21,7 +21,19 @@ from docs.tools import gpu_tables
 RESULTS = ROOT / "benchmarks" / "results" / "gpu-budget.json"
 PAGE = ROOT / "docs" / "gpu.md"
 # 100 operations and 10 bytes a second on 4 multiprocessors
-TOY = Chip(sheet="", fp32=100, tf32=100, fp16=200, int8=400, memory=10, bus=1, processors=4, launch=3, gap=1, reply=0)
+TOY = Chip(
+    sheet="",
+    fp32_ops_per_second=100,
+    tf32_ops_per_second=100,
+    fp16_ops_per_second=200,
+    int8_ops_per_second=400,
+    memory_bytes_per_second=10,
+    bus_bytes_per_second=1,
+    num_multiprocessors=4,
+    launch_seconds=3,
+    gap_seconds=1,
+    reply_seconds=0,
+)
 
 
 def test_predictions_are_called_predictions() -> None:
@@ -38,7 +50,7 @@ def test_predictions_are_called_predictions() -> None:
 
 def test_both_presets_are_free_of_hazards_in_the_record() -> None:
     for found in json.loads(RESULTS.read_text())["models"].values():
-        assert len(found["graph safety"]) == 8 and not any(found["graph safety"].values())
+        assert len(found["graph_hazards"]) == 8 and not any(found["graph_hazards"].values())
 
 
 @pytest.mark.parametrize("half", ["audio", "image"])
@@ -100,8 +112,8 @@ def test_times_follow_from_the_data_sheet(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("benchmarks.budget.CHIPS", {"toy": TOY})
     found = half_record([heavy, light])
     assert found["kernels"] == 2 and found["bytes"] == 27
-    assert found["predicted us"]["toy"] == {
+    assert found["predicted_us"]["toy"] == {
         "roofline": 5.7e6,
-        "expected, CUDA graph": (3 + 20 + 1 + 1 + 1) * 1e6,
-        "expected, launched one by one": (21 + 3) * 1e6,
+        "cuda_graph": (3 + 20 + 1 + 1 + 1) * 1e6,
+        "one_by_one": (21 + 3) * 1e6,
     }

@@ -49,7 +49,7 @@ def test_finished_things_give_what_their_file_gives(video: Path, tmp_path: Path)
         asked = refused("localize", "tiny", f"{base}/v.mp4", "--seconds", "5")
     assert done.returncode == 0 and "is finished" in done.stderr and "secret" not in done.stderr, done.stderr
     assert "reconnect" not in done.stderr and "lost" not in done.stderr and "frames/s" in done.stdout
-    assert "is finished" in asked and "--live" in asked
+    assert "is a finished one" in asked and "--live" in asked
     truth = lines_of(out / "file.jsonl")
     assert lines_of(out / "http.jsonl") == truth and len(truth) == len(list(open_media(video).video()))
     assert len(list(open_media(out / "o.mp4").video())) == len(truth)
@@ -90,7 +90,7 @@ def test_live_and_no_live_overrule(video: Path, tmp_path: Path) -> None:
     assert whole.returncode == 0, whole.stderr
     assert len(lines_of(tmp_path / "w.jsonl")) == len(list(open_media(video).video()))
     assert "for an address" in refused("localize", "tiny", video, "--live")
-    assert "got both" in refused("localize", "tiny", f"tcp://127.0.0.1:{port}", "--live", "--no-live")
+    assert "exclude each other" in refused("localize", "tiny", f"tcp://127.0.0.1:{port}", "--live", "--no-live")
 
 
 def test_seconds_that_end_while_connecting_are_a_failure(tmp_path: Path) -> None:

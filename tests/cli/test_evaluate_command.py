@@ -180,5 +180,5 @@ def test_a_device_that_is_not_there(duets: Path, refused: Refused) -> None:
     assert refused(checkpoint, duets, "--device", "meta") == "device 'meta' is not supported: use cpu or cuda"
     assert refused(checkpoint, duets, "--device", "cuda:99").startswith("device 'cuda:99' is not there, PyTorch sees ")
     assert refused("tiny", duets, "--device", "cuda") == (
-        "--device cuda is for a checkpoint, tiny is a bundle: choose its engine by --backend"
+        "--device cuda is for a checkpoint, but tiny is a bundle: choose its engine with --backend"
     )

@@ -219,7 +219,7 @@ def refused_here(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def test_bad_input(stills: Path, manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model(build_model(preset("avgn-tiny", classes=("a", "b"), **small())), tmp_path / "other")
-    no_classes = preset("avgn-tiny", classes=manifest.classes, **small(variant="neither", visual_gate="none"))
+    no_classes = preset("avgn-tiny", classes=manifest.classes, **small(ablation="neither", visual_gate="none"))
     save_model(build_model(no_classes), tmp_path / "shared")
     silent = next((item.id for item in manifest.items if item.id not in shown(manifest)), None)
     before = sorted(path.name for path in tmp_path.iterdir())

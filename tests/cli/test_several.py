@@ -89,12 +89,12 @@ def test_what_does_not_go_with_several(tmp_path: Path, video: Path) -> None:
     (tmp_path / "file").write_text("x")
     assert "holds no video: give a folder" in refused("localize", "tiny", tmp_path / "empty")
     for options, expected in (
-        (("--output", tmp_path / "file"), "is one file, for several videos it must be a folder"),
-        (("--json", "-"), "--json - is one file"),
+        (("--output", tmp_path / "file"), "is a file, but must be a folder for several videos"),
+        (("--json", "-"), "--json - is a file"),
         (("--audio", video), "--audio goes with one video"),
         (("--seconds", 3), "--seconds goes with one video"),
         (("--show",), "--show is for live sources"),
-        (("rtsp://x/y",), "is an address or a camera: localize it alone"),
+        (("rtsp://x/y",), "is an address or a camera: localize it on its own"),
         (("--manifest", tmp_path / "m.jsonl"), "--manifest names the items"),
     ):
         assert expected in refused("localize", "tiny", video, video.parent, *options)

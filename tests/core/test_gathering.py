@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from avgn.losses import Labels, Losses, compute_losses, gather_halves, gather_rows, localization_loss
-from avgn.model import AudioSources, ImageCells
+from avgn.losses import compute_losses, gather_halves, gather_rows, localization_loss
+from avgn.types import AudioSources, ImageCells, Labels, Losses
 from tests.core.test_losses import config, scene
 
 WORLD = 2
@@ -84,7 +84,7 @@ PARTS = (slice(0, 3), slice(3, 6))
 
 @pytest.mark.parametrize(
     ("options", "gated"),
-    [({}, True), ({"negatives": "nth"}, True), ({}, False), ({"variant": "neither", "visual_gate": "none"}, False)],
+    [({}, True), ({"negatives": "nth"}, True), ({}, False), ({"ablation": "neither", "visual_gate": "none"}, False)],
     ids=["class", "nth", "no gate", "neither"],
 )
 def test_two_ranks_give_the_loss_and_gradients_of_the_joint_batch(options: dict[str, Any], gated: bool) -> None:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from avgn.config import Config, preset
-from avgn.losses import Labels, Losses, compute_losses, localization_loss
-from avgn.model import AVGN, AudioSources, ImageCells
+from avgn.losses import compute_losses, localization_loss
+from avgn.model import AVGN
+from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 CLASSES = tuple("abcdef")
 DIM = 16
@@ -116,7 +117,7 @@ def test_the_second_direction_of_nth_negatives_is_that_of_the_images_over_the_so
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_without_labels_the_loss_is_the_contrast_of_ez_vsl(symmetric: bool) -> None:
     """One shared map, no class is a negative of none; both directions unless one is asked for."""
-    chosen = config(variant="neither", visual_gate="none", symmetric=symmetric, temperature=0.07)
+    chosen = config(ablation="neither", visual_gate="none", symmetric=symmetric, temperature=0.07)
     everything, seen, labels = scene(seed=3)
     audio = AudioSources(embedding=everything.embedding[:, :1], logit=None)
     image = ImageCells(cells=seen.cells, gate=None, logit=None, grid=seen.grid)

@@ -1,4 +1,4 @@
-"""The model: shapes, presets, every option alone, and METHOD section 6 against a loop."""
+"""The model: shapes, presets, every option alone, and docs/method.md, section 6 against a loop."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from avgn.checkpoint import load_model, save_model
-from avgn.config import Config, preset
+from avgn.config import Config, preset, system_in
 from avgn.engine import describe
 from avgn.grouping import AudioGrouping
-from avgn.losses import Labels, compute_losses
-from avgn.model import AVGN, AudioSources
+from avgn.losses import compute_losses
+from avgn.model import AVGN, LocalizerModel, TwoHalves, build_model
+from avgn.released import ReleasedAVGN
 from avgn.runtime.bundle_schema import Thresholds
+from avgn.types import AudioSources, Labels
 
 CLASSES = ("a", "b", "c", "d")
 SMALL: dict[str, Any] = {
@@ -41,9 +43,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "asymmetric": {"negatives": "nth", "symmetric": False},
     "mean": {"class_reduction": "mean"},
     "release-frontend": {"frontend": "release"},
-    "tokens": {"variant": "tokens"},
-    "grouping": {"variant": "grouping"},
-    "neither": {"variant": "neither", "visual_gate": "none"},
+    "tokens": {"ablation": "tokens"},
+    "grouping": {"ablation": "grouping"},
+    "neither": {"ablation": "neither", "visual_gate": "none"},
 }
 
 
@@ -99,9 +101,9 @@ def test_unknown_presets_and_senseless_combinations_are_refused() -> None:
     for wrong in (
         {"bogus": 1},
         {"visual_gate": "both"},
-        {"variant": "neither", "visual_gate": "grouped"},
-        {"variant": "tokens", "assignment": "hard"},
-        {"variant": "grouping", "attention": "literal"},
+        {"ablation": "neither", "visual_gate": "grouped"},
+        {"ablation": "tokens", "assignment": "hard"},
+        {"ablation": "grouping", "attention": "literal"},
         {"assignment": "hard", "audio_gate": "eps"},
         {"image_size": (100, 96)},
         {"dim": 30},
@@ -117,6 +119,44 @@ def test_config_survives_json() -> None:
     assert Config.from_dict(config.to_dict()) == config
     with pytest.raises(ValueError, match="unknown entries"):
         Config.from_dict(config.to_dict() | {"new": 1})
+
+
+def test_an_ablation_is_a_variant_in_files() -> None:
+    config = preset("avgn-tiny", **(SMALL | {"ablation": "tokens"}))
+    written = config.to_dict()
+    assert written["variant"] == "tokens" and "ablation" not in written
+    assert Config.from_dict(written) == config == preset("avgn-tiny", **(SMALL | {"variant": "tokens"}))
+    today = {"ablation" if name == "variant" else name: value for name, value in written.items()}
+    assert Config.from_dict(today) == config
+    with pytest.raises(ValueError, match="variant and ablation are the same entry: leave variant out"):
+        Config.from_dict(written | {"ablation": "tokens"})
+
+
+def test_the_released_variant_of_older_files_is_a_system() -> None:
+    config = preset("avgn-release", **SMALL)
+    old = config.to_dict() | {"system": "avgn", "variant": "released"}
+    assert Config.from_dict(old) == config and config.system == "avgn-released" and config.ablation == "both"
+    assert system_in(old) is system_in(config.to_dict()) is config.kind
+    assert isinstance(build_model(Config.from_dict(old)), ReleasedAVGN)
+    sized = preset("avgn-tiny", **(SMALL | {"system": "avgn-released"}))
+    assert sized.visual_gate == "none" and sized.name == "avgn-released-tiny"
+    with pytest.raises(ValueError, match="visual_gate is an entry of system avgn alone: leave it at 'none'"):
+        preset("avgn-release", **(SMALL | {"visual_gate": "grouped"}))
+
+
+def test_names_of_before_are_kept_for_a_release() -> None:
+    assert TwoHalves is LocalizerModel
+    model = small().eval()
+    waveform, picture = inputs(model, 2)
+    audio, image = model(waveform, picture)
+    labels = Labels(
+        sounding=torch.eye(4)[:2],
+        visible=torch.eye(4)[:2],
+        order=torch.tensor([[0], [1]]),
+        mask=torch.ones(2, 1).bool(),
+    )
+    with pytest.deprecated_call(match="compute is called losses now"):
+        assert torch.equal(model.compute(audio, image, labels).total, model.losses(audio, image, labels).total)
 
 
 def test_maps_are_cosines_of_the_encoders_own_cells() -> None:
@@ -135,11 +175,12 @@ def test_maps_are_cosines_of_the_encoders_own_cells() -> None:
             torch.testing.assert_close(maps[b, k, p // grid[1], p % grid[1]], truth)
 
 
-def test_sources_are_handed_over_with_length_one_but_by_the_released_variant() -> None:
+def test_sources_are_handed_over_with_length_one_but_by_the_published_model() -> None:
     embedding = 3 * torch.randn(2, 4, 16)
     found = small().hand_over(AudioSources(embedding=embedding, logit=None))
     torch.testing.assert_close(found, embedding / embedding.norm(dim=2, keepdim=True))
-    released = small(variant="released", visual_gate="none")
+    released = build_model(preset("avgn-release", **SMALL))
+    assert isinstance(released, ReleasedAVGN)
     assert released.hand_over(AudioSources(embedding=embedding, logit=None)) is embedding
 
 
@@ -181,16 +222,16 @@ def test_audio_grouping_is_the_closed_form_for_one_feature() -> None:
 
 
 def test_ablation_rows_have_the_parts_they_name() -> None:
-    tokens = small(variant="tokens", visual_gate="grouped").eval()
+    tokens = small(ablation="tokens", visual_gate="grouped").eval()
     picture = inputs(tokens)[1]
     with torch.no_grad():
         cells, _ = tokens.visual_encoder(tokens.normalize(picture))
         _, attended = tokens.visual_transformer(cells, tokens.tokens)
         torch.testing.assert_close(tokens.encode_image(picture).gate, attended)
-    grouping = small(variant="grouping")
+    grouping = small(ablation="grouping")
     assert not grouping.tokens.requires_grad and grouping.token_logits() is None
     assert not any("blocks" in name for name, _ in grouping.named_parameters())
-    neither = small(variant="neither", visual_gate="none")
+    neither = small(ablation="neither", visual_gate="none")
     assert {name.split(".")[0] for name, _ in neither.named_parameters()} == {"audio_encoder", "visual_encoder"}
 
 

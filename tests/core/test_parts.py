@@ -86,7 +86,7 @@ def test_literal_attention_is_equations_4_and_5_as_printed(depth: int) -> None:
 
 
 def test_without_transformers_features_and_tokens_pass_through() -> None:
-    transformer = build_transformer(preset("avgn-tiny", **SMALL, variant="grouping"))
+    transformer = build_transformer(preset("avgn-tiny", **SMALL, ablation="grouping"))
     features, tokens = rand(2, 7, DIM), rand(5, DIM, seed=2)
     seen, classes = transformer(features, tokens)
     assert seen is features and torch.equal(classes, torch.stack([tokens, tokens]))
@@ -127,12 +127,11 @@ def test_a_block_is_pre_norm_and_the_transformer_ends_with_a_norm() -> None:
     torch.testing.assert_close(classes, x[:, 7:])
 
 
-@pytest.mark.parametrize("variant", ["full", "released"])
-def test_transformers_start_with_quiet_branches(variant: str) -> None:
+@pytest.mark.parametrize("norm", [True, False])
+def test_transformers_start_with_quiet_branches(norm: bool) -> None:
     """A truncated normal of 0.02 and no biases: louder branches drown which class a token is, and nothing fails."""
     torch.manual_seed(0)
-    options = {"variant": "released", "visual_gate": "none"} if variant == "released" else {}
-    transformer = build_transformer(preset("avgn-resnet18", **options))
+    transformer = TokenTransformer(preset("avgn-resnet18"), norm=norm)
     weights = [module for module in transformer.modules() if isinstance(module, nn.Linear)]
     assert len(weights) == 4 * 3 and INIT_STD == 0.02
     for linear in weights:

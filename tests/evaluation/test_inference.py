@@ -13,9 +13,9 @@ import pytest
 from scipy.io import wavfile
 
 from avgn.evaluation.inference import predict
-from avgn.reading import read_clip, read_frame, read_wav
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import Item, Manifest
+from avgn.runtime.reading import read_clip, read_frame, read_wav
 
 Make = Callable[..., Any]
 

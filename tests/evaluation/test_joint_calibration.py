@@ -65,7 +65,7 @@ def test_the_planted_rule_is_found_and_written(bundle: Bundle, tmp_path: Path, m
     manifest, found = planted(bundle, tmp_path / "manifest.jsonl")
     monkeypatch.setattr(joint_calibration, "predict", lambda engine, given, progress=None: found)
     made = joint_calibration.calibrate_bundle(bundle, None, manifest)  # type: ignore[arg-type]
-    assert made.before[1] > 1 and made.f1 > 95 and made.false_sources <= joint_calibration.MAX_FALSE
+    assert made.before[1] > 1 and made.f1 > 95 and made.false_sources <= joint_calibration.MAX_FALSE_PER_IMAGE
     assert made.joint.visual_weight == pytest.approx(0.5)
     assert sum(count for count, _, _ in made.reliability) == COUNT * len(bundle.classes)
     read = Bundle.load(bundle.path).info

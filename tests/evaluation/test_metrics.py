@@ -185,7 +185,7 @@ def test_terciles_are_cut_at_a_third_and_two_thirds_and_the_cut_belongs_below() 
 
 def test_quiet_is_at_most_two_tenths() -> None:
     edge = np.array([[0.2, np.nextafter(0.2, 1)], [0.19, 0.9]])
-    assert metrics.quiet_share(edge) == 0.5 and metrics.QUIET == 0.2
+    assert metrics.quiet_share(edge) == 0.5 and metrics.FLAT_LEVEL == 0.2
     maps = np.random.default_rng(9).random((3, 2, *SIZE))
     expected = [[np.mean([[value <= 0.2 for value in row] for row in one]) for one in kind] for kind in maps]
     np.testing.assert_allclose(metrics.quiet_share(maps), expected)

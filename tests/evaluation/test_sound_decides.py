@@ -34,7 +34,7 @@ def pairs(draw: Make, sound: Make) -> list[SwapPair]:
 
 def test_a_model_that_listens_decides_by_the_sound(pairs: list[SwapPair], tone_engine: Make) -> None:
     scores = sound_decides(tone_engine(), pairs)
-    assert scores == {"hotter": 100, "swapped": 100, "swapped right": 100, "top class": 100, "cases": 4, "pairs": 2}
+    assert scores == {"hotter": 100, "swapped": 100, "swapped_right": 100, "top_class": 100, "cases": 4, "pairs": 2}
 
 
 def test_a_model_that_only_looks_does_not(pairs: list[SwapPair], tone_engine: Make) -> None:
@@ -44,13 +44,13 @@ def test_a_model_that_only_looks_does_not(pairs: list[SwapPair], tone_engine: Ma
         "audio_prob": np.tile(np.array([1, 0, 0, 0.5], np.float32), (len(waveform), 1)),
     }
     scores = sound_decides(engine, pairs)
-    assert scores["hotter"] == 25 and scores["swapped"] == 0 and scores["swapped right"] == 0
+    assert scores["hotter"] == 25 and scores["swapped"] == 0 and scores["swapped_right"] == 0
 
 
 def test_swapped_sounds_are_wrong_but_swap(pairs: list[SwapPair], tone_engine: Make) -> None:
     crossed = [replace(pair, audio_a=pair.audio_b, audio_b=pair.audio_a) for pair in pairs]
     scores = sound_decides(tone_engine(), crossed)
-    assert scores["hotter"] == 0 and scores["swapped"] == 100 and scores["swapped right"] == 0
+    assert scores["hotter"] == 0 and scores["swapped"] == 100 and scores["swapped_right"] == 0
 
 
 def test_bad_pairs_are_refused(pairs: list[SwapPair], tone_engine: Make) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from avgn.config import preset
-from avgn.model import AVGN
+from avgn.model import AVGN, build_model
 from avgn.runtime.bundle_schema import Thresholds
 from tests.squares import CLASSES
 
@@ -25,7 +25,8 @@ SMALL: dict[str, Any] = {
 
 def small_model(**options: Any) -> AVGN:
     torch.manual_seed(0)
-    model = AVGN(preset("avgn-tiny", **(SMALL | options)))
+    model = build_model(preset("avgn-tiny", **(SMALL | options)))
+    assert isinstance(model, AVGN)
     # batch statistics as after training: the identity would hide a mistake in folding them
     with torch.no_grad():
         for module in model.modules():

@@ -99,7 +99,7 @@ def test_checkpoint_and_bundle_are_evaluated_by_the_same_code_and_agree(
 @pytest.mark.parametrize(
     "options",
     [
-        {"variant": "neither", "visual_gate": "none"},
+        {"ablation": "neither", "visual_gate": "none"},
         {"assignment": "hard"},
         {"visual_gate": "none", "frontend": "release"},
         {"audio_gate": "eps", "attention": "literal"},

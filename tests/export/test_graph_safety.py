@@ -17,7 +17,7 @@ from avgn.export.graph_safety import fix_sizes, graph_hazards, known_shapes, tra
 from avgn.export.halves import AudioHalf, ImageHalf
 from avgn.export.mixed import to_mixed
 from avgn.export.optimize import optimize
-from avgn.model import TwoHalves, build_model
+from avgn.model import LocalizerModel, build_model
 from avgn.runtime import Bundle, InputError
 from avgn.systems import SYSTEMS
 from tests.baselines.scenes import small
@@ -26,7 +26,7 @@ from tests.export.models import small_model
 KERNELS = {"reference": "aten.bmm.default", "": "avgn.grouping_attention.default"}
 
 
-def hazards_of(model: TwoHalves) -> dict[str, tuple[str, ...]]:
+def hazards_of(model: LocalizerModel) -> dict[str, tuple[str, ...]]:
     config = model.config
     image = torch.zeros(1, *config.image_size, 3, dtype=torch.uint8)
     sources = torch.zeros(1, config.num_maps, config.source_dim)
@@ -55,10 +55,10 @@ def test_the_image_half_of_a_preset_never_waits_for_the_host(
 
 @pytest.mark.parametrize("half", ["model", "optimized", "mixed"])
 @pytest.mark.parametrize(
-    "options", [{}, {"assignment": "hard"}, {"variant": "released", "visual_gate": "none"}], ids=str
+    "options", [{}, {"assignment": "hard"}, {"system": "avgn-released", "visual_gate": "none"}], ids=str
 )
 def test_nor_does_any_form_of_it(half: str, options: dict[str, Any]) -> None:
-    model: TwoHalves = small_model(**options)
+    model: LocalizerModel = small_model(**options)
     if half != "model":
         model = optimize(model)
     if half == "mixed":

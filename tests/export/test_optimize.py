@@ -28,10 +28,10 @@ OPTIONS: list[dict[str, Any]] = [
     {"visual_gate": "none", "audio_gate": "eps"},
     {"assignment": "hard", "visual_gate": "grouped"},
     {"attention": "literal"},
-    {"variant": "tokens", "visual_gate": "grouped"},
-    {"variant": "grouping", "visual_gate": "grouped"},
-    {"variant": "neither", "visual_gate": "none"},
-    {"variant": "released", "visual_gate": "none", "frontend": "release"},
+    {"ablation": "tokens", "visual_gate": "grouped"},
+    {"ablation": "grouping", "visual_gate": "grouped"},
+    {"ablation": "neither", "visual_gate": "none"},
+    {"system": "avgn-released", "visual_gate": "none", "frontend": "release"},
     {"classes": tuple(f"c{index}" for index in range(40))},
 ]
 

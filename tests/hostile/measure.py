@@ -36,7 +36,7 @@ IDLE = {
     "reproduce": "reproduce none.yaml --data synthetic --output out",
 }
 LIBRARIES = (
-    "cv2 av openvino yaml jsonargparse avgn.cli.live avgn.cli.training avgn.runtime.localize avgn.runtime.engines "
+    "cv2 av openvino yaml jsonargparse avgn.cli.live avgn.cli.training avgn.runtime.file_run avgn.runtime.engines "
     "avgn.inspection avgn.convert avgn.training.fit avgn.export.bundle avgn.reproduce avgn.data.shards"
 )
 
@@ -169,7 +169,7 @@ def main() -> None:
     with Helper() as helper:
         for attack in ATTACKS:
             cost = helper.run(attack.name)
-            row = {"attack": attack.name, "seconds": round(cost.cpu, 2), "MB": round(cost.megabytes, 1)}
+            row = {"attack": attack.name, "seconds": round(cost.cpu, 2), "memory_mb": round(cost.megabytes, 1)}
             rows.append({**row, "held": cost.held and attack.said in cost.said})
             if not rows[-1]["held"]:
                 print(rows[-1], cost.said[:300], flush=True)

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from avgn.importers import Options
+from avgn.importers import ImportOptions
 from avgn.runtime.manifest import Item, Source
 
 METADATA = Path(__file__).resolve().parents[2].parent / "shared" / "metadata"
@@ -69,9 +69,9 @@ def write_annotation(root: Path, name: str, value: Any) -> Path:
     return path
 
 
-def options(root: Path, **values: Any) -> Options:
+def options(root: Path, **values: Any) -> ImportOptions:
     values = {"metadata": root / "metadata", "output": root / "out.jsonl"} | values
-    return Options(root=root, **values)
+    return ImportOptions(root=root, **values)
 
 
 def said(source: Source) -> tuple[str, bool, bool]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from avgn.importers.cutting import RATE, Clip, Plan, cut_clip, output_folder, pieces
+from avgn.importers.cutting import SOUND_RATE, Clip, Plan, cut_clip, output_folder, pieces
 from avgn.runtime import open_media
 from avgn.runtime.clock import AudioClock
 from tests.importers.layouts import options
@@ -31,7 +31,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def whole_sound(path: Path) -> AudioClock:
-    clock = AudioClock(RATE)
+    clock = AudioClock(SOUND_RATE)
     for block in open_media(path).audio():
         clock.push(block.samples, block.rate, block.time)
     clock.close()
@@ -45,14 +45,14 @@ def read(path: Path) -> npt.NDArray[np.int16]:
 
 @pytest.mark.parametrize(("fps", "window"), [(1.0, 1.0), (0.1, 30.0), (None, 20.0)])
 def test_a_piece_has_the_sound_around_its_picture(long: Path, tmp_path: Path, fps: float | None, window: float) -> None:
-    clock, length = whole_sound(long), round(window * RATE)
+    clock, length = whole_sound(long), round(window * SOUND_RATE)
     out = output_folder(options(tmp_path, output=tmp_path / "m.jsonl"))
     names = cut_clip(Clip(path=long, stem="long"), out, Plan(fps=fps, window=window))
     assert len(names) == (1 if fps is None else round(SECONDS * fps))
     for name in names:
         # the middle of 60 s is that of the picture there
         at = 30.0 if fps is None else int(name.rpartition("_")[2]) / 1000
-        start = min(max(0, round(at * RATE) - length // 2), clock.end - length)
+        start = min(max(0, round(at * SOUND_RATE) - length // 2), clock.end - length)
         expected = np.round(32767 * clock.window(start, length)).astype(np.int16)
         assert np.array_equal(read(pieces(out, name)[1]), expected), name
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from avgn.importers import Options, import_dataset
+from avgn.importers import ImportOptions, import_dataset
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest, read_manifest
 from tests.importers import sets
@@ -18,7 +18,7 @@ from tests.importers.layouts import by_id, options, said, write_annotation, writ
 from tests.importers.sets import DRUM, DUET, ELK, FEMALE, SOLO, VGG
 
 
-def imported(kind: str, given: Options, **values: Any) -> tuple[Manifest, dict[str, Item], dict[str, Any]]:
+def imported(kind: str, given: ImportOptions, **values: Any) -> tuple[Manifest, dict[str, Item], dict[str, Any]]:
     """The manifest as it is read back, its items by id and the report."""
     found = import_dataset(kind, given, **values)
     manifest = read_manifest(given.output)

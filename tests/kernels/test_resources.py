@@ -36,9 +36,9 @@ def resources(chip: int, dtype: torch.dtype, shape: Shape) -> list[dict[str, Any
 def test_half_precision_stays_in_registers_and_uses_the_matrix_units(chip: int, dtype: torch.dtype) -> None:
     for shape in SHAPES[:3]:
         for row in resources(chip, dtype, shape):
-            assert row["stack"] == 0, row
+            assert row["stack_bytes"] == 0, row
             assert row["instructions"]["STL"] == row["instructions"]["LDL"] == 0, row
-            assert row["shared"] <= row["shared limit"] == SHARED_MEMORY[divmod(chip, 10)], row
+            assert row["shared_bytes"] <= row["shared_limit_bytes"] == SHARED_MEMORY[divmod(chip, 10)], row
             if row["kernel"].endswith(MULTIPLY):
                 assert row["instructions"][MATRIX[chip]] > 0, row
 
@@ -48,15 +48,15 @@ def test_float32_is_never_tf32(chip: int) -> None:
     for row in resources(chip, torch.float32, SHAPES[0]):
         assert row["tf32"] == 0, row
         assert not any(row["instructions"][name] for name in ("HMMA", "HGMMA")), row
-        assert row["stack"] <= 256, row
-        assert row["shared"] <= row["shared limit"], row
+        assert row["stack_bytes"] <= 256, row
+        assert row["shared_bytes"] <= row["shared_limit_bytes"], row
 
 
 def check_operands() -> list[dict[str, Any]]:
     """What is wrong in the machine code for 9.0: left operands in registers, and TF32 in half precision."""
     rows = [row for dtype in (torch.float16, torch.bfloat16) for shape in SHAPES for row in resources(90, dtype, shape)]
     assert sum(row["instructions"]["HGMMA"] for row in rows) > 0
-    return [row for row in rows if row["register operands"] or row["tf32"]]
+    return [row for row in rows if row["register_operands"] or row["tf32"]]
 
 
 def test_no_product_of_a_warp_group_takes_its_left_operand_from_registers() -> None:

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from avgn.config import preset
-from avgn.data import AudioVisualDataset, collate
+from avgn.data.batch import collate
+from avgn.data.dataset import AudioVisualDataset
 from avgn.encoders import load_audio_weights, load_visual_weights
 from avgn.model import build_model
 from avgn.reproduce import read_recipe

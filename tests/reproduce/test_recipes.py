@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from avgn.importers import Options, import_dataset
+from avgn.importers import ImportOptions, import_dataset
 from avgn.reproduce import format_outcome, read_recipe, recipe_names
 from avgn.reproduce.compose import compose
 from avgn.reproduce.data import count_shared, split_by_video
@@ -45,7 +45,7 @@ def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_made_up_layouts_are_imported_with_their_truth(
     kind: str, root: str, extended: bool, sources: int, layouts: Path, tmp_path: Path
 ) -> None:
-    options = Options(
+    options = ImportOptions(
         root=layouts / root, metadata=layouts / root / "metadata", output=tmp_path / "m.jsonl", extended=extended
     )
     import_dataset(kind, options, strict=True)
@@ -206,4 +206,4 @@ def test_rows_fit_the_presets() -> None:
             preset(recipe.preset, **(recipe.model | row.model))
         for spec in recipe.sets:
             settings: dict[str, Any] = recipe.training | spec.training
-            assert TrainConfig(**settings).batch_size == 128
+            assert TrainConfig.from_options(**settings).batch_size == 128

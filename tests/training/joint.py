@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from avgn.config import preset
-from avgn.losses import Labels, compute_losses
+from avgn.losses import compute_losses
 from avgn.model import AVGN
+from avgn.types import Labels
 
 SIZES: dict[str, Any] = {
     "image_size": (64, 64),
@@ -35,7 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
     "grouped": {"visual_gate": "grouped", "temperature": 0.1},
     "nth": {"visual_gate": "grouped", "negatives": "nth", "temperature": 0.1},
     "none": {"visual_gate": "none"},
-    "neither": {"visual_gate": "none", "variant": "neither"},
+    "neither": {"visual_gate": "none", "ablation": "neither"},
     "mean": {"class_reduction": "mean"},
 }
 BATCH = 8

@@ -17,14 +17,16 @@ from torch.utils.data import DataLoader
 
 from avgn.checkpoint import load_model
 from avgn.config import preset
-from avgn.data import Batch
-from avgn.losses import Labels, presence_loss
-from avgn.model import AVGN, AudioSources, ImageCells
+from avgn.data.augment import Augmentation
+from avgn.data.mixing import Mixing
+from avgn.losses import presence_loss
+from avgn.model import AVGN
 from avgn.runtime.errors import FailureError
 from avgn.runtime.manifest import read_manifest
 from avgn.training import TrainConfig
-from avgn.training.fit import _total_steps, train
+from avgn.training.fit import count_steps, train
 from avgn.training.module import MOST_SKIPPED_IN_A_ROW, AuxiliaryHeads, AVGNModule
+from avgn.types import AudioSources, Batch, ImageCells, Labels
 from tests.squares import CLASSES, write_squares
 
 SMALL: dict[str, Any] = {
@@ -72,8 +74,8 @@ def test_the_defaults_are_the_papers() -> None:
     assert (found.weight_decay, found.warmup_steps, found.schedule, found.gradient_clip) == (0.0, 0, "constant", 1.0)
     assert (found.precision, found.accumulate, found.dropout, found.momentum) == ("32-true", 1, 0.0, 0.0)
     assert (found.auxiliary, found.keep, found.seed, found.workers) == (0.0, "best", 0, 0)
-    assert (found.mixture, found.mix_level, found.silent, found.off_screen) == ((1, 1), "plain", 0.0, 0.0)
-    assert (found.zoom, found.light, found.color, found.gain_db, found.padding) == (1.15, 0.2, 0.0, 6.0, 0.1)
+    assert found.mixing == Mixing(mixture=(1, 1), mix_level="plain", silent=0.0, off_screen=0.0)
+    assert found.augmentation == Augmentation(zoom=1.15, flip=0.5, light=0.2, color=0.0, gain_db=6.0, padding=0.1)
     assert (found.visual_weights, found.checkpoint_steps, found.validate_epochs) == ("imagenet", 200, 1)
 
 
@@ -93,9 +95,9 @@ def test_the_rate_warms_up_from_its_first_share_not_from_zero() -> None:
 
 
 def test_steps_are_counted_in_batches_that_accumulate() -> None:
-    assert _total_steps(TrainConfig(epochs=3, accumulate=4), 10) == 9
-    assert _total_steps(TrainConfig(epochs=3), 10) == 30
-    assert _total_steps(TrainConfig(epochs=3, steps=7, accumulate=4), 10) == 7
+    assert count_steps(TrainConfig(epochs=3, accumulate=4), 10) == 9
+    assert count_steps(TrainConfig(epochs=3), 10) == 30
+    assert count_steps(TrainConfig(epochs=3, steps=7, accumulate=4), 10) == 7
 
 
 def test_weight_decay_shrinks_matrices_and_spares_biases_norms_and_what_is_frozen() -> None:
@@ -193,8 +195,8 @@ def crossed(module: AVGNModule, batch: Batch) -> Tensor:
     audio, image = model(batch.waveform, batch.image)
     with torch.no_grad():
         slow_audio, slow_image = module.teacher(batch.waveform, batch.image)
-    first = model.compute(audio, slow_image, labels).localization
-    return 0.5 * (first + model.compute(slow_audio, image, labels).localization)
+    first = model.losses(audio, slow_image, labels).localization
+    return 0.5 * (first + model.losses(slow_audio, image, labels).localization)
 
 
 def test_both_halves_are_contrasted_with_the_teachers() -> None:
@@ -207,7 +209,7 @@ def test_both_halves_are_contrasted_with_the_teachers() -> None:
             )
         batch = batch_of(module.model)  # type: ignore[arg-type]
         losses = module._losses(batch)
-        plain = module.model.compute(*module.model(batch.waveform, batch.image), batch.labels)
+        plain = module.model.losses(*module.model(batch.waveform, batch.image), batch.labels)
         torch.testing.assert_close(losses.localization, crossed(module, batch))
     assert abs(float(losses.localization - plain.localization)) > 1e-3
     for name in ("token", "audio", "visual"):
@@ -222,7 +224,7 @@ def test_auxiliary_heads_weigh_as_much_as_they_are_told(weight: float) -> None:
     batch = batch_of(module.model)  # type: ignore[arg-type]
     with torch.no_grad():
         found = module.training_step(batch, 0)
-        losses = module.model.compute(*module.model(batch.waveform, batch.image), batch.labels)
+        losses = module.model.losses(*module.model(batch.waveform, batch.image), batch.labels)
         extra = module.auxiliary(batch.labels, module.config)
     torch.testing.assert_close(found, losses.total + weight * extra)
     assert float(extra) > 0 and not any(p.requires_grad for p in module.auxiliary.parameters())
@@ -258,7 +260,7 @@ def test_dropout_hides_features_and_no_logits_and_only_in_training() -> None:
     batch = batch_of(module.model)  # type: ignore[arg-type]
     module.eval()
     audio, image = module.model(batch.waveform, batch.image)
-    plain = module.model.compute(audio, image, batch.labels)
+    plain = module.model.losses(audio, image, batch.labels)
     assert not torch.equal(module._losses(batch).localization, plain.localization)
     logged: dict[str, Any] = {}
     module.log_dict = lambda values, **_: logged.update(values)  # type: ignore[method-assign]

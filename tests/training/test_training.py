@@ -18,7 +18,9 @@ from safetensors.torch import load_file
 
 from avgn.checkpoint import load_model
 from avgn.config import Config, preset
-from avgn.data import AudioVisualDataset, SeededBatches, collate
+from avgn.data.batch import collate
+from avgn.data.dataset import AudioVisualDataset
+from avgn.data.sampling import SeededBatches
 from avgn.engine import TorchEngine
 from avgn.evaluation import evaluate
 from avgn.runtime.errors import FailureError, InputError
@@ -213,7 +215,7 @@ def test_bad_input_is_refused_before_anything_is_written(squares: dict[str, Path
         train(wrong_classes, manifest, None, output, TrainConfig(**QUICK), progress=False)
     with pytest.raises(InputError, match="don't fill a batch"):
         train(small_config(), manifest, None, output, TrainConfig(**(QUICK | {"batch_size": 999})), progress=False)
-    with pytest.raises(InputError, match="train without --resume first"):
+    with pytest.raises(InputError, match="train without `resume` first"):
         train(small_config(), manifest, None, output, TrainConfig(**QUICK), resume=True, progress=False)
     assert not output.exists()
     output.mkdir()

@@ -12,9 +12,11 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from avgn.config import preset
-from avgn.data import AudioVisualDataset, Augmentation, Key, Mixing, collate
-from avgn.data.augment import NONE, augment_image
-from avgn.data.mixing import Scene, mix
+from avgn.data.augment import NONE, Augmentation, augment_image
+from avgn.data.batch import collate
+from avgn.data.dataset import AudioVisualDataset
+from avgn.data.mixing import Mixing, Scene, mix
+from avgn.data.sampling import Key
 from avgn.evaluation.calibration import calibrate
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.training import TrainConfig, fit
@@ -22,6 +24,7 @@ from avgn.training.processes import Processes
 from avgn.training.progress import TrainingProgress
 from avgn.training.source import SURVEY, TrainingSource
 from avgn.training.throughput import Throughput
+from avgn.training.trainer import build_trainer
 from tests.squares import CLASSES, write_squares
 
 CONFIG = preset("avgn-tiny", classes=CLASSES, image_size=(32, 32), window_seconds=0.3)
@@ -33,7 +36,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 def test_training_scenes_have_the_settings_of_the_run(manifest: Manifest, tmp_path: Path) -> None:
-    settings = TrainConfig(
+    settings = TrainConfig.from_options(
         batch_size=3, seed=5, zoom=1.5, gain_db=3.0, mixture=(2, 3), mix_level="rms", silent=0.25, cache=True,
         off_screen=0.5, balance=True, audio_cache=str(tmp_path / "sounds"), accumulate=2,
     )  # fmt: skip
@@ -41,7 +44,7 @@ def test_training_scenes_have_the_settings_of_the_run(manifest: Manifest, tmp_pa
     scenes: Any = source._scenes
     assert scenes.train and scenes.seed == 5 and scenes.cache is not None and scenes.sounds is not None
     assert scenes.augmentation == Augmentation(zoom=1.5, gain_db=3.0) == settings.augmentation
-    assert scenes.mixing == Mixing(pictures=(2, 3), level="rms", silent=0.25, off_screen=0.5)
+    assert scenes.mixing == Mixing(mixture=(2, 3), mix_level="rms", silent=0.25, off_screen=0.5)
     batches: Any = source._batches
     assert (batches.seed, batches.rank, batches.world, batches.pictures) == (5, 1, 2, (2, 3))
     assert batches.chance is not None and len(batches.chance) == 12
@@ -59,9 +62,10 @@ def test_training_scenes_have_the_settings_of_the_run(manifest: Manifest, tmp_pa
 
 
 def trainer_of(output: Path, validates: bool = True, progress: bool | None = False, **settings: Any) -> Any:
-    training = TrainConfig(**settings)
+    training = TrainConfig.from_options(**settings)
     here = Processes(rank=0, count=1)
-    return fit._build_trainer(output, training, validates, progress, here, Throughput(), staged=False, total_steps=9)
+    options: dict[str, Any] = {"validates": validates, "progress": progress, "staged": False, "total_steps": 9}
+    return build_trainer(output, training, here, throughput=Throughput(), **options)
 
 
 def test_the_trainer_has_the_settings_of_the_run(tmp_path: Path) -> None:
@@ -109,7 +113,7 @@ def test_validation_scenes_are_neither_changed_nor_mixed(
     held_out = read_manifest(write_squares(tmp_path / "val", 6, seed=4, split="val", seconds=0.3))
     small = {"width_visual": 4, "width_audio": 4, "dim": 16, "depth": 1, "heads": 4}
     config = preset("avgn-tiny", classes=CLASSES, image_size=(32, 32), window_seconds=0.3, **small)
-    settings = TrainConfig(steps=2, batch_size=4, visual_weights="random", zoom=2.0, mixture=(2, 2))
+    settings = TrainConfig.from_options(steps=2, batch_size=4, visual_weights="random", zoom=2.0, mixture=(2, 2))
     fit.train(config, manifest, held_out, tmp_path / "o", settings, progress=False)
     (scenes,) = made
     assert not scenes.train and scenes.augmentation == NONE and scenes.items == held_out.items
@@ -189,7 +193,7 @@ def test_what_is_muted_is_not_in_the_sum_and_sources_are_shuffled() -> None:
 
 
 def test_labels_of_a_batch_say_what_sounds_and_what_is_visible_apart() -> None:
-    from avgn.data import Sample
+    from avgn.data.sample import Sample
 
     def sample(sounding: tuple[int, ...], visible: tuple[int, ...]) -> Sample:
         order = tuple(sorted(set(sounding) & set(visible)))

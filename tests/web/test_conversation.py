@@ -15,7 +15,7 @@ from avgn.runtime.web import wire
 from avgn.runtime.web.door import Stage
 from avgn.runtime.web.session import reason_of
 from avgn.runtime.web.wire import WireError
-from benchmarks.attacks import jpeg, message
+from tests.hostile.web_attacks import jpeg, message
 from tests.web.visitors import Socket, at_once, awaited, counted, visiting
 
 TOKEN = "a token of this test"

@@ -24,9 +24,9 @@ from avgn.runtime.web.gate import Heading
 from avgn.runtime.web.limits import Bucket, Limits
 from avgn.runtime.web.metrics import Metrics
 from avgn.runtime.web.protocols import Outlet
-from benchmarks.attacks import BINARY, PING, TEXT, Attack, frame
 from benchmarks.hostile import Honest
 from benchmarks.hostile import serving as process
+from tests.hostile.web_attacks import BINARY, PING, TEXT, Attack, frame
 from tests.web.browser import serving
 from tests.web.test_server import HELLO, TOKEN, Visitor, closed, get, jpeg, message, talk
 from tests.web.visitors import Wire

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from benchmarks.attacks import KINDS
 from benchmarks.hostile import Honest, attackers, serving
+from tests.hostile.web_attacks import KINDS
 
 if not sys.platform.startswith("linux"):
     pytest.skip("memory is read from /proc, which only Linux has", allow_module_level=True)

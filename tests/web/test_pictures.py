@@ -23,7 +23,7 @@ from avgn.runtime.jpeg import EOI, JpegError, check_work, read_baseline
 from avgn.runtime.reading import read_frame
 from avgn.runtime.web import wire
 from avgn.runtime.web.wire import WireError, decode_jpeg
-from benchmarks.attacks import jpeg, many_scans, two_headers
+from tests.hostile.web_attacks import jpeg, many_scans, two_headers
 
 GOOD = jpeg(64, 48)
 SOF, SOS = GOOD.index(b"\xff\xc0"), GOOD.index(b"\xff\xda")

@@ -17,7 +17,7 @@ from avgn.runtime.web.door import Stage
 from avgn.runtime.web.inbox import WAITING, Picture
 from avgn.runtime.web.run import Sent
 from avgn.runtime.web.wire import WireError
-from benchmarks.attacks import jpeg, message
+from tests.hostile.web_attacks import jpeg, message
 from tests.web.visitors import Wire, at_once, awaited, counted, later, result, visiting
 
 

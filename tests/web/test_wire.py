@@ -15,7 +15,7 @@ from avgn.runtime.jpeg import read_baseline
 from avgn.runtime.sinks.drawing import color_of
 from avgn.runtime.web import wire
 from avgn.runtime.web.wire import Frame, Sound, WireError
-from benchmarks.attacks import jpeg, message
+from tests.hostile.web_attacks import jpeg, message
 from tests.web.visitors import result, source
 
 RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000)

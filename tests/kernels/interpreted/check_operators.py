@@ -12,8 +12,9 @@ from avgn.config import preset
 from avgn.kernels import grouping_attention, max_pooled_cosine, selfcheck
 from avgn.kernels.grouping_attention import launches as grouping_launches
 from avgn.kernels.max_pooled_cosine import launches as cosine_launches
-from avgn.losses import Labels, compute_losses
+from avgn.losses import compute_losses
 from avgn.model import AVGN
+from avgn.types import Labels
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
 

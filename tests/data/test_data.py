@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from avgn.config import Config, preset
-from avgn.data import AudioVisualDataset, Augmentation, Key, Mixing, SeededBatches, build_loader, class_balance, collate
-from avgn.data.augment import NONE, augment_image
-from avgn.data.mixing import TARGET_RMS, to_level
+from avgn.data.augment import NONE, Augmentation, augment_image
+from avgn.data.batch import collate
+from avgn.data.dataset import AudioVisualDataset
+from avgn.data.loading import build_loader
+from avgn.data.mixing import TARGET_RMS, Mixing, to_level
+from avgn.data.sampling import Key, SeededBatches, class_balance
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest, Source, read_manifest
 from avgn.training import TrainConfig
@@ -53,7 +56,7 @@ def test_a_mixture_is_the_pictures_side_by_side_and_the_plain_sum_of_the_sounds(
 
 def test_sums_are_not_clipped(manifest: Manifest, config: Config) -> None:
     loud = AudioVisualDataset(
-        manifest, config, train=True, augmentation=replace(NONE, gain_db=20.0), mixing=Mixing(level="rms")
+        manifest, config, train=True, augmentation=replace(NONE, gain_db=20.0), mixing=Mixing(mix_level="rms")
     )
     assert max(float(np.abs(loud[Key(0, n, 4)].waveform).max()) for n in range(12)) > 1.5
 
@@ -68,7 +71,7 @@ def test_rms_brings_sounds_to_one_loudness_and_leaves_silence_alone() -> None:
 
 
 def test_silent_pictures_are_seen_and_off_screen_sounds_heard(manifest: Manifest, config: Config) -> None:
-    mute = AudioVisualDataset(manifest, config, **STILL, mixing=Mixing(pictures=(2, 2), silent=1.0))
+    mute = AudioVisualDataset(manifest, config, **STILL, mixing=Mixing(mixture=(2, 2), silent=1.0))
     plain = AudioVisualDataset(manifest, config, **STILL)
     sample, base = mute[Key(0, 5, 2)], plain[Key(0, 5)]
     assert set(sample.sounding) == set(base.sounding) and set(sample.visible) >= set(base.visible)
@@ -80,7 +83,7 @@ def test_silent_pictures_are_seen_and_off_screen_sounds_heard(manifest: Manifest
 
 
 def test_mixtures_depend_on_seed_epoch_and_item_alone(manifest: Manifest, config: Config) -> None:
-    mixing = Mixing(pictures=(1, 3), silent=0.3, off_screen=0.5)
+    mixing = Mixing(mixture=(1, 3), silent=0.3, off_screen=0.5)
     one = AudioVisualDataset(manifest, config, train=True, seed=4, mixing=mixing)
     two = AudioVisualDataset(manifest, config, train=True, seed=4, mixing=mixing, cache=True)
     for key in (Key(0, 1, 2), Key(7, 1, 2), Key(7, 2, 3)):
@@ -159,7 +162,7 @@ def test_colours_change_within_their_share() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_with_workers_gives_the_same_batches(workers: int, manifest: Manifest, config: Config) -> None:
-    data = AudioVisualDataset(manifest, config, train=True, mixing=Mixing(pictures=(1, 2)))
+    data = AudioVisualDataset(manifest, config, train=True, mixing=Mixing(mixture=(1, 2)))
     batches = list(SeededBatches(len(data), 8, seed=1, pictures=(1, 2)))
     for keys, batch in zip(batches, build_loader(data, batches, workers), strict=True):
         expected = collate([data[key] for key in keys], len(CLASSES))
@@ -184,10 +187,10 @@ def test_a_loader_with_workers_gives_the_same_batches(workers: int, manifest: Ma
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TrainConfig(**options)
+        TrainConfig.from_options(**options)
 
 
 def test_augmentation_is_what_the_training_configuration_says() -> None:
-    settings = TrainConfig(zoom=1.5, color=0.1, mixture=(1, 3), mix_level="rms", silent=0.2)
+    settings = TrainConfig.from_options(zoom=1.5, color=0.1, mixture=(1, 3), mix_level="rms", silent=0.2)
     assert settings.augmentation == Augmentation(zoom=1.5, color=0.1)
-    assert settings.mixing == Mixing(pictures=(1, 3), level="rms", silent=0.2)
+    assert settings.mixing == Mixing(mixture=(1, 3), mix_level="rms", silent=0.2)

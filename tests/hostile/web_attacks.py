@@ -1,6 +1,6 @@
 """What hostile visitors do to `avgn serve`, each kind as a function that goes on until its time is over.
 
-python -m benchmarks.attacks KIND,KIND... PORT TOKEN SECONDS ATTACKERS
+python -m tests.hostile.web_attacks KIND,KIND... PORT TOKEN SECONDS ATTACKERS
 
 They speak over bare sockets, so that no library of theirs keeps them from anything, and come again when they are thrown
 out.

@@ -12,7 +12,7 @@ MAPS = {"shared-map": "one", "matched": "unnamed, matched", "per class": "a clas
 
 
 def comparison(outcome: dict[str, Any], protocol: str = "adaptive") -> tuple[Row, list[Row]]:
-    """Head and rows of an outcome's first set under one protocol, classes given: mean, deviation between seeds where
+    """Tabulate an outcome's first set under one protocol, classes given: mean, deviation between seeds where
     there are several, and the 95 % interval; floor (a blob in the centre) and ceiling below.
     """
     (found,) = outcome["sets"]

@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 
 from avgn.config import Config, preset
-from avgn.data import AudioVisualDataset, Key, Mixing
 from avgn.data.augment import NONE
+from avgn.data.dataset import AudioVisualDataset
+from avgn.data.mixing import Mixing
+from avgn.data.sampling import Key
 from avgn.data.shards import Shards, decode, read_samples, read_shards, write_shards
 from avgn.data.streaming import ShardedDataset, build_shard_loader
 from avgn.runtime.errors import InputError
@@ -102,7 +104,7 @@ def test_the_order_depends_on_seed_epoch_and_position(several: Shards, config: C
 
 
 def test_processes_and_workers_share_the_shards(several: Shards, config: Config) -> None:
-    mixing = Mixing(pictures=(1, 2))
+    mixing = Mixing(mixture=(1, 2))
     parts = [ShardedDataset(several, config, 3, rank=rank, world=2, mixing=mixing) for rank in (0, 1)]
     widths = [[batch.image.shape[2] for batch in part] for part in parts]
     assert widths[0] == widths[1] and set(widths[0]) == {64, 128}

@@ -1,4 +1,4 @@
-"""What a media file holds and what would be read of it."""
+"""Says what a media file holds and what of it would be read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from avgn.runtime.tracks import ATTACHED_PICTURE, DEFAULT, codec_of, flags_of, l
 
 
 def probe(path: str | os.PathLike[str], audio_track: str | None = None) -> dict[str, Any]:
-    """The facts of a file: its tracks as it claims them, and under "used" what `avgn localize` would read.
+    """Return the facts of a file: its tracks as it claims them, and under "used" what `avgn localize` would read.
 
-    Times in seconds of the file's own timestamps. "used" is None where the file can't be localized by itself; "problem"
-    says why. Raises InputError for what is no media file.
+    Times in seconds of the file's own timestamps. "used" is None if the file can't be localized by itself, and
+    "problem" says why. Raises InputError for a file that isn't a media file.
     """
     with open_container(Path(path)) as container:
         facts: dict[str, Any] = {
@@ -38,7 +38,7 @@ def probe(path: str | os.PathLike[str], audio_track: str | None = None) -> dict[
 
 
 def lines(facts: dict[str, Any]) -> list[str]:
-    """The facts for people."""
+    """Format the facts for people."""
     rows = [f"{facts['file']}: {facts['format']}, {_seconds(facts['duration'])}, begins at {_seconds(facts['begins'])}"]
     rows += [f"  {_describe(track)}" for track in facts["tracks"]]
     used = facts["used"]
