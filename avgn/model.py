@@ -23,6 +23,8 @@ from avgn.transformer import build_transformer
 from avgn.types import AudioSources, Features, ImageCells, Labels, Losses
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
+# what a model calls its front-end, and the weights of graphs that belong to it begin with
+FRONT_END = "frontend"
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 

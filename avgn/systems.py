@@ -37,6 +37,7 @@ class System:
     paper: str
     """Authors and title."""
     year: int
+    """When the paper appeared."""
     location: str
     """"module:class" of the model; the module's `Options` are the system's own settings."""
     maps: Maps

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from avgn.model import IMAGENET_MEAN
+from avgn.model import FRONT_END, IMAGENET_MEAN
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -50,7 +50,7 @@ def layers(graph: onnx.ModelProto) -> list[Layer]:
         weight = weights.get(node.input[1])
         # the front-end's transform is the only convolution over one axis, or products that its tables begin
         over_time = node.op_type == "Conv" and (weight is None or len(weight.dims) == 3)
-        if over_time or node.input[0].startswith("frontend."):
+        if over_time or node.input[0].startswith(f"{FRONT_END}."):
             kind = "front-end"
         else:
             kind = "product" if weight is None else "layer"
