@@ -23,7 +23,7 @@ NUM_SUMS = 8
 
 
 class Spectrogram(nn.Module):
-    """waveform [B,T] -> log-spectrogram [B,1,257,frames], always in float32 (METHOD section 2).
+    """waveform [B,T] -> log-spectrogram [B,1,257,frames], always in float32 (docs/method.md, section 2).
 
     "paper": periodic Hann window of 512, hop 220, centred with reflect padding, the first T // 220 columns,
     (ln(power + 1e-7) - mean) / std. "release": scipy.signal.spectrogram(x, 22050, nperseg=512, noverlap=274),

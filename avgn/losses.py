@@ -25,7 +25,7 @@ def compute_losses(
     *,
     gather: bool = True,
 ) -> Losses:
-    """L = L_loc + L_group (METHOD section 5) of one global batch, or without `gather` of this process's own.
+    """L = L_loc + L_group (docs/method.md, section 5) of one global batch, or without `gather` of this process's own.
 
     The localization loss is that of the global batch in every process, the presence losses are those of its own
     samples: their mean over the processes is that of the global batch.

@@ -150,7 +150,7 @@ class LocalizerModel(nn.Module, ABC):
 
 
 class AVGN(LocalizerModel):
-    """The audio-visual grouping network and its ablation rows (METHOD sections 2-6 and 8)."""
+    """The audio-visual grouping network and its ablation rows (docs/method.md, sections 2-6 and 8)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -231,14 +231,14 @@ class AVGN(LocalizerModel):
         return [self.audio_presence, self.visual_presence] if self.has_presence else []
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,K,h,w]: the cosine of every source with every gated cell (METHOD section 6)."""
+        """Maps [B,K,h,w]: the cosine of every source with every gated cell (docs/method.md, section 6)."""
         maps = cosine_maps(audio.embedding, image.cells, image.gate)
         return maps.reshape(maps.shape[0], maps.shape[1], *image.grid)
 
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """L_loc + L_group (METHOD section 5)."""
+        """L_loc + L_group (docs/method.md, section 5)."""
         return compute_losses(audio, image, labels, self.token_logits(), self.config, gather=gather)
 
     def token_logits(self) -> Tensor | None:

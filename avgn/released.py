@@ -1,4 +1,4 @@
-"""The model of the published checkpoints, and the translation of their names (METHOD section 7).
+"""The model of the published checkpoints, and the translation of their names (docs/method.md, section 7).
 
 Legend: B batch, P cells, C classes, D width.
 """

@@ -5,7 +5,7 @@ python -m benchmarks.hostile --output benchmarks/results/hostile.json [--seconds
 A server in a process of its own, with a token that those attackers know who need it to do their worst; the honest
 visitor sends 30 pictures of 320x240 a second and sound at 48 kHz. A kind's numbers: results in percent of the pictures
 sent, the time from sending to result for 95 %, the server's memory (VmRSS) before, at its peak and after the rest
-(with the seconds until it was back within NEAR_MB MB), and how many processors it kept busy, which a busy machine
+(with the seconds until it was back within NEAR_MB of it), and how many processors it kept busy, which a busy machine
 changes least.
 """
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from avgn.machine import measured_on
 from avgn.runtime import Localizer, Result
-from avgn.runtime.live import LivePipeline
+from avgn.runtime.live_pipeline import LivePipeline
 from avgn.runtime.media import AudioBlock, VideoFrame
 from avgn.runtime.multi import MultiStream
 from avgn.runtime.sources import LiveEvent, StateChange

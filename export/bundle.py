@@ -226,7 +226,7 @@ def _guarded(before: dict[str, float], after: dict[str, float], precision: str, 
 def _build_engines(
     info: BundleInfo, model: LocalizerModel, graphs: Graphs, options: ExportOptions, folder: Path, report: Report
 ) -> list[Variant]:
-    """Engines of one precision's graphs; they can't run here and stay unverified (DESIGN section 7)."""
+    """Engines of one precision's graphs; they can't run here and stay unverified (docs/design.md, section 7)."""
     height, width = info.image_size
     low, high = SIDES
     profile = engine_builder.Profile(

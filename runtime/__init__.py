@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from avgn.runtime.decision import DecisionConfig
     from avgn.runtime.engines import Engine, choose_engine
     from avgn.runtime.errors import FailureError, InputError, MissingExtraError
-    from avgn.runtime.localize import Summary, localize_file
+    from avgn.runtime.file_run import Summary, localize_file
     from avgn.runtime.localizer import Localizer
     from avgn.runtime.manifest import Manifest, read_manifest, write_manifest
     from avgn.runtime.media import MediaFile, open_media
@@ -54,9 +54,9 @@ _HOMES = {
     "MissingExtraError": "errors",
     "Result": "result",
     "StreamLocalizer": "stream",
-    "Summary": "localize",
+    "Summary": "file_run",
     "choose_engine": "engines",
-    "localize_file": "localize",
+    "localize_file": "file_run",
     "open_media": "media",
     "read_manifest": "manifest",
     "write_bundle_info": "bundle",

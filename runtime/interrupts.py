@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -99,3 +100,16 @@ def leave_to_parent() -> None:
     for name in SIGNALS:
         with suppress(AttributeError, ValueError):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def end_with_parent() -> None:
+    """In a worker process: end when the parent is gone, however it went; orphans would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        # threads of libraries keep a process from ending in any other way
+        os._exit(1)
+
+    threading.Thread(target=watch, name="avgn-parent", daemon=True).start()

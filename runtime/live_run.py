@@ -11,7 +11,7 @@ import numpy as np
 
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import FailureError, InputError
-from avgn.runtime.live import LivePipeline, LiveStats, ResultSink
+from avgn.runtime.live_pipeline import LivePipeline, LiveStats, ResultSink
 from avgn.runtime.localizer import Localizer
 from avgn.runtime.media import AudioBlock
 from avgn.runtime.outputs import check_distinct

@@ -12,23 +12,47 @@ import threading
 import time as clock
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from avgn.runtime.arrays import Floats
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.engines.base import Engine
+from avgn.runtime.frame_queue import FrameQueue, Waiting
 from avgn.runtime.nvtx import stage
 from avgn.runtime.patches import hear
+from avgn.runtime.result import Result
 from avgn.runtime.stream import AudioWindow, StreamLocalizer
-from avgn.runtime.stream_handle import KEPT_WINDOWS, Chosen, OnResult, StreamHandle, Waiting
+from avgn.runtime.stream_handle import StreamHandle
 
 log = logging.getLogger("avgn.runtime")
 
 # batches that wait for their decisions
 SEEN = 2
+# seconds between two looks of a thread that waits
+POLL = 0.05
+
+OnResult = Callable[[Result, Any], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Stream:
+    """What the threads know of a stream: its rules and sound, its line of frames, and who is given its results."""
+
+    name: str
+    core: StreamLocalizer
+    queue: FrameQueue
+    on_result: OnResult
+
+    def wanted_window(self, now: float) -> int | None:
+        return self.queue.wanted_window(self.core.complete, self.core.state.clock.closed, now)
+
+
+_Chosen = tuple[_Stream, Waiting, AudioWindow]
 
 
 class MultiStream:
@@ -52,11 +76,11 @@ class MultiStream:
         self._max_delay = max_delay
         self._decision = decision
         self._wake = threading.Condition()
-        self._streams: list[StreamHandle] = []
+        self._streams: list[_Stream] = []
         self._turn = 0
         self._stopped = False
         self._error: BaseException | None = None
-        self._seen: deque[tuple[list[Chosen], dict[str, Any], float]] = deque()
+        self._seen: deque[tuple[list[_Chosen], dict[str, Any], float]] = deque()
         self._threads = [
             threading.Thread(target=self._guard, args=(work,), name=f"avgn-{name}", daemon=True)
             for name, work in (
@@ -86,12 +110,21 @@ class MultiStream:
         `max_wait` seconds takes the sound that is there (a lossless stream waits for it).
         """
         core = StreamLocalizer(self.engine, decision=self._decision, mode="live")
-        handle = StreamHandle(self, name, on_result, core, lossless, float("inf") if lossless else max_wait)
+        queue = FrameQueue(lossless=lossless, max_wait=float("inf") if lossless else max_wait)
+        stream = _Stream(name, core, queue, on_result)
         with self._wake:
             if self._stopped:
                 raise RuntimeError("this MultiStream was closed: make another one")
-            self._streams.append(handle)
-        return handle
+            self._streams.append(stream)
+        return StreamHandle(name, core, queue, self._wake, partial(self._leave, stream))
+
+    def _leave(self, stream: _Stream) -> None:
+        """A stream was closed (under the lock): forget it when its frames have landed."""
+        if threading.current_thread() not in self._threads:
+            self._wake.wait_for(lambda: not stream.queue.is_flying, 5.0)
+        # it may have been closed before
+        if stream in self._streams:
+            self._streams.remove(stream)
 
     @property
     def error(self) -> BaseException | None:
@@ -99,10 +132,8 @@ class MultiStream:
         return self._error
 
     def close(self) -> None:
-        """Stop both threads; streams still open are closed."""
-        with self._wake:
-            self._stopped = True
-            self._wake.notify_all()
+        """Stop the threads; streams still open are closed."""
+        self._stop()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(5.0)
@@ -119,10 +150,15 @@ class MultiStream:
             work()
         except BaseException as error:
             log.exception("the engine failed: no stream gets results any more")
-            with self._wake:
-                self._error = error
-                self._stopped = True
-                self._wake.notify_all()
+            self._error = error
+            self._stop()
+
+    def _stop(self) -> None:
+        with self._wake:
+            self._stopped = True
+            for stream in self._streams:
+                stream.queue.abandon()
+            self._wake.notify_all()
 
     # the audio half
 
@@ -131,36 +167,28 @@ class MultiStream:
             with self._wake:
                 chosen = self._wanted_windows()
                 while not chosen and not self._stopped:
-                    self._wake.wait(0.05)
+                    self._wake.wait(POLL)
                     chosen = self._wanted_windows()
                 if self._stopped:
                     return
                 windows = []
-                for handle, index in chosen:
-                    handle._hearing = index
-                    windows.append(handle._core.cut_window(index))
+                for stream, index in chosen:
+                    stream.queue.hear()
+                    windows.append(stream.core.cut_window(index))
             with stage("audio") as timer:
                 heard = hear(self.engine, windows)
+            ms = timer.ms / len(chosen)
             with self._wake:
-                for at, (handle, index) in enumerate(chosen):
-                    handle._hearing = None
-                    handle._windows[index] = AudioWindow.of(
-                        index,
-                        windows[at].waveform,
-                        heard["sources"][at],
-                        heard["audio_prob"][at],
-                        timer.ms / len(chosen),
-                    )
-                    handle.stats.windows += 1
-                    while len(handle._windows) > KEPT_WINDOWS:
-                        del handle._windows[next(iter(handle._windows))]
-                    handle._stamp()
+                for at, (stream, index) in enumerate(chosen):
+                    sources, prob = heard["sources"][at], heard["audio_prob"][at]
+                    window = AudioWindow.of(index, windows[at].waveform, sources, prob, ms)
+                    stream.queue.heard(window, clock.monotonic())
                 self._wake.notify_all()
 
-    def _wanted_windows(self) -> list[tuple[StreamHandle, int]]:
+    def _wanted_windows(self) -> list[tuple[_Stream, int]]:
         now = clock.monotonic()
-        wanted = [(handle, handle._wanted_window(now)) for handle in self._streams]
-        return [(handle, index) for handle, index in wanted if index is not None][: self._max_batch]
+        wanted = [(stream, stream.wanted_window(now)) for stream in self._streams]
+        return [(stream, index) for stream, index in wanted if index is not None][: self._max_batch]
 
     # the image half
 
@@ -169,7 +197,7 @@ class MultiStream:
             with self._wake:
                 chosen = self._next_batch()
                 while not chosen and not self._stopped:
-                    self._wake.wait(0.05)
+                    self._wake.wait(POLL)
                     chosen = self._next_batch()
                 if self._stopped:
                     return
@@ -182,14 +210,14 @@ class MultiStream:
                 self._seen.append((chosen, seen, timer.ms / len(chosen)))
                 self._wake.notify_all()
 
-    def _next_batch(self) -> list[Chosen]:
+    def _next_batch(self) -> list[_Chosen]:
         """Frames whose windows were heard: one a stream in turn, then further ones where streams are lossless."""
         ready = self._ready()
         if not ready or len(self._seen) >= SEEN:
             return []
         # others may be about to come
         deadline = clock.monotonic() + self._max_delay
-        others = sum(not handle._closed for handle in self._streams)
+        others = sum(not stream.queue.is_closed for stream in self._streams)
         while len(ready) < min(self._max_batch, others) and not self._stopped:
             left = deadline - clock.monotonic()
             if left <= 0:
@@ -198,17 +226,18 @@ class MultiStream:
             ready = self._ready()
         order = ready[self._turn % max(1, len(ready)) :] + ready[: self._turn % max(1, len(ready))]
         self._turn += 1
-        chosen: list[Chosen] = []
+        chosen: list[_Chosen] = []
+        now = clock.monotonic()
         while order and len(chosen) < self._max_batch:
-            handle = order.pop(0)
-            chosen.append((handle, *handle._take()))
-            handle._flying += 1
-            if handle._lossless and handle._ready_at() is not None:
-                order.append(handle)
+            stream = order.pop(0)
+            chosen.append((stream, *stream.queue.take(now)))
+            if stream.queue.lossless and stream.queue.is_ready(now):
+                order.append(stream)
         return chosen
 
-    def _ready(self) -> list[StreamHandle]:
-        return [handle for handle in self._streams if handle._ready_at() is not None]
+    def _ready(self) -> list[_Stream]:
+        now = clock.monotonic()
+        return [stream for stream in self._streams if stream.queue.is_ready(now)]
 
     # decisions
 
@@ -220,26 +249,24 @@ class MultiStream:
                     return
                 chosen, seen, ms = self._seen.popleft()
                 self._wake.notify_all()
-            for at, (handle, waiting, window) in enumerate(chosen):
-                self._decide(handle, waiting, window, seen["maps"][at], seen["visual_prob"][at], ms)
+            for at, (stream, waiting, window) in enumerate(chosen):
+                self._decide(stream, waiting, window, seen["maps"][at], seen["visual_prob"][at], ms)
             with self._wake:
-                for handle, _, _ in chosen:
-                    handle._flying -= 1
+                for stream, _, _ in chosen:
+                    stream.queue.land()
                 self._wake.notify_all()
 
     def _decide(
-        self, handle: StreamHandle, waiting: Waiting, window: AudioWindow, maps: Any, visual_prob: Any, ms: float
+        self, stream: _Stream, waiting: Waiting, window: AudioWindow, maps: Floats, visual_prob: Floats, ms: float
     ) -> None:
-        if handle._closed:
+        if stream.queue.is_closed:
             return
-        result = handle._core.decide(waiting.frame, window, maps, visual_prob, window.ms, ms)
-        handle.stats.results += 1
+        result = stream.core.decide(waiting.frame, window, maps, visual_prob, window.ms, ms)
+        stream.queue.stats.results += 1
         try:
-            handle._on_result(replace(result, dropped=waiting.lost), waiting.payload)
+            stream.on_result(replace(result, dropped=waiting.lost), waiting.payload)
         except Exception:
-            log.exception("what stream %r does with its results failed: the stream is closed", handle.name)
+            log.exception("what stream %r does with its results failed: the stream is closed", stream.name)
             with self._wake:
-                handle._closed = True
-                # it may have closed its stream itself before it failed
-                if handle in self._streams:
-                    self._streams.remove(handle)
+                stream.queue.close()
+                self._leave(stream)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.file_run import Summary, localize_file
 from avgn.runtime.folders import PassedOver, find_videos
-from avgn.runtime.localize import Summary, localize_file
 from avgn.runtime.localizer import Localizer
 
 OVERLAY = ".overlay.mp4"

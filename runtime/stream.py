@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -127,19 +128,32 @@ class StreamLocalizer:
             return math.floor(samples / hop + SLACK)
         return math.ceil((samples + self.info.window_samples / 2) / hop - 0.5 - SLACK)
 
-    def push_audio(self, samples: npt.NDArray[Any], rate: int, time: float) -> list[Result]:
+    def push_audio(
+        self,
+        samples: npt.NDArray[Any],
+        rate: int,
+        time: float,
+        *,
+        lock: AbstractContextManager[object] | None = None,
+        reopen: bool = False,
+    ) -> list[Result]:
         """Take sound [T] or [T, C] at `rate` Hz whose first sample is at `time` seconds; returns what it completes.
 
-        Non-finite samples count as 0 and are reported once in the log.
+        Non-finite samples count as 0 and are reported once in the log. `lock` is entered when the sound was resampled
+        and is to be added (where other threads read the stream); `reopen` takes sound after its end, too.
         """
         self._refuse_flushed()
-        if self.state.clock.closed:
+        sound = self.state.clock
+        if sound.closed and not reopen:
             raise RuntimeError("the sound of this stream was ended: call reset() before pushing more")
-        self.state.clock.push(samples, rate, time)
-        if self.state.clock.non_finite and not self.state.warned:
+        pieces = sound.prepare(samples, rate, time)
+        if sound.non_finite and not self.state.warned:
             self.state.warned = True
             log.warning("the sound holds samples that are not finite (from %.2f s on): they count as silence", time)
-        return self._advance(False)
+        with lock or nullcontext():
+            sound.closed = False
+            sound.add(pieces)
+            return self._advance(False)
 
     def push_frame(self, rgb: Pixels, time: float, *, dropped: int = 0) -> list[Result]:
         """Take a frame [H, W, 3] uint8 at `time` seconds; returns the results that are complete, in frame order.
@@ -226,6 +240,11 @@ class StreamLocalizer:
             for i, (frame, window) in enumerate(zip(frames, windows, strict=True))
         ]
 
+    @property
+    def complete(self) -> int:
+        """The last window up to whose end the sound has come."""
+        return math.floor(self.state.clock.end / self.info.hop_samples)
+
     def cut_window(self, index: int) -> Window:
         """An audio window; sound long before it is let go of."""
         length = self.info.window_samples
@@ -233,7 +252,7 @@ class StreamLocalizer:
         # frames come in time order, but a timestamp may step back a little
         clock = self.state.clock
         clock.forget(start - length)
-        complete = index if clock.closed else math.floor(clock.end / self.info.hop_samples)
+        complete = index if clock.closed else self.complete
         return Window(index=index, waveform=clock.window(start, length), complete=complete, memory=self.state.patches)
 
     def _hear(self, index: int) -> AudioWindow:

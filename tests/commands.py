@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+
+from tests.forks import Forks
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -22,9 +25,21 @@ def avgn(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedPro
     )
 
 
+def forked(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a command in a fork of a process that has imported the libraries, in a fraction of the time (Linux)."""
+    if sys.platform != "linux":
+        return avgn(*arguments)
+    return forks().run([str(argument) for argument in arguments], Path.cwd(), timeout=300)
+
+
+@cache
+def forks() -> Forks:
+    return Forks(ENVIRONMENT)
+
+
 def refused(*arguments: object, status: int = 2) -> str:
     """Run a command that must fail; returns its one line on stderr."""
-    done = avgn(*arguments)
+    done = forked(*arguments)
     assert done.returncode == status, done.stderr
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("avgn: "), done.stderr

@@ -159,7 +159,7 @@ def _localize_finished(args: Any, address: Any) -> None:
 
 
 def _localize_file(args: Any, video: str) -> None:
-    from avgn.runtime.localize import localize_file
+    from avgn.runtime.file_run import localize_file
     from avgn.runtime.outputs import takes_stdout
     from avgn.runtime.trace import tracing
 

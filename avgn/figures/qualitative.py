@@ -20,9 +20,9 @@ from avgn.figures.page import STYLE, check_output, class_color, class_name, impo
 from avgn.runtime.arrays import Array
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
-from avgn.runtime.image import import_cv2, upsample_map
+from avgn.runtime.image import upsample_map
 from avgn.runtime.manifest import Item, Manifest
-from avgn.runtime.reading import read_clip, read_frame
+from avgn.runtime.reading import read_clip, read_frame, read_still
 from avgn.runtime.regions import min_max
 
 TILE_INCHES = 1.15
@@ -133,9 +133,7 @@ def _picture(item: Item, manifest: Manifest, engines: Mapping[str, Engine]) -> P
 def _shown_size(item: Item) -> tuple[int, int]:
     """Return (H, W) of the frame's own shape, large enough for a tile."""
     assert item.frame is not None
-    image = import_cv2().imread(str(item.frame))
-    if image is None:
-        raise InputError(f"frame {item.frame} is not an image that can be read: mend or remove the item")
+    image = read_still("frame", item.frame)
     scale = SHOWN_PIXELS / max(image.shape[:2])
     return round(image.shape[0] * scale), round(image.shape[1] * scale)
 

@@ -8,7 +8,6 @@ import json
 import math
 import multiprocessing
 import os
-import threading
 import wave
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -27,7 +26,7 @@ from avgn.runtime.clock import AudioClock
 from avgn.runtime.documents import LARGEST, parse_json
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.files import write_whole
-from avgn.runtime.interrupts import leave_to_parent
+from avgn.runtime.interrupts import end_with_parent, leave_to_parent
 from avgn.runtime.media import MediaFile, VideoFrame, open_media
 from avgn.runtime.regular import read_regular
 
@@ -129,14 +128,7 @@ def _outcomes(work: list[Work], jobs: int) -> Iterator[tuple[int, list[str], str
 def _follow_parent() -> None:
     """Leave signals to the parent, and end when it ends: an orphan would wait for work forever."""
     leave_to_parent()
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end, daemon=True).start()
+    end_with_parent()
 
 
 def _try(clip: Clip, out: Path, plan: Plan) -> tuple[list[str], str | None]:

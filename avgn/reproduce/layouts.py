@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import import_cv2
 from avgn.runtime.manifest import Item, Source, read_manifest
 from avgn.runtime.outputs import new_folder
+from avgn.runtime.reading import read_still
 from avgn.scenes import SceneConfig, synthesize
 
 
@@ -109,8 +108,8 @@ def _instruments(root: Path, sizes: Sizes, seed: int, jobs: int) -> None:
             if split == "test":
                 tested.append((id, source.label))
                 assert source.mask is not None
-                mask = import_cv2().imread(str(source.mask), import_cv2().IMREAD_GRAYSCALE)
-                (root / "masks" / f"{id}.pkl").write_bytes(pickle.dumps(np.asarray(mask) > 0))
+                mask = read_still("mask", source.mask, import_cv2().IMREAD_GRAYSCALE)
+                (root / "masks" / f"{id}.pkl").write_bytes(pickle.dumps(mask > 0))
         suffix = "txt" if split == "train" else "csv"
         _write(root / "metadata" / f"vgginstruments_{split}.{suffix}", "\n".join(lines) + "\n")
         if split == "train":

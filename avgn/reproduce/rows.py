@@ -7,7 +7,6 @@ import logging
 import multiprocessing
 import os
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,6 +20,7 @@ import numpy as np
 from avgn.runtime.documents import read_json
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.files import write_whole
+from avgn.runtime.interrupts import end_with_parent
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.runtime.texts import PlainFormatter
 
@@ -90,18 +90,11 @@ def _begin(threads: int) -> None:
     import torch
 
     # killing the command must not leave trainings running
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(threads)
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-
-
-def _end_with(process: Any) -> None:
-    process.join()
-    os._exit(1)
 
 
 def run_one(run: Run) -> dict[str, Any]:

@@ -12,7 +12,7 @@ EPS = 1e-12
 
 
 def cosine_maps(audio: Tensor, visual: Tensor, gate: Tensor | None = None) -> Tensor:
-    """Cosine between every source embedding and every gated cell of the same sample (METHOD section 6).
+    """Cosine between every source embedding and every gated cell of the same sample (docs/method.md, section 6).
 
     map = F (a * v)^T / sqrt(max(F^2 (v^2)^T, eps)) with a and v scaled to length one.
 

@@ -24,7 +24,7 @@ def max_pooled_cosine(
 
     similarity[b,m,n] = max_p cos(audio[b,n], visual[m,p] * gate[m,n]) (paper eq. 9-11; without a gate, the
     EZ-VSL similarity of eq. 1). With `gate_index` [B,N], the gate of source (b, n) on image m is
-    gate[m, gate_index[b,n]] of gate [M,C,D] (METHOD "class" negatives).
+    gate[m, gate_index[b,n]] of gate [M,C,D] (docs/method.md, section 5).
 
     Shapes: audio [B,N,D]; visual [M,P,D]; gate [M,N,D] or [M,C,D]; audio_mask [B,N] and visual_mask [M,N] are True
     where a source exists. Returns similarity [B,M,N] and argmax [B,M,N] (int64, no gradient). Masked pairs hold -inf

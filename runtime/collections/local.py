@@ -14,7 +14,7 @@ from typing import Any
 from avgn.runtime.collections.job import Entry, Job, Outcome
 from avgn.runtime.collections.runner import Runner
 from avgn.runtime.errors import FailureError
-from avgn.runtime.interrupts import leave_to_parent
+from avgn.runtime.interrupts import end_with_parent, leave_to_parent
 from avgn.runtime.workers import prefetch
 
 AHEAD = 2
@@ -68,15 +68,15 @@ def _start(job: Job, stop: Any) -> None:
     global _runner
     # signals go to the whole group of processes: the first one says when to end
     leave_to_parent()
-    threading.Thread(target=_watch, args=(stop,), daemon=True).start()
+    end_with_parent()
+    threading.Thread(target=_end_when_told, args=(stop,), daemon=True).start()
     _runner = Runner(job)
 
 
-def _watch(stop: Any) -> None:
-    parent = multiprocessing.parent_process()
+def _end_when_told(stop: Any) -> None:
+    # waking up now and then: who sets the event waits for all who sleep, and one of them may have been killed
     while not stop.wait(WATCH_SECONDS):
-        if parent is not None and not parent.is_alive():
-            break
+        pass
     os._exit(1)
 
 

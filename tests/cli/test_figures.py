@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from avgn.cli import main
 from avgn.config import preset
 from avgn.engine import TorchEngine
 from avgn.model import build_model
+from avgn.runtime import InputError
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import SceneConfig, synthesize
+from benchmarks.attacks import many_scans, two_headers
 from tests.commands import ENVIRONMENT, ROOT, avgn
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: avgn[figures]")
@@ -245,6 +249,25 @@ def test_bad_input(stills: Path, manifest: Manifest, tmp_path: Path, capsys: pyt
     for arguments, words in cases:
         assert words in refused_here(capsys, *arguments)
         assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_still_that_costs_minutes_is_refused(manifest: Manifest, tmp_path: Path) -> None:
+    """Pictures of figures are decoded within the limits of all others."""
+    from avgn.cli.evaluation import load_engine
+    from avgn.figures.qualitative import draw_qualitative
+
+    name = shown(manifest)[0]
+    for kind, data in (("scans", many_scans()), ("headers", two_headers())):
+        path = tmp_path / f"{kind}.jpg"
+        path.write_bytes(data)
+        items = tuple(replace(item, frame=path) if item.id == name else item for item in manifest.items)
+        begin = time.process_time()
+        with pytest.raises(InputError, match=str(path)):
+            draw_qualitative(
+                {"tiny": load_engine("tiny")}, replace(manifest, items=items), tmp_path / "o.png", items=[name]
+            )
+        assert time.process_time() - begin < 10
+        assert not (tmp_path / "o.png").exists()
 
 
 def test_too_few_sources_are_refused(stills: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

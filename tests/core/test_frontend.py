@@ -1,4 +1,4 @@
-"""The DFT convolution against torch.stft, SciPy and torchaudio, judged in power as METHOD section 2 asks."""
+"""The DFT convolution against torch.stft, SciPy and torchaudio, judged in power as docs/method.md, section 2 asks."""
 
 from __future__ import annotations
 

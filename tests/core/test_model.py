@@ -1,4 +1,4 @@
-"""The model: shapes, presets, every option alone, and METHOD section 6 against a loop."""
+"""The model: shapes, presets, every option alone, and docs/method.md, section 6 against a loop."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ IDLE = {
     "reproduce": "reproduce none.yaml --data synthetic --output out",
 }
 LIBRARIES = (
-    "cv2 av openvino yaml jsonargparse avgn.cli.live avgn.cli.training avgn.runtime.localize avgn.runtime.engines "
+    "cv2 av openvino yaml jsonargparse avgn.cli.live avgn.cli.training avgn.runtime.file_run avgn.runtime.engines "
     "avgn.inspection avgn.convert avgn.training.fit avgn.export.bundle avgn.reproduce avgn.data.shards"
 )
 

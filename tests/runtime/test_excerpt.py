@@ -13,7 +13,7 @@ import pytest
 from avgn.runtime import Localizer
 from avgn.runtime.errors import InputError
 from avgn.runtime.excerpt import Excerpt
-from avgn.runtime.localize import localize_file
+from avgn.runtime.file_run import localize_file
 from avgn.runtime.media import AudioEnd, VideoFrame, open_media
 from avgn.scenes import SceneConfig
 from avgn.scenes.video import write_scene_video

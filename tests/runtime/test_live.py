@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from avgn.runtime import InputError, Localizer, Result, open_media
-from avgn.runtime.live import LivePipeline
+from avgn.runtime.live_pipeline import LivePipeline
 from avgn.runtime.media import AudioBlock, VideoFrame
 from avgn.runtime.multi import MultiStream
 from avgn.runtime.sources import StateChange

@@ -294,3 +294,38 @@ def test_the_last_frames_are_not_passed_over_for_newer_ones(engine: Any) -> None
         threading.Timer(0.3, held.go.set).start()
         assert handle.finish(20.0)
     assert found == list(range(9)) and handle.stats.dropped == 0
+
+
+def test_sound_that_is_not_finite_is_told_of_once_also_live(engine: Any, caplog: pytest.LogCaptureFixture) -> None:
+    got: list[int] = []
+    with MultiStream(engine) as multi, caplog.at_level("WARNING", "avgn.runtime"):
+        handle = multi.open(lambda result, at: got.append(at), lossless=True)
+        bad = sound(1.0, 0)
+        bad[[5, 900]] = np.nan, np.inf
+        handle.push_audio(bad, RATE, 0.0)
+        handle.push_audio(bad, RATE, 1.0)
+        handle.push_frame(pictures(1, 0)[0], 1.5, 0)
+        assert handle.finish(10.0) and got == [0]
+        assert handle.warnings() == ["4 audio samples were not finite and counted as silence"]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["the sound holds samples that are not finite (from 0.00 s on): they count as silence"]
+
+
+def test_sound_may_come_again_after_its_end(engine: Any) -> None:
+    """A camera that was lost and is there again: frames wait for its sound as before."""
+    got: list[Result] = []
+    with MultiStream(engine) as multi:
+        handle = multi.open(lambda result, at: got.append(result), lossless=True)
+        handle.push_audio(sound(1.0, 0), RATE, 0.0)
+        handle.end_audio()
+        handle.push_audio(sound(1.0, 0), RATE, 2.0)
+        handle.push_frame(pictures(1, 0)[0], 4.0)
+        time.sleep(0.3)
+        assert not got
+        handle.push_audio(sound(1.1, 0), RATE, 3.0)
+        assert handle.finish(10.0)
+        # after finish() sound is taken, and no frame waits for more of it
+        handle.push_audio(sound(0.1, 0), RATE, 5.0)
+        handle.push_frame(pictures(1, 0)[0], 9.0)
+        assert handle.finish(10.0)
+    assert [result.time for result in got] == [4.0, 9.0] and got[0].loudness_db > -60

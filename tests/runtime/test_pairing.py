@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from avgn.runtime import Localizer, open_media
-from avgn.runtime.live import LivePipeline
+from avgn.runtime.live_pipeline import LivePipeline
 from avgn.runtime.localizer import run_media
 from avgn.runtime.sources.url import UrlSource
 from avgn.runtime.stream import Mode, StreamLocalizer

@@ -1,0 +1,108 @@
+"""The shape of the whole: no module imports itself round a circle, and none reaches for another's private parts."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# folder -> what it is imported as; the links inside avgn/ would name a module twice
+ROOMS = {"avgn": "avgn", "runtime": "avgn.runtime", "kernels": "avgn.kernels", "export": "avgn.export"}
+# what libraries document under such names
+DOCUMENTED = ("os._exit", "parts._replace", "torch._inductor")
+# libraries' undocumented parts, and how many of them may be used
+LIBRARIES = ("torch.", "_BatchNorm", "parser.", "pool.", "library.")
+MOST_PRIVATE = 10
+
+
+@lru_cache(maxsize=1)
+def modules() -> dict[str, ast.Module]:
+    """Every module of the four rooms by the name that it is imported by."""
+    found = {}
+    for folder, name in ROOMS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            inside = path.relative_to(ROOT / folder)
+            if folder == "avgn" and inside.parts[0] in ROOMS:
+                continue
+            parts = (name, *inside.with_suffix("").parts)
+            found[".".join(parts).removesuffix(".__init__")] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    """What runs, or is read by type checkers, when a module is imported; imports in functions are late on purpose."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child
+            yield from outside_functions(child)
+
+
+def imports(name: str) -> set[str]:
+    """The modules of ours that a module names at its top, under TYPE_CHECKING as well."""
+    named: set[str] = set()
+    for node in outside_functions(modules()[name]):
+        if isinstance(node, ast.Import):
+            named |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{each.name}" for each in node.names}
+            named |= (inner & modules().keys()) or {node.module}
+    # a package names its own parts for type checkers, and finds them when they are asked for
+    parts = {each for each in named if each.startswith(f"{name}.")} if name == "avgn.runtime" else set()
+    return (named & modules().keys()) - parts - {name}
+
+
+def circles() -> list[frozenset[str]]:
+    """Sets of modules that reach each other by imports."""
+    reached = {name: imports(name) for name in modules()}
+    grown = True
+    while grown:
+        grown = False
+        for name, known in reached.items():
+            further = known.union(*(reached[each] for each in known))
+            if len(further) > len(known):
+                reached[name], grown = further, True
+    return sorted(
+        {
+            frozenset({other for other in reached[name] if name in reached[other]})
+            for name in reached
+            if name in reached[name]
+        },
+        key=sorted,
+    )
+
+
+def test_no_circle_of_imports() -> None:
+    assert circles() == []
+
+
+def private_uses(tree: ast.Module) -> Iterator[str]:
+    """Attributes and names that begin with one underscore and are not the module's own."""
+    own = {
+        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            own |= {node.attr} if ast.unparse(node.value) in ("self", "cls") else set()
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            own.add(node.id)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from (each.name for each in node.names if _is_private(each.name))
+        elif isinstance(node, ast.Attribute) and _is_private(node.attr) and node.attr not in own:
+            use = ast.unparse(node)
+            if use not in DOCUMENTED and not use.startswith(("self._", "cls._", "super()._")) and use.count("._") == 1:
+                yield use
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def test_modules_leave_each_others_private_parts_alone() -> None:
+    """What is left is libraries' own, where nothing public says the same."""
+    used = {name: set(private_uses(tree)) for name, tree in modules().items()}
+    ours = {name: uses for name, uses in used.items() if any(not use.startswith(LIBRARIES) for use in uses)}
+    assert not ours, ours
+    assert sum(map(len, used.values())) <= MOST_PRIVATE, {name: uses for name, uses in used.items() if uses}
