@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = (
     *("av", "cv2", "jsonargparse", "lightning.pytorch", "onnx", "onnxruntime", "openvino", "scipy.signal"),
     *("sklearn.metrics", "torch", "torchvision", "yaml", "avgn.cli.live", "avgn.cli.training", "avgn.convert"),
-    *("avgn.evaluation", "avgn.export.bundle", "avgn.reproduce", "avgn.runtime.localize", "avgn.training.fit"),
+    *("avgn.evaluation", "avgn.export.bundle", "avgn.reproduce", "avgn.runtime.file_run", "avgn.training.fit"),
 )
 LARGEST = 1 << 17
 

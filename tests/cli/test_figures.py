@@ -22,8 +22,8 @@ from avgn.model import build_model
 from avgn.runtime import InputError
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import SceneConfig, synthesize
-from benchmarks.attacks import many_scans, two_headers
 from tests.commands import ENVIRONMENT, ROOT, avgn
+from tests.hostile.web_attacks import many_scans, two_headers
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: avgn[figures]")
 
