@@ -204,7 +204,7 @@ class Config:
 
     @property
     def system_options(self) -> Any:
-        """The `Options` of the system, None where its settings are entries."""
+        """The system's own options, None where its settings are entries."""
         return find_system(self.system).options(self.options)
 
     @property

@@ -1,4 +1,5 @@
-"""A trained core model behind the runtime's engine interface, so that one code evaluates checkpoints and bundles."""
+"""Puts a trained core model behind the runtime's engine interface, so that one code evaluates checkpoints and
+bundles."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def run_audio(self, waveform: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """waveform [B,T] -> sources [B,K,D], audio_prob [B,K]."""
+        """Run the audio half: waveform [B,T] -> sources [B,K,D], audio_prob [B,K]."""
         with _exact(self.device):
             audio = self.model.encode_audio(self._given(waveform))
             sources = self.model.hand_over(audio)
@@ -44,7 +45,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def run_image(self, image: NDArray[np.uint8], sources: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """image [B,H,W,3] uint8 RGB, sources [B,K,D] -> maps [B,K,h,w], visual_prob [B,K]."""
+        """Run the image half: image [B,H,W,3] uint8 RGB, sources [B,K,D] -> maps [B,K,h,w], visual_prob [B,K]."""
         with _exact(self.device):
             cells = self.model.encode_image(self._given(image))
             maps = self.model.localize(AudioSources(embedding=self._given(sources), logit=None), cells)
@@ -56,7 +57,7 @@ class TorchEngine:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name. Raises InputError for a name that is none, and for a GPU that this machine lacks."""
+    """Find the device of that name. Raises InputError for an unknown name, and for a GPU that this machine lacks."""
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -79,7 +80,7 @@ def _exact(device: torch.device) -> Iterator[None]:
 
 
 def describe(model: LocalizerModel) -> BundleInfo:
-    """The facts that the runtime needs to know of a model."""
+    """Describe what the runtime needs to know about a model."""
     config = model.config
     names = model.map_names
     count = len(names)

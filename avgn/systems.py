@@ -1,6 +1,6 @@
 """Every system that can be trained, with what is known of it; their modules are imported when they are asked for.
 
-A new system is one module, with a subclass of `avgn.model.LocalizerModel` and its `Options`, and one entry below.
+A new system is one module, with a subclass of `avgn.model.LocalizerModel` and its options, and one entry below.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class System:
     year: int
     """When the paper appeared."""
     location: str
-    """"module:class" of the model; the module's `Options` are the system's own settings."""
+    """`module:Class` of the model; beside it the dataclass `ClassOptions` holds the system's own settings."""
     maps: Maps
     """One shared map, one a class, or one a source without a name (as many as the option `sources`)."""
     stages: int = 1
@@ -51,7 +51,7 @@ class System:
     hooks: str | None = None
     """"module:class" of what it needs in training beside its losses (`avgn.training.hooks`), if anything."""
     entries: tuple[str, ...] = ()
-    """Those of OWN_ENTRIES that may be set, in place of `Options`; the others keep their defaults."""
+    """Those of OWN_ENTRIES that may be set, in place of options of its own; the others keep their defaults."""
     fixed: Mapping[str, str] = field(default_factory=dict)
     """Those of OWN_ENTRIES that have another value than their default, always the same."""
     scaled_maps: bool = False
@@ -73,7 +73,7 @@ class System:
         return None if self.hooks is None else _find(self.hooks)
 
     def options(self, values: Mapping[str, Any]) -> Any:
-        """Build the system's `Options` of these values; None for a system whose settings are entries.
+        """Build the system's options of these values; None for a system whose settings are entries.
 
         Raises ValueError for a name or value that it doesn't have.
         """
@@ -83,7 +83,7 @@ class System:
                     f"system {self.name} has no options, got {sorted(values)}: they are entries of their own"
                 )
             return None
-        kind = importlib.import_module(self.location.partition(":")[0]).Options
+        kind = _find(f"{self.location}Options")
         known = {entry.name for entry in fields(kind)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"system {self.name} has no option {unknown[0]!r}: use some of {', '.join(sorted(known))}")

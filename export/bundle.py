@@ -20,7 +20,7 @@ from avgn.engine import TorchEngine
 from avgn.export import aoti, engine_builder
 from avgn.export.formats import FORMATS, check_request
 from avgn.export.graphs import MIN_OPSET
-from avgn.export.samples import Batch, read_batches, split_manifest
+from avgn.export.samples import InputBatch, read_batches, split_manifest
 from avgn.export.variants import Graphs, Maker, describe_variant
 from avgn.export.verify import accuracy, check_tolerance, compare, rendered_batches
 from avgn.model import LocalizerModel
@@ -266,7 +266,7 @@ def _build_packages(
     maker: Maker,
     precision: str,
     core: TorchEngine,
-    scenes: Sequence[Batch],
+    scenes: Sequence[InputBatch],
     folder: Path,
     report: Report,
 ) -> list[Variant]:

@@ -20,8 +20,8 @@ BATCH = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
-    """waveform [B,T] float32 and image [B,H,W,3] uint8 of the same items."""
+class InputBatch:
+    """Holds the inputs of both halves for the same items: waveform [B,T] float32 and image [B,H,W,3] uint8."""
 
     waveform: NDArray[np.float32]
     image: NDArray[np.uint8]
@@ -59,11 +59,11 @@ def split_manifest(calibration: Manifest, guard: Manifest | None, count: int) ->
     return replace(calibration, items=chosen), guard
 
 
-def read_batches(info: BundleInfo, manifest: Manifest) -> list[Batch]:
+def read_batches(info: BundleInfo, manifest: Manifest) -> list[InputBatch]:
     """All items of a manifest as batches for a model. Raises InputError for other classes or unreadable files."""
     check_classes(info, manifest)
     return [
-        Batch(waveform=np.stack(waveforms).astype(np.float32), image=np.stack(images))
+        InputBatch(waveform=np.stack(waveforms).astype(np.float32), image=np.stack(images))
         for _, waveforms, images in batches(info, manifest.items, BATCH, False, Counter())
     ]
 

@@ -20,7 +20,7 @@ from avgn.export import mixed, quantize, sensitivity
 from avgn.export.graphs import write_graphs
 from avgn.export.halves import AudioHalf, HalvesEngine, ImageHalf
 from avgn.export.optimize import FOLDED, optimize
-from avgn.export.samples import Batch
+from avgn.export.samples import InputBatch
 from avgn.export.storage import store_halves
 from avgn.export.verify import audio_difference, compare
 from avgn.model import LocalizerModel
@@ -51,7 +51,7 @@ class Maker:
     folder: Path
     opset: int
     facts: dict[str, str]
-    calibration: Sequence[Batch] = ()
+    calibration: Sequence[InputBatch] = ()
     report: Report = lambda message: None
     _optimized: LocalizerModel | None = None
     _fp32: dict[str, Path] | None = None

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.evaluation import evaluate
-from avgn.export.samples import Batch
+from avgn.export.samples import InputBatch
 from avgn.runtime.audio import fit_window, resample
 from avgn.runtime.bundle_schema import BundleInfo
 from avgn.runtime.contract import ALL_OUTPUTS, TOLERANCES
@@ -29,7 +29,7 @@ BATCHES = (1, 2, 5, 8)
 GROWTH = ((0, 0), (32, 0), (0, 64), (0, 0))
 
 
-def compare(core: Engine, engine: Engine, batches: Sequence[Batch]) -> dict[str, float]:
+def compare(core: Engine, engine: Engine, batches: Sequence[InputBatch]) -> dict[str, float]:
     """Measure how far an engine's outputs are from the core's, for the chain of both halves.
 
     Returns max_abs_* and mean_abs_* of every output (parts of the largest value where that exceeds 1: the released
@@ -98,7 +98,7 @@ def check_scorable(manifest: Manifest) -> None:
         )
 
 
-def rendered_batches(info: BundleInfo, counts: Sequence[int] = BATCHES) -> list[Batch]:
+def rendered_batches(info: BundleInfo, counts: Sequence[int] = BATCHES) -> list[InputBatch]:
     """Batches of rendered scenes of several sizes for a model."""
     found, start = [], 0
     for at, count in enumerate(counts):
@@ -116,7 +116,7 @@ def audio_difference(core: Engine, engine: Engine) -> float:
     return float(np.max(found))
 
 
-def render_batch(info: BundleInfo, count: int, start: int = 0, growth: tuple[int, int] = (0, 0)) -> Batch:
+def render_batch(info: BundleInfo, count: int, start: int = 0, growth: tuple[int, int] = (0, 0)) -> InputBatch:
     """`count` rendered scenes, from the `start`-th on, for the model's sizes (pictures larger by `growth` pixels)."""
     config = SceneConfig(split="val", sources=(0, 3))
     scenes = [render_scene(config, SCENE_SEED, start + index) for index in range(count)]
@@ -124,10 +124,10 @@ def render_batch(info: BundleInfo, count: int, start: int = 0, growth: tuple[int
     sounds = [fit_window(resample(scene.audio, SCENE_RATE, info.sample_rate), length) for scene in scenes]
     size = (info.image_size[0] + growth[0], info.image_size[1] + growth[1])
     frames = [resize(scene.frame, size) for scene in scenes]
-    return Batch(waveform=np.stack(sounds).astype(np.float32), image=np.stack(frames))
+    return InputBatch(waveform=np.stack(sounds).astype(np.float32), image=np.stack(frames))
 
 
-def _chain(engine: Engine, batch: Batch) -> dict[str, NDArray[np.float32]]:
+def _chain(engine: Engine, batch: InputBatch) -> dict[str, NDArray[np.float32]]:
     heard = engine.run_audio(batch.waveform)
     return heard | engine.run_image(batch.image, heard["sources"])
 

@@ -102,8 +102,9 @@ class Rules:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate:
-    """Smoothed values [K], which are on, and since when (seconds, NaN: not at all) each one wants to change.
+class Hysteresis:
+    """Holds smoothed values [K], which of them are on, and since when (seconds, NaN: not at all) each one wants to
+    change.
 
     `said` [K] is the value that the decision stands for: the last one that did not speak for a change.
     """
@@ -123,18 +124,18 @@ class DecisionState:
     """
 
     time: float | None
-    audio: Gate
-    visual: Gate
+    audio: Hysteresis
+    visual: Hysteresis
     claimed: Flags
     certain_since: Times
-    joint: Gate
+    joint: Hysteresis
     loud_since: float = math.nan
 
     @classmethod
     def start(cls, count: int) -> DecisionState:
         """The state before the first frame."""
         zeros, never = np.zeros(count, np.float32), np.full(count, np.nan)
-        gate = Gate(value=zeros, on=np.zeros(count, bool), since=never, said=zeros)
+        gate = Hysteresis(value=zeros, on=np.zeros(count, bool), since=never, said=zeros)
         return cls(time=None, audio=gate, visual=gate, claimed=np.zeros(count, bool), certain_since=never, joint=gate)
 
 
@@ -229,7 +230,7 @@ def step(
 
 
 def _gate(
-    gate: Gate,
+    gate: Hysteresis,
     value: Floats,
     threshold: Floats,
     time: float,
@@ -237,7 +238,7 @@ def _gate(
     smoothing: float,
     config: DecisionConfig,
     first: bool,
-) -> Gate:
+) -> Hysteresis:
     weight = 1.0 if first or smoothing == 0 else 1 - math.exp(-elapsed / smoothing)
     smooth = (gate.value + weight * (value - gate.value)).astype(np.float32)
     # a negative threshold (a map's) is released below itself, too
@@ -249,11 +250,11 @@ def _gate(
     change = wants & (time - np.nan_to_num(since, nan=time) >= needed - 1e-9)
     on = gate.on ^ change
     said = np.where(wants & ~change, gate.said, smooth).astype(np.float32)
-    return Gate(value=smooth, on=on, since=np.where(change, np.nan, since), said=said)
+    return Hysteresis(value=smooth, on=on, since=np.where(change, np.nan, since), said=said)
 
 
 def _claims(
-    state: DecisionState, audio: Gate, visual: Gate, threshold: Floats, time: float, config: DecisionConfig
+    state: DecisionState, audio: Hysteresis, visual: Hysteresis, threshold: Floats, time: float, config: DecisionConfig
 ) -> tuple[Flags, Times]:
     """Which classes are said to sound, and since when those that are heard alone have been nearly certain."""
     certain = audio.on & (audio.value >= threshold + config.off_screen_margin * (1 - threshold))

@@ -22,7 +22,7 @@ NEAREST = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Attention10kOptions:
     """`scale` of the scalar products of unit vectors before their softmax."""
 
     scale: float = 10.0
@@ -36,7 +36,7 @@ class Attention10k(SharedMap):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        options: Options = config.system_options
+        options: Attention10kOptions = config.system_options
         self.scale = options.scale
         self.attend = nn.Sequential(nn.Linear(config.dim, config.dim), nn.ReLU(), nn.Linear(config.dim, config.dim))
         self.embed = nn.Sequential(nn.Linear(config.dim, config.dim), nn.ReLU(), nn.Linear(config.dim, config.dim))

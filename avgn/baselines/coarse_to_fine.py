@@ -36,7 +36,7 @@ TINY = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class CoarseToFineOptions:
     """`second_stage` is the share of the steps at which the contrast of categories begins; `margin` and weight `fine`
     are the contrast's.
     """
@@ -75,7 +75,7 @@ class CoarseToFine(LocalizerModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.options: Options = config.system_options
+        self.options: CoarseToFineOptions = config.system_options
         self.audio_classes = ClassActivation(config.dim, config.num_classes)
         self.visual_classes = ClassActivation(config.dim, config.num_classes)
         self.scale = nn.Parameter(torch.tensor([5.0]))

@@ -21,7 +21,7 @@ from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class DeepMultimodalClusteringOptions:
     """`sources` (K) and `visual_centres` (J); `rounds` of clustering; `sharpness` is beta."""
 
     sources: int = 2
@@ -37,7 +37,7 @@ class Options:
 class SoftKMeans(nn.Module):
     """Clusters cells [B,P,D] of length one into J centres [B,J,D], each in a projection of its own."""
 
-    def __init__(self, dim: int, centres: int, options: Options) -> None:
+    def __init__(self, dim: int, centres: int, options: DeepMultimodalClusteringOptions) -> None:
         super().__init__()
         self.centres = centres
         self.rounds = options.rounds
@@ -66,7 +66,7 @@ class DeepMultimodalClustering(LocalizerModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        options: Options = config.system_options
+        options: DeepMultimodalClusteringOptions = config.system_options
         self.margin = options.margin
         self.audio_clusters = SoftKMeans(config.dim, options.sources, options)
         self.visual_clusters = SoftKMeans(config.dim, options.visual_centres, options)

@@ -41,7 +41,7 @@ LEAST = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class DiscriminativeSoundingObjectsOptions:
     """`first_clusters` and `second_stage` are the shares of the steps at which clustering and mixtures begin;
     `threshold` of the mask of objects; `temperature` of the dictionary; `weight` of the classification and of the match
     of distributions.
@@ -71,7 +71,7 @@ class DiscriminativeSoundingObjects(LocalizerModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.options: Options = config.system_options
+        self.options: DiscriminativeSoundingObjectsOptions = config.system_options
         self.scale = nn.Parameter(torch.tensor([5.0]))
         self.bias = nn.Parameter(torch.zeros(1))
         self.head = nn.Linear(config.dim, config.num_classes)

@@ -23,7 +23,7 @@ from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class EasyVisualSoundsOptions:
     """`alpha` is the share of the map that the sound decides; below 1 ImageNet weights must be at hand."""
 
     temperature: float = 0.03
@@ -39,7 +39,7 @@ class EasyVisualSounds(SharedMap):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.options: Options = config.system_options
+        self.options: EasyVisualSoundsOptions = config.system_options
         self.prior: ResNet18 | None = None
         if self.options.alpha < 1:
             self.prior = ResNet18(3, config.width_visual, config.visual_stride).requires_grad_(False).eval()

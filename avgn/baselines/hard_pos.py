@@ -25,7 +25,7 @@ from avgn.types import AudioSources, Batch, ImageCells, Labels, Losses
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(lvs.Options):
+class HardPositivesOptions(lvs.LocalizingVisualSoundsOptions):
     """Those of lvs; `neighbours` of a scene among those that are surveyed, from `second_stage` of the steps on."""
 
     second_stage: float = 0.5
@@ -62,7 +62,7 @@ class School(nn.Module):
 class HardPositives(lvs.LocalizingVisualSounds):
     """The map is the cosine; the losses of the model alone are those of lvs, the first stage's."""
 
-    options: Options
+    options: HardPositivesOptions
 
 
 class HardPositivesTraining(TrainingHooks):
@@ -105,7 +105,9 @@ class HardPositivesTraining(TrainingHooks):
         return self.school.features(self.model.frontend(waveform), self.model.normalize(image))
 
 
-def hard_positive_loss(similarity: Tensor, by_ear: Tensor, by_eye: Tensor, options: lvs.Options) -> Tensor:
+def hard_positive_loss(
+    similarity: Tensor, by_ear: Tensor, by_eye: Tensor, options: lvs.LocalizingVisualSoundsOptions
+) -> Tensor:
     """The loss of S [i,j,p], image i with sound j; by_ear and by_eye [B,B] bool: who is alike, the diagonal never.
 
     The response that is raised is the mean over the own sound, sounds like it, and pictures like the own one.

@@ -24,7 +24,7 @@ Others = Literal["masked", "mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class LocalizingVisualSoundsOptions:
     """eps_p and eps_n, the temperature tau of the masks and t of the contrast; what other sounds' responses are."""
 
     positive: float = 0.65
@@ -49,7 +49,7 @@ class LocalizingVisualSounds(SharedMap):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.options: Options = config.system_options
+        self.options: LocalizingVisualSoundsOptions = config.system_options
 
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
@@ -60,19 +60,21 @@ class LocalizingVisualSounds(SharedMap):
         return make_losses(tri_map_loss(similarity, self.options))
 
 
-def tri_map_loss(similarity: Tensor, options: Options) -> Tensor:
+def tri_map_loss(similarity: Tensor, options: LocalizingVisualSoundsOptions) -> Tensor:
     """The loss of S [i,j,p]: image i's cells with sound j."""
     responses = masked_responses(similarity, options)
     others = ~torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
     return contrast(similarity, responses, responses.diagonal(), others, options)
 
 
-def masked_responses(similarity: Tensor, options: Options) -> Tensor:
+def masked_responses(similarity: Tensor, options: LocalizingVisualSoundsOptions) -> Tensor:
     """P [B,B] of S [B,B,P]."""
     return soft_mean(similarity, (similarity - options.positive) / options.mask_temperature)
 
 
-def contrast(similarity: Tensor, responses: Tensor, wanted: Tensor, negatives: Tensor, options: Options) -> Tensor:
+def contrast(
+    similarity: Tensor, responses: Tensor, wanted: Tensor, negatives: Tensor, options: LocalizingVisualSoundsOptions
+) -> Tensor:
     """Cross-entropy of the wanted responses [B] against the own background and the other sounds.
 
     negatives [B,B] bool: the sounds that an image is told from.

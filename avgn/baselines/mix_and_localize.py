@@ -21,7 +21,7 @@ from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class MixAndLocalizeOptions:
     """`sources` is N."""
 
     sources: int = 2
@@ -38,7 +38,7 @@ class MixAndLocalize(LocalizerModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.options: Options = config.system_options
+        self.options: MixAndLocalizeOptions = config.system_options
         self.separate = nn.Linear(config.dim, self.options.sources * config.dim)
 
     def encode_spectrogram(self, spectrogram: Tensor) -> AudioSources:

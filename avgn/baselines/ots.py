@@ -16,7 +16,7 @@ from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ObjectsThatSoundOptions:
     """`scale` and `bias` that w and b start from."""
 
     scale: float = 5.0
@@ -31,7 +31,7 @@ class ObjectsThatSound(SharedMap):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        options: Options = config.system_options
+        options: ObjectsThatSoundOptions = config.system_options
         self.scale = nn.Parameter(torch.tensor([options.scale]))
         self.bias = nn.Parameter(torch.tensor([options.bias]))
 

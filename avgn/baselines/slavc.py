@@ -22,7 +22,7 @@ from avgn.types import AudioSources, ImageCells, Labels, Losses
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class SimultaneousLocalizationOptions:
     """`visual_dropout` and `audio_dropout` act on the features before they are projected; `momentum` of the average."""
 
     temperature: float = 0.03
@@ -41,7 +41,7 @@ class SimultaneousLocalization(LocalizerModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.options: Options = config.system_options
+        self.options: SimultaneousLocalizationOptions = config.system_options
         self.audio_drop = nn.Dropout(self.options.audio_dropout)
         self.visual_drop = nn.Dropout(self.options.visual_dropout)
         self.audio_where = nn.Linear(config.dim, config.dim)

@@ -1,4 +1,4 @@
-"""What the sub-commands share: their parser, and options with a syntax of their own."""
+"""Shares between the sub-commands their parser, and options with a syntax of their own."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def make_parser(name: str, description: str) -> Any:
             return super().parse_args(None if args is None else arrange(self, args), *rest, **named)
 
     class Formatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        """Tables stay as they are."""
+        """Leaves tables in a help text as they are."""
 
     return Parser(prog=f"avgn {name}", description=description, formatter_class=Formatter)
 
 
 def add_engine_options(parser: Any) -> None:
-    """The options of every command that runs a bundle."""
+    """Add the options of every command that runs a bundle."""
     parser.add_argument(
         "--backend",
         type=str,
@@ -60,7 +60,7 @@ def add_engine_options(parser: Any) -> None:
 
 
 class Report:
-    """Where a command's JSON goes, and what it says to people: on standard error where the JSON has standard output.
+    """Writes a command's JSON, and what it says to people: to standard error if the JSON goes to standard output.
 
     The file is this run's from the start; a command that ends without writing it leaves none.
     """
@@ -143,7 +143,7 @@ def parse_integers(option: str, text: str, count: int) -> list[int]:
 
 
 def split_integers(option: str, text: str) -> tuple[int, ...]:
-    """Any number of whole numbers."""
+    """Read any number of whole numbers."""
     try:
         return tuple(int(part) for part in split_names(text))
     except ValueError:
@@ -153,7 +153,7 @@ def split_integers(option: str, text: str) -> tuple[int, ...]:
 
 
 def to_underscores(argv: Sequence[str]) -> list[str]:
-    """Options may be written with dashes or underscores; the configuration's own names have underscores."""
+    """Rewrite the dashes of options as underscores, which the configuration's own names have."""
     return [
         "--" + part[2:].split("=")[0].replace("-", "_") + part[2 + len(part[2:].split("=")[0]) :]
         if part.startswith("--")

@@ -97,7 +97,7 @@ def train(argv: Sequence[str]) -> None:
 
 
 def _add_settings(parser: Any) -> None:
-    """The options of training, and those that override entries of the preset."""
+    """Add the options of training, and those that override entries of the preset."""
     from avgn.config import IN_FILES, Config
     from avgn.training.config import NESTED, TrainConfig
 
@@ -115,7 +115,7 @@ def _train(args: Any) -> None:
     from avgn.runtime.manifest import read_manifest
     from avgn.training.config import TrainConfig
 
-    # before PyTorch is imported, which takes longer than to see that a manifest is none
+    # before PyTorch is imported, which takes longer than noticing that the manifest is unusable
     validation = None if args.validation is None else read_manifest(args.validation)
     manifest: Any
     if Path(args.manifest).is_dir():

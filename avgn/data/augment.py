@@ -1,4 +1,4 @@
-"""Random changes of pictures and sounds in training; those of spectrograms are the training module's.
+"""Changes pictures and sounds at random in training; spectrograms are changed by the training module.
 
 Legend: H x W pixels, T samples.
 """
@@ -16,7 +16,7 @@ from avgn.runtime.image import resize
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How much is changed at random; `NONE` changes nothing."""
+    """Says how much to change at random; `NONE` changes nothing."""
 
     zoom: float = 1.15
     """The largest crop is the whole image, the smallest 1 / zoom of each side."""
@@ -47,7 +47,7 @@ NONE = Augmentation(zoom=1.0, flip=0.0, light=0.0, color=0.0, gain_db=0.0, paddi
 def augment_image(
     image: NDArray[np.uint8], size: tuple[int, int], how: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """A picture [H,W,3] that is at most `zoom` times as large as `size`, cropped and changed: [*size, 3]."""
+    """Crop and change a picture [H,W,3] of at most `zoom` times `size`: [*size, 3]."""
     zoom = rng.uniform(1.0, how.zoom, size=2)
     height, width = (min(side, round(target * z)) for side, target, z in zip(image.shape, size, zoom, strict=False))
     top = int(rng.integers(image.shape[0] - height + 1))
@@ -65,7 +65,8 @@ def augment_image(
 
 
 def _recolor(image: NDArray[np.uint8], share: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Saturation within 1 +- share, each channel's gain within 1 +- share / 2, as one matrix of the channels."""
+    """Change saturation within 1 +- share and each channel's gain within 1 +- share / 2, as one matrix of the
+    channels."""
     import cv2
 
     saturation = rng.uniform(1 - share, 1 + share)
@@ -79,7 +80,7 @@ def _recolor(image: NDArray[np.uint8], share: float, rng: np.random.Generator) -
 def cut_sound(
     sound: NDArray[np.float32], length: int, how: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """A random window [length] of a sound [T] with a random gain; sometimes part of it is silence."""
+    """Cut a random window [length] out of a waveform [T], with a random gain; sometimes part of it is silence."""
     if len(sound) > length:
         start = int(rng.integers(len(sound) - length + 1))
         sound = sound[start : start + length]

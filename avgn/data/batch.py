@@ -1,4 +1,4 @@
-"""How samples become a batch.
+"""Makes batches of samples.
 
 Legend: N sources of a sample (padded), C classes.
 """
@@ -35,7 +35,7 @@ def collate(samples: Sequence[Sample], num_classes: int) -> Batch:
 
 
 class Collate:
-    """`collate` with the class count bound, so that loader workers can be spawned."""
+    """Binds the number of classes to `collate`, in a form that spawned loader workers can receive."""
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes

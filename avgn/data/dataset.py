@@ -1,4 +1,4 @@
-"""The scenes of a manifest as training samples, seeded by item and epoch.
+"""Reads the scenes of a manifest as training samples, seeded by item and epoch.
 
 Legend: T samples, H x W pixels.
 """
@@ -23,12 +23,12 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest
 from avgn.runtime.reading import read_clip, read_frame, read_part, read_wav
 
-# seconds of a sound out of which a window is drawn in training: of a longer one a random part is read
+# windows are drawn from at most this many seconds of a sound: of a longer one a random part is read
 MOST_SOUND_SECONDS = 60.0
 
 
 class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
-    """The scenes of a manifest; keys are (epoch, item) or (epoch, item, pictures): see `Key`.
+    """Reads the scenes of a manifest; keys are (epoch, item) or (epoch, item, pictures): see `Key`.
 
     In training, pictures and sounds are changed at random (`augmentation`) and scenes are mixed (`mixing`); otherwise
     the whole frame is squashed and the clip's centre taken. With `cache`, decoded pictures (at the size that is
@@ -78,15 +78,15 @@ class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
         return mix([Scene(image=image, sound=sound, sounding=sounding, visible=visible)], [True], None, None)
 
     def labels(self, handle: int) -> tuple[frozenset[int], frozenset[int]]:
-        """The classes of an item that sound and that are visible."""
+        """Return the classes of an item that sound and those that are visible."""
         return self._labels[handle]
 
     def draw(self, rng: np.random.Generator) -> int:
-        """Any item."""
+        """Draw any item."""
         return int(rng.integers(len(self.items)))
 
     def read(self, handle: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """An item's picture and sound, from memory if they are kept there."""
+        """Read an item's picture and sound, from memory if they are kept there."""
         image, kept = self._kept(handle)
         path = self._audio(handle)
         if kept is not None:
@@ -94,7 +94,7 @@ class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
         return image, resample(*read_wav(path), self.config.sample_rate)
 
     def read_part(self, handle: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """An item's picture and at most MOST_SOUND_SECONDS of its sound."""
+        """Read an item's picture and at most MOST_SOUND_SECONDS of its sound."""
         image, kept = self._kept(handle)
         if kept is None:
             return image, resample(
@@ -107,14 +107,14 @@ class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
         return image, to_float32(kept)
 
     def _still(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """An item's picture and the middle of its sound, [T] of the model's window."""
+        """Read an item's picture and the middle of its sound: [T] of the model's window."""
         image, kept = self._kept(index)
         if kept is None:
             return image, read_clip(self._audio(index), self.config.sample_rate, self.config.window_samples)
         return image, to_float32(fit_window(kept, self.config.window_samples))
 
     def _kept(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int16] | None]:
-        """An item's picture, and its sound where decoded sounds are kept."""
+        """Read an item's picture, and its sound from the cache of decoded sounds if there is one."""
         if self.cache is None:
             return self._frame(index), None if self.sounds is None else self._decoded(index)
         if index not in self.cache:
@@ -142,14 +142,14 @@ class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
 
 
 def read_sound(item: Item, sample_rate: int) -> NDArray[np.float32]:
-    """The item's sound, mono at `sample_rate`: [T] float32."""
+    """Read the item's sound, mono at `sample_rate`: [T] float32."""
     assert item.audio is not None
     samples, rate = read_wav(item.audio)
     return resample(samples, rate, sample_rate)
 
 
 def classes_of(item: Item, index_of: dict[str, int]) -> tuple[frozenset[int], frozenset[int]]:
-    """The classes of an item that sound and that are visible."""
+    """Return the classes of an item that sound and those that are visible."""
     return (
         frozenset(index_of[source.label] for source in item.sources if source.sounding),
         frozenset(index_of[source.label] for source in item.sources if source.on_screen),

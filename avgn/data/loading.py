@@ -1,4 +1,4 @@
-"""The loader of batches."""
+"""Builds the loader of batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avgn.data.sampling import Key
 def build_loader(
     dataset: AudioVisualDataset, batches: Iterable[list[Key]], workers: int = 0, *, pin: bool = False
 ) -> DataLoader[Sample]:
-    """A loader of `Batch` over the given batches of keys; `pin` keeps them in memory that a GPU copies from."""
+    """Build a loader of `Batch` over the given batches of keys; `pin` keeps batches in page-locked memory for a GPU."""
     return DataLoader(
         dataset,
         batch_sampler=batches,  # type: ignore[arg-type]

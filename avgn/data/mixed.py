@@ -1,4 +1,4 @@
-"""How one training sample is made of scenes, wherever these come from.
+"""Makes one training sample of scenes, wherever these come from.
 
 Legend: T samples, H x W pixels.
 """
@@ -17,7 +17,7 @@ from avgn.data.mixing import Mixing, Scene, mix, to_level
 from avgn.data.sample import Sample
 
 Handle = TypeVar("Handle")
-# draws of a scene to mix with before one that shares a class is taken
+# how many draws look for a scene without a common class before any scene is taken
 MAX_DRAWS = 8
 
 
@@ -31,22 +31,22 @@ class MixedScenes(ABC, Generic[Handle]):
 
     @abstractmethod
     def labels(self, handle: Handle) -> tuple[frozenset[int], frozenset[int]]:
-        """The classes of a scene that sound and that are visible."""
+        """Return the classes of a scene that sound and those that are visible."""
 
     @abstractmethod
     def read(self, handle: Handle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """A scene's picture [H,W,3], at most `zoom` times as large as the model's, and its whole sound [T]."""
+        """Read a scene's picture [H,W,3], at most `zoom` times as large as the model's, and its whole sound [T]."""
 
     def read_part(self, handle: Handle, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """A scene's picture and sound; of a long sound a random part may do."""
+        """Read a scene's picture and sound; of a long sound, a random part is enough."""
         return self.read(handle)
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Handle:
-        """Any scene."""
+        """Draw any scene."""
 
     def sample(self, first: Handle, pictures: int, rng: np.random.Generator) -> Sample:
-        """A mixture of `pictures` scenes, of which one is `first`."""
+        """Mix `pictures` scenes, of which one is `first`."""
         taken = frozenset().union(*self.labels(first))
         shown, heard = [self.scene(first, rng)], [True]
         for _ in range(pictures - 1):
@@ -61,7 +61,7 @@ class MixedScenes(ABC, Generic[Handle]):
         return mix([shown[k] for k in places], [heard[k] for k in places], unseen, rng)
 
     def scene(self, handle: Handle, rng: np.random.Generator) -> Scene:
-        """A scene, changed at random."""
+        """Read a scene and change it at random."""
         image, sound = self.read_part(handle, rng)
         sounding, visible = self.labels(handle)
         return Scene(
@@ -72,7 +72,7 @@ class MixedScenes(ABC, Generic[Handle]):
         )
 
     def _another(self, taken: frozenset[int], rng: np.random.Generator) -> Handle:
-        """Another scene, of other classes if a few draws find one."""
+        """Draw another scene, of other classes if a few draws find one."""
         for _ in range(MAX_DRAWS):
             handle = self.draw(rng)
             if not taken & frozenset().union(*self.labels(handle)):
@@ -81,6 +81,6 @@ class MixedScenes(ABC, Generic[Handle]):
 
 
 def read_size(config: Config, augmentation: Augmentation) -> tuple[int, int]:
-    """(height, width) at which pictures are read: that of the largest crop's source."""
+    """Return (height, width) at which pictures are read: that of the largest crop's source."""
     height, width = config.image_size
     return (round(height * augmentation.zoom), round(width * augmentation.zoom))

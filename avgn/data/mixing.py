@@ -1,4 +1,4 @@
-"""Mixtures made on the fly: pictures of several scenes side by side, their sounds summed.
+"""Makes mixtures on the fly: pictures of several scenes side by side, their sounds summed.
 
 Legend: H x W pixels, T samples.
 """
@@ -15,14 +15,14 @@ from avgn.data.sample import Sample
 
 Level = Literal["plain", "rms"]
 
-# what "rms" brings every sound to: -20 dB of full scale
+# the RMS to which "rms" brings every sound: -20 dB of full scale
 TARGET_RMS = 0.1
 FAINT_RMS = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """How scenes are mixed."""
+    """Says how scenes are mixed."""
 
     mixture: tuple[int, int] = (1, 1)
     """(least, most) scenes that are shown side by side and heard together, the same number throughout a batch."""
@@ -49,7 +49,7 @@ class Mixing:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One scene of a mixture: image [H,W,3], sound [T], and the classes that sound and that are visible."""
+    """Holds one scene of a mixture: image [H,W,3], sound [T], and the classes that sound and that are visible."""
 
     image: NDArray[np.uint8]
     sound: NDArray[np.float32]
@@ -58,7 +58,7 @@ class Scene:
 
 
 def to_level(sound: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
-    """A sound [T] at the loudness that it is summed with; silence stays silence."""
+    """Bring a waveform [T] to the loudness with which it is summed; silence stays silence."""
     if level == "plain":
         return sound
     rms = float(np.sqrt(np.mean(np.square(sound, dtype=np.float64)))) if sound.size else 0.0
@@ -66,7 +66,7 @@ def to_level(sound: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
 
 
 def mix(shown: list[Scene], heard: list[bool], unseen: Scene | None, order: np.random.Generator | None) -> Sample:
-    """The pictures of `shown` from left to right with the sum of the sounds of those that are `heard`, and of `unseen`.
+    """Join the pictures of `shown` from left to right, and sum the sounds of those that are `heard` and of `unseen`.
 
     Sums are plain float sums without clipping. `order` shuffles the sources (sorted by class otherwise).
     """

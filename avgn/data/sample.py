@@ -1,4 +1,4 @@
-"""One training sample; no torch is needed to make it.
+"""Defines a training sample; no torch is needed to make one.
 
 Legend: T samples, H x W pixels.
 """
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """image [H,W,3] uint8, waveform [T] float32; indices of the classes that sound, that are visible, and both."""
+    """Holds image [H,W,3] uint8 and waveform [T] float32; indices of the classes that sound, that are visible, and
+    both."""
 
     image: NDArray[np.uint8]
     waveform: NDArray[np.float32]

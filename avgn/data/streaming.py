@@ -26,7 +26,7 @@ from avgn.runtime.audio import resample
 from avgn.runtime.errors import InputError
 from avgn.types import Batch
 
-# scenes in memory, among which they are shuffled and drawn for mixtures
+# how many scenes are kept in memory, to shuffle them and to draw from for mixtures
 BUFFER_SCENES = 512
 
 
@@ -95,15 +95,15 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
             yield collate(samples, self.config.num_classes)
 
     def labels(self, handle: Packed) -> tuple[frozenset[int], frozenset[int]]:
-        """The classes of a scene that sound and that are visible."""
+        """Return the classes of a scene that sound and those that are visible."""
         return handle.sounding, handle.visible
 
     def draw(self, rng: np.random.Generator) -> Packed:
-        """Any of the scenes that were read last."""
+        """Draw any of the scenes that were read last."""
         return self._read_last[int(rng.integers(len(self._read_last)))]
 
     def read(self, handle: Packed) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """A scene's picture and sound, decoded."""
+        """Decode a scene's picture and sound."""
         from avgn.runtime.image import resize
 
         image, samples, rate = decode(handle)
@@ -113,7 +113,8 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
         return resize(image, self.read_size), sound
 
     def _scenes(self, epoch: int, number: int, workers: int, rng: np.random.Generator) -> Iterator[Packed]:
-        """This process's and worker's scenes in random order, each once a pass; endless, for others may have more."""
+        """Yield this process's and worker's scenes in random order, each once a pass, without end: others may have
+        more."""
         share = self._share(epoch, number, workers)
         while True:
             waiting: list[Packed] = []
@@ -140,7 +141,7 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
 
 
 def build_shard_loader(dataset: ShardedDataset, workers: int = 0, *, pin: bool = False) -> DataLoader[Batch]:
-    """A loader of the batches that the data set makes."""
+    """Build a loader of the batches that the data set makes."""
     return DataLoader(dataset, batch_size=None, num_workers=workers, persistent_workers=workers > 0, pin_memory=pin)
 
 

@@ -1,4 +1,4 @@
-"""Which protocols suit a manifest and a model, with what they take from both."""
+"""Chooses the protocols that suit a manifest and a model, and fits them to both."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from avgn.runtime.bundle_schema import BundleInfo
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest
 
-# the temperature of the method, where a bundle names none
+# the temperature of the method, for bundles that don't name one
 TEMPERATURE = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The protocols of still scenes, whether videos are scored, and why protocols were left out: {name: reason}."""
+    """Holds the protocols of still scenes, whether videos are scored, and why protocols were left out: {name:
+    reason}."""
 
     protocols: tuple[Protocol, ...]
     video: bool
@@ -44,7 +45,7 @@ def choose_protocols(
     info: BundleInfo | None = None,
     dsol_share: float | None = None,
 ) -> Choice:
-    """The protocols of these names; "all" stands for those that suit, and says why the others don't.
+    """Find the protocols of these names; "all" stands for those that suit, and says why the others don't.
 
     info: of the model, None where there is none. dsol_share: the f of DSOL's threshold f * max, in place of the one
     that goes with the manifest's data sets. Raises InputError for an unknown name, and for one that was asked for and
@@ -76,12 +77,12 @@ def choose_protocols(
 
 
 def temperature(info: BundleInfo | None) -> float:
-    """What the model's cosines are divided by to become scores."""
+    """Return what the model's cosines are divided by to become scores."""
     return float(_config(info).get("temperature", TEMPERATURE))
 
 
 def map_limit(info: BundleInfo | None) -> float:
-    """The end of the range of the model's maps: 1 for cosines, 1/tau where they are divided by tau."""
+    """Return the end of the range of the model's maps: 1 for cosines, 1/tau where they are divided by tau."""
     system = system_in(_config(info))
     return 1 / temperature(info) if system is not None and system.scaled_maps else 1.0
 
@@ -92,7 +93,7 @@ def _config(info: BundleInfo | None) -> dict[str, Any]:
 
 
 def _fitted(protocol: Protocol, manifest: Manifest, info: BundleInfo | None, dsol_share: float | None) -> Protocol:
-    """The protocol with what it takes from the data and from the model."""
+    """Return the protocol with what it takes from the data and from the model."""
     if protocol.name == "slavc":
         return replace(protocol, normalise=fixed_range(map_limit(info)))
     if protocol.name == "dsol":
@@ -104,7 +105,7 @@ def _fitted(protocol: Protocol, manifest: Manifest, info: BundleInfo | None, dso
 def _reason(
     name: str, manifest: Manifest, modes: Sequence[str], info: BundleInfo | None, dsol_share: float | None
 ) -> str:
-    """Why a protocol does not suit, with the way out; empty where it does."""
+    """Say why a protocol does not suit, and what to do; empty if it suits."""
     protocol = find_protocol(name)
     if not set(modes) & set(protocol.modes):
         return f"it scores classes {' and '.join(protocol.modes)} only, add --classes {protocol.modes[0]}"
@@ -137,7 +138,7 @@ def _num_sources(item: Item) -> int:
 
 
 def _dsol_shares(manifest: Manifest) -> set[float | None]:
-    """DSOL's f of every item, None where its data set says nothing."""
+    """Return DSOL's f of every item, None if its data set doesn't say."""
     shares: set[float | None] = set()
     for item in manifest.items:
         if item.parts or "synth" in item.dataset:

@@ -1,4 +1,4 @@
-"""Running a model over a manifest.
+"""Runs a model over a manifest.
 
 A model is anything with the runtime's engine interface, so a checkpoint and a bundle are evaluated by one code.
 B batch, K classes, h x w the map grid (w of all pictures side by side), T samples of the model's window.
@@ -31,7 +31,7 @@ CANVAS_INPUT, CROPS_INPUT = PAIR_INPUTS = ("canvas", "crops")
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What a model says about N items: maps (N of [K, h, w] float32), audio_prob and visual_prob [N, K] float32.
+    """Holds what a model says about N items: maps (N of [K, h, w] float32), audio_prob and visual_prob [N, K] float32.
 
     Without presence heads the probabilities are empty ([N, 0]). `pieces` [N] counts the maps that were made apart and
     stand side by side in one; `priors` holds N maps [h, w] of an object prior where one was given. `skipped` counts
@@ -50,7 +50,7 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class ItemBatch:
-    """B items of as many pictures each: waveforms [T] and, item by item, the pictures [H, W, 3] uint8 RGB."""
+    """Holds B items of as many pictures each: waveforms [T] and, item by item, the pictures [H, W, 3] uint8 RGB."""
 
     items: list[Item] = field(default_factory=list)
     waveforms: list[Array] = field(default_factory=list)
@@ -136,7 +136,7 @@ def predict(
 def batches(
     info: BundleInfo, items: Sequence[Item], batch_size: int, skip_bad: bool, skipped: Counter[str]
 ) -> Iterator[tuple[list[Item], list[Array], list[Array]]]:
-    """(items, waveforms, images) of the items of one picture; the others are left out."""
+    """Yield (items, waveforms, images) of the items of one picture; the others are left out."""
     single = [item for item in items if not item.parts]
     for batch in read_batches(info, single, batch_size, skip_bad, skipped):
         yield batch.items, batch.waveforms, [pictures[0] for pictures in batch.pictures]
@@ -145,7 +145,7 @@ def batches(
 def read_batches(
     info: BundleInfo, items: Sequence[Item], batch_size: int, skip_bad: bool, skipped: Counter[str]
 ) -> Iterator[ItemBatch]:
-    """The items in their order, those of one batch with as many pictures each."""
+    """Yield the items in their order, those of one batch with as many pictures each."""
     samples = info.window_samples
     batch = ItemBatch()
     for item in items:
@@ -182,11 +182,12 @@ class _Runner:
         self._inputs: dict[int, str] = {}
 
     def pieces(self, num_pictures: int) -> int:
-        """How many maps of an item were made apart."""
+        """Count the maps of an item that were made apart."""
         return num_pictures if self._inputs.get(num_pictures) == CROPS_INPUT else 1
 
     def run(self, batch: ItemBatch) -> tuple[Array, Array, Array]:
-        """maps [B, K, h, w], audio_prob and visual_prob [B, K] (p^v: the largest of the pictures shown alone)."""
+        """Return maps [B, K, h, w], audio_prob and visual_prob [B, K] (p^v: the largest of the pictures shown
+        alone)."""
         heard = self.engine.run_audio(np.stack(batch.waveforms))
         images = np.stack([np.stack(pictures) for pictures in batch.pictures])
         num_pictures = images.shape[1]
@@ -208,7 +209,7 @@ class _Runner:
         return maps, audio, visual
 
     def _choose(self, images: Array, sources: Array) -> str:
-        """How items of as many pictures as images [1, n, H, W, 3] are put in."""
+        """Choose how items of as many pictures as images [1, n, H, W, 3] are put in."""
         chosen, refusal = self._pair_input, ""
         if chosen == CANVAS_INPUT:
             try:
@@ -221,7 +222,7 @@ class _Runner:
 
 
 def _canvas(images: Array) -> Array:
-    """Pictures side by side: [B, n, H, W, 3] -> [B, H, n * W, 3]."""
+    """Join pictures side by side: [B, n, H, W, 3] -> [B, H, n * W, 3]."""
     return np.ascontiguousarray(np.concatenate(list(images.swapaxes(0, 1)), axis=2))
 
 

@@ -1,4 +1,4 @@
-"""Class-aware embeddings g^a and g^v of the sources that sound and are seen, as t-SNE pictures (the paper's Figure 4).
+"""Draws class-aware embeddings g^a and g^v of sounding visible sources by t-SNE (the paper's Figure 4).
 
 N items, S sources, K classes, D width.
 """
@@ -34,8 +34,9 @@ BATCH_ITEMS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """audio and visual [S, D] of S sources with their class indices [S]; `control` [S, D] holds, for each of them, the
-    embedding of the same class in an item where that class neither sounds nor is seen (NaN: there is none)."""
+    """Holds audio and visual [S, D] of S sources with their class indices [S]; `control` [S, D] holds, for each of
+    them, the embedding of the same class in an item where that class neither sounds nor is seen (NaN: there is
+    none)."""
 
     labels: Array
     audio: Array
@@ -53,7 +54,7 @@ def collect_embeddings(
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Embeddings:
-    """The embeddings of all sounding visible sources of a manifest.
+    """Collect the embeddings of all sounding visible sources of a manifest.
 
     Raises InputError for a model without classes, other classes than the model's, or too few sources.
     """
@@ -106,14 +107,15 @@ def _draw_other(absent: Array, rng: np.random.Generator) -> int:
 
 
 def _visual_embedding(model: AVGN, image: torch.Tensor) -> torch.Tensor:
-    """g^v [B, K, D], whether or not the model's maps are gated by it."""
+    """Compute g^v [B, K, D], whether or not the model's maps are gated by it."""
     cells, _ = model.visual_encoder(model.normalize(image))
     grouped: torch.Tensor = model.visual_grouping(*model.visual_transformer(cells, model.tokens))
     return grouped
 
 
 def silhouettes(embeddings: Embeddings) -> dict[str, float | None]:
-    """Silhouette scores (cosine, on the embeddings themselves) of the classes: audio, visual, and of their controls.
+    """Compute silhouette scores (cosine, on the embeddings themselves) of the classes: audio, visual, and of their
+    controls.
 
     An embedding holds its class's token: the control says how far that alone sets the classes apart.
     """
@@ -165,7 +167,7 @@ def draw_embeddings(
 
 
 def _legend(axes: Any, labels: Array) -> tuple[list[Any], list[str]]:
-    """The entries of the legend: all classes, or the most frequent ones where they are too many."""
+    """Return the entries of the legend: all classes, or the most frequent ones if there are too many."""
     handles, names = axes.get_legend_handles_labels()
     counts = Counter(labels.tolist())
     most = {k for k, _ in counts.most_common(MOST_NAMED)}
@@ -178,7 +180,7 @@ def _legend(axes: Any, labels: Array) -> tuple[list[Any], list[str]]:
 
 
 def project(values: Array, seed: int) -> Array:
-    """Embeddings [S, D] as points [S, 2] by t-SNE of their cosine distances."""
+    """Project embeddings [S, D] to points [S, 2] by t-SNE of their cosine distances."""
     from sklearn.manifold import TSNE
 
     unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)

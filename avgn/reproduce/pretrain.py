@@ -1,4 +1,4 @@
-"""Encoders that have learned to tell classes apart: for narrow models what pretrained weights are to full-size ones.
+"""Trains encoders to tell classes apart, which is to narrow models what pretrained weights are to full-size ones.
 
 The systems of the papers start from ImageNet weights, which exist for one width and must be fetched. Narrow models of
 every system start from the same weights of both encoders, made here of solos: each by itself, so that nothing about
@@ -28,7 +28,8 @@ STEPS_PER_REPORT = 500
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSpec:
-    """What is imported to learn from (`importer`, `root`, `split`), and how: AdamW with a cosine schedule."""
+    """Says what is imported to learn from (`importer`, `root`, `split`), and how to learn: AdamW with a cosine
+    schedule."""
 
     importer: str
     root: str

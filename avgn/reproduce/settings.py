@@ -1,4 +1,4 @@
-"""What a row of a recipe is trained with, and the options of a run."""
+"""Defines what a row of a recipe is trained with, and the options of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from avgn.training import TrainConfig
 
 SYNTHETIC = "synthetic"
-# a dry run shows that everything runs, in a minute
+# a dry run shows within a minute that everything runs
 DRY_MODEL: dict[str, Any] = {
     "image_size": (64, 64),
     "visual_stride": 16,
@@ -65,19 +65,19 @@ class RunOptions:
 
     @property
     def is_made_up(self) -> bool:
-        """Whether scenes are rendered for the run."""
+        """Return whether scenes are rendered for the run."""
         return self.dry_run or self.data == SYNTHETIC
 
     @property
     def is_narrow(self) -> bool:
-        """Whether the recipe's narrow settings hold; a dry run has its own."""
+        """Return whether the recipe's narrow settings apply; a dry run has its own."""
         return not self.dry_run and (self.data == SYNTHETIC if self.narrow is None else self.narrow)
 
 
 def settings(
     recipe: Recipe, spec: SetSpec, row: RowSpec, classes: tuple[str, ...], options: RunOptions, seed: int
 ) -> tuple[Config, TrainConfig]:
-    """What a row is trained with. Raises InputError for entries that a recipe or an option got wrong."""
+    """Return what a row is trained with. Raises InputError for wrong entries of a recipe or an option."""
     from avgn.config import preset
     from avgn.training import TrainConfig
 
@@ -95,6 +95,6 @@ def settings(
 
 
 def seeds(recipe: Recipe, row: RowSpec, options: RunOptions) -> list[int]:
-    """The seeds whose mean a row is."""
+    """Return the seeds whose mean a row is."""
     count = options.seeds or (recipe.narrow.seeds.get(row.name, 1) if options.is_narrow else 1)
     return list(range(options.seed, options.seed + count))

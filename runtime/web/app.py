@@ -19,7 +19,7 @@ from avgn.runtime.multi import MultiStream
 from avgn.runtime.web import wire
 from avgn.runtime.web.door import Door, Stage, Visit
 from avgn.runtime.web.files import PageFiles
-from avgn.runtime.web.gate import Gate, Heading
+from avgn.runtime.web.gate import ConnectionGate, Heading
 from avgn.runtime.web.load import Load
 from avgn.runtime.web.protocols import STATE
 from avgn.runtime.web.session import Session, reason_of
@@ -34,7 +34,7 @@ log = logging.getLogger("avgn.runtime")
 class Reception:
     """What every request passes first: the gate, the pace of its address, and our headers on whatever is answered."""
 
-    def __init__(self, app: ASGIApp, gate: Gate, door: Door, heading: Heading) -> None:
+    def __init__(self, app: ASGIApp, gate: ConnectionGate, door: Door, heading: Heading) -> None:
         self._app = app
         self._gate = gate
         self._door = door
@@ -78,7 +78,7 @@ class Reception:
 class Application:
     """The routes around an engine that visitors share; the caller closes `multi`."""
 
-    def __init__(self, multi: MultiStream, gate: Gate, door: Door, heading: Heading) -> None:
+    def __init__(self, multi: MultiStream, gate: ConnectionGate, door: Door, heading: Heading) -> None:
         self._multi = multi
         self._gate = gate
         self._door = door

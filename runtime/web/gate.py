@@ -62,8 +62,8 @@ class Heading:
         return self.put_into(head.encode() + body)
 
 
-class Gate:
-    """The checks of every connection: the Host it names, the page it comes from, and the token."""
+class ConnectionGate:
+    """Checks every connection: the Host that it names, the page that it comes from, and the token."""
 
     def __init__(
         self, *, host: str = "", local: bool, origins: Sequence[str], token: str | None, delay: float = 0.5

@@ -14,7 +14,7 @@ import uvicorn
 from avgn.runtime.multi import MultiStream
 from avgn.runtime.web.app import Application
 from avgn.runtime.web.door import Door
-from avgn.runtime.web.gate import Gate, Heading
+from avgn.runtime.web.gate import ConnectionGate, Heading
 from avgn.runtime.web.limits import Limits
 from avgn.runtime.web.metrics import Metrics
 from avgn.runtime.web.protocols import Loop, make_protocols
@@ -33,7 +33,7 @@ def run(
     multi: MultiStream,
     listening: socket.socket,
     *,
-    gate: Gate,
+    gate: ConnectionGate,
     limits: Limits,
     certificate: str | None,
     key: str | None,

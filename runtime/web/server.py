@@ -44,7 +44,7 @@ def serve(
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(error.name or "starlette", "serve") from None
-    from avgn.runtime.web.gate import Gate
+    from avgn.runtime.web.gate import ConnectionGate
     from avgn.runtime.web.running import run
 
     limits = limits or Limits()
@@ -68,7 +68,7 @@ def serve(
                     "browsers give no camera or microphone over plain http except on localhost: "
                     "add --tls-cert and --tls-key, or forward the port with ssh -L"
                 )
-            gate = Gate(host=host, local=local, origins=origins, token=token, delay=limits.token_delay)
+            gate = ConnectionGate(host=host, local=local, origins=origins, token=token, delay=limits.token_delay)
             run(multi, listening, gate=gate, limits=limits, certificate=tls_cert, key=tls_key, control=control)
     finally:
         listening.close()

@@ -24,7 +24,7 @@ from avgn.runtime.result import Result
 from avgn.runtime.sources.drift import CaptureClock
 from avgn.runtime.web import wire
 from avgn.runtime.web.door import Stage, Visit
-from avgn.runtime.web.gate import Gate
+from avgn.runtime.web.gate import ConnectionGate
 from avgn.runtime.web.inbox import Inbox, Picture, Samples
 from avgn.runtime.web.limits import Bucket
 from avgn.runtime.web.load import Budget, Load
@@ -40,7 +40,7 @@ class Session:
     """Runs one WebSocket from its hello to its end."""
 
     def __init__(
-        self, socket: WebSocket, visit: Visit, multi: MultiStream, workers: Executor, gate: Gate, load: Load
+        self, socket: WebSocket, visit: Visit, multi: MultiStream, workers: Executor, gate: ConnectionGate, load: Load
     ) -> None:
         self._socket = socket
         self._visit = visit

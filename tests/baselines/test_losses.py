@@ -67,7 +67,7 @@ def test_ots_and_the_matching_of_others_is_balanced_cross_entropy() -> None:
 
 def test_dmc_clusters_and_margin() -> None:
     torch.manual_seed(0)
-    options = dmc.Options(rounds=2, sharpness=3.0)
+    options = dmc.DeepMultimodalClusteringOptions(rounds=2, sharpness=3.0)
     kmeans = dmc.SoftKMeans(D, 2, options).double()
     cells = unit(1, P, D)
     weight = kmeans.project.weight.detach().numpy().reshape(2, D, D)
@@ -151,7 +151,9 @@ def test_dsol_clusters_are_found_and_named() -> None:
     assert len(set((features @ lost.T).argmax(dim=1).tolist())) == 4
 
 
-def tri_map(similarity: Tensor, options: lvs.Options, alike_ear: Tensor, alike_eye: Tensor) -> float:
+def tri_map(
+    similarity: Tensor, options: lvs.LocalizingVisualSoundsOptions, alike_ear: Tensor, alike_eye: Tensor
+) -> float:
     count, cells = len(similarity), similarity.shape[2]
 
     def response(i: int, j: int) -> float:
@@ -184,19 +186,19 @@ def tri_map(similarity: Tensor, options: lvs.Options, alike_ear: Tensor, alike_e
 
 @pytest.mark.parametrize("others", ["masked", "mean"])
 def test_lvs_tri_map(others: lvs.Others) -> None:
-    options = lvs.Options(mask_temperature=0.2, others=others)
+    options = lvs.LocalizingVisualSoundsOptions(mask_temperature=0.2, others=others)
     similarity = 2 * torch.rand(B, B, P, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
     nobody = torch.zeros(B, B, dtype=torch.bool)
     same(lvs.tri_map_loss(similarity, options), tri_map(similarity, options, nobody, nobody))
     # far from every threshold, sigmoids of the paper's temperature are 0 in float32
     dark = torch.full((B, B, P), -1.0).requires_grad_()
-    loss = lvs.tri_map_loss(dark, lvs.Options())
+    loss = lvs.tri_map_loss(dark, lvs.LocalizingVisualSoundsOptions())
     loss.backward()
     assert dark.grad is not None and torch.isfinite(dark.grad).all() and torch.isfinite(loss)
 
 
 def test_hard_positives_join_the_positives_and_leave_the_negatives() -> None:
-    options = hard_pos.Options(mask_temperature=0.2)
+    options = hard_pos.HardPositivesOptions(mask_temperature=0.2)
     similarity = 2 * torch.rand(B, B, P, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 1
     by_ear, by_eye = torch.zeros(B, B, dtype=torch.bool), torch.zeros(B, B, dtype=torch.bool)
     by_ear[0, 1] = by_ear[1, 0] = by_eye[0, 2] = by_eye[2, 0] = by_ear[0, 2] = by_ear[2, 0] = True

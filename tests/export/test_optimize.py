@@ -14,7 +14,7 @@ from avgn.config import preset
 from avgn.engine import TorchEngine
 from avgn.export.halves import HalvesEngine
 from avgn.export.optimize import optimize
-from avgn.export.samples import Batch
+from avgn.export.samples import InputBatch
 from avgn.export.spectrum import FoldedSpectrogram
 from avgn.export.variants import operations
 from avgn.export.verify import compare, rendered_batches
@@ -48,7 +48,7 @@ def model_of(options: dict[str, Any]) -> AVGN:
     return model
 
 
-def in_doubt(model: AVGN, batch: Batch) -> AVGN:
+def in_doubt(model: AVGN, batch: InputBatch) -> AVGN:
     """The model with presence heads that are unsure of all of a batch: saturated ones would hide what lies before."""
     if not model.has_presence:
         return model
@@ -61,7 +61,7 @@ def in_doubt(model: AVGN, batch: Batch) -> AVGN:
     return model
 
 
-def exact_model(options: dict[str, Any]) -> tuple[AVGN, list[Batch]]:
+def exact_model(options: dict[str, Any]) -> tuple[AVGN, list[InputBatch]]:
     """In float64, which tells a wrong formula from rounding, and scenes for it."""
     model = model_of(options).double()
     for name in ("image_mean", "image_std"):

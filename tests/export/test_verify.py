@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from avgn.engine import TorchEngine
-from avgn.export.samples import Batch
+from avgn.export.samples import InputBatch
 from avgn.export.verify import (
     BATCHES,
     SCENE_RATE,
@@ -61,8 +61,8 @@ def outputs(counts: tuple[int, ...], seed: int = 0, loud: float = 1.0) -> list[d
     ]
 
 
-def samples(counts: tuple[int, ...]) -> list[Batch]:
-    return [Batch(waveform=np.zeros((n, 8), np.float32), image=np.zeros((n, 4, 4, 3), np.uint8)) for n in counts]
+def samples(counts: tuple[int, ...]) -> list[InputBatch]:
+    return [InputBatch(waveform=np.zeros((n, 8), np.float32), image=np.zeros((n, 4, 4, 3), np.uint8)) for n in counts]
 
 
 def measured(one: list[dict[str, Array]], other: list[dict[str, Array]]) -> dict[str, float]:

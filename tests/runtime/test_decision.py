@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from avgn.runtime.bundle_schema import BundleInfo, Thresholds
-from avgn.runtime.decision import Decision, DecisionConfig, DecisionState, Gate, Heard, Rules, step
+from avgn.runtime.decision import Decision, DecisionConfig, DecisionState, Heard, Hysteresis, Rules, step
 from avgn.runtime.errors import InputError
 from avgn.runtime.regions import peak_of, region_box
 
@@ -252,7 +252,7 @@ def test_the_constants_are_the_documented_ones() -> None:
         "off_screen_margin": 0.75,
         "off_screen_seconds": 0.6,
     }
-    kinds: tuple[Any, ...] = (DecisionConfig, Rules, Gate, DecisionState, Heard, Decision)
+    kinds: tuple[Any, ...] = (DecisionConfig, Rules, Hysteresis, DecisionState, Heard, Decision)
     for kind in kinds:
         assert kind.__dataclass_params__.frozen
         assert all(each.kw_only for each in dataclasses.fields(kind))

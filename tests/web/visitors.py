@@ -18,7 +18,7 @@ from avgn.runtime.multi import MultiStream
 from avgn.runtime.result import Result
 from avgn.runtime.web import wire
 from avgn.runtime.web.door import Door, Stage
-from avgn.runtime.web.gate import Gate
+from avgn.runtime.web.gate import ConnectionGate
 from avgn.runtime.web.limits import Limits
 from avgn.runtime.web.load import Load
 from avgn.runtime.web.metrics import Metrics
@@ -90,7 +90,7 @@ async def visiting(
     """A session that has come to `stage`."""
     with MultiStream(engine, max_batch=1) as multi, ThreadPoolExecutor(1) as workers:
         visit = Door(Limits(**limits), Metrics()).enter(Wire())
-        gate = Gate(local=True, origins=(), token=token, delay=0.01)
+        gate = ConnectionGate(local=True, origins=(), token=token, delay=0.01)
         session = Session(cast(Any, socket or Socket(reads=False)), visit, multi, workers, gate, Load())
         visit.enter(stage)
         try:
