@@ -1,4 +1,4 @@
-"""Serve a bundle, send a video as a visitor would, and print what comes back: python examples/serve_and_subscribe.py VIDEO
+"""Serve a bundle, send a video as a visitor would, print the answers: python examples/serve_and_subscribe.py VIDEO
 
 `runtime/web/wire.py` describes the messages; without a token, `avgn serve` answers this machine alone.
 """

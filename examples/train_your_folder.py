@@ -1,4 +1,4 @@
-"""Train on videos of your own, one folder a class, and export the bundle: python examples/train_your_folder.py CLIPS OUT
+"""Train on your own videos, one folder a class, and export a bundle: python examples/train_your_folder.py CLIPS OUT
 
 CLIPS/dog/a.mp4, CLIPS/violin/b.mp4, ...; OUT is a new folder. Hundreds of clips and thousands of steps make a model:
 STEPS in the environment says how many.
