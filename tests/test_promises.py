@@ -125,13 +125,13 @@ PROMISES: list[tuple[str, str, Callable[[], Any], Any]] = [
     ("data", "more than 30 % ending", constant("inspection.boxes", "CORNER_SHARE"), 0.3),
     (
         "method",
-        "DFT of 512 samples, hop 220",
+        "windows of 512 samples (periodic Hann) every 220",
         lambda: [constant("frontend", name)() for name in ("N_FFT", "HOP_PAPER")],
         [512, 220],
     ),
-    ("method", "ln(power + 1e-7)", constant("frontend", "LOG_OFFSET"), 1e-7),
+    ("method", "ln(|X|^2 + 1e-7)", constant("frontend", "LOG_OFFSET"), 1e-7),
     ("method", "drop-path 0.1", lambda: preset("avgn-resnet18").drop_path, 0.1),
-    ("method", "linear layers truncated-normal 0.02", constant("transformer", "INIT_STD"), 0.02),
+    ("method", "linear layers start truncated-normal 0.02", constant("transformer", "INIT_STD"), 0.02),
     (
         "method",
         '`avgn-resnet18` keeps the paper\'s choice; `avgn-tiny` uses `"token"`',
