@@ -98,7 +98,7 @@ def test_a_collection_goes_on_after_its_group_was_ended(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
-    assert "run the same command to go on" in errors and errors.splitlines()[-1] == "avgn: interrupted"
+    assert "run the same command again to continue" in errors and errors.splitlines()[-1] == "avgn: interrupted"
     done = journal.read_text().count("\n")
     process = start(*command)
     said, errors = process.communicate(timeout=240)

@@ -205,7 +205,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and said.splitlines()[-1] == "avgn: interrupted"
-    assert "run the same command to go on" in said and "Traceback" not in said
+    assert "run the same command again to continue" in said and "Traceback" not in said
     assert avgn(*options).returncode == 0
     assert_same(read_rows(output), rows)
 
@@ -318,7 +318,7 @@ def test_bad_input_of_the_command(mixed: Path, bundle_path: Path, tmp_path: Path
     output = tmp_path / "o.jsonl"
     run: tuple[object, ...] = ("localize", bundle_path, "--manifest", mixed, "--json", output)
     for arguments, words in (
-        (("localize", bundle_path), "give a VIDEO, or --manifest"),
+        (("localize", bundle_path), "give a VIDEO, or the items of a collection with --manifest"),
         ((*run[:2], "a.mp4", *run[2:]), "VIDEO a.mp4 and --manifest"),
         ((*run[:2], "a.mp4", "--workers", 2), "--workers goes with --manifest"),
         ((*run, "--output", "a.mp4"), "--output is for a video"),
