@@ -1,5 +1,5 @@
 # One line each; CI calls the same targets. Every target makes the environment that it needs, .venv or .venv-dev, the first
-# time and after setup.py changed. PYTHON=... names the Python to make it with, or one that holds the `dev` extra already.
+# time and after pyproject.toml changed. PYTHON=... names the Python to make it with, or one that holds the `dev` extra already.
 ASKED := $(if $(filter file default undefined,$(origin PYTHON)),,$(PYTHON))
 PYTHON ?= python3
 MODULES = hypothesis lightning mypy onnxscript openvino playwright pytest pytest_timeout ruff torch torchvision xdist

@@ -23,6 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+try:
+    import tomllib
+except ModuleNotFoundError:
+    # before Python 3.11
+    from pip._vendor import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("runtime", "cpu", "openvino", "live", "serve")
 TEST_PACKAGES = ("pytest>=8", "pytest-timeout", "hypothesis", "onnx", "scipy")
@@ -30,11 +36,6 @@ OLDEST = (3, 10)
 ENDS = ("lowest", "newest")
 # an interpreter that can't make environments or fetch packages is none
 USABLE = "import ctypes, ensurepip, ssl, sys, venv, zlib; print(*sys.version_info[:3], sep='.')"
-READ_SETUP = """
-import json, setuptools
-setuptools.setup = lambda **k: print(json.dumps([k["install_requires"], k["extras_require"]]))
-exec(open("setup.py").read(), {"__file__": "setup.py"})
-"""
 # what meets the dependencies: files and devices read and written, drawing, engines, imports
 SHORT = ("av_features", "engine_contract", "imports", "media")
 MORE = ("audio", "bundle", "containers", "devices", "downmix", "drawing", "localize", "outputs", "pictures", "times")
@@ -88,15 +89,22 @@ def start(python: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def bounds(python: str) -> dict[str, str]:
-    """The requirements of setup.py for running: the package as pip takes it (with its extras), and its bounds."""
-    done = subprocess.run([python, "-c", READ_SETUP], cwd=ROOT, capture_output=True, text=True, check=True)
-    always, extras = json.loads(done.stdout)
+def bounds() -> dict[str, str]:
+    """The requirements of pyproject.toml for running: the package as pip takes it (with its extras), and its bounds."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
     wanted: dict[str, str] = {}
-    for text in [*always, *(text for extra in EXTRAS for text in extras[extra])]:
-        match = re.fullmatch(r"([\w.-]+(?:\[[\w,]+\])?)(.*)", text)
+    texts, seen = [*project["dependencies"], f"avgn[{','.join(EXTRAS)}]"], set()
+    while texts:
+        match = re.fullmatch(r"([\w.-]+(?:\[([\w,]+)\])?)(.*)", text := texts.pop(0))
         assert match, text
-        wanted[match.group(1)] = match.group(2)
+        if not text.startswith("avgn["):
+            wanted[match.group(1)] = match.group(3)
+            continue
+        # an extra that takes others
+        for extra in set(match.group(2).split(",")) - seen:
+            seen.add(extra)
+            texts += project["optional-dependencies"][extra]
     return wanted
 
 
@@ -127,7 +135,7 @@ def try_end(python: str, version: str, end: str, folder: Path, selected: Sequenc
     inside = str(environment / "bin" / "python")
     pip = [inside, "-m", "pip", "--disable-pip-version-check"]
     run([*pip, "install", "--quiet", "--upgrade", "pip", "setuptools"], until)
-    wanted = bounds(inside)
+    wanted = bounds()
     pins = [
         f"{name}=={lowest(pip, name, bound)}" if end == "lowest" else name + bound for name, bound in wanted.items()
     ]
@@ -203,7 +211,7 @@ def table(trials: Sequence[Trial]) -> str:
     for step in dict.fromkeys(step for trial in trials for step in trial.steps):
         lines.append(_row(step, pythons, {(t.python, t.end): t.steps.get(step, "-") for t in trials}))
     return "\n".join(
-        [*lines, "", "Lowest: the oldest release within the bounds of setup.py with a wheel for that Python."]
+        [*lines, "", "Lowest: the oldest release within the bounds of pyproject.toml with a wheel for that Python."]
     )
 
 
