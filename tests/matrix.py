@@ -23,10 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:
-    # before Python 3.11
+else:
     from pip._vendor import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,7 +93,7 @@ def bounds() -> dict[str, str]:
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     wanted: dict[str, str] = {}
-    texts, seen = [*project["dependencies"], f"avgn[{','.join(EXTRAS)}]"], set()
+    texts, seen = [*project["dependencies"], f"avgn[{','.join(EXTRAS)}]"], set[str]()
     while texts:
         match = re.fullmatch(r"([\w.-]+(?:\[([\w,]+)\])?)(.*)", text := texts.pop(0))
         assert match, text
