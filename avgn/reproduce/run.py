@@ -149,7 +149,7 @@ def _runs(
 
 def _facts(run: Run) -> dict[str, dict[str, Any]]:
     """Return the settings of a run, without its seed and without paths of this machine."""
-    facts = {name: value for name, value in vars(run.training).items() if name != "seed"}
+    facts = {name: value for name, value in run.training.to_dict().items() if name != "seed"}
     started = {name: str(facts[name]) for name in ("visual_weights", "audio_weights") if facts[name] is not None}
     training = facts | {name: Path(source).name for name, source in started.items()}
     return {"model": run.config.to_dict(), "training": training}
