@@ -44,4 +44,4 @@ def test_an_empty_output_is_no_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(("localize", "tiny", "clip.mp4", "--output", "")) == 2
-    assert "is no path" in capsys.readouterr().err and not any(tmp_path.iterdir())
+    assert "is empty" in capsys.readouterr().err and not any(tmp_path.iterdir())
