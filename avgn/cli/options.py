@@ -17,7 +17,7 @@ from avgn.runtime.texts import printable
 
 BACKENDS = (
     "what runs the graphs: auto (the first that this machine can run), tensorrt, tensorrt-rtx, onnxruntime-cuda, "
-    "onnxruntime-tensorrt, openvino or onnxruntime"
+    "onnxruntime-tensorrt, aoti, openvino or onnxruntime"
 )
 
 
