@@ -242,15 +242,19 @@ def test_bytes_beyond_the_limit_end_the_session(small: str) -> None:
     padded = picture[:2] + 3 * (b"\xff\xfe" + struct.pack(">H", 65_000) + bytes(64_998)) + picture[2:]
     name = f'avgn_closed_total{{code="{wire.TOO_FAST}"}}'
     before = count(small, name)
-    attack = Attack(int(small.rstrip("/").rsplit(":", 1)[1]), "", time.monotonic() + 20)
-    # far fewer messages than may come
-    with attack.upgraded() as one:
-        for at in range(150):
-            one.sendall(frame(BINARY, message(wire.FRAME, 1.0 + at / 1000, padded)))
-    deadline = time.monotonic() + 5
-    while count(small, name) == before:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    # a standstill of the server is made good to whoever it delayed, which may be this visitor: seldom, and never thrice
+    for _ in range(3):
+        attack = Attack(int(small.rstrip("/").rsplit(":", 1)[1]), "", time.monotonic() + 20)
+        # far fewer messages than may come
+        with attack.upgraded() as one:
+            for at in range(150):
+                one.sendall(frame(BINARY, message(wire.FRAME, 1.0 + at / 1000, padded)))
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            if count(small, name) > before:
+                return
+            time.sleep(0.05)
+    raise AssertionError("nobody was closed for too many bytes")
 
 
 def test_large_messages_end_the_session_also_in_fragments(small: str) -> None:
