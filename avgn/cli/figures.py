@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from avgn.cli.evaluation import load_engine
-from avgn.cli.options import BACKENDS, Report, make_parser, split_names
+from avgn.cli.options import Report, add_backend_option, load_engine, make_parser, split_names
 from avgn.runtime.errors import InputError
 
 HELP = """usage: avgn figure KIND ...
@@ -37,7 +36,7 @@ def qualitative(argv: Sequence[str]) -> None:
     parser.add_argument("--items", type=str | None, default=None, help="comma-separated ids, in place of --count")
     parser.add_argument("--count", type=int, default=4, help="items drawn at random")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--backend", type=str, default="auto", help=BACKENDS)
+    add_backend_option(parser)
     args = parser.parse_args(argv)
     from avgn.figures.page import check_output
     from avgn.figures.qualitative import draw_qualitative
