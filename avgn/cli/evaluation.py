@@ -148,11 +148,16 @@ def calibrate(argv: Sequence[str]) -> None:
         "Fit a bundle's thresholds and joint rule to annotated items, which must not be used for scoring later.",
     )
     parser.add_argument("bundle", type=str, help="bundle folder, whose bundle.json is rewritten")
-    parser.add_argument("items", type=str, help="manifest of items with their sources, in the bundle's classes")
+    parser.add_argument("manifest", type=str, help="items with their sources, in the bundle's classes")
     parser.add_argument("--backend", type=str, default="auto", help=BACKENDS)
     parser.add_argument("--json", type=str | None, default=None, help="write the same as JSON")
+    parser.add_argument(
+        "--plot", type=str | None, default=None, help="draw the reliability of the probabilities: PNG, PDF or SVG"
+    )
     args = parser.parse_args(argv)
     from avgn.evaluation.joint_calibration import calibrate_bundle
+    from avgn.figures.page import check_output
+    from avgn.figures.reliability import plot_reliability
     from avgn.progress import Progress
     from avgn.runtime.bundle import SHIPPED, Bundle
     from avgn.runtime.localizer import Localizer
@@ -160,11 +165,15 @@ def calibrate(argv: Sequence[str]) -> None:
 
     if args.bundle in SHIPPED:
         raise InputError(f"bundle {args.bundle!r} is the package's own and is not changed: copy its folder first")
-    report = Report(args.json, Path(args.items), Path(args.bundle))
-    manifest = read_manifest(args.items)
+    if args.plot is not None:
+        check_output(args.plot)
+    report = Report(args.json, Path(args.manifest), Path(args.bundle))
+    manifest = read_manifest(args.manifest)
     engine = Localizer.load(args.bundle, args.backend).engine
     with Progress("items") as progress:
         found = calibrate_bundle(Bundle.load(args.bundle), engine, manifest, progress=progress)
+    if args.plot is not None:
+        plot_reliability(found.reliability, args.plot)
     report.write(asdict(found))
     lines = [f"class F1 {found.before[0]:.1f} -> {found.f1:.1f} %", ""]
     lines[0] += f", false sources an image {found.before[1]:.2f} -> {found.false_sources:.2f}"
