@@ -153,7 +153,7 @@ def calibrate(argv: Sequence[str]) -> None:
         "Fit a bundle's thresholds and joint rule to annotated items, which must not be used for scoring later.",
     )
     parser.add_argument("bundle", type=str, help="bundle folder, whose bundle.json is rewritten")
-    parser.add_argument("items", type=str, help="manifest of items with their sources, in the bundle's classes")
+    parser.add_argument("manifest", type=str, help="items with their sources, in the bundle's classes or some of them")
     add_backend_option(parser)
     parser.add_argument("--json", type=str | None, default=None, help="write the same as JSON")
     args = parser.parse_args(argv)
@@ -164,8 +164,8 @@ def calibrate(argv: Sequence[str]) -> None:
 
     if args.bundle in SHIPPED:
         raise InputError(f"bundle {args.bundle!r} is the package's own and is not changed: copy its folder first")
-    report = Report(args.json, Path(args.items), Path(args.bundle))
-    manifest = read_manifest(args.items)
+    report = Report(args.json, Path(args.manifest), Path(args.bundle))
+    manifest = read_manifest(args.manifest)
     engine = load_localizer(args).engine
     with Progress("items") as progress:
         found = calibrate_bundle(Bundle.load(args.bundle), engine, manifest, progress=progress)
@@ -175,4 +175,5 @@ def calibrate(argv: Sequence[str]) -> None:
     lines[1] = f"weight of what is seen {found.joint.visual_weight:.3g}, threshold {found.joint.thresholds[0]:.3g}"
     lines.append(f"{'probability':>12}{'scores':>9}{'right':>8}")
     lines += [f"{mean:12.3f}{count:9d}{100 * share:7.1f}%" for count, mean, share in found.reliability if count]
+    lines += [f"note: {found.note}"] if found.note else []
     report.say("\n".join(lines))
