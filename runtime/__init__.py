@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from avgn.runtime.engines import Engine, choose_engine
     from avgn.runtime.errors import FailureError, InputError, MissingExtraError
     from avgn.runtime.file_run import Summary, localize_file
+    from avgn.runtime.live_run import localize_live
     from avgn.runtime.localizer import Localizer
     from avgn.runtime.manifest import Manifest, read_manifest, write_manifest
     from avgn.runtime.media import MediaFile, open_media
@@ -34,6 +35,7 @@ __all__ = [
     "Summary",
     "choose_engine",
     "localize_file",
+    "localize_live",
     "open_media",
     "read_manifest",
     "write_bundle_info",
@@ -57,6 +59,7 @@ _HOMES = {
     "Summary": "file_run",
     "choose_engine": "engines",
     "localize_file": "file_run",
+    "localize_live": "live_run",
     "open_media": "media",
     "read_manifest": "manifest",
     "write_bundle_info": "bundle",

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from avgn.runtime.arrays import Pixels
-from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import InputError
 from avgn.runtime.excerpt import Excerpt
 from avgn.runtime.limits import waiting_pictures
-from avgn.runtime.localizer import Localizer, run_media
+from avgn.runtime.localizer import Localizer, check_localizer, run_media
 from avgn.runtime.media import MediaFile, open_media
 from avgn.runtime.outputs import check_distinct
 from avgn.runtime.result import Result
@@ -107,7 +106,7 @@ class SourceTable:
 
 
 def localize_file(
-    bundle: str | os.PathLike[str] | Bundle | Localizer,
+    localizer: Localizer,
     video: str | os.PathLike[str],
     *,
     output: str | os.PathLike[str] | None = None,
@@ -115,9 +114,6 @@ def localize_file(
     csv_path: str | os.PathLike[str] | None = None,
     audio: str | os.PathLike[str] | None = None,
     audio_track: str | int | None = None,
-    backend: str = "auto",
-    precision: str | None = None,
-    threads: int | None = None,
     batch: int = 4,
     sinks: Iterable[ResultSink] = (),
     show_progress: bool = False,
@@ -135,8 +131,7 @@ def localize_file(
     playable) and the exception goes on; on another error nothing is left behind.
     Raises InputError for anything given that can't be used.
     """
-    options = {} if threads is None else {"threads": threads}
-    localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
+    check_localizer(localizer)
     part: dict[str, Any] = {"start": start, "duration": duration, "every": every}
     is_part = any(value is not None for value in part.values())
     if is_part:

@@ -9,10 +9,9 @@ from contextlib import suppress
 
 import numpy as np
 
-from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.live_pipeline import LivePipeline, LiveStats, ResultSink
-from avgn.runtime.localizer import Localizer
+from avgn.runtime.localizer import Localizer, check_localizer
 from avgn.runtime.media import AudioBlock
 from avgn.runtime.outputs import check_distinct
 from avgn.runtime.outputs.reasons import shown
@@ -33,7 +32,7 @@ POLL_WINDOW = 0.015
 
 
 def localize_live(
-    bundle: str | os.PathLike[str] | Bundle | Localizer,
+    localizer: Localizer,
     source: str | Source,
     *,
     json_path: str | os.PathLike[str] | None = None,
@@ -41,9 +40,6 @@ def localize_live(
     output: str | os.PathLike[str] | None = None,
     show: bool = False,
     seconds: float | None = None,
-    backend: str = "auto",
-    precision: str | None = None,
-    threads: int | None = None,
     report: Callable[[str], None] = lambda message: None,
 ) -> LiveStats:
     """Localize a live source until it ends, `seconds` have passed or the user interrupts; outputs are finished then.
@@ -52,10 +48,9 @@ def localize_live(
     run; "-" is standard output, which gets result lines as they come. Raises InputError for anything given that can't
     be used, FailureError when nothing was seen, BrokenPipeError when nobody reads any output any more.
     """
+    check_localizer(localizer)
     if seconds is not None and not seconds > 0:
         raise InputError(f"--seconds must be above 0, got {seconds}: leave it out to go on until interrupted")
-    options = {} if threads is None else {"threads": threads}
-    localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
     live = UrlSource(source, attempts=ATTEMPTS) if isinstance(source, str) else source
     writers = Together()
     window: Window | None = None

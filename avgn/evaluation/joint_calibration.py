@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from avgn.evaluation.calibration import calibrate_predictions
+from avgn.evaluation.common import find_common
 from avgn.evaluation.inference import Predictions, predict
 from avgn.runtime.arrays import Array
 from avgn.runtime.bundle import Bundle, file_sha256, write_bundle_info
@@ -35,7 +36,7 @@ class Calibrated:
     own.
 
     `reliability`: for each tenth of the joint probability, how many class scores lie there, their mean probability and
-    the share that are right.
+    the share that are right. `note`: which classes were left out, if any.
     """
 
     joint: Joint
@@ -43,6 +44,7 @@ class Calibrated:
     false_sources: float
     before: tuple[float, float]
     reliability: tuple[tuple[int, float, float], ...]
+    note: str = ""
 
 
 def calibrate_bundle(
@@ -51,7 +53,7 @@ def calibrate_bundle(
     """Fit the thresholds and the joint rule of a bundle on a manifest, and write them into its bundle.json.
 
     One threshold serves all classes. Of the rules that give at most MAX_FALSE_PER_IMAGE false sources an image, the one
-    with the best F1 is taken.
+    with the best F1 is taken. Of other classes than the bundle's the common ones are fitted.
     Raises InputError for a bundle without a joint rule and for a manifest without sounding sources on screen.
     """
     rule = bundle.info.joint
@@ -59,8 +61,10 @@ def calibrate_bundle(
         raise InputError(
             f"bundle {bundle.path} has no joint rule to calibrate: set thresholds with avgn evaluate --thresholds"
         )
-    found = predict(engine, manifest, progress=progress)
-    truth = sounding_on_screen(found, bundle.info.classes)
+    common = find_common(bundle.info, manifest)
+    manifest, rule, classes = common.manifest, common.narrow_rule(rule), common.manifest.classes
+    found = predict(common.narrow(engine), manifest, progress=progress)
+    truth = sounding_on_screen(found, classes)
     if not truth.any():
         raise InputError(f"{manifest.path} has no source that sounds and is on screen: calibration needs some")
     before = _score(rule, found, truth)
@@ -70,14 +74,17 @@ def calibrate_bundle(
         value = _score(made, found, truth)
         if _rank(value) > _rank(score):
             best, score = made, value
-    thresholds = calibrate_predictions(found, bundle.info.classes)
+    thresholds = common.widen(calibrate_predictions(found, classes), bundle.info.thresholds)
     fitted = {
         "manifest_sha256": file_sha256(manifest.path),
         "items": len(found.items),
         "datasets": sorted({item.dataset for item in found.items if item.dataset}),
     }
     info = replace(
-        bundle.info, joint=best, thresholds=thresholds, provenance=bundle.info.provenance | {"calibration": fitted}
+        bundle.info,
+        joint=common.widen_rule(best, len(bundle.info.classes)),
+        thresholds=thresholds,
+        provenance=bundle.info.provenance | {"calibration": fitted},
     )
     write_bundle_info(bundle.path, info)
     return Calibrated(
@@ -86,6 +93,7 @@ def calibrate_bundle(
         false_sources=score[1],
         before=before,
         reliability=reliability(best, found, truth),
+        note=common.note,
     )
 
 
