@@ -155,6 +155,7 @@ def calibrate(argv: Sequence[str]) -> None:
     parser.add_argument("bundle", type=str, help="bundle folder, whose bundle.json is rewritten")
     parser.add_argument("manifest", type=str, help="items with their sources, in the bundle's classes or some of them")
     add_backend_option(parser)
+    parser.add_argument("--max-false", type=float, default=0.25, help="false sources an image that the rule may give")
     parser.add_argument("--json", type=str | None, default=None, help="write the same as JSON")
     parser.add_argument(
         "--plot", type=str | None, default=None, help="draw the reliability of the probabilities: PNG, PDF or SVG"
@@ -169,13 +170,17 @@ def calibrate(argv: Sequence[str]) -> None:
 
     if args.bundle in SHIPPED:
         raise InputError(f"bundle {args.bundle!r} is the package's own and is not changed: copy its folder first")
+    if not args.max_false > 0:
+        raise InputError(f"--max-false must be above 0, got {args.max_false:g}: no rule is never wrong")
     if args.plot is not None:
         check_output(args.plot)
     report = Report(args.json, Path(args.manifest), Path(args.bundle))
     manifest = read_manifest(args.manifest)
     engine = load_localizer(args).engine
     with Progress("items") as progress:
-        found = calibrate_bundle(Bundle.load(args.bundle), engine, manifest, progress=progress)
+        found = calibrate_bundle(
+            Bundle.load(args.bundle), engine, manifest, max_false=args.max_false, progress=progress
+        )
     if args.plot is not None:
         plot_reliability(found.reliability, args.plot)
     report.write(asdict(found))

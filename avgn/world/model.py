@@ -41,6 +41,8 @@ FACE_SCALE, FACE_OFFSET = 2.5, 9.0
 VISUAL_WEIGHT = 0.2
 # the joint decision: log-odds heard + weight * log-odds seen; the same threshold for all classes
 JOINT_WEIGHT, JOINT_THRESHOLD, JOINT_MARGIN, JOINT_APART, JOINT_FLOOR = 0.3, 0.5, 5.0, 0.11, -6.0
+# one step of log-odds is worth three quarters of one
+JOINT_SCALE = 0.75
 # p^v = sigmoid(peak - offset): the median of things that are seen peaks at 21, of others at 10. The runtime takes
 # log-odds of 15 at most, so that of two things in plain view the sound decides
 SEEN_OFFSET = 10.0
@@ -169,6 +171,7 @@ class WorldLocalizer(LocalizerModel):
             margin=JOINT_MARGIN,
             apart=JOINT_APART,
             floor=JOINT_FLOOR,
+            scale=JOINT_SCALE,
         )
 
     def build_encoders(self) -> tuple[LogMel, PatchEncoder, CellEncoder]:
