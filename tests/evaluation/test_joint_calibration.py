@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -116,7 +116,8 @@ def test_the_command_fits_a_copy_and_draws_its_reliability(
     found = json.loads(report.read_text())
     assert found["false_sources"] <= 0.5 < found["before"][1]
     assert f"false sources an image {found['before'][1]:.2f} -> {found['false_sources']:.2f}" in capsys.readouterr().out
-    assert asdict(Bundle.load(bundle.path).info.joint)["scale"] == found["joint"]["scale"]
+    written = Bundle.load(bundle.path).info.joint
+    assert written is not None and written.scale == found["joint"]["scale"]
     drawn = cv2.imread(str(plot))
     assert drawn is not None and min(drawn.shape[:2]) > 400 and drawn.std() > 10
     assert main([*command, "--max-false", "0"]) == 2
