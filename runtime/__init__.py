@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from avgn.runtime.decision import DecisionConfig
     from avgn.runtime.engines import Engine, choose_engine
     from avgn.runtime.errors import FailureError, InputError, MissingExtraError
-    from avgn.runtime.file_run import Summary, localize_file
+    from avgn.runtime.file_run import localize_file
     from avgn.runtime.live_run import localize_live
     from avgn.runtime.localizer import Localizer
     from avgn.runtime.manifest import Manifest, read_manifest, write_manifest
     from avgn.runtime.media import MediaFile, open_media
     from avgn.runtime.result import Result
     from avgn.runtime.stream import StreamLocalizer
+    from avgn.runtime.summary import Summary
 
 __all__ = [
     "Bundle",
@@ -56,7 +57,7 @@ _HOMES = {
     "MissingExtraError": "errors",
     "Result": "result",
     "StreamLocalizer": "stream",
-    "Summary": "file_run",
+    "Summary": "summary",
     "choose_engine": "engines",
     "localize_file": "file_run",
     "localize_live": "live_run",

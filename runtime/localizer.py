@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 
 from avgn.runtime.arrays import Pixels
@@ -94,7 +94,9 @@ def check_localizer(localizer: object) -> None:
     )
 
 
-def run_media(stream: StreamLocalizer, media: MediaFile, *, ahead: int = AHEAD) -> Iterator[tuple[Result, Pixels]]:
+def run_media(
+    stream: StreamLocalizer, media: MediaFile, *, ahead: int = AHEAD
+) -> Generator[tuple[Result, Pixels], None, None]:
     """Run an opened file through a stream; decoding runs up to `ahead` pieces ahead in a thread (0: no thread).
 
     Large pictures run less far ahead.
