@@ -64,7 +64,8 @@ class Joint:
     """How both halves decide together: log-odds heard + `visual_weight` * log-odds seen against `thresholds` [K].
 
     `margin`: how far behind the best class another one may be; `apart`: how far from each other, in parts of the
-    picture's sides, the maps of two sources peak. What is heard by log-odds below `floor` is no source.
+    picture's sides, the maps of two sources peak. What is heard by log-odds below `floor` is no source. `scale` turns
+    the log-odds above a threshold into those of a probability that can be believed.
     """
 
     visual_weight: float
@@ -72,6 +73,7 @@ class Joint:
     margin: float
     apart: float
     floor: float
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +247,7 @@ class _Reader:
             margin=self.number(entry.get("margin"), "joint.margin", 0, 1e6),
             apart=self.number(entry.get("apart"), "joint.apart", 0, 1),
             floor=self.number(entry.get("floor"), "joint.floor", -1e6, 1e6),
+            scale=self.number(entry.get("scale", 1.0), "joint.scale", 1e-6, 1e6),
         )
 
     def patches(self, raw: Any) -> Patches | None:
