@@ -136,7 +136,7 @@ class LocalizerModel(nn.Module, ABC):
         """Both halves: waveform [B,T] and image [B,H,W,3] uint8."""
         return self.encode_audio(waveform), self.encode_image(image)
 
-    def picture_backbones(self) -> list[nn.Module]:
+    def image_backbones(self) -> list[nn.Module]:
         """The backbones that see the normalised picture itself."""
         return [self.visual_encoder.backbone]
 

@@ -18,8 +18,8 @@ from avgn.runtime.audio import to_float
 from avgn.runtime.av_features import import_av
 from avgn.runtime.container import open_container
 from avgn.runtime.errors import InputError
-from avgn.runtime.limits import MAX_OFFSET, check_picture, check_sound, usable_fps
-from avgn.runtime.pictures import orientation_of, shape_of, upright
+from avgn.runtime.limits import MAX_OFFSET, check_audio, check_frame_size, usable_fps
+from avgn.runtime.orientation import orientation_of, shape_of, upright
 from avgn.runtime.pieces import AudioBlock, AudioEnd, Event, VideoFrame
 from avgn.runtime.timeline import Peekable, Placer, Timeline
 from avgn.runtime.trace import record
@@ -101,7 +101,7 @@ class MediaFile:
             stream = video_stream(container)
             if stream is None:
                 raise InputError(f"{path} has no video: give a video file (a sound file goes to --audio)")
-            check_picture(path, stream.codec_context.width, stream.codec_context.height)
+            check_frame_size(path, stream.codec_context.width, stream.codec_context.height)
             self._video = Track.of(path, container, stream, video_stream)
             fps = usable_fps(stream.average_rate, stream.guessed_rate, default=DEFAULT_FPS)
             aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
@@ -119,7 +119,7 @@ class MediaFile:
             raise InputError(f"{path} holds no picture that can be decoded: it is zero-length or damaged")
         if block is None:
             raise InputError(f"{self.audio_path} holds no sound samples: give the sound with --audio FILE")
-        check_sound(self.audio_path, block.sample_rate, block.layout.nb_channels)
+        check_audio(self.audio_path, block.sample_rate, block.layout.nb_channels)
         # of the file, whatever a part of it shows
         self._frame_seconds = 1 / fps
         self.timeline = Timeline()
@@ -174,7 +174,7 @@ class MediaFile:
         frames = Peekable(self._sound.decode(count))
         for frame in frames:
             try:
-                check_sound(self.audio_path, frame.sample_rate, frame.layout.nb_channels)
+                check_audio(self.audio_path, frame.sample_rate, frame.layout.nb_channels)
             except InputError:
                 count()
                 continue

@@ -50,9 +50,9 @@ class EasyVisualSounds(SharedMap):
             self.prior.eval()
         return self
 
-    def picture_backbones(self) -> list[nn.Module]:
+    def image_backbones(self) -> list[nn.Module]:
         """The visual encoder's and the prior's."""
-        return super().picture_backbones() + ([] if self.prior is None else [self.prior])
+        return super().image_backbones() + ([] if self.prior is None else [self.prior])
 
     def encode_pixels(self, pixels: Tensor) -> ImageCells:
         """normalised image [B,3,H,W] -> ImageCells."""

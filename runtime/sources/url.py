@@ -15,7 +15,7 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.media import AudioBlock, AudioEnd, VideoFrame, audio_stream
 from avgn.runtime.memory import give_back
 from avgn.runtime.nvtx import stage
-from avgn.runtime.pictures import upright
+from avgn.runtime.orientation import upright
 from avgn.runtime.sources import LiveEvent, StateChange
 from avgn.runtime.sources.address import SCHEMES, is_url, scheme_of, without_secrets
 from avgn.runtime.sources.opening import open_address
