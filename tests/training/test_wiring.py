@@ -42,7 +42,7 @@ def test_training_scenes_have_the_settings_of_the_run(manifest: Manifest, tmp_pa
     )  # fmt: skip
     source = TrainingSource(manifest, CONFIG, settings, Processes(rank=1, count=2))
     scenes: Any = source._scenes
-    assert scenes.train and scenes.seed == 5 and scenes.cache is not None and scenes.sounds is not None
+    assert scenes.train and scenes.seed == 5 and scenes.cache is not None and scenes.waveforms is not None
     assert scenes.augmentation == Augmentation(zoom=1.5, gain_db=3.0) == settings.augmentation
     assert scenes.mixing == Mixing(mixture=(2, 3), mix_level="rms", silent=0.25, off_screen=0.5)
     batches: Any = source._batches
