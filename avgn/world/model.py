@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # patches whose evidence counts: the mean of the loudest
 LOUDEST = 3
 # log-odds that a class loses for each that noise is ahead of it, and how far ahead noise starts
-NOISE_WEIGHT, NOISE_LEAD = 2.0, 0.5
+NOISE_WEIGHT, NOISE_LEAD = 6.0, 0.5
 # width of the blur of the maps, in cells of 32 pixels
 BLUR = 0.85
 BLUR_REACH = 2
