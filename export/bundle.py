@@ -176,7 +176,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
 
 
 def _check_engine(name: str, options: ExportOptions) -> None:
-    """Raise what stands against building engines here, before any work is done."""
+    """Raise InputError where engines can't be built here, before any work is done."""
     library = engine_builder.load_library(name)
     if name != "tensorrt-rtx":
         return

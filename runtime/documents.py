@@ -31,7 +31,7 @@ class BadDocumentError(ValueError):
 
 
 def parse_json(text: str | bytes, *, constants: bool = True, unique: bool = True) -> Any:
-    """The value of a JSON text. Raises BadDocumentError, which is a ValueError, for anything that is none.
+    """Return the value of a JSON text. Raises BadDocumentError, a ValueError, for a text that isn't JSON.
 
     `constants`: NaN and Infinity are numbers, as in Python; `unique`: a name that an object gives twice is refused.
     """
@@ -101,7 +101,7 @@ def parse_yaml(text: str) -> Any:
     except BadDocumentError:
         raise
     except (ValueError, OverflowError, TypeError, RecursionError) as error:
-        # dates that are none, numbers that are too long
+        # dates that don't exist, numbers that are too long
         raise BadDocumentError(" ".join(str(error).split())[:120]) from None
 
 

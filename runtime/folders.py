@@ -15,7 +15,7 @@ _VIDEOS = (
     ".trp .tod .vob .vro .evo .flv .f4v .wmv .asf .wm .dvr-ms .wtv .3gp .3g2 .3gpp .3gp2 .ogv .ogm .ogx .mxf .gxf .rm "
     ".rmvb .nut .amv .dv .mjpeg .mjpg .y4m"
 )
-# what lies beside videos and is none; everything else is opened to find out
+# what lies beside videos without being one; everything else is opened to find out
 _OTHERS = (
     ".txt .md .rst .csv .tsv .json .jsonl .yaml .yml .xml .html .htm .pdf .doc .docx .xls .xlsx .srt .vtt .ass .ssa "
     ".sub .idx .nfo .log .ini .url .webloc .torrent .py .ipynb .sh .bat .m3u .m3u8 .pls .cue .zip .tar .gz .tgz .bz2 "

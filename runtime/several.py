@@ -103,7 +103,7 @@ def localize_all(
 ) -> list[Outcome]:
     """Localize every video, with its overlay, JSON lines and events below the folders that are given.
 
-    `options` go to `localize_file`. What can't be used is told to `report` and is an outcome with an error. Raises
+    `options` go to `localize_file`. What can't be used goes to `report` and becomes an outcome with an error. Raises
     InputError, before anything is localized, for folders that can't be made.
     """
     for folder in (overlays, lines, events):

@@ -1,4 +1,4 @@
-"""What workers are told and what they answer; plain values, so that any process can take them."""
+"""What workers are given and what they answer: plain values, which any process can take."""
 
 from __future__ import annotations
 

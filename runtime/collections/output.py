@@ -335,7 +335,7 @@ def _show(fact: Any) -> str:
 
 
 def _open_journal(path: Path) -> IO[bytes]:
-    """Open a journal to go on with; a link, which somebody else may have laid, is none."""
+    """Open a journal to go on with; a link, which somebody else may have laid, is refused."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     facts = os.fstat(handle)
     if facts.st_nlink > 1:

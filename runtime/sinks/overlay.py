@@ -14,7 +14,7 @@ from avgn.runtime.sinks.containers import container_of
 from avgn.runtime.sinks.sound import LiveSound, SoundTrack
 from avgn.runtime.sinks.video_file import VideoFile
 
-# what a live picture is told to last where nothing follows it
+# how long a live picture lasts where nothing follows it
 LIVE_FPS = 30.0
 
 

@@ -267,7 +267,7 @@ class CameraSource:
 
     @property
     def microphone(self) -> Microphone | None:
-        """The microphone in use; None where there is none, or none at the moment."""
+        """The microphone in use; None without one, or while it is lost."""
         return None if self._microphone is None else self._microphone.current
 
     def close(self) -> None:

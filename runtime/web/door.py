@@ -112,7 +112,7 @@ class Visit:
         return self._ending
 
     def end(self, error: WireError) -> None:
-        """End the visit: a session is told why, anything else is cut off."""
+        """End the visit: a session gets the reason, anything else is cut off."""
         if self._ending is None:
             self.drop()
         elif not self._ending.done():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time as clock
 
-# addresses that are told apart; of more, the one not seen for longest is forgotten
+# addresses that are remembered; of more, the one not seen for longest is forgotten
 MOST = 1000
 
 

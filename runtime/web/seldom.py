@@ -6,7 +6,7 @@ import logging
 import threading
 import time as clock
 
-# seconds between two lines about the same thing, and how many things are told apart
+# seconds between two lines about the same thing, and how many things are remembered
 PAUSE = 10.0
 MOST = 1000
 

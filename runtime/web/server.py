@@ -79,7 +79,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_tls(certificate: str | None, key: str | None) -> bool:
-    """Whether to serve https; raises InputError for half a pair or files that are none."""
+    """Return whether to serve https; raises InputError for half of a pair, or for files that hold no such pair."""
     if certificate is None and key is None:
         return False
     if certificate is None or key is None:

@@ -60,7 +60,7 @@ class Session:
         self._load = load
         self._budget = Budget(limits, load)
         self._inbox = Inbox(self._pass_over)
-        # pictures passed over before the stream, and how many of them results have told of
+        # frames passed over before the stream, and how many of them results have reported
         self._dropped = 0
         self._told = 0
         self._begin()

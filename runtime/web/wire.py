@@ -65,7 +65,7 @@ class Samples:
 
 
 def read_binary(data: bytes) -> Frame | Samples:
-    """A binary message; raises WireError for anything that is none."""
+    """Read a binary message; raises WireError for anything else."""
     if len(data) <= HEADER.size:
         raise WireError(INVALID, f"a binary message has a header of {HEADER.size} bytes and content")
     kind, rate, time = HEADER.unpack_from(data)
