@@ -28,6 +28,8 @@ BELOW_ALL_SCORES = -1e3
 # false sources an image that a rule may give
 MAX_FALSE_PER_IMAGE = 0.25
 NUM_BINS = 10
+# scales of probabilities that are tried: from this one to its inverse, two percent apart
+MIN_SCALE, NUM_SCALES = 0.02, 391
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +50,18 @@ class Calibrated:
 
 
 def calibrate_bundle(
-    bundle: Bundle, engine: Engine, manifest: Manifest, *, progress: Callable[[int, int], None] | None = None
+    bundle: Bundle,
+    engine: Engine,
+    manifest: Manifest,
+    *,
+    max_false: float = MAX_FALSE_PER_IMAGE,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Calibrated:
     """Fit the thresholds and the joint rule of a bundle on a manifest, and write them into its bundle.json.
 
-    One threshold serves all classes. Of the rules that give at most MAX_FALSE_PER_IMAGE false sources an image, the one
-    with the best F1 is taken. Of other classes than the bundle's the common ones are fitted.
+    One threshold serves all classes. Of the rules that give at most `max_false` false sources an image, the one with
+    the best F1 is taken; then the scale that makes the probabilities most likely. Of other classes than the bundle's
+    the common ones are fitted.
     Raises InputError for a bundle without a joint rule and for a manifest without sounding sources on screen.
     """
     rule = bundle.info.joint
@@ -70,10 +78,11 @@ def calibrate_bundle(
     before = _score(rule, found, truth)
     best, score = rule, before
     for weight in SEEN_WEIGHTS:
-        made = _best_threshold(replace(rule, visual_weight=rule.visual_weight * weight), found, truth)
+        made = _best_threshold(replace(rule, visual_weight=rule.visual_weight * weight), found, truth, max_false)
         value = _score(made, found, truth)
-        if _rank(value) > _rank(score):
+        if _rank(value, max_false) > _rank(score, max_false):
             best, score = made, value
+    best = fit_scale(best, found, truth)
     thresholds = common.widen(calibrate_predictions(found, classes), bundle.info.thresholds)
     fitted = {
         "manifest_sha256": file_sha256(manifest.path),
@@ -108,20 +117,38 @@ def sounding_on_screen(found: Predictions, classes: Sequence[str]) -> Array:
 
 
 def reliability(rule: Joint, found: Predictions, truth: Array) -> tuple[tuple[int, float, float], ...]:
-    """Return (count, mean probability, share that are right) of class scores in each tenth of the joint probability."""
-    prob = 1 / (1 + np.exp(-joint_odds(rule, found.audio_prob, found.visual_prob).astype(np.float64)))
+    """Return (count, mean probability, share that are right) of the classes that could be said, in each tenth of their
+    probability; those that another class stands for are left out."""
+    prob = _probabilities(rule, found)
     tenth = np.minimum((prob * NUM_BINS).astype(int), NUM_BINS - 1)
     rows = []
     for at in range(NUM_BINS):
-        inside = tenth == at
+        inside = (tenth == at) & (prob > 0)
         count = int(inside.sum())
         rows.append((count, float(prob[inside].mean()), float(truth[inside].mean())) if count else (0, 0.0, 0.0))
     return tuple(rows)
 
 
-def _best_threshold(rule: Joint, found: Predictions, truth: Array) -> Joint:
-    """Return the rule with the one threshold that gives the best F1 of at most MAX_FALSE_PER_IMAGE false sources an
-    image.
+def fit_scale(rule: Joint, found: Predictions, truth: Array) -> Joint:
+    """Return the rule with the scale that makes its probabilities most likely, on the classes that could be said.
+
+    A threshold stays at a probability of 0.5 (Platt's scaling without its offset). Unchanged where nothing, or
+    nothing wrong, could be said.
+    """
+    odds = joint_odds(rule, found.audio_prob, found.visual_prob).astype(np.float64)
+    said = _probabilities(rule, found) > 0
+    right = truth[said]
+    if right.all() or not right.any():
+        return rule
+
+    toward = np.where(right, odds[said], -odds[said])
+    scales = np.geomspace(MIN_SCALE, 1 / MIN_SCALE, NUM_SCALES)
+    surprise = [np.logaddexp(0, -scale * toward).sum() for scale in scales]
+    return replace(rule, scale=round(float(scales[int(np.argmin(surprise))]), 4))
+
+
+def _best_threshold(rule: Joint, found: Predictions, truth: Array, max_false: float) -> Joint:
+    """Return the rule with the one threshold that gives the best F1 of at most `max_false` false sources an image.
 
     Which classes give way to others depends on better ones alone, so it is the same at every threshold.
     """
@@ -133,7 +160,7 @@ def _best_threshold(rule: Joint, found: Predictions, truth: Array) -> Joint:
     order = np.argsort(-score, kind="stable")
     hits, said = np.cumsum(right[order]), np.arange(1, len(order) + 1)
     f1 = 2 * hits / (said + truth.sum())
-    allowed = said - hits <= MAX_FALSE_PER_IMAGE * len(truth)
+    allowed = said - hits <= max_false * len(truth)
     if not allowed.any():
         return rule
     at = int(np.argmax(np.where(allowed, f1, -1.0)))
@@ -142,8 +169,13 @@ def _best_threshold(rule: Joint, found: Predictions, truth: Array) -> Joint:
 
 
 def _claimed(rule: Joint, found: Predictions) -> Array:
+    return _probabilities(rule, found) >= 0.5
+
+
+def _probabilities(rule: Joint, found: Predictions) -> Array:
+    """Return [N, K]: the probability of each class after the better ones had their say, 0 for those that gave way."""
     halves = zip(found.audio_prob, found.visual_prob, found.maps, strict=True)
-    return np.stack([judge(rule, heard, seen, maps).claimed for heard, seen, maps in halves])
+    return np.stack([judge(rule, heard, seen, maps).prob for heard, seen, maps in halves])
 
 
 def _score(rule: Joint, found: Predictions, truth: Array) -> tuple[float, float]:
@@ -153,7 +185,7 @@ def _score(rule: Joint, found: Predictions, truth: Array) -> tuple[float, float]
     return 200 * right / max(1, int(said.sum() + truth.sum())), float((said & ~truth).sum() / len(truth))
 
 
-def _rank(score: tuple[float, float]) -> tuple[bool, float]:
+def _rank(score: tuple[float, float], max_false: float) -> tuple[bool, float]:
     f1, false_sources = score
-    allowed = false_sources <= MAX_FALSE_PER_IMAGE
+    allowed = false_sources <= max_false
     return allowed, f1 if allowed else -false_sources

@@ -53,20 +53,23 @@ def test_a_system_hears_and_sees_through_them(system: str) -> None:
         order=torch.arange(3)[:, None],
         mask=torch.ones(3, 1, dtype=torch.bool),
     )
-    loss = hooks_of(model).losses(*model(waveform, image), labels).total
+    heard, seen = model(waveform, image)
+    loss = hooks_of(model).losses(heard, seen, labels).total
     loss.backward()
     assert bool(loss.isfinite())
     reached = {name for name, value in model.named_parameters() if value.grad is not None}
     assert reached and not any(".backbone." in name for name in reached)
     model.eval()
     with torch.inference_mode():
-        maps = [one.localize(one.encode_audio(waveform), one.encode_image(image)) for one in (model, optimize(model))]
+        maps = [
+            one.localize(one.encode_audio(waveform), one.encode_image(image)) for one in (model, optimize(model).model)
+        ]
     assert maps[0].shape == (3, model.config.num_maps, 4, 4)
     torch.testing.assert_close(maps[0], maps[1], atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["avgn", "lvs", "slavc"])
+@pytest.mark.parametrize("system", ["avgn"])
 def test_its_graphs_say_the_same(system: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_model(build_model(small(system)).eval(), tmp_path / "checkpoint")
