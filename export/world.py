@@ -1,7 +1,8 @@
 """Makes the bundle `world`: python -m avgn.export.world --output runs/world
 
-From the packages that hold the published weights to a checkpoint and a verified bundle; nothing is fitted. Kernels
-are rounded to float16, which their graphs store; all is computed in float32.
+From the packages that hold the published weights, and what avgn/world/refit.npz adds to the audio rows, to a checkpoint
+and a verified bundle; nothing is fitted here. Kernels are rounded to float16, which their graphs store; all is computed
+in float32.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from avgn.export.bundle import ExportOptions, export_bundle
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import FailureError, InputError
 from avgn.world.classes import world_classes
+from avgn.world.refit import read_refit
 from avgn.world.weights import build_world, world_config
 
 SOURCES = ", ".join(f"{each.package} {each.version}" for each in (EFFICIENTNET, YAMNET, FACES))
@@ -31,7 +33,7 @@ def make_checkpoint(folder: Path, labels: Sequence[str] | None = None) -> Path:
     """Write the world model of these classes (by default the whole table) with its published weights."""
     model = build_world(world_config(tuple(labels or world_classes())))
     round_weights(model)
-    return save_model(model, folder, training={"converted": SOURCES})
+    return save_model(model, folder, training={"converted": SOURCES, "fitted": read_refit().provenance})
 
 
 @torch.no_grad()
