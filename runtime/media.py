@@ -19,7 +19,7 @@ from avgn.runtime.av_features import import_av
 from avgn.runtime.container import open_container
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import MAX_OFFSET, check_audio, check_frame_size, usable_fps
-from avgn.runtime.orientation import orientation_of, shape_of, upright
+from avgn.runtime.orientation import Turner, orientation_of, shape_of
 from avgn.runtime.pieces import AudioBlock, AudioEnd, Event, VideoFrame
 from avgn.runtime.timeline import Peekable, Placer, Timeline
 from avgn.runtime.trace import record
@@ -154,14 +154,14 @@ class MediaFile:
     def video(self) -> Iterator[VideoFrame]:
         """All pictures in order; a missing timestamp is the previous one plus a frame's duration."""
         frames, placer = self._read(self._video, self._sound, self._count_frame, self.pictures_from)
-        last = 0.0
+        turn, last = Turner(), 0.0
         begin = clock.perf_counter()
         for frame in frames:
             stamp = self._video.stamp_of(frame)
             time = placer.place(stamp, self._frame_seconds, lambda: self._video.stamp_of(frames.peek()))
             # never backwards, whatever a file says
             last = max(last, time)
-            rgb = upright(frame, self.info.pixel_aspect)
+            rgb = turn(frame, self.info.pixel_aspect)
             end = clock.perf_counter()
             record("decode", begin, end)
             yield VideoFrame(rgb=rgb, time=last, ms=1000 * (end - begin))
