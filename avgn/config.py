@@ -245,7 +245,7 @@ class Config:
         return (self.image_size[0] // self.visual_stride, self.image_size[1] // self.visual_stride)
 
     def to_dict(self) -> dict[str, Any]:
-        """The values as JSON can hold them, under the names that files have always given them."""
+        """Return the values as JSON can hold them, under the names that files have always given them."""
         return {IN_FILES.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
@@ -303,7 +303,7 @@ def todays_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def system_in(values: Mapping[str, Any]) -> System | None:
-    """The system that a file's configuration names, which nobody has checked; None for one that isn't known."""
+    """Return the system that a file's configuration names, which nobody has checked; None for one that isn't known."""
     if values.get("variant") == "released":
         return SYSTEMS[RELEASED]
     name = values.get("system", AVGN)
@@ -311,7 +311,7 @@ def system_in(values: Mapping[str, Any]) -> System | None:
 
 
 def avgn_resnet18(**overrides: Any) -> Config:
-    """The paper's sizes."""
+    """Return the paper's sizes."""
     return Config(**({"name": "avgn-resnet18"} | overrides))
 
 
@@ -336,7 +336,7 @@ def avgn_tiny(**overrides: Any) -> Config:
 
 
 def avgn_release(**overrides: Any) -> Config:
-    """The sizes and the form of the published checkpoints."""
+    """Return the sizes and the form of the published checkpoints."""
     release = {"name": "avgn-release", "frontend": "release", "system": RELEASED, **find_system(RELEASED).fixed}
     return avgn_resnet18(**(release | overrides))
 
@@ -400,5 +400,5 @@ def preset(name: str, **overrides: Any) -> Config:
 
 
 def with_values(config: Config, **overrides: Any) -> Config:
-    """A copy with some values changed, checked again."""
+    """Return a copy with some values changed, checked again."""
     return replace(config, **overrides)

@@ -50,7 +50,7 @@ class Outcome:
 
 
 def list_entries(manifest: Manifest) -> tuple[list[Entry], list[Outcome]]:
-    """The items that can be localized, and those left out with the reason."""
+    """Return the items that can be localized, and those left out with the reason."""
     entries: list[Entry] = []
     left_out: list[Outcome] = []
     for item in manifest.items:

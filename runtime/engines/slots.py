@@ -24,7 +24,8 @@ class Slots(Generic[T]):
 
     @contextmanager
     def take(self) -> Iterator[T]:
-        """A thing for the caller alone until the block ends. What `make` raises is passed on, and made anew later."""
+        """Yield a thing for the caller alone until the block ends. What `make` raises is passed on, and made anew
+        later."""
         with self._changed:
             while not self._free and not self._unmade:
                 self._changed.wait()

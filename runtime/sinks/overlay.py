@@ -53,7 +53,7 @@ class OverlayWriter:
         self._file.close(interrupted=interrupted)
 
     def hurry(self) -> None:
-        """The run is to end: wait no longer for whoever reads the output."""
+        """Stop waiting for whoever reads the output: the run is to end."""
         self._file.hurry()
 
     def abort(self) -> None:
@@ -98,7 +98,7 @@ class LiveOverlay:
             self._file.close(interrupted=True)
 
     def hurry(self) -> None:
-        """The run is to end: wait no longer for whoever reads the output."""
+        """Stop waiting for whoever reads the output: the run is to end."""
         self._output.hurry()
 
     def abort(self) -> None:

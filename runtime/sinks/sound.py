@@ -154,7 +154,7 @@ def _mux(output: Any, packets: list[Any], form: SoundFormat) -> None:
 
 
 def _contiguous(block: AudioBlock, position: int) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
-    """The block's samples, with the silence before them or without what overlaps with `position`."""
+    """Yield the block's samples, with the silence before them or without what overlaps with `position`."""
     samples = block.samples
     jump = round(block.time * block.rate) - position
     if abs(jump) <= TOLERANCE * block.rate:

@@ -180,7 +180,7 @@ class UrlSource:
 
 
 def _has_stamps(format: Any) -> bool:
-    """Whether a container's pictures have times: raw video and pictures one after another have none."""
+    """Return whether a container's pictures have times: raw video and pictures one after another have none."""
     return not (int(format.flags) & NO_STAMPS or format.name.endswith("_pipe"))
 
 

@@ -29,7 +29,7 @@ class PageFile:
 
 
 def read_page(folder: Path = PAGE) -> dict[str, PageFile]:
-    """The files of a folder by the path that they are asked for."""
+    """Return the files of a folder by the path that they are asked for."""
     found = {}
     for path in sorted(folder.iterdir()):
         if path.suffix in KINDS:

@@ -69,7 +69,7 @@ def serve(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
+    """Return whether only this machine can reach `host`."""
     if host == "localhost":
         return True
     try:
@@ -97,7 +97,7 @@ def check_tls(certificate: str | None, key: str | None) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises InputError where there can be none."""
+    """Return a listening socket; raises InputError where there can be none."""
     if not 0 <= port <= 65535:
         raise InputError(f"--port must be from 0 to 65535, got {port}")
     try:

@@ -181,7 +181,7 @@ class Session:
         self._visit.enter(Stage.LOOKING)
 
     def _time(self, given: float) -> float:
-        """A time of the browser's clock on the stream's, which starts with the first message."""
+        """Return a time of the browser's clock on the stream's, which starts with the first message."""
         now = self._visit.arrived
         stalled = self._visit.door.stalled(now)
         if self._origin is None:
@@ -255,5 +255,5 @@ class Session:
 
 
 def reason_of(error: WireError) -> str:
-    """A close frame's reason: at most 123 bytes."""
+    """Return a close frame's reason: at most 123 bytes."""
     return json.dumps(error.reason)[1:-1].encode()[:120].decode("ascii", "ignore")
