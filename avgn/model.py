@@ -139,7 +139,7 @@ class LocalizerModel(nn.Module, ABC):
 
     def published_parts(self) -> list[nn.Module]:
         """What rests where published weights are not trained: the backbones."""
-        return [self.audio_encoder.backbone, *self.picture_backbones()]
+        return [self.audio_encoder.backbone, *self.image_backbones()]
 
     def shared_gate(self) -> Tensor | None:
         """The gate [1,K,D] where it is the same for all images, else None."""
