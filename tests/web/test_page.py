@@ -43,11 +43,6 @@ def devices(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Localizer:
-    return Localizer.load("tiny", threads=1)
-
-
-@pytest.fixture(scope="module")
 def url(tiny: Localizer) -> Iterator[str]:
     with browser.serving(tiny) as address:
         yield address

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from avgn.runtime import Localizer
+from tests.web.browser import serving
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Localizer:
+    return Localizer.load("tiny", threads=1)
+
+
+@pytest.fixture(scope="module")
+def url(tiny: Localizer) -> Iterator[str]:
+    """The address of a server without a token."""
+    with serving(tiny) as address:
+        yield address
