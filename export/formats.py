@@ -49,7 +49,7 @@ FORMATS = {
 
 
 def format_table() -> list[str]:
-    """The formats as lines for people."""
+    """Return the formats as lines for people."""
     rows = [("format", "suffix", "extra", "runs on", "precisions", "options")]
     rows += [
         (name, f.suffix, f.extra, f.runs_on, ", ".join(f.precisions), ", ".join(f"--{option}" for option in f.options))

@@ -226,7 +226,7 @@ def _read_item(path: Path, number: int, line: str, classes: tuple[str, ...]) -> 
 
 
 def _text(where: str, key: str, value: Any) -> str:
-    """A name of an item; numbers are taken as they are written."""
+    """Return a name of an item; numbers are taken as they are written."""
     if type(value) not in (int, float, str):
         raise InputError(f"{where}: {key} must be a text, got {shown(value)}")
     text = str(value)

@@ -95,7 +95,7 @@ class DirectFile:
 
 
 def _replaced_stdout(place: Place) -> TextIO | None:
-    """What stands in for standard output in notebooks and under contextlib.redirect_stdout, else None."""
+    """Return what stands in for standard output in notebooks and under contextlib.redirect_stdout, else None."""
     if place.name != STDOUT or sys.stdout is None:
         return None
     try:

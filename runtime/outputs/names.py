@@ -20,12 +20,12 @@ LONGEST_STEM = 200
 
 
 def new_name(target: Path) -> Path:
-    """A path beside `target` that nobody can foresee."""
+    """Return a path beside `target` that nobody can foresee."""
     return target.with_name(f"{_stem(target)}.{secrets.token_hex(TOKEN_BYTES)}{ENDING}")
 
 
 def left_over(target: Path) -> list[Path]:
-    """What runs on `target` have beside it, and what runs that were killed left behind."""
+    """Return what runs on `target` have beside it, and what runs that were killed left behind."""
     beginning = f"{_stem(target)}."
     length = len(beginning) + 2 * TOKEN_BYTES + len(ENDING)
     try:
