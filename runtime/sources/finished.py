@@ -58,7 +58,8 @@ def fetched(address: Address, report: Callable[[str], None] = lambda message: No
             path = folder / _name_of(address)
             with path.open("wb") as file:
                 _copy(address, file, address.length)
-        yield path
+        with called(path, address):
+            yield path
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -76,9 +77,22 @@ def gathered(playlist: Path) -> Iterator[Path]:
             _take_apart(playlist, lambda: open_followed(playlist), path)
         except FailureError as error:
             raise InputError(str(error).replace("check the address", "check what it names")) from None
-        yield path
+        with called(path, playlist):
+            yield path
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def called(path: Path, name: object) -> Iterator[None]:
+    """Let errors about a temporary file name what its user gave."""
+    try:
+        yield
+    except (InputError, FailureError) as error:
+        if str(path) not in str(error):
+            raise
+        kind = FailureError if isinstance(error, FailureError) else InputError
+        raise kind(str(error).replace(str(path), str(name))) from None
 
 
 def _copy(address: Address, file: BinaryIO, length: int) -> None:
