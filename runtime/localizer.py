@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from avgn.runtime.arrays import Pixels
-from avgn.runtime.bundle import Bundle, BundleInfo, untrained_warning
+from avgn.runtime.bundle import DEFAULT, Bundle, BundleInfo, untrained_warning
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.engines import Engine, choose_engine
 from avgn.runtime.limits import waiting_pictures
@@ -33,12 +33,12 @@ class Localizer:
     @classmethod
     def load(
         cls,
-        bundle: str | os.PathLike[str] | Bundle,
+        bundle: str | os.PathLike[str] | Bundle = DEFAULT,
         backend: str = "auto",
         precision: str | None = None,
         **options: Any,
     ) -> Localizer:
-        """Load a bundle folder (or the shipped one by name); options go to the engine (`threads=`)."""
+        """Load a bundle folder, or a shipped one by name (default: world); options go to the engine (`threads=`)."""
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         warning = untrained_warning(loaded.info, f"bundle {loaded.path}")
         if warning is not None:
