@@ -76,7 +76,7 @@ def write_collage(path: Path) -> tuple[Source, ...]:
 
     Raises MissingExtraError where PyAV is missing and InputError where `path` can't be written.
     """
-    encode_video(path, _frames(), draw_sound(), SIZE)
+    encode_video(path, draw_frames(), draw_sound(), SIZE)
     return true_sources()
 
 
@@ -117,7 +117,8 @@ def draw_sound() -> Wave:
     return mixed
 
 
-def _frames() -> Iterator[NDArray[np.uint8]]:
+def draw_frames() -> Iterator[NDArray[np.uint8]]:
+    """Draw the frames, each RGB uint8 [480, 640, 3]."""
     pictures = [read_panel(panel.label) for panel in PANELS]
     for number in range(round(SECONDS * FPS)):
         frame = np.empty((SIZE[1], SIZE[0], 3), np.uint8)
