@@ -64,7 +64,7 @@ class Findings:
     def lines(self) -> list[str]:
         """Format the findings, beginning with what works."""
         lines = [f"ok      {line}" for line in self.works] + [f"BROKEN  {line}" for line in self.broken]
-        return lines + ([f"not asked for: {'; '.join(self.absent)}"] if self.absent else [])
+        return lines + ([f"not tried: {'; '.join(self.absent)}"] if self.absent else [])
 
 
 def examine(bundle: str) -> Findings:
@@ -163,21 +163,24 @@ def _pitch(samples: Any, rate: int) -> float:
 def _try_engines(found: Findings, bundle: Bundle) -> list[Engine]:
     """Try the engines, in the order in which they are chosen; return those that ran."""
     engines: list[Engine] = []
-    absent: list[str] = []
+    absent: dict[str, list[str]] = {}
     try:
         check_installation()
     except InputError as error:
         found.broken.append(f"engines: {error}")
     for name, entry in ENGINES.items():
         variant = next((v for v in bundle.info.variants if v.engine in entry.reads and v.precision == "fp32"), None)
-        if variant is None or not entry.automatic or _obstacle(name, variant.target):
-            absent.append(name)
+        if variant is None:
+            absent.setdefault("no such graphs in this bundle", []).append(name)
+        elif _obstacle(name, variant.target):
+            absent.setdefault("no such package or GPU here", []).append(name)
+        elif not entry.automatic:
+            absent.setdefault("used only when asked for with --backend", []).append(name)
         else:
             found.attempt(f"engine {name}", entry.requires, lambda: _try_engine(bundle, name, variant, engines))  # noqa: B023
     if not engines and not any(line.startswith("engine") for line in found.broken):
         found.broken.append("engines: none is installed: pip install 'avgn[cpu]'")
-    if absent:
-        found.absent.append(f"{', '.join(absent)} (no such GPU, package or graph here)")
+    found.absent += [f"{', '.join(names)} ({reason})" for reason, names in absent.items()]
     return engines
 
 

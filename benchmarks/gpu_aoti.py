@@ -97,8 +97,10 @@ def _write_resnet18(folder: Path) -> None:
     model = _resnet18()
     folder.mkdir(parents=True, exist_ok=True)
     precision = "fp16" if torch.cuda.is_available() else "fp32"
-    half = optimize(model)
-    files = aoti.build_packages(to_mixed(half) if precision == "fp16" else half, folder, f".{precision}", print)
+    optimized = optimize(model)
+    files = aoti.build_packages(
+        to_mixed(optimized) if precision == "fp16" else optimized, folder, f".{precision}", print
+    )
     info = replace(describe(model), provenance={"torch": torch.__version__})
     dim = model.config.source_dim
     variant = describe_variant(info, dim, files, precision=precision, engine="aoti", target=aoti.target())

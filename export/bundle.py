@@ -120,11 +120,7 @@ def export_bundle(
     """
     options = options or ExportOptions()
     target = Path(os.path.abspath(bundle))
-    is_empty = target.is_dir() and not any(target.iterdir())
-    if target.exists() and not is_empty and not overwrite:
-        raise InputError(f"bundle {target} exists already: choose another folder or pass --overwrite")
-    if target.exists() and not is_empty and not (target / BUNDLE_FILE).is_file():
-        raise InputError(f"{target} is no bundle and is not overwritten: choose another folder")
+    _check_target(target, overwrite)
     for name in options.engines:
         _check_engine(name, options)
     if "aoti" in options.formats:
@@ -168,6 +164,15 @@ def export_bundle(
                 variants += _build_packages(info, maker, precision, core, scenes, folder, report)
         write_bundle_info(folder, replace(info, variants=tuple(variants)))
     return Bundle.load(target)
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    """Raise InputError for a folder that holds something which must stay."""
+    is_empty = target.is_dir() and not any(target.iterdir())
+    if target.exists() and not is_empty and not overwrite:
+        raise InputError(f"bundle {target} exists already: choose another folder or pass --overwrite")
+    if target.exists() and not is_empty and not (target / BUNDLE_FILE).is_file():
+        raise InputError(f"{target} is no bundle and is not overwritten: choose another folder")
 
 
 def _check_engine(name: str, options: ExportOptions) -> None:
@@ -275,7 +280,7 @@ def _build_packages(
     if precision not in FORMATS["aoti"].precisions or (precision == "fp16" and target.startswith("cpu")):
         report(f"{precision}: no aoti packages, they hold fp32 (and on a GPU fp16)")
         return []
-    files = aoti.build_packages(maker.module(precision), folder, f".{precision}.aoti.{target}", report)
+    files = aoti.build_packages(maker.optimized_for(precision), folder, f".{precision}.aoti.{target}", report)
     dim = maker.model.config.source_dim
     variant = describe_variant(info, dim, files, precision=precision, engine="aoti", target=target)
     trust([variant])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
-from typing import Any
 
 from avgn.runtime.arrays import Pixels
 from avgn.runtime.bundle import DEFAULT, Bundle, BundleInfo, untrained_warning
@@ -36,13 +35,21 @@ class Localizer:
         bundle: str | os.PathLike[str] | Bundle = DEFAULT,
         backend: str = "auto",
         precision: str | None = None,
-        **options: Any,
+        *,
+        threads: int | None = None,
     ) -> Localizer:
-        """Load a bundle folder, or a shipped one by name (default: world); options go to the engine (`threads=`)."""
+        """Load a bundle: a folder's path, or the name of a shipped one (by default world).
+
+        `backend`: a name of `avgn.runtime.engines.ENGINES`, or auto for the first that this machine can run;
+        `precision`: of the bundle's variants, by default the most exact one that the backend runs; `threads`: of an
+        engine that computes on the CPU, by default the physical cores. Raises InputError for what can't be used,
+        MissingExtraError when the engine's library is not installed.
+        """
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         warning = untrained_warning(loaded.info, f"bundle {loaded.path}")
         if warning is not None:
             log.warning(warning)
+        options = {} if threads is None else {"threads": threads}
         return cls(choose_engine(loaded, backend, precision, **options), loaded)
 
     def open_stream(
@@ -77,7 +84,19 @@ class Localizer:
         return run_media(self.open_stream(mode=mode, batch=batch, decision=decision), _media(source, audio))
 
 
-def run_media(stream: StreamLocalizer, media: MediaFile, *, ahead: int = AHEAD) -> Iterator[tuple[Result, Pixels]]:
+def check_localizer(localizer: object) -> None:
+    """Raise TypeError, with the way to make one, for what is no Localizer."""
+    if isinstance(localizer, Localizer):
+        return
+    bundle = repr(str(localizer)) if isinstance(localizer, str | os.PathLike) else "bundle"
+    raise TypeError(
+        f"localizer must be a loaded Localizer, got {type(localizer).__name__}: give Localizer.load({bundle})"
+    )
+
+
+def run_media(
+    stream: StreamLocalizer, media: MediaFile, *, ahead: int = AHEAD
+) -> Generator[tuple[Result, Pixels], None, None]:
     """Run an opened file through a stream; decoding runs up to `ahead` pieces ahead in a thread (0: no thread).
 
     Large pictures run less far ahead.

@@ -21,7 +21,7 @@ import numpy as np
 
 from avgn.runtime.arrays import Floats
 from avgn.runtime.decision import DecisionConfig
-from avgn.runtime.engines.base import Engine
+from avgn.runtime.engines.base import Engine, check_engine
 from avgn.runtime.frame_queue import FrameQueue, Waiting
 from avgn.runtime.nvtx import stage
 from avgn.runtime.patches import hear
@@ -67,8 +67,9 @@ class MultiStream:
         decision: DecisionConfig | None = None,
     ) -> None:
         """`max_batch`: frames that go through the image half together; `max_delay`: seconds that a frame waits for
-        others to fill a batch. Raises ValueError for values below 1 and 0.
+        others to fill a batch. Raises ValueError for values below 1 and 0, TypeError for what is no Engine.
         """
+        check_engine(engine)
         if max_batch < 1 or max_delay < 0:
             raise ValueError(f"max_batch must be at least 1 and max_delay at least 0, got {max_batch} and {max_delay}")
         self.engine = engine

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from avgn.runtime.errors import FailureError, InputError
-from avgn.runtime.file_run import Summary, localize_file
+from avgn.runtime.file_run import localize_file
 from avgn.runtime.folders import PassedOver, find_videos
 from avgn.runtime.localizer import Localizer
+from avgn.runtime.summary import Summary
 
 OVERLAY = ".overlay.mp4"
 SHOWN = 5

@@ -25,11 +25,11 @@ def avgn(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedPro
     )
 
 
-def forked(*arguments: object) -> subprocess.CompletedProcess[str]:
+def forked(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command in a fork of a process that has imported the libraries, in a fraction of the time (Linux)."""
     if sys.platform != "linux":
-        return avgn(*arguments)
-    return forks().run([str(argument) for argument in arguments], Path.cwd(), timeout=300)
+        return avgn(*arguments, cwd=cwd)
+    return forks().run([str(argument) for argument in arguments], cwd or Path.cwd(), timeout=300)
 
 
 @cache

@@ -36,6 +36,12 @@ def import_data(argv: Sequence[str]) -> None:
     parser.add_argument("--fps", type=float, default=1.0, help="videos: frames a second")
     parser.add_argument("--window", type=float, default=3.0, help="videos: seconds of sound around a frame")
     parser.add_argument(
+        "--audio-track",
+        type=str | None,
+        default=None,
+        help="videos with several sound tracks: a number, from 1, or a language, such as eng (default: the file's own)",
+    )
+    parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="processes that cut videos; threads of --check"
     )
     parser.add_argument("--check", action="store_true", help="decode every frame and sound, and leave out damaged ones")
@@ -58,6 +64,7 @@ def import_data(argv: Sequence[str]) -> None:
         extended=args.extended,
         fps=args.fps,
         window=args.window,
+        audio_track=args.audio_track,
         labels=None if args.labels is None else Path(args.labels),
         jobs=args.jobs,
         check=args.check,

@@ -9,7 +9,7 @@ from typing import Any
 
 from avgn.cli import collections, excerpts, several
 from avgn.cli.chosen import bundle_or_default, split_bundle
-from avgn.cli.options import add_engine_options, make_parser, parse_size, split_names
+from avgn.cli.options import add_engine_options, load_localizer, make_parser, parse_size, split_names
 from avgn.runtime.errors import InputError
 from avgn.runtime.texts import plain, printable
 from avgn.runtime.trace import tracing
@@ -175,16 +175,13 @@ def _localize_file(args: Any, video: str) -> None:
         raise InputError("--show is for live sources: write a file's overlay with --output and play it")
     with tracing(args.profile):
         summary = localize_file(
-            args.bundle,
+            load_localizer(args),
             video,
             output=args.output,
             json_path=args.json,
             csv_path=args.csv,
             audio=args.audio,
             audio_track=args.audio_track,
-            backend=args.backend,
-            precision=args.precision,
-            threads=args.threads,
             show_progress=sys.stderr.isatty(),
             **excerpts.chosen(args),
         )
@@ -223,16 +220,13 @@ def _localize_live(args: Any, trust: Any) -> None:
     else:
         source = UrlSource(args.video, attempts=ATTEMPTS, trust=trust)
     stats = localize_live(
-        args.bundle,
+        load_localizer(args),
         source,
         json_path=args.json,
         csv_path=args.csv,
         output=args.output,
         show=args.show,
         seconds=args.seconds,
-        backend=args.backend,
-        precision=args.precision,
-        threads=args.threads,
         report=lambda message: print(plain(message), file=sys.stderr),
     )
     print("\n".join(stats_lines(stats)), file=sys.stderr)
@@ -293,12 +287,13 @@ def serve_page(argv: Sequence[str]) -> None:
     )
     add_engine_options(parser)
     args = parser.parse_args(argv)
+    args.bundle = bundle_or_default(args.bundle)
     from avgn.runtime.web.limits import Limits
     from avgn.runtime.web.server import serve
     from avgn.runtime.web.token import choose_token
 
     serve(
-        bundle_or_default(args.bundle),
+        load_localizer(args),
         host=args.host,
         port=args.port,
         token=choose_token(args.token, args.token_file),
@@ -306,8 +301,5 @@ def serve_page(argv: Sequence[str]) -> None:
         tls_key=args.tls_key,
         origins=split_names(args.allow_origin or ""),
         limits=Limits(sessions=args.max_sessions, idle=args.idle_timeout),
-        backend=args.backend,
-        precision=args.precision,
-        threads=args.threads,
         report=lambda message: print(message, flush=True),
     )

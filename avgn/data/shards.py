@@ -15,18 +15,18 @@ import wave
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avgn.data.cache import to_int16
-from avgn.data.dataset import classes_of, read_sound
+from avgn.data.dataset import MOST_SOUND_SECONDS, classes_of, read_sound
 from avgn.data.tar_samples import BLOCK_BYTES, TarWriter, read_tar
 from avgn.runtime.documents import parse_json
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import decode_still, import_cv2
-from avgn.runtime.limits import LARGEST_STILL
+from avgn.runtime.limits import LARGEST_STILL, check_sound
 from avgn.runtime.manifest import Manifest
 from avgn.runtime.outputs import new_folder
 from avgn.runtime.reading import read_still
@@ -42,6 +42,8 @@ LONGER_SIDE_PIXELS = 512
 JPEG_QUALITY = 92
 # the names that a shard may have in an index that may come from a stranger
 PLAIN_NAME = re.compile(r"\w[\w.-]*")
+# bytes of a sound that are read whole: MOST_SOUND_SECONDS as shards are written
+WHOLE_SOUND_BYTES = 2 * SHARD_RATE * round(MOST_SOUND_SECONDS) + 44
 # bytes of an index that are read at most: enough for tens of thousands of shards and classes
 MOST_INDEX_BYTES = 1 << 24
 
@@ -125,11 +127,14 @@ def read_shards(folder: Path) -> Shards:
     return Shards(folder=folder, classes=tuple(classes), files=checked)
 
 
-def read_samples(path: Path, num_classes: int) -> Iterator[Packed]:
-    """Yield the samples of a shard in order; labels are below `num_classes`. Raises InputError for a file that is
-    none."""
+def read_samples(path: Path, num_classes: int, place: Callable[[], float] = lambda: 0.5) -> Iterator[Packed]:
+    """Yield the samples of a shard in order; labels are below `num_classes`.
+
+    Of a long sound MOST_SOUND_SECONDS are read; `place()` in 0..1 says where they lie. Raises InputError for a file
+    that is no shard.
+    """
     try:
-        for raw in read_tar(path):
+        for raw in read_tar(path, {"audio.wav": lambda member: _read_sound(member, place)}):
             labels = parse_json(raw["labels.json"])
             yield Packed(
                 frame=raw["frame.jpg"],
@@ -137,7 +142,7 @@ def read_samples(path: Path, num_classes: int) -> Iterator[Packed]:
                 sounding=_indices(labels["sounding"], num_classes),
                 visible=_indices(labels["visible"], num_classes),
             )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, tarfile.TarError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, tarfile.TarError, wave.Error) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"shard {path} can't be read ({reason}): write it again") from None
 
@@ -149,6 +154,7 @@ def decode(scene: Packed) -> tuple[NDArray[np.uint8], NDArray[np.int16], int]:
         image: Any = decode_still("its picture", scene.frame)
         with wave.open(io.BytesIO(scene.audio)) as file:
             rate, width, channels = file.getframerate(), file.getsampwidth(), file.getnchannels()
+            check_sound("its sound", rate, channels)
             samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
     except (wave.Error, EOFError, ValueError) as error:
         raise InputError(f"a scene of a shard can't be decoded ({error}): write the shards again") from None
@@ -213,10 +219,30 @@ def _picture(path: Path) -> bytes:
 
 
 def _sound(sound: NDArray[np.float32]) -> bytes:
+    return _wav(to_int16(sound).astype("<i2").tobytes(), SHARD_RATE)
+
+
+def _wav(samples: bytes, rate: int) -> bytes:
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SHARD_RATE)
-        file.writeframes(to_int16(sound).astype("<i2").tobytes())
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes(samples)
     return out.getvalue()
+
+
+def _read_sound(member: IO[bytes], place: Callable[[], float]) -> bytes:
+    """Read a sound's wav, or that of MOST_SOUND_SECONDS of it, where it has more."""
+    size = member.seek(0, io.SEEK_END)
+    member.seek(0)
+    if size <= WHOLE_SOUND_BYTES:
+        return member.read()
+    with wave.open(member) as file:
+        rate = file.getframerate()
+        check_sound("its sound", rate, file.getnchannels())
+        if (file.getsampwidth(), file.getnchannels()) != (2, 1):
+            raise ValueError("its sound is not of one channel of 16 bits")
+        # the header's number of samples is a claim
+        there = min(file.getnframes(), (size - member.tell()) // 2)
+        length = min(there, round(MOST_SOUND_SECONDS * rate))
+        file.setpos(round(place() * (there - length)))
+        return _wav(file.readframes(length), rate)

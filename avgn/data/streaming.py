@@ -119,7 +119,7 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
         while True:
             waiting: list[Packed] = []
             found = 0
-            for scene in self._read_all(share):
+            for scene in self._read_all(share, rng):
                 found += 1
                 self._read_last.append(scene)
                 waiting.append(scene)
@@ -130,9 +130,9 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
             if not found:
                 raise InputError(f"shards {', '.join(share)[:80]} hold no samples: write them again")
 
-    def _read_all(self, names: list[str]) -> Iterator[Packed]:
+    def _read_all(self, names: list[str], rng: np.random.Generator) -> Iterator[Packed]:
         for name in names:
-            yield from read_samples(self.shards.folder / name, len(self.shards.classes))
+            yield from read_samples(self.shards.folder / name, len(self.shards.classes), rng.random)
 
     def _share(self, epoch: int, number: int, workers: int) -> list[str]:
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.shards.files))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from avgn.runtime.regular import open_regular
 
@@ -60,9 +61,10 @@ class TarWriter:
             self._archive = None
 
 
-def read_tar(path: Path) -> Iterator[dict[str, bytes]]:
+def read_tar(path: Path, cut: Mapping[str, Callable[[IO[bytes]], bytes]] | None = None) -> Iterator[dict[str, bytes]]:
     """Yield the samples of a tar file in order: the bytes of each member by suffix.
 
+    `cut` has, by suffix, what takes a part of a member that is too long to be read whole.
     Raises tarfile.TarError or OSError for a file that isn't a tar or is cut off, ValueError for too large a member.
     """
     key: str | None = None
@@ -72,16 +74,17 @@ def read_tar(path: Path) -> Iterator[dict[str, bytes]]:
             # the size of a sparse file is a claim without bytes behind it
             if not member.isreg() or member.issparse():
                 continue
-            if member.size > MOST_MEMBER_BYTES:
+            stem, _, suffix = member.name.rpartition("/")[2].partition(".")
+            read_part = cut.get(suffix) if cut else None
+            if read_part is None and member.size > MOST_MEMBER_BYTES:
                 raise ValueError(f"{member.name[:60]} has {member.size} bytes, at most {MOST_MEMBER_BYTES} are read")
             content = archive.extractfile(member)
             assert content is not None
-            stem, _, suffix = member.name.rpartition("/")[2].partition(".")
             if stem != key:
                 if sample:
                     yield sample
                 key, sample = stem, {}
-            sample[suffix] = content.read()
+            sample[suffix] = content.read() if read_part is None else read_part(content)
             _forget_members(archive)
     if sample:
         yield sample

@@ -30,7 +30,7 @@ CLIPPED = "boxes clipped to the picture"
 class ImportOptions:
     """Say what to import. `split` is "train" or "test"; `metadata` is the folder of the lists; `boxes` overrides the
     expected order; `classes` overrides the class list; `output` is the manifest to be, beside which new files may be
-    written; with `check` every file is decoded.
+    written; `audio_track` is that of videos with several, as `open_media` takes it; with `check` every file is decoded.
     """
 
     root: Path
@@ -42,6 +42,7 @@ class ImportOptions:
     extended: bool = False
     fps: float = 1.0
     window: float = 3.0
+    audio_track: str | None = None
     labels: Path | None = None
     jobs: int = 1
     check: bool = False

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from avgn.importers.base import ImportOptions
-from avgn.importers.cutting import Clip, Plan, cut_all, output_folder
+from avgn.importers.cutting import CUT, Clip, Plan, cut_all, output_folder
 from avgn.importers.files import LAYOUT, PICTURES, SOUNDS, Files, pictures, sounds
 from avgn.importers.report import Report
 from avgn.runtime.errors import InputError
@@ -37,8 +37,8 @@ def files_of(options: ImportOptions, ids: Iterable[str], report: Report) -> tupl
         raise InputError(f"folder {root / 'frames'} does not exist: the layout is {LAYOUT_OF_CLIPS}")
     clips = [Clip(path=found[id], stem=id) for id in dict.fromkeys(ids) if id in found]
     out = output_folder(options)
-    cut_all(clips, out, Plan(), options, report)
-    report.counts["clips"] = len(clips)
+    cut_all(clips, out, Plan(audio_track=options.audio_track), options, report)
+    report.counts[CUT] = len(clips)
     return Files([out / "frames"], PICTURES, LAYOUT), Files([out / "audio"], SOUNDS, LAYOUT)
 
 

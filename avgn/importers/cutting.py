@@ -30,6 +30,7 @@ from avgn.runtime.interrupts import end_with_parent, leave_to_parent
 from avgn.runtime.media import MediaFile, VideoFrame, open_media
 from avgn.runtime.regular import read_regular
 
+CUT = "clips"
 UNUSABLE = "videos that can't be used"
 SOUND_RATE = 22_050
 JPEG_QUALITY = 92
@@ -50,10 +51,11 @@ class Clip:
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Says what to cut: a frame every 1 / `fps` seconds with `window` seconds of sound; `fps` None: the middle
-    alone."""
+    alone. `audio_track`: of which sound track."""
 
     fps: float | None = None
     window: float = MOST_SOUND_SECONDS
+    audio_track: str | None = None
 
 
 Work = tuple[Clip, Path, Plan]
@@ -149,9 +151,11 @@ def cut_clip(clip: Clip, out: Path, plan: Plan) -> list[str]:
     mark = out / f"{clip.stem}.done"
     facts = clip.path.stat()
     wanted = f"{plan.fps} {plan.window} {facts.st_size} {facts.st_mtime_ns}"
+    if plan.audio_track is not None:
+        wanted += f" {plan.audio_track}"
     if (names := _finished(mark, wanted)) is not None and all(p.is_file() for name in names for p in pieces(out, name)):
         return names
-    names = _middle(clip, out, plan) if plan.fps is None else _every(clip, out, plan.fps, plan.window)
+    names = _middle(clip, out, plan) if plan.fps is None else _every(clip, out, plan.fps, plan)
     _write(mark, json.dumps({"wanted": wanted, "names": names}) + "\n")
     return names
 
@@ -189,17 +193,17 @@ def _first(frame: VideoFrame, clock: AudioClock, length: int) -> int:
     return min(max(0, round(frame.time * SOUND_RATE) - length // 2), max(0, clock.end - length))
 
 
-def _every(clip: Clip, out: Path, fps: float, window: float) -> list[str]:
-    media = open_media(clip.path)
+def _every(clip: Clip, out: Path, fps: float, plan: Plan) -> list[str]:
+    media = open_media(clip.path, audio_track=plan.audio_track)
     names = []
     index = 0
-    for frame, clock in _sounding(media, window):
+    for frame, clock in _sounding(media, plan.window):
         # the middle of each interval, so that the first has a sound before it
         if frame.time < (index + 0.5) / fps - 1e-6:
             continue
         index = max(index + 1, math.floor(frame.time * fps + 0.5))
         name = f"{clip.stem}_{round(1000 * frame.time):08d}"
-        _write_piece(clip, out, name, frame, clock, window)
+        _write_piece(clip, out, name, frame, clock, plan.window)
         names.append(name)
     if not names:
         raise InputError(f"{clip.path} is shorter than half an interval of --fps {fps:g}: raise --fps")
@@ -208,7 +212,7 @@ def _every(clip: Clip, out: Path, fps: float, window: float) -> list[str]:
 
 def _middle(clip: Clip, out: Path, plan: Plan) -> list[str]:
     """Return the middle frame, which is the one that public lists annotate, with the sound around it."""
-    media = open_media(clip.path)
+    media = open_media(clip.path, audio_track=plan.audio_track)
     middle = (media.info.duration or _sound_seconds(media)) / 2
     chosen: tuple[VideoFrame, AudioClock] | None = None
     for chosen in _sounding(media, plan.window):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from avgn.importers.base import Import, ImportOptions
 from avgn.importers.checking import keep_readable
+from avgn.importers.cutting import CUT, UNUSABLE
 from avgn.importers.silence import note_muted
 from avgn.progress import Progress
 from avgn.runtime.documents import LARGEST
@@ -84,6 +85,10 @@ def import_dataset(kind: str, options: ImportOptions, *, strict: bool = False) -
     if options.jobs < 1:
         raise InputError(f"--jobs must be at least 1, got {options.jobs}")
     found = IMPORTERS[kind].load()(options)
+    if options.audio_track is not None and CUT not in found.report.counts:
+        raise InputError(
+            f"--audio-track is for videos that are cut, {options.root} has its sounds as files: leave it out"
+        )
     if options.check:
         progress = Progress("files") if options.show_progress else None
         with progress or nullcontext():
@@ -94,7 +99,12 @@ def import_dataset(kind: str, options: ImportOptions, *, strict: bool = False) -
         found.report.refuse()
     if not found.items:
         what = "; ".join(f"{len(ids)} {kind}" for kind, ids in found.report.problems.items()) or "its lists name none"
-        raise InputError(f"{options.root} gives no item ({what}): give the folder that holds frames/ and audio/")
+        # the notes about videos say what is wrong with each
+        notes = found.report.notes if UNUSABLE in found.report.problems else []
+        way_out = next((note for note in notes if str(options.root) in note), "")
+        raise InputError(
+            f"{options.root} gives no item ({what}): {way_out or 'give the folder that holds frames/ and audio/'}"
+        )
     write_manifest(options.output, found.classes, found.items)
     return found
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avgn.importers.base import DUPLICATE, Import, ImportOptions, class_list
-from avgn.importers.cutting import Clip, Plan, cut_all, output_folder, pieces, stem_of
+from avgn.importers.cutting import CUT, Clip, Plan, cut_all, output_folder, pieces, stem_of
 from avgn.importers.files import canonical, read_rows
 from avgn.importers.report import Report
 from avgn.runtime.errors import InputError
@@ -46,7 +46,7 @@ def import_videos(options: ImportOptions) -> Import:
     classes = class_list(options, labels if options.split == "train" else None, labels, report)
     out = output_folder(options)
     items: list[Item] = []
-    plan = Plan(fps=options.fps, window=options.window)
+    plan = Plan(fps=options.fps, window=options.window, audio_track=options.audio_track)
     for clip, cut in zip(clips, cut_all(clips, out, plan, options, report), strict=True):
         for name in cut:
             items.append(
@@ -60,7 +60,7 @@ def import_videos(options: ImportOptions) -> Import:
                     audio=pieces(out, name)[1],
                 )
             )
-    report.counts["clips"] = len(clips)
+    report.counts[CUT] = len(clips)
     return Import(classes=classes, items=items, report=report)
 
 

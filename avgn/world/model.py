@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # patches whose evidence counts: the mean of the loudest
 LOUDEST = 3
 # log-odds that a class loses for each that noise is ahead of it, and how far ahead noise starts
-NOISE_WEIGHT, NOISE_LEAD = 2.0, 0.5
+NOISE_WEIGHT, NOISE_LEAD = 6.0, 0.5
 # width of the blur of the maps, in cells of 32 pixels
 BLUR = 0.85
 BLUR_REACH = 2
@@ -40,9 +40,12 @@ FACE_SCALE, FACE_OFFSET = 2.5, 9.0
 # what a cell's logit says about a class's presence, beside what its sound says
 VISUAL_WEIGHT = 0.2
 # the joint decision: log-odds heard + weight * log-odds seen; the same threshold for all classes
-JOINT_WEIGHT, JOINT_THRESHOLD, JOINT_MARGIN, JOINT_APART, JOINT_FLOOR = 0.7, 0.6, 1.5, 0.11, -5.0
-# p^v = sigmoid(scale * peak - offset)
-SEEN_SCALE, SEEN_OFFSET = 0.5, 4.5
+JOINT_WEIGHT, JOINT_THRESHOLD, JOINT_MARGIN, JOINT_APART, JOINT_FLOOR = 0.3, 0.5, 5.0, 0.11, -6.0
+# one step of log-odds is worth three quarters of one
+JOINT_SCALE = 0.75
+# p^v = sigmoid(peak - offset): the median of things that are seen peaks at 21, of others at 10. The runtime takes
+# log-odds of 15 at most, so that of two things in plain view the sound decides
+SEEN_OFFSET = 10.0
 # BlazeFace sees a picture of half the size
 FACE_SHRINK = 2
 
@@ -168,6 +171,7 @@ class WorldLocalizer(LocalizerModel):
             margin=JOINT_MARGIN,
             apart=JOINT_APART,
             floor=JOINT_FLOOR,
+            scale=JOINT_SCALE,
         )
 
     def build_encoders(self) -> tuple[LogMel, PatchEncoder, CellEncoder]:
@@ -191,7 +195,7 @@ class WorldLocalizer(LocalizerModel):
         logits = self.cell_tokens(cells, self._faces(pixels))
         maps = self.blur(logits.transpose(1, 2).unflatten(2, (height, width)))
         seen = maps.flatten(2)
-        logit = SEEN_SCALE * seen.amax(dim=2) - SEEN_OFFSET
+        logit = seen.amax(dim=2) - SEEN_OFFSET
         return ImageCells(cells=seen.transpose(1, 2), gate=None, logit=logit, grid=(height, width))
 
     def _faces(self, pixels: Tensor) -> Tensor:

@@ -78,13 +78,7 @@ def localize_collection(
     videos with several, by number from 1 or by language. `progress(done, total)` is called after each chunk.
     Raises InputError for anything given that can't be used, FailureError when a worker fails.
     """
-    for name, value in (("workers", workers), ("batch", batch)):
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
-    if cluster is not None and cluster not in CLUSTERS:
-        raise InputError(f"cluster {cluster!r} is not known: choose one of {', '.join(CLUSTERS)}")
-    if address is not None and cluster is None:
-        raise InputError(f"address {address} is a cluster's: say --cluster ray, too")
+    _check(workers, batch, cluster, address)
     listed = read_manifest(manifest, check_files=False)
     loaded = Bundle.load(bundle)
     output = open_collection_output(json_path, parquet)
@@ -125,6 +119,16 @@ def localize_collection(
         left_out=tuple(left_out),
         failures=output.failures,
     )
+
+
+def _check(workers: int, batch: int, cluster: str | None, address: str | None) -> None:
+    for name, value in (("workers", workers), ("batch", batch)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+    if cluster is not None and cluster not in CLUSTERS:
+        raise InputError(f"cluster {cluster!r} is not known: choose one of {', '.join(CLUSTERS)}")
+    if address is not None and cluster is None:
+        raise InputError(f"address {address} is a cluster's: say --cluster ray, too")
 
 
 def _execute(

@@ -47,9 +47,8 @@ class Runner:
 
     def __init__(self, job: Job) -> None:
         """Load the engine. Raises InputError or FailureError as `Localizer.load` does."""
-        options = {} if job.threads is None else {"threads": job.threads}
         self.job = job
-        self.localizer = Localizer.load(job.bundle, job.backend, job.precision, **options)
+        self.localizer = Localizer.load(job.bundle, job.backend, job.precision, threads=job.threads)
         info = self.localizer.engine.info
         config = DecisionConfig.for_bundle(info)
         # a still has no time in which a state could last

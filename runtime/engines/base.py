@@ -37,6 +37,13 @@ class Engine(Protocol):
         ...
 
 
+def check_engine(engine: object) -> None:
+    """Raise TypeError for what is no Engine."""
+    if not isinstance(engine, Engine):
+        way = "its .engine" if hasattr(engine, "engine") else "Localizer.load(bundle).engine"
+        raise TypeError(f"engine must run the halves of a bundle, got {type(engine).__name__}: give {way}")
+
+
 class GraphEngine:
     """What engines of exported graphs share: inputs are checked, `_run` runs a half."""
 

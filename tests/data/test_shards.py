@@ -6,8 +6,8 @@ import io
 import json
 import os
 import subprocess
-import sys
 import tarfile
+import tracemalloc
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from avgn.config import Config, preset
 from avgn.data.augment import NONE
@@ -24,12 +25,13 @@ from avgn.data.mixing import Mixing
 from avgn.data.sampling import Key
 from avgn.data.shards import Shards, decode, read_samples, read_shards, write_shards
 from avgn.data.streaming import ShardedDataset, build_shard_loader
+from avgn.data.tar_samples import TarWriter
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest, read_manifest, write_manifest
 from avgn.scenes import write_wav
+from tests.commands import forked
 from tests.squares import CLASSES, write_squares
 
-ROOT = Path(__file__).resolve().parents[2]
 COUNT = 30
 
 
@@ -120,9 +122,7 @@ def test_processes_and_workers_share_the_shards(several: Shards, config: Config)
 
 def test_training_from_shards_through_the_commands(manifest: Manifest, tmp_path: Path) -> None:
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "avgn", *(str(part) for part in arguments)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+        return forked(*arguments, cwd=tmp_path)
 
     # a relative path that WebDataset's own opener would run, and fill in as a pattern
     packed, output = Path("pipe:touch ran::pipe:touch ran; cat {a..b} %s"), tmp_path / "run"
@@ -251,7 +251,7 @@ def test_a_folder_is_a_folder_whatever_it_is_called(
 
 
 def test_shards_of_about_the_size_asked_for(manifest: Manifest, tmp_path: Path) -> None:
-    from avgn.data.tar_samples import TarWriter, read_tar
+    from avgn.data.tar_samples import read_tar
 
     with TarWriter(tmp_path, 2500) as writer:
         for n in range(7):
@@ -341,6 +341,53 @@ def test_what_lies_in_a_shard_is_not_believed(config: Config, tmp_path: Path) ->
     empty = Shards(folder=tmp_path, classes=config.classes, files=(("empty.tar", 6),))
     with pytest.raises(InputError, match="hold no samples"):
         list(ShardedDataset(empty, config, 2))
+
+
+def wav(samples: NDArray[np.int16], rate: int = 22_050, channels: int = 1) -> bytes:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((channels, 2, rate, 0, "NONE", ""))
+        file.writeframes(samples.astype("<i2").tobytes())
+    return out.getvalue()
+
+
+def test_a_minute_of_a_long_sound_is_read_from_a_shard(config: Config, tmp_path: Path) -> None:
+    # each sample says where it lies, in steps of 600
+    minutes = (np.arange(22_050 * 600) // 600).astype(np.int16)
+    picture = bytes(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1])
+    labels = json.dumps({"sounding": [0], "visible": [0]}).encode()
+    with TarWriter(tmp_path, 1e9) as writer:
+        for n in range(4):
+            writer.write(f"{n:09d}", {"frame.jpg": picture, "audio.wav": wav(minutes), "labels.json": labels})
+    minute = 22_050 * 60
+    for place in (0.0, 0.3, 1.0):
+        tracemalloc.start()
+        for scene in read_samples(tmp_path / "000000.tar", 1, lambda place=place: place):  # type: ignore[misc]
+            first = round(place * (len(minutes) - minute))
+            _, sound, rate = decode(scene)
+            assert rate == 22_050 and np.array_equal(sound, minutes[first : first + minute])
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 20e6, "26 MB a sound"
+    shards = Shards(folder=tmp_path, classes=config.classes, files=(("000000.tar", 4),))
+    epochs = [sounds(iter(ShardedDataset(shards, config, 2, position=lambda e=e: 2 * e))) for e in (0, 0, 1)]  # type: ignore[misc]
+    assert epochs[0] == epochs[1] and len({*epochs[0], *epochs[2]}) == 8, "every reading draws its part"
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        b"RIFF" + bytes(3_000_000),
+        wav(np.zeros(4_000_000, np.int16), channels=2),
+        wav(np.zeros(4_000_000, np.int16), rate=1),
+    ],
+)
+def test_a_long_sound_that_is_none_is_refused(sound: bytes, tmp_path: Path) -> None:
+    labels = json.dumps({"sounding": [0], "visible": [0]}).encode()
+    with TarWriter(tmp_path, 1e9) as writer:
+        writer.write("0", {"frame.jpg": b"", "audio.wav": sound, "labels.json": labels})
+    with pytest.raises(InputError, match="can't be read .*write it again"):
+        list(read_samples(tmp_path / "000000.tar", 1))
 
 
 def test_large_pictures_are_made_smaller(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import wave
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,6 +33,15 @@ def write_wav(path: Path, seconds: float = 0.1, value: int = 1000) -> Path:
         file.setframerate(RATE)
         file.writeframes(np.full(round(seconds * RATE), value, "<i2").tobytes())
     return path
+
+
+def place(root: Path, clip: Path, *names: str) -> Path:
+    """Copies of a clip under `root`, by these names."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(clip, path)
+    return root
 
 
 def write_files(root: Path, frames: Iterable[str], audio: Iterable[str]) -> Path:

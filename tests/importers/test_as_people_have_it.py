@@ -26,13 +26,10 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.folders import PassedOver, find_videos
 from avgn.runtime.manifest import read_manifest, write_manifest
 from avgn.runtime.texts import read_text
-from avgn.scenes import SceneConfig
-from avgn.scenes.video import write_scene_video
 from tests.commands import avgn, refused
 from tests.importers import sets
-from tests.importers.layouts import options, write_files, write_jpg, write_list, write_wav
+from tests.importers.layouts import options, place, write_files, write_jpg, write_list, write_wav
 
-CONFIG = SceneConfig(split="test", sources=(1, 1), silent=(0, 0))
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg writes these containers")
 # what ffmpeg is told to write each container with; None: no suffix at all
 CONTAINERS = {
@@ -52,21 +49,6 @@ CONTAINERS = {
     ".dat": ["-c:v", "mpeg1video", "-c:a", "mp2", "-f", "mpeg"],
     "": ["-c:v", "mpeg4", "-c:a", "aac", "-f", "mp4"],
 }
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    write_scene_video(path, seed=3, seconds=2.0, config=CONFIG)
-    return path
-
-
-def place(root: Path, clip: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(clip, path)
-    return root
 
 
 def ffmpeg(*arguments: object) -> None:

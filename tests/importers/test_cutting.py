@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import tracemalloc
 import wave
 from pathlib import Path
@@ -10,13 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from avgn.importers import import_dataset
 from avgn.importers.cutting import SOUND_RATE, Clip, Plan, cut_clip, output_folder, pieces
 from avgn.runtime import open_media
 from avgn.runtime.clock import AudioClock
-from tests.importers.layouts import options
+from avgn.runtime.manifest import Item, read_manifest
+from tests.commands import forked, refused
+from tests.importers import sets
+from tests.importers.layouts import options, place, write_list
 from tests.runtime.clips import write_clip
 
 SECONDS, FPS = 60.0, 2
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg writes several sound tracks")
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +74,60 @@ def test_the_sound_of_a_long_video_is_not_kept(long: Path, tmp_path: Path) -> No
         tracemalloc.stop()
     # all of it is 4.9 MB
     assert most < 2.5e6
+
+
+@pytest.fixture(scope="module")
+def dubbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sound tracks: 300 Hz in English, 900 Hz in German and 2700 Hz of no language."""
+    path = tmp_path_factory.mktemp("dubbed") / "dubbed.mkv"
+    command: list[object] = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=s=64x64:r=10:d=2"]
+    for pitch in (300, 900, 2700):
+        command += ["-f", "lavfi", "-i", f"sine=f={pitch}:d=2:r=22050"]
+    command += ["-map", "0", "-map", "1", "-map", "2", "-map", "3", "-c:v", "mpeg4", "-c:a", "flac"]
+    command += ["-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=ger", path]
+    subprocess.run([str(part) for part in command], check=True, timeout=60)
+    return path
+
+
+def pitch_of(item: Item) -> float:
+    samples = read(item.sounds[0]).astype(float)
+    return float(np.abs(np.fft.rfft(samples)).argmax() * SOUND_RATE / len(samples))
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    ("track", "pitch"), [(None, 300), ("2", 900), ("de", 900), ("deu", 900), ("eng", 300), ("3", 2700)]
+)
+@pytest.mark.parametrize("kind", ["videos", "vggsound"])
+def test_the_track_that_was_asked_for_is_cut(
+    dubbed: Path, tmp_path: Path, track: str | None, pitch: int, kind: str
+) -> None:
+    id = "aaaaaaaaaaa_000001"
+    root = place(tmp_path / "in", dubbed, f"bell/{id}.mkv")
+    write_list(root, "vggsound_single_test.csv", [f"{id},bell"])
+    found = import_dataset(kind, options(root, output=tmp_path / "m.jsonl", audio_track=track))
+    assert len(found.items) == (2 if kind == "videos" else 1)
+    assert [pitch_of(item) for item in found.items] == pytest.approx([pitch] * len(found.items), abs=2)
+
+
+@needs_ffmpeg
+def test_another_track_is_cut_again_and_one_that_is_not_there_is_told(dubbed: Path, tmp_path: Path) -> None:
+    root = place(tmp_path / "in", dubbed, "bell/a.mkv")
+    arguments = ("import", "videos", root, "--output", tmp_path / "m.jsonl", "--audio-track")
+    for track, pitch in (("1", 300), ("ger", 900)):
+        assert forked(*arguments, track).returncode == 0
+        assert pitch_of(read_manifest(tmp_path / "m.jsonl").items[0]) == pytest.approx(pitch, abs=2)
+    before = (tmp_path / "m.jsonl").read_bytes()
+    said = refused(*arguments, "fr")
+    assert "has no sound track fr: choose one of 1 (flac, eng), 2 (flac, ger), 3 (flac)" in said
+    assert (tmp_path / "m.jsonl").read_bytes() == before
+    with_one = place(root, dubbed, "bell/b.mkv") / "bell" / "b.mkv"
+    subprocess.run(["ffmpeg", "-v", "error", "-y", "-i", dubbed, "-map", "0:0", "-map", "0:1", with_one], check=True)
+    done = forked(*arguments, "2")
+    assert done.returncode == 0 and "has no sound track 2: choose one of 1 (" in done.stdout, done.stdout
+
+
+def test_a_track_of_sounds_that_are_files_is_refused(tmp_path: Path) -> None:
+    root = sets.vggsound(tmp_path / "in")
+    said = refused("import", "vggsound", root, "--output", tmp_path / "m.jsonl", "--audio-track", "2")
+    assert "--audio-track is for videos that are cut" in said and not (tmp_path / "m.jsonl").exists()

@@ -18,27 +18,10 @@ from avgn.importers import import_dataset
 from avgn.importers.wav import read_header
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import read_manifest
-from avgn.scenes import SceneConfig
 from avgn.scenes.video import write_scene_video
 from tests.commands import ENVIRONMENT, avgn, refused
-from tests.importers.layouts import options
-
-CONFIG = SceneConfig(split="test", sources=(1, 1), silent=(0, 0))
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    write_scene_video(path, seed=3, seconds=2.0, config=CONFIG)
-    return path
-
-
-def folder(root: Path, clip: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.hardlink_to(clip)
-    return root
+from tests.importers.conftest import CONFIG
+from tests.importers.layouts import options, place
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -46,7 +29,7 @@ def content(out: Path) -> dict[str, bytes]:
 
 
 def test_a_folder_is_a_class_and_every_interval_an_item(tmp_path: Path, clip: Path) -> None:
-    root = folder(tmp_path / "in", clip, "female speech, woman/a b.mp4", "drum/deep/c.mp4")
+    root = place(tmp_path / "in", clip, "female speech, woman/a b.mp4", "drum/deep/c.mp4")
     (root / "drum" / "notes.txt").write_text("no video")
     found = import_dataset("videos", options(root, output=tmp_path / "m.jsonl", window=1.0), strict=True)
     manifest = read_manifest(tmp_path / "m.jsonl")
@@ -69,7 +52,7 @@ def test_a_folder_is_a_class_and_every_interval_an_item(tmp_path: Path, clip: Pa
 
 
 def test_a_list_gives_several_classes(tmp_path: Path, clip: Path) -> None:
-    root = folder(tmp_path / "in", clip, "a.mp4", "b.mp4")
+    root = place(tmp_path / "in", clip, "a.mp4", "b.mp4")
     labels = tmp_path / "labels.csv"
     labels.write_text('a.mp4,drum,"female speech, woman"\nb.mp4,drum\na.mp4,drum\n')
     found = import_dataset("videos", options(root, output=tmp_path / "m.jsonl", labels=labels))
@@ -82,7 +65,7 @@ def test_a_list_gives_several_classes(tmp_path: Path, clip: Path) -> None:
 
 
 def test_videos_that_cannot_be_used_are_listed(tmp_path: Path, clip: Path) -> None:
-    root = folder(tmp_path / "in", clip, "drum/good.mp4")
+    root = place(tmp_path / "in", clip, "drum/good.mp4")
     (root / "drum" / "empty.mp4").write_bytes(b"")
     (root / "drum" / "text.mkv").write_text("no video " * 100)
     (root / "drum" / "cut.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size // 3])
@@ -97,7 +80,7 @@ def test_videos_that_cannot_be_used_are_listed(tmp_path: Path, clip: Path) -> No
 
 
 def test_arguments_and_lists(tmp_path: Path, clip: Path) -> None:
-    root = folder(tmp_path / "in", clip, "drum/a.mp4", "drum/a.mkv")
+    root = place(tmp_path / "in", clip, "drum/a.mp4", "drum/a.mkv")
     labels = tmp_path / "labels.csv"
 
     def refuse(expected: str, **values: object) -> None:
@@ -122,7 +105,7 @@ def test_arguments_and_lists(tmp_path: Path, clip: Path) -> None:
 
 
 def test_a_full_disk_is_no_fault_of_the_videos(tmp_path: Path, clip: Path) -> None:
-    root = folder(tmp_path / "in", clip, "drum/a.mp4")
+    root = place(tmp_path / "in", clip, "drum/a.mp4")
     (tmp_path / "m_cut" / "audio" / "drum__a_00000520.wav").mkdir(parents=True)
     with pytest.raises(FailureError, match="drum__a_00000520.wav is a folder"):
         import_dataset("videos", options(root, output=tmp_path / "m.jsonl"))
@@ -130,7 +113,7 @@ def test_a_full_disk_is_no_fault_of_the_videos(tmp_path: Path, clip: Path) -> No
 
 def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_result(tmp_path: Path, clip: Path) -> None:
     names = [f"drum/c{n:02d}.mp4" for n in range(12)]
-    root = folder(tmp_path / "in", clip, *names)
+    root = place(tmp_path / "in", clip, *names)
     whole, broken = tmp_path / "whole" / "m.jsonl", tmp_path / "broken" / "m.jsonl"
     for output in (whole, broken):
         output.parent.mkdir()
@@ -165,7 +148,7 @@ def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_result(tmp_path:
 
 
 def test_ctrl_c_ends_at_once_without_a_trace(tmp_path: Path, clip: Path) -> None:
-    root = folder(tmp_path / "in", clip, *[f"drum/c{n:02d}.mp4" for n in range(12)])
+    root = place(tmp_path / "in", clip, *[f"drum/c{n:02d}.mp4" for n in range(12)])
     process = start("import", "videos", root, "--output", tmp_path / "m.jsonl", "--fps", 25, "--jobs", 2)
     wait_for(lambda: any((tmp_path / "m_cut").glob("*.done")))
     workers = children_of(process.pid)
