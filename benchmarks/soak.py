@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from avgn.machine import measured_on
+from avgn.machine import measured_on, resident_mb
 from avgn.runtime import Localizer, Result
 from avgn.runtime.live_pipeline import LivePipeline
 from avgn.runtime.media import AudioBlock, VideoFrame
@@ -156,7 +156,7 @@ class Watch:
         while time.monotonic() < begin + seconds:
             time.sleep(1.0)
             now = time.monotonic()
-            self.memory.append((now - begin, resident()))
+            self.memory.append((now - begin, resident_mb()))
             for at, pipeline in enumerate(self.pipelines):
                 if pipeline.stats.results != counts[at]:
                     counts[at], last[at] = pipeline.stats.results, now
@@ -228,14 +228,6 @@ def find_failures(error: BaseException | None, growth: float, longest_pause: flo
     if longest_pause > LONGEST_PAUSE_SECONDS:
         failures.append(f"a stream was silent for {longest_pause:.0f} s")
     return failures
-
-
-def resident() -> float:
-    """Return megabytes of this process in memory."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 if __name__ == "__main__":

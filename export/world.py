@@ -1,7 +1,8 @@
 """Makes the bundle `world`: python -m avgn.export.world --output runs/world
 
-From the packages that hold the published weights to a checkpoint and a verified bundle; nothing is fitted. Kernels
-are rounded to float16, which their graphs store; all is computed in float32.
+From the packages that hold the published weights, and what was fitted to audio rows on free recordings (avgn.world.
+refit), to a checkpoint and a verified bundle. Kernels are rounded to float16, which their graphs store; all is computed
+in float32. --published leaves the fit out, to compare with.
 """
 
 from __future__ import annotations
@@ -22,16 +23,22 @@ from avgn.export.bundle import ExportOptions, export_bundle
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import FailureError, InputError
 from avgn.world.classes import world_classes
+from avgn.world.refit import NOTHING, Refit, read_refit
 from avgn.world.weights import build_world, world_config
 
 SOURCES = ", ".join(f"{each.package} {each.version}" for each in (EFFICIENTNET, YAMNET, FACES))
 
 
-def make_checkpoint(folder: Path, labels: Sequence[str] | None = None) -> Path:
-    """Write the world model of these classes (by default the whole table) with its published weights."""
-    model = build_world(world_config(tuple(labels or world_classes())))
+def make_checkpoint(folder: Path, labels: Sequence[str] | None = None, *, refit: Refit | None = None) -> Path:
+    """Write the world model of these classes (by default the whole table) with its published weights.
+
+    `refit`: what its audio rows gain, by default the package's own fit.
+    """
+    fit = refit or read_refit()
+    model = build_world(world_config(tuple(labels or world_classes())), refit=fit)
     round_weights(model)
-    return save_model(model, folder, training={"converted": SOURCES})
+    fitted = f", audio rows of {len(fit.classes)} classes fitted on free recordings" if fit.classes else ""
+    return save_model(model, folder, training={"converted": SOURCES + fitted})
 
 
 @torch.no_grad()
@@ -59,11 +66,15 @@ def make_bundle(
     output: Path,
     *,
     precisions: tuple[str, ...] = ("fp32",),
+    refit: Refit | None = None,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda message: None,
 ) -> Bundle:
-    """Write `output`/checkpoint and `output`/bundle. Raises InputError where a package is missing."""
-    checkpoint = make_checkpoint(output / "checkpoint")
+    """Write `output`/checkpoint and `output`/bundle; `refit` as in `make_checkpoint`.
+
+    Raises InputError where a package is missing.
+    """
+    checkpoint = make_checkpoint(output / "checkpoint", refit=refit)
     return export_bundle(
         checkpoint, output / "bundle", ExportOptions(precisions=precisions), overwrite=overwrite, report=report
     )
@@ -73,12 +84,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--precision", default="fp32", help="comma-separated")
+    parser.add_argument("--published", action="store_true", help="leave the fit of audio rows out")
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args(argv)
     try:
         bundle = make_bundle(
             args.output,
             precisions=tuple(args.precision.split(",")),
+            refit=NOTHING if args.published else None,
             overwrite=args.overwrite,
             report=lambda message: print(message, file=sys.stderr),
         )

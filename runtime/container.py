@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,23 @@ def open_container(path: Path) -> Any:
     return container
 
 
-def decode_frames(path: Path, choose: Callable[[Any], Any | None], count: Callable[[], None]) -> Generator[Any]:
-    """The decoded frames of the track that `choose(container)` gives; `count` is called for every corrupt piece."""
+def decode_frames(
+    path: Path,
+    choose: Callable[[Any], Any | None],
+    count: Callable[[], None],
+    begin: Callable[[Any, Any], Iterator[Any]] = lambda container, stream: container.demux(stream),
+) -> Generator[Any]:
+    """The decoded frames of the track that `choose(container)` gives; `count` is called for every corrupt piece.
+
+    `begin(container, stream)` gives the track's packets from where decoding begins.
+    """
     av = import_av()
     with open_container(path) as container:
         stream = choose(container)
         if stream is None:
             return
         prepare_decoder(stream)
-        packets = container.demux(stream)
+        packets = begin(container, stream)
         while True:
             try:
                 packet = next(packets, None)

@@ -12,6 +12,8 @@ from avgn.runtime.media import AudioBlock, Event, MediaFile, VideoFrame
 
 # seconds of sound before the first picture, for its window and what is smoothed
 LEAD = 4.0
+# seconds of sound after which decoders that began in the middle give what they would have given anyway
+WARM_UP = 1.0
 
 
 class Excerpt(MediaFile):
@@ -46,6 +48,8 @@ class Excerpt(MediaFile):
         self.every = every
         self.shift = self.start if shown else 0.0
         self.lead = 0.0 if shown else LEAD
+        self.pictures_from = self.start
+        self.sound_from = max(0.0, self.start - self.lead - WARM_UP)
         total = self.info.duration
         if total is not None and self.start >= total:
             raise InputError(f"--start {self.start:g} is behind the end of {self.path}, which lasts {total:.1f} s")

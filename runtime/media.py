@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time as clock
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,12 @@ def open_media(
 class MediaFile:
     """A video with sound that can be read any number of times; `corrupt_frames` counts over all readings.
 
+    `pictures_from`, `sound_from`: seconds before which nothing is needed: what lies there need not be decoded.
     `held_until`: the end of sound that went on after the pictures in the last reading of `events`, in seconds, else 0.
     """
+
+    pictures_from = 0.0
+    sound_from = 0.0
 
     def __init__(self, path: Path, audio: Path | None = None, audio_track: str | int | None = None) -> None:
         self.path = path
@@ -149,10 +153,9 @@ class MediaFile:
 
     def video(self) -> Iterator[VideoFrame]:
         """All pictures in order; a missing timestamp is the previous one plus a frame's duration."""
-        placer = self._placer(self._video, self._sound)
+        frames, placer = self._read(self._video, self._sound, self._count_frame, self.pictures_from)
         last = 0.0
         begin = clock.perf_counter()
-        frames = Peekable(self._video.decode(self._count_frame))
         for frame in frames:
             stamp = self._video.stamp_of(frame)
             time = placer.place(stamp, self._frame_seconds, lambda: self._video.stamp_of(frames.peek()))
@@ -169,9 +172,8 @@ class MediaFile:
 
         A second reading beside the first one should not be `counted` among the corrupt pieces again.
         """
-        placer = self._placer(self._sound, self._video)
         count = self._count_sound if counted else _count_nothing
-        frames = Peekable(self._sound.decode(count))
+        frames, placer = self._read(self._sound, self._video, count, self.sound_from)
         for frame in frames:
             try:
                 check_sound(self.audio_path, frame.sample_rate, frame.layout.nb_channels)
@@ -304,6 +306,16 @@ class MediaFile:
         claims = [track.claimed for track in tracks]
         known = [claim for claim in claims if claim is not None]
         return max(known) if len(known) == len(claims) else None
+
+    def _read(
+        self, track: Track, other: Track, count: Callable[[], None], begin: float
+    ) -> tuple[Peekable[Any], Placer]:
+        """The frames of a track that a reader from `begin` seconds on needs, and what gives them their times."""
+        entry = track.entry(begin)
+        if entry is None:
+            return Peekable(track.decode(count)), self._placer(track, other)
+        start = float(entry.stamp - track.zero)
+        return Peekable(track.decode(count, entry)), Placer(self.timeline, start, other.content)
 
     def _placer(self, track: Track, other: Track) -> Placer:
         return Placer(self.timeline, track.start - track.before, other.content)

@@ -6,14 +6,18 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from avgn.runtime.av_features import import_av
 from avgn.runtime.container import decode_frames, open_container
+from avgn.runtime.entry import Entry, find_entry, packets_from
 
 # pieces that are looked at for the first timestamp
 UNSTAMPED = 64
+# seconds from the beginning that are decoded sooner than an entry is found
+NEAR = 2.0
 # demuxers of containers that say only when a picture is to be decoded
 WITHOUT_PRESENTATION = {"avi"}
 LONGEST_DELAY = Fraction(1, 2)
@@ -38,6 +42,7 @@ class Track:
     before: float = 0.0
     zero: Fraction = field(default_factory=Fraction)
     start: float = 0.0
+    _entries: dict[float, Entry | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Path, container: Any, stream: Any, choose: Choose) -> Track:
@@ -62,9 +67,18 @@ class Track:
         """Let this timestamp be time zero."""
         self.zero, self.start = zero + self._delay, float(self.begins - zero) + self.before
 
-    def decode(self, count: Callable[[], None]) -> Generator[Any]:
-        """The track's frames; `count` is called for every corrupt piece."""
-        return decode_frames(self.path, self.choose, count)
+    def decode(self, count: Callable[[], None], entry: Entry | None = None) -> Generator[Any]:
+        """The track's frames, from an entry on; `count` is called for every corrupt piece."""
+        if entry is None:
+            return decode_frames(self.path, self.choose, count)
+        return decode_frames(self.path, self.choose, count, partial(packets_from, entry=entry))
+
+    def entry(self, latest: float) -> Entry | None:
+        """Where decoding can begin for what is shown from a time of the file on; None: at its beginning."""
+        if latest not in self._entries:
+            stamp = self.zero + Fraction(latest)
+            self._entries[latest] = find_entry(self.path, self.choose, stamp) if latest > NEAR else None
+        return self._entries[latest]
 
     def look_at_first(self, duration: float | None) -> Any | None:
         """Find the first timestamp; returns the first frame or None.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -128,3 +128,24 @@ def read_video(path: Path) -> tuple[list[Pixels], list[float], float]:
             for block in container.decode(container.streams.audio[0]):
                 seconds = max(seconds, float(block.pts * block.time_base) + block.samples / block.sample_rate)
     return [rgb for rgb, _ in frames], [time for _, time in frames], seconds
+
+
+def rewrite(source: Path, target: Path, stamp: Callable[[str, float, int], float]) -> Path:
+    """Copy a file's packets with other times: stamp(kind, seconds, number within the track)."""
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        streams = {}
+        for stream in (reader.streams.video[0], reader.streams.audio[0]):
+            streams[stream.index] = writer.add_stream_from_template(stream)
+        numbers: dict[int, int] = {}
+        for packet in reader.demux():
+            if packet.dts is None or packet.pts is None:
+                continue
+            number = numbers[packet.stream.index] = numbers.get(packet.stream.index, -1) + 1
+            base: Fraction = packet.time_base
+            at = stamp(packet.stream.type, float(packet.pts * base), number)
+            shift = round(at / base) - packet.pts
+            packet.pts += shift
+            packet.dts += shift
+            packet.stream = streams[packet.stream.index]
+            writer.mux_one(packet)
+    return target

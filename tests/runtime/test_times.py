@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 
 from avgn.runtime import Localizer, localize_file, open_media
 from avgn.runtime.media import AudioBlock, MediaFile
 from avgn.runtime.timeline import Placer, Timeline
-from tests.runtime.clips import Scene, read_video, still_clip, write_clip
+from tests.runtime.clips import Scene, read_video, rewrite, still_clip, write_clip
 from tests.runtime.ffmpeg import ffmpeg, frame_times, make_clip, needs_ffmpeg
 
 SCENE = Scene(seen={0: (0.25, 0.3), 1: (0.7, 0.6)}, heard=(0, 2))
@@ -85,27 +82,6 @@ def test_an_hour_of_offset_costs_nothing(tmp_path: Path, localizer: Localizer) -
     assert time.perf_counter() - begin < 30 and summary.seconds == pytest.approx(2.0, abs=0.1)
     _, times, seconds = read_video(tmp_path / "o.mp4")
     assert times == pytest.approx(np.arange(20) / 10, abs=2e-3) and seconds == pytest.approx(2.0, abs=0.1)
-
-
-def rewrite(source: Path, target: Path, stamp: Callable[[str, float, int], float]) -> Path:
-    """Copy a file's packets with other times: stamp(kind, seconds, number within the track)."""
-    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
-        streams = {}
-        for stream in (reader.streams.video[0], reader.streams.audio[0]):
-            streams[stream.index] = writer.add_stream_from_template(stream)
-        numbers: dict[int, int] = {}
-        for packet in reader.demux():
-            if packet.dts is None or packet.pts is None:
-                continue
-            number = numbers[packet.stream.index] = numbers.get(packet.stream.index, -1) + 1
-            base: Fraction = packet.time_base
-            at = stamp(packet.stream.type, float(packet.pts * base), number)
-            shift = round(at / base) - packet.pts
-            packet.pts += shift
-            packet.dts += shift
-            packet.stream = streams[packet.stream.index]
-            writer.mux_one(packet)
-    return target
 
 
 @pytest.fixture(scope="module")

@@ -33,11 +33,6 @@ from tests.web.visitors import Wire
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Localizer:
-    return Localizer.load("tiny", threads=1)
-
-
-@pytest.fixture(scope="module")
 def small(tiny: Localizer) -> Iterator[str]:
     limits = Limits(sessions=2, lookers=4, strangers=12, strangers_of_one=12, request=1.0, hello=1.0, idle=2.0)
     with serving(tiny, limits=limits) as address:

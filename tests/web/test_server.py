@@ -113,17 +113,6 @@ class Visitor(threading.Thread):
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Localizer:
-    return Localizer.load("tiny", threads=1)
-
-
-@pytest.fixture(scope="module")
-def url(tiny: Localizer) -> Iterator[str]:
-    with serving(tiny) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
 def guarded(tiny: Localizer) -> Iterator[str]:
     with serving(tiny, token=TOKEN, limits=Limits(sessions=2, idle=1.0, hello=0.5, token_delay=0.05)) as address:
         yield address

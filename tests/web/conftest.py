@@ -1,0 +1,22 @@
+"""A server of the shipped bundle, one a module of tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from avgn.runtime import Localizer
+from tests.web.browser import serving
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Localizer:
+    return Localizer.load("tiny", threads=1)
+
+
+@pytest.fixture(scope="module")
+def url(tiny: Localizer) -> Iterator[str]:
+    """The page's address."""
+    with serving(tiny) as address:
+        yield address
