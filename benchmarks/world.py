@@ -162,7 +162,7 @@ def talking(localizer: Localizer, clip: Path) -> dict[str, Any]:
     return {
         "clip": clip.name,
         "seconds": len(whole),
-        "percent with speech": round(100 * float(np.mean(whole)), 1),
+        "speech_percent": round(100 * float(np.mean(whole)), 1),
         "peak": {"mean": spread.mean(axis=0).round(3).tolist(), "deviation": spread.std(axis=0).round(3).tolist()}
         if len(spread)
         else None,

@@ -101,9 +101,9 @@ def inside_faces(localizer: Localizer, clip: Path, faces: dict[str, Any]) -> dic
     shares = (100 * np.mean(speaking, axis=0)).round(1).tolist() if speaking else [None, None]
     return {
         "detector": faces["detector"],
-        "speaking seconds": len(speaking),
-        "percent with the peak inside a face": shares[0],
-        "percent with the peak inside the largest face": shares[1],
+        "speaking_seconds": len(speaking),
+        "inside_a_face_percent": shares[0],
+        "inside_the_largest_face_percent": shares[1],
     }
 
 
