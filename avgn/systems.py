@@ -58,6 +58,8 @@ class System:
     """Whether its maps are similarities divided by the configuration's temperature."""
     auxiliary: bool = False
     """Whether presence heads on the encoders can help to train it."""
+    encoders: tuple[str, ...] = ("resnet18", "world")
+    """The families of encoders that it may have."""
 
     @property
     def class_aware(self) -> bool:
@@ -91,7 +93,7 @@ class System:
 
     def facts(self) -> dict[str, Any]:
         """What `avgn models --json` writes of it."""
-        inner = ("hooks", "entries", "fixed", "scaled_maps", "auxiliary")
+        inner = ("hooks", "entries", "fixed", "scaled_maps", "auxiliary", "encoders")
         shown = {name: value for name, value in asdict(self).items() if name not in inner}
         return shown | {"class_aware": self.class_aware}
 
@@ -212,17 +214,19 @@ for _system in (
         fixed={"visual_gate": "none"},
         scaled_maps=True,
         auxiliary=True,
+        encoders=("resnet18",),
     ),
 ):
     register(_system)
 
-# its weights come out of packages and its tokens are rows of classifiers: it is built, and not trained
+# its weights come out of packages and its tokens are rows of classifiers, which a training begins with
 WORLD = System(
     name="avgn-world",
     paper="Mo & Tian, Audio-Visual Grouping Network",
     year=2023,
     location="avgn.world.model:WorldLocalizer",
     maps="classes",
+    labels=True,
     entries=OWN_ENTRIES,
 )
 

@@ -28,7 +28,11 @@ Feed = Mapping[str, NDArray[Any]]
 METHODS = ("percentile", "entropy")
 PERCENTILE = 99.999
 LAYERS = ("Conv", "MatMul", "Gemm")
+# what 8 bits from zero up need no node for
+RANGES = ("Relu", "Clip")
 PRODUCTS = ("MatMul", "Gemm")
+# the buffer of a model, and the weight of its graph
+PIXEL_MEAN = "image_mean"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,7 @@ def calibrate(file: Path, feeds: Sequence[Feed], method: str) -> Any:
     with tempfile.TemporaryDirectory() as folder, _quietly():
         calibrator = create_calibrator(
             file,
-            [*LAYERS, "Relu"],
+            [*LAYERS, *RANGES],
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=kind,
             extra_options=options,
@@ -90,8 +94,8 @@ def quantize(file: Path, out: Path, flavour: str, ranges: Any, float_nodes: Coll
     pixels = _pixels(graph)
     if pixels in ranges:
         # whatever the samples show, pixels are 0 to 255 less their mean
-        low = np.array(-255 * max(IMAGENET_MEAN), np.float32)
-        high = np.array(255 * (1 - min(IMAGENET_MEAN)), np.float32)
+        mean = _pixel_mean(graph)
+        low, high = np.array(-mean.max(), np.float32), np.array(255 - mean.min(), np.float32)
         ranges[pixels] = TensorData(lowest=low, highest=high)
     on_gpu = flavour == "int8-gpu"
     options: dict[str, Any] = {
@@ -110,8 +114,7 @@ def quantize(file: Path, out: Path, flavour: str, ranges: Any, float_nodes: Coll
             ranges,
             [],
             kept,
-            # 8 bits from zero up need no ReLU of their own
-            list(LAYERS) if on_gpu else [*LAYERS, "Relu"],
+            list(LAYERS) if on_gpu else [*LAYERS, *RANGES],
             options,
         )
         quantizer.quantize_model()
@@ -160,6 +163,14 @@ def _pixels(graph: onnx.ModelProto) -> str:
     if not any(value.name == "image" for value in graph.graph.input):
         return ""
     return next((node.input[0] for node in graph.graph.node if node.op_type == "Conv"), "")
+
+
+def _pixel_mean(graph: onnx.ModelProto) -> NDArray[np.float32]:
+    """What a graph takes from pixels 0 to 255: of each channel, as its weights call it."""
+    for tensor in graph.graph.initializer:
+        if tensor.name == PIXEL_MEAN:
+            return np.asarray(onnx.numpy_helper.to_array(tensor), np.float32)
+    return 255 * np.array(IMAGENET_MEAN, np.float32)
 
 
 @contextlib.contextmanager

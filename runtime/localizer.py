@@ -12,7 +12,7 @@ from avgn.runtime.arrays import Pixels
 from avgn.runtime.bundle import DEFAULT, Bundle, BundleInfo, untrained_warning
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.engines import Engine, choose_engine
-from avgn.runtime.limits import waiting_pictures
+from avgn.runtime.limits import waiting_frames
 from avgn.runtime.media import AudioBlock, MediaFile, VideoFrame, open_media
 from avgn.runtime.result import Result
 from avgn.runtime.stream import Mode, StreamLocalizer
@@ -101,7 +101,7 @@ def run_media(
 
     Large pictures run less far ahead.
     """
-    ahead = waiting_pictures(media.info.width, media.info.height, ahead) if ahead else 0
+    ahead = waiting_frames(media.info.width, media.info.height, ahead) if ahead else 0
     events = media.events(stream.lookahead)
     waiting: deque[VideoFrame] = deque()
     source = prefetch(events, ahead) if ahead else events

@@ -18,8 +18,8 @@ from avgn.runtime.audio import to_float
 from avgn.runtime.av_features import import_av
 from avgn.runtime.container import open_container
 from avgn.runtime.errors import InputError
-from avgn.runtime.limits import MAX_OFFSET, check_picture, check_sound, usable_fps
-from avgn.runtime.pictures import orientation_of, shape_of, upright
+from avgn.runtime.limits import MAX_OFFSET, check_audio, check_frame_size, usable_fps
+from avgn.runtime.orientation import Turner, orientation_of, shape_of
 from avgn.runtime.pieces import AudioBlock, AudioEnd, Event, VideoFrame
 from avgn.runtime.timeline import Peekable, Placer, Timeline
 from avgn.runtime.trace import record
@@ -105,7 +105,7 @@ class MediaFile:
             stream = video_stream(container)
             if stream is None:
                 raise InputError(f"{path} has no video: give a video file (a sound file goes to --audio)")
-            check_picture(path, stream.codec_context.width, stream.codec_context.height)
+            check_frame_size(path, stream.codec_context.width, stream.codec_context.height)
             self._video = Track.of(path, container, stream, video_stream)
             fps = usable_fps(stream.average_rate, stream.guessed_rate, default=DEFAULT_FPS)
             aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
@@ -123,7 +123,7 @@ class MediaFile:
             raise InputError(f"{path} holds no picture that can be decoded: it is zero-length or damaged")
         if block is None:
             raise InputError(f"{self.audio_path} holds no sound samples: give the sound with --audio FILE")
-        check_sound(self.audio_path, block.sample_rate, block.layout.nb_channels)
+        check_audio(self.audio_path, block.sample_rate, block.layout.nb_channels)
         # of the file, whatever a part of it shows
         self._frame_seconds = 1 / fps
         self.timeline = Timeline()
@@ -154,14 +154,14 @@ class MediaFile:
     def video(self) -> Iterator[VideoFrame]:
         """All pictures in order; a missing timestamp is the previous one plus a frame's duration."""
         frames, placer = self._read(self._video, self._sound, self._count_frame, self.pictures_from)
-        last = 0.0
+        turn, last = Turner(), 0.0
         begin = clock.perf_counter()
         for frame in frames:
             stamp = self._video.stamp_of(frame)
             time = placer.place(stamp, self._frame_seconds, lambda: self._video.stamp_of(frames.peek()))
             # never backwards, whatever a file says
             last = max(last, time)
-            rgb = upright(frame, self.info.pixel_aspect)
+            rgb = turn(frame, self.info.pixel_aspect)
             end = clock.perf_counter()
             record("decode", begin, end)
             yield VideoFrame(rgb=rgb, time=last, ms=1000 * (end - begin))
@@ -176,7 +176,7 @@ class MediaFile:
         frames, placer = self._read(self._sound, self._video, count, self.sound_from)
         for frame in frames:
             try:
-                check_sound(self.audio_path, frame.sample_rate, frame.layout.nb_channels)
+                check_audio(self.audio_path, frame.sample_rate, frame.layout.nb_channels)
             except InputError:
                 count()
                 continue

@@ -22,7 +22,7 @@ from avgn.runtime.av_features import import_av, open_input
 from avgn.runtime.container import LOCAL, prepare_decoder
 from avgn.runtime.errors import InputError
 from avgn.runtime.followers import self_contained
-from avgn.runtime.limits import check_sound
+from avgn.runtime.limits import check_audio
 from avgn.runtime.regular import open_regular
 from avgn.runtime.tracks import audio_stream
 
@@ -133,7 +133,7 @@ class Decoded:
                 for frame in container.decode(stream):
                     found = (int(frame.sample_rate), int(frame.layout.nb_channels))
                     if kind is None:
-                        check_sound(f"audio {self.path}", *found)
+                        check_audio(f"audio {self.path}", *found)
                     kind = kind or found
                     if found != kind:
                         return
@@ -193,6 +193,6 @@ def _pcm(path: Path, file: BinaryIO, header: bytes, start: int, size: int) -> Pc
     dtype = SAMPLES.get((code, bits))
     if dtype is None or not channels or not rate:
         return None
-    check_sound(f"audio {path}", rate, channels)
+    check_audio(f"audio {path}", rate, channels)
     length = size // (dtype.itemsize * channels)
     return Pcm(path=path, file=file, dtype=dtype, channels=channels, rate=rate, start=start, length=length)

@@ -67,7 +67,7 @@ class TrainingSource:
             training.batch_size,
             seed=training.seed,
             position=self._position,
-            pictures=training.mixing.mixture,
+            scenes=training.mixing.mixture,
             weights=class_balance(scenes.items) if training.balance else None,
             **place,
         )

@@ -9,22 +9,21 @@ Legend: B batch, F frames, N patches, H x W pixels, P = h * w cells, K classes, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from avgn.config import PATCH_HOP, Config
 from avgn.encoders.blazeface import BlazeFace
-from avgn.encoders.efficientnet_lite import HEAD, PIXEL_MEAN, PIXEL_STD, EfficientNetLite0
+from avgn.encoders.efficientnet_lite import HEAD, EfficientNetLite0
 from avgn.encoders.yamnet import HOP, WIDTH, LogMel, YAMNet, cut_patches
+from avgn.losses import compute_losses
 from avgn.model import LocalizerModel
 from avgn.runtime.bundle_schema import Joint
-from avgn.types import AudioSources, ImageCells
+from avgn.types import AudioSources, ImageCells, Labels, Losses
 from avgn.world.classes import NOISES, find_classes
-
-if TYPE_CHECKING:
-    from avgn.types import Labels, Losses
+from avgn.world.losses import joint_contrast, token_cosines
 
 # patches whose evidence counts: the mean of the loudest
 LOUDEST = 3
@@ -126,7 +125,8 @@ class CellTokens(nn.Module):
         most = logits.amax(dim=2, keepdim=True)
         summed = torch.matmul(torch.exp(logits - most), self.member)
         wide = cells.float()
-        length = torch.sqrt((wide * wide).sum(dim=2, keepdim=True))
+        # cells of zeros exist, and a root has no derivative there
+        length = torch.sqrt((wide * wide).sum(dim=2, keepdim=True) + 1e-12)
         classes = torch.log(summed + 1e-30) + most + LENGTH_WEIGHT * torch.log1p(length)
         return torch.where(self.faces > 0, faces, classes)
 
@@ -156,7 +156,6 @@ class WorldLocalizer(LocalizerModel):
     """
 
     loudest_patches = LOUDEST
-    pixel_scale = ((PIXEL_MEAN / 255,) * 3, (PIXEL_STD / 255,) * 3)
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -212,12 +211,24 @@ class WorldLocalizer(LocalizerModel):
         maps = VISUAL_WEIGHT * image.cells.transpose(1, 2) + audio.embedding
         return maps.reshape(maps.shape[0], maps.shape[1], *image.grid)
 
-    def picture_backbones(self) -> list[nn.Module]:
+    def image_backbones(self) -> list[nn.Module]:
         """The backbones that see the normalised picture itself."""
         return [self.visual_encoder.backbone, self.face]
+
+    def published_parts(self) -> list[nn.Module]:
+        """What rests while the tokens are trained: the encoders, and what noise sounds like, which no label names."""
+        return [*super().published_parts(), self.audio_tokens.noises]
 
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """Not there: nothing of it was trained."""
-        raise NotImplementedError("a model of classifier rows has no losses")
+        """L_loc + L_group of log-odds (avgn/world/losses.py)."""
+        localize = partial(joint_contrast, visual_weight=VISUAL_WEIGHT)
+        return compute_losses(audio, image, labels, self.token_logits(), self.config, gather=gather, localize=localize)
+
+    def token_logits(self) -> Tensor:
+        """Class logits [K,K] of the tokens: their cosines, divided by the temperature."""
+        found = find_classes(self.config.classes)
+        counts = [len(each.audioset) for each in found], [len(each.imagenet) for each in found]
+        cosines = token_cosines(self.audio_tokens.rows.weight, self.cell_tokens.rows.weight, counts)
+        return cosines / self.config.temperature

@@ -41,14 +41,14 @@ class Limits:
     burst: float = 4.0
     # beyond these, pictures are passed over for newer ones; while the machine is busy beyond the fair ones, which are
     # more than the page sends
-    pictures_per_second: float = 60.0
+    frames_per_second: float = 60.0
     pixels_per_second: float = 10e6
-    fair_pictures: float = 34.0
+    fair_frames: float = 34.0
     fair_pixels: float = 3.5e6
     # seconds of sound a second, those that may come at once, and those that may come at once in the beginning
-    sound_rate: float = 1.1
-    sound_burst: float = 15.0
-    sound_begin: float = 3.0
+    audio_rate: float = 1.1
+    audio_burst: float = 15.0
+    audio_begin: float = 3.0
     # resets and ends of sound
     resets_per_second: float = 1.0
     reset_burst: float = 10.0

@@ -17,7 +17,7 @@ from avgn.runtime import open_media
 from avgn.scenes import SceneConfig, synthesize
 from tests.commands import ENVIRONMENT, avgn, refused
 from tests.runtime import pulse
-from tests.runtime.test_addresses import ffmpeg, free_port, serve, stamped
+from tests.runtime.servers import ffmpeg, free_port, serve, stamped
 
 
 @pytest.fixture(scope="module")

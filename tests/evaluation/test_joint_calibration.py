@@ -13,7 +13,6 @@ import pytest
 
 from avgn.cli import main
 from avgn.cli.excerpts import with_threshold
-from avgn.config import preset
 from avgn.evaluation import joint_calibration
 from avgn.evaluation.inference import Predictions
 from avgn.runtime.bundle import Bundle, write_bundle_info
@@ -21,7 +20,6 @@ from avgn.runtime.bundle_schema import Joint
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest, Source
 from avgn.scenes import SceneConfig, synthesize
-from avgn.training.fit import train
 
 COUNT = 120
 
@@ -144,10 +142,3 @@ def test_a_threshold_asks_for_that_joint_probability(bundle: Bundle) -> None:
     shifts = np.subtract(moved.thresholds, bundle.info.joint.thresholds)
     assert shifts[0] == pytest.approx(np.log(9)) and shifts[1] == pytest.approx(15)
     assert not shifts[2:].any()
-
-
-def test_a_model_of_published_weights_is_not_trained(tmp_path: Path) -> None:
-    config = preset("avgn-world", classes=("dog", "violin"))
-    manifest = Manifest(path=tmp_path / "manifest.jsonl", classes=config.classes, items=())
-    with pytest.raises(InputError, match="avgn-world is made from published weights and is not trained"):
-        train(config, manifest, None, tmp_path / "out")

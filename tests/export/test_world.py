@@ -11,10 +11,10 @@ import torch
 
 from avgn.checkpoint import load_model, save_model
 from avgn.config import preset
+from avgn.encoders.rounding import round_weights
 from avgn.engine import TorchEngine
 from avgn.export.bundle import ExportOptions, export_bundle
 from avgn.export.storage import store_halves
-from avgn.export.world import round_weights
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.engines import choose_engine
 from avgn.world.model import WorldLocalizer

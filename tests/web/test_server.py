@@ -85,7 +85,7 @@ class Visitor(threading.Thread):
                 noise = np.random.default_rng(0).integers(-3000, 3000, 3200, np.int16).tobytes()
                 while not self.leaving.is_set():
                     at = index / 15
-                    socket.send(message(wire.SOUND, 100 + at, noise, 48000))
+                    socket.send(message(wire.SAMPLES, 100 + at, noise, 48000))
                     socket.send(message(wire.FRAME, 100 + at, picture))
                     index += 1
                     while (left := begin + index / 15 - time.monotonic()) > 0:
@@ -241,13 +241,13 @@ def hostile(random: random.Random) -> tuple[str, list[str | bytes]]:
         "progressive": [message(wire.FRAME, now, jpeg(IMWRITE_JPEG_PROGRESSIVE=1))],
         "large": [message(wire.FRAME, now, jpeg(1288, 64))],
         "nan": [message(wire.FRAME, float("nan"), good)],
-        "infinite": [message(wire.SOUND, float("-inf"), b"\0\0" * 10, 48000)],
-        "jump": [message(wire.SOUND, 1.0, b"\0\0" * 10, 48000), message(wire.SOUND, 1e300, b"\0\0" * 10, 48000)],
+        "infinite": [message(wire.SAMPLES, float("-inf"), b"\0\0" * 10, 48000)],
+        "jump": [message(wire.SAMPLES, 1.0, b"\0\0" * 10, 48000), message(wire.SAMPLES, 1e300, b"\0\0" * 10, 48000)],
         "back": [message(wire.FRAME, 1e9, good), message(wire.FRAME, -1e9, good)],
-        "rate": [message(wire.SOUND, now, b"\0\0" * 10, random.choice((0, 1, 44101, 2**32 - 1)))],
-        "other rate": [message(wire.SOUND, now, b"\0\0" * 10, 48000), message(wire.SOUND, now, b"\0\0" * 10, 8000)],
-        "odd": [message(wire.SOUND, now, b"\0" * 11, 48000)],
-        "long": [message(wire.SOUND, now, b"\0" * 32768, 8000)],
+        "rate": [message(wire.SAMPLES, now, b"\0\0" * 10, random.choice((0, 1, 44101, 2**32 - 1)))],
+        "other rate": [message(wire.SAMPLES, now, b"\0\0" * 10, 48000), message(wire.SAMPLES, now, b"\0\0" * 10, 8000)],
+        "odd": [message(wire.SAMPLES, now, b"\0" * 11, 48000)],
+        "long": [message(wire.SAMPLES, now, b"\0" * 32768, 8000)],
         "no json": ["".join(chr(random.randrange(32, 0xD7FF)) for _ in range(random.randrange(1, 500)))],
         "nested": ["[" * 4000],
         "no object": [json.dumps(random.choice((1, None, [], "x", {}, {"type": 3}, {"type": "dance"})))],

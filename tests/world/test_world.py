@@ -66,7 +66,8 @@ def test_an_unknown_class_is_answered_with_the_nearest() -> None:
         ({"window_seconds": 3.0}, r"hears whole patches at 16000 Hz, got 3\.0 s"),
         ({"sample_rate": 22_050}, "hears whole patches at 16000 Hz"),
         ({"frontend": "paper"}, "belong together"),
-        ({"tokens": "learned"}, "belong together"),
+        ({"encoders": "resnet18"}, "belong together"),
+        ({"system": "lvs", "ablation": "both"}, "has no form with"),
         ({"image_size": (300, 320)}, "divisible by 32"),
     ],
 )
