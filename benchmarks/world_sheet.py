@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from avgn.inspection.pictures import draw_item, read_picture, scale
+from avgn.inspection.truth import draw_item, read_rgb, scale
 from avgn.runtime import Localizer, Result
 from avgn.runtime.arrays import Pixels
 from avgn.runtime.engines.base import Engine
@@ -63,7 +63,7 @@ def write_sheet(engine: Engine, manifests: list[Manifest], path: Path, count: in
 def look(localizer: Localizer, item: Item) -> Scene:
     """Show a scene to a stream, its still picture over and over, and keep what it says in the middle."""
     assert item.frame is not None and item.audio is not None
-    picture = scale(read_picture(item.frame), 2 * HEIGHT)
+    picture = scale(read_rgb(item.frame), 2 * HEIGHT)
     samples, rate = read_wav(item.audio)
     seconds = len(samples) / rate
     stream = localizer.open_stream(mode="file")

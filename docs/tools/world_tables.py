@@ -49,7 +49,7 @@ def classes(record: dict[str, Any]) -> tuple[Row, list[Row]]:
     for pair in record["confused"]:
         missed, _, wrong = pair.partition(" as ")
         taken.setdefault(missed, []).append(wrong)
-    rows = []
+    rows: list[Row] = []
     for label, found in record["per_class"].items():
         decides = found.get("sound_decides")
         rows.append(
@@ -70,7 +70,7 @@ TABLES = {"world": reached, "world classes": classes}
 
 
 def _scores(record: dict[str, Any], mode: str, *names: str) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for name in names:
         values = [each[mode]["metrics"][name] for each in record["scenes"]]
         floors = [each[mode]["floor"][name] for each in record["scenes"] if name in each[mode]["floor"]]
