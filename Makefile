@@ -14,13 +14,16 @@ QUICK = tests/core tests/importers/test_importers.py tests/evaluation/test_metri
     tests/runtime/test_stream.py tests/scenes/test_scene.py tests/test_packaging.py
 ARGS ?= tests
 
-.PHONY: help demo install test quick lint format docs matrix mutate soak bench bench-all tiny world world-audio gpu
+.PHONY: help demo demo-tiny install test quick lint format docs matrix mutate soak bench bench-all tiny world world-audio gpu
 
 help: ## what there is
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-demo: ## localize the sources of a rendered video, from a fresh clone with only Python and make
+demo: ## localize people, animals and drums in a video of photographs and recordings, from a fresh clone with only Python and make
 	@demo=$$(bash .ci/environment .venv runtime,cpu "$(ASKED)") && $$demo -m avgn demo --output demo-out
+
+demo-tiny: ## the same with a rendered video and the small model of drawn things
+	@demo=$$(bash .ci/environment .venv runtime,cpu "$(ASKED)") && $$demo -m avgn demo --bundle tiny --output demo-out
 
 install: ## everything that development needs, into PYTHON's own environment
 	$(PYTHON) -m pip install -e '.[dev]'

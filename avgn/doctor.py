@@ -203,10 +203,14 @@ def _try_engine(bundle: Bundle, name: str, variant: Any, engines: list[Engine]) 
     begin = time.perf_counter()
     heard = engine.run_audio(waveform)
     middle = time.perf_counter()
-    maps = engine.run_image(image, heard["sources"])["maps"]
+    seen = engine.run_image(image, heard["sources"])
     end = time.perf_counter()
-    if not (np.isfinite(maps).all() and np.abs(maps).max() <= 1.001):
-        raise Broken("maps outside of [-1, 1]")
+    if not np.isfinite(seen["maps"]).all():
+        raise Broken("maps that are no numbers")
+    for prob in (heard["audio_prob"], seen["visual_prob"]):
+        # written so that NaN fails as well
+        if not ((prob >= 0) & (prob <= 1)).all():
+            raise Broken("probabilities outside of [0, 1]")
     first = "" if engines else ", the one that is taken by default"
     engines.append(engine)
     return f"audio half {1e3 * (middle - begin):.1f} ms, image half {1e3 * (end - middle):.1f} ms{first}"

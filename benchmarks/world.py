@@ -1,7 +1,7 @@
 """Measures what the bundle of real things reaches on given scenes and clips: accuracy, silence, faces, speed.
 
-python -m benchmarks.world --bundle runs/world/bundle --scenes MANIFEST [MANIFEST ...] [--talking CLIP]
-    [--beside runs/published/bundle] --output benchmarks/results/world.json
+python -m benchmarks.world --bundle runs/world/bundle --scenes MANIFEST [MANIFEST ...] [--talking CLIP
+    [--faces FACES]] [--sheet PNG] [--beside runs/published/bundle] --output benchmarks/results/world.json
 
 The scenes hold real pictures and sounds with their truth (`avgn evaluate` says how they are listed); thresholds are the
 bundle's own. Every talking clip shows a face and speech, and nothing else.
@@ -33,7 +33,9 @@ from avgn.runtime.media import open_media
 from avgn.runtime.patches import PatchMemory, Window, hear
 from avgn.runtime.reading import read_frame
 from benchmarks.measuring import Turns
+from benchmarks.world_faces import inside_faces
 from benchmarks.world_scenes import on_scenes
+from benchmarks.world_sheet import write_sheet
 
 NOISE_SECONDS = 4.0
 NOISE_FRAMES = 12
@@ -60,6 +62,8 @@ def main() -> None:
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--scenes", type=Path, nargs="+", required=True, help="manifests")
     parser.add_argument("--talking", type=Path, nargs="*", default=[], help="clips of somebody who talks")
+    parser.add_argument("--faces", type=Path, help="what python -m benchmarks.world_faces found in those clips")
+    parser.add_argument("--sheet", type=Path, help="a PNG of scenes that came out right and of such that did not")
     parser.add_argument("--beside", help="a bundle whose accuracy is told beside it")
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--output", type=Path)
@@ -76,6 +80,12 @@ def main() -> None:
         record["beside"] = {name: value for name, value in on_scenes(other, manifests).items() if name in kept}
     record["no_source_in_noise_percent"] = noises(localizer, manifests[0])
     record["talking"] = [talking(localizer, clip) for clip in args.talking]
+    if args.faces:
+        faces = json.loads(args.faces.read_text())
+        for clip, row in zip(args.talking, record["talking"], strict=True):
+            row["faces"] = inside_faces(localizer, clip, faces)
+    if args.sheet:
+        write_sheet(engine, manifests, args.sheet)
     record["one_core_ms"] = speed(engine)
     record["start"] = start(args.bundle, args.backend)
     text = json.dumps(record, indent=1) + "\n"
@@ -152,7 +162,7 @@ def talking(localizer: Localizer, clip: Path) -> dict[str, Any]:
     return {
         "clip": clip.name,
         "seconds": len(whole),
-        "percent with speech": round(100 * float(np.mean(whole)), 1),
+        "speech_percent": round(100 * float(np.mean(whole)), 1),
         "peak": {"mean": spread.mean(axis=0).round(3).tolist(), "deviation": spread.std(axis=0).round(3).tolist()}
         if len(spread)
         else None,

@@ -1,5 +1,5 @@
 # docker build -f docker/cpu.Dockerfile -t avgn:cpu .
-# docker run --rm -v "$PWD:/data" avgn:cpu localize tiny /data/video.mp4 --output /data/found.mp4
+# docker run --rm -v "$PWD:/data" avgn:cpu localize /data/video.mp4 --output /data/found.mp4
 # an exact release; add @sha256:... of your registry to fix the very image
 FROM python:3.12.12-slim-bookworm
 COPY . /src

@@ -18,7 +18,7 @@ def on_result(result, rgb):
     print(f"{result.time:6.2f} s, {rgb.shape[1]} x {rgb.shape[0]}:", ", ".join(found) or "nothing")
 
 
-localizer = Localizer.load("tiny")
+localizer = Localizer.load()
 source = CameraSource(camera, sound="--silent" not in sys.argv)
 with LivePipeline(source, localizer.engine, [on_result]) as pipeline:
     try:

@@ -5,7 +5,7 @@ import sys
 from avgn.runtime import Localizer
 
 video = sys.argv[1]
-bundle = sys.argv[2] if len(sys.argv) > 2 else "tiny"
+bundle = sys.argv[2] if len(sys.argv) > 2 else "world"
 
 for result in Localizer.load(bundle).stream(video):
     for source in result.sources:

@@ -15,7 +15,7 @@ from avgn.runtime import open_media
 from avgn.runtime.media import AudioBlock, VideoFrame
 from avgn.runtime.web.wire import FRAME, HEADER, SOUND
 
-serve = [sys.executable, "-m", "avgn", "serve", "tiny", "--port", "0"]
+serve = [sys.executable, "-m", "avgn", "serve", "--port", "0"]
 server = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True)
 try:
     address = server.stdout.readline().strip()

@@ -38,7 +38,9 @@ __all__ = [
 BUNDLE_FILE = "bundle.json"
 # steps below which a training was a try, not a training
 FEW_STEPS = 100
-SHIPPED = ("tiny",)
+# inside the package: real things, and drawn scenes for tests and benchmarks
+DEFAULT = "world"
+SHIPPED = (DEFAULT, "tiny")
 # bytes of one graph, all of which are hashed; our largest have 100 MB
 LARGEST_GRAPH = 1 << 30
 # what `Variant.engine` says of ONNX graphs; other engines' files are their libraries' own formats
@@ -51,7 +53,7 @@ def untrained_warning(info: BundleInfo, name: str) -> str | None:
     if type(steps) is not int or steps >= FEW_STEPS:
         return None
     what = "was never trained" if steps == 0 else f"was trained for {steps} steps only"
-    return f"{name} {what}: what it finds means nothing; train it with avgn train, or use the name tiny"
+    return f"{name} {what}: what it finds means nothing; train it with avgn train, or use the name {DEFAULT}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Bundle:
-        """Read and verify a bundle; the name "tiny" means the one shipped inside the package.
+        """Read and verify a bundle; the names "world" and "tiny" mean those shipped inside the package.
 
         Only what bundle.json lists is read. Raises InputError for a missing or malformed bundle.json, an unknown
         version, a graph that is missing, has another hash, lies outside of the folder, or is ONNX but not a
@@ -138,7 +140,7 @@ def resolve_bundle_path(folder: str | os.PathLike[str]) -> Path:
         exists = False
     if exists:
         raise InputError(f"bundle {path} is not a folder: give the folder that holds {BUNDLE_FILE}")
-    raise InputError(f"bundle {path} does not exist: give a folder made by avgn export, or the name tiny")
+    raise InputError(f"bundle {path} does not exist: give a folder made by avgn export, or the name {DEFAULT}")
 
 
 def write_bundle_info(folder: str | os.PathLike[str], info: BundleInfo) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 
 from avgn.runtime.arrays import Pixels
-from avgn.runtime.bundle import Bundle, BundleInfo, untrained_warning
+from avgn.runtime.bundle import DEFAULT, Bundle, BundleInfo, untrained_warning
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.engines import Engine, choose_engine
 from avgn.runtime.limits import waiting_frames
@@ -32,13 +32,13 @@ class Localizer:
     @classmethod
     def load(
         cls,
-        bundle: str | os.PathLike[str] | Bundle,
+        bundle: str | os.PathLike[str] | Bundle = DEFAULT,
         backend: str = "auto",
         precision: str | None = None,
         *,
         threads: int | None = None,
     ) -> Localizer:
-        """Load a bundle: a folder's path, or the name of the shipped one.
+        """Load a bundle: a folder's path, or the name of a shipped one (by default world).
 
         `backend`: a name of `avgn.runtime.engines.ENGINES`, or auto for the first that this machine can run;
         `precision`: of the bundle's variants, by default the most exact one that the backend runs; `threads`: of an

@@ -125,4 +125,4 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
         )
     method = (tmp_path / "docs" / "method.html").read_text()
     assert "<li>" in method and "<table>" in method
-    assert 'src="docs/demo.png"' in (tmp_path / "index.html").read_text() and (tmp_path / "docs" / "demo.png").exists()
+    assert 'src="docs/demo.jpg"' in (tmp_path / "index.html").read_text() and (tmp_path / "docs" / "demo.jpg").exists()

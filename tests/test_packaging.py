@@ -80,7 +80,8 @@ def test_a_wheel_holds_what_is_not_code(tmp_path: Path) -> None:
     subprocess.run([*command, "-w", str(tmp_path), "."], cwd=tmp_path / "tree", check=True, capture_output=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = set(wheel.namelist())
-    for folder, inside in (("runtime/web/page", "avgn/runtime/web/page"), ("avgn/models/tiny", "avgn/models/tiny")):
+    folders = ("avgn/models/tiny", "avgn/models/world", "avgn/demo/material")
+    for folder, inside in (("runtime/web/page", "avgn/runtime/web/page"), *((folder, folder) for folder in folders)):
         assert {f"{inside}/{file.name}" for file in (ROOT / folder).iterdir()} <= held
     recipes = {f"avgn/recipes/{file.name}" for file in (ROOT / "avgn" / "recipes").glob("*.yaml")}
     assert recipes and recipes <= held and "avgn/reproduce/published.json" in held

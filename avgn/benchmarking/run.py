@@ -38,7 +38,7 @@ def run_benchmark(
     options = options or BenchmarkOptions()
     check_installation()
     if not bundles:
-        raise InputError("no bundle was named: give a folder made by avgn export, or the name tiny")
+        raise InputError("no bundle was named: give a folder made by avgn export, or the name world")
     loaded = [(name, Bundle.load(name)) for name in dict.fromkeys(bundles)]
     paired = _pair(loaded, checkpoints)
     if manifest is not None:

@@ -35,18 +35,19 @@ commands:
   export CHECKPOINT BUNDLE  freeze a checkpoint into verified graphs
   verify BUNDLE             compare a bundle's variants with their model again
   trust BUNDLE              let machine code of a bundle run here that was built elsewhere
-  benchmark BUNDLE...       speed, memory, size and accuracy of bundles in every engine of this machine
+  benchmark [BUNDLE...]     speed, memory, size and accuracy of bundles in every engine of this machine
   deploy SERVER BUNDLE OUT  lay a bundle out for triton-server
   convert RELEASED OUT      read a checkpoint in the published AVGN format
-  localize BUNDLE VIDEO     find the sounding objects of a video file, a network stream or a manifest's items
+  localize [BUNDLE] VIDEO   find the sounding objects of a video file, a network stream or a manifest's items
   probe FILE                list a media file's tracks, and what would be read of them
   figure KIND               the paper's figures: heat maps side by side, embeddings of the sources
-  serve BUNDLE              a web page that localizes camera and microphone of whoever opens it
+  serve [BUNDLE]            a web page that localizes camera and microphone of whoever opens it
   devices                   list cameras and microphones
-  demo                      localize the sources of a short rendered video
+  demo                      localize the sources of a short video made for it
   doctor                    what works here, tried on a small video, and what does not and why
 
-avgn COMMAND --help describes a command. BUNDLE may be the name tiny: the model inside the package.
+avgn COMMAND --help describes a command. BUNDLE may be one of the names inside the package: world (65 real things; what
+is used where [BUNDLE] is left out) or tiny (drawn scenes, for tests).
 """
 
 MODULE_EXTRAS = {

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from avgn.cli.chosen import bundle_or_default
 from avgn.cli.options import Report, make_parser, split_integers, split_names
 from avgn.runtime.errors import FailureError, InputError
 
@@ -16,7 +17,9 @@ def _parser() -> Any:
         "benchmark",
         "Compare bundles in every engine: size, accuracy, latency, throughput, memory and the whole pipeline.",
     )
-    parser.add_argument("bundle", type=str, nargs="+", help="bundle folders or the name tiny")
+    parser.add_argument(
+        "bundle", type=str, nargs="*", default=[], help="bundle folders, or the names world and tiny (left out: world)"
+    )
     parser.add_argument("--batch", type=str, default="1,4,16", help="comma-separated batch sizes")
     parser.add_argument(
         "--threads", type=str | None, default=None, help="comma-separated; default: 1 and all physical cores"
@@ -56,6 +59,7 @@ def _parser() -> Any:
 
 def benchmark(argv: Sequence[str]) -> None:
     args = _parser().parse_args(argv)
+    bundles = args.bundle or [bundle_or_default(None)]
     if args.seconds is not None and args.repeats is not None:
         raise InputError("--seconds and --repeats both say how long to measure: give one of them")
     from avgn.benchmarking import BenchmarkOptions, format_report, run_benchmark
@@ -75,7 +79,7 @@ def benchmark(argv: Sequence[str]) -> None:
         timeout=args.timeout,
         video_seconds=args.video_seconds,
     )
-    folders = [*(Bundle.load(name).path for name in args.bundle), *map(Path, args.checkpoint or ())]
+    folders = [*(Bundle.load(name).path for name in bundles), *map(Path, args.checkpoint or ())]
     read = [path for folder in folders for path in folder.glob("*")] + ([Path(args.manifest)] if args.manifest else [])
     check_distinct((args.json, args.plot))
     if args.plot is not None:
@@ -87,7 +91,7 @@ def benchmark(argv: Sequence[str]) -> None:
     written = Report(args.json, *read)
     with Progress("measurements") as progress:
         report = run_benchmark(
-            args.bundle, options, checkpoints=args.checkpoint or (), manifest=args.manifest, progress=progress
+            bundles, options, checkpoints=args.checkpoint or (), manifest=args.manifest, progress=progress
         )
     written.write(report)
     written.say("\n".join(format_report(report)))

@@ -36,7 +36,7 @@ The model none gives floors, chance and ceilings of a manifest alone."""
 def evaluate(argv: Sequence[str]) -> None:
     parser = make_parser("evaluate", DESCRIPTION)
     parser.add_argument(
-        "model", type=str, help="checkpoint folder, bundle folder, the name tiny, or none (bounds only)"
+        "model", type=str, help="checkpoint folder, bundle folder, the name world or tiny, or none (bounds only)"
     )
     parser.add_argument("manifest", type=str)
     parser.add_argument(

@@ -71,7 +71,7 @@ def export(argv: Sequence[str]) -> None:
 
 def verify(argv: Sequence[str]) -> None:
     parser = make_parser("verify", "Compare the variants of a bundle with their model on every engine installed here.")
-    parser.add_argument("bundle", type=str, help="bundle folder or the name tiny")
+    parser.add_argument("bundle", type=str, help="bundle folder, or the name world or tiny")
     parser.add_argument(
         "--checkpoint", type=str | None, default=None, help="the model; default: the bundle's fp32 ONNX graphs"
     )
@@ -113,7 +113,7 @@ def trust(argv: Sequence[str]) -> None:
 def deploy(argv: Sequence[str]) -> None:
     parser = make_parser("deploy", "Lay a bundle out for a server: avgn deploy triton-server BUNDLE REPOSITORY.")
     parser.add_argument("server", type=str, help="triton-server")
-    parser.add_argument("bundle", type=str, help="bundle folder or the name tiny")
+    parser.add_argument("bundle", type=str, help="bundle folder, or the name world or tiny")
     parser.add_argument("repository", type=str, help="the server's model repository")
     parser.add_argument("--precision", type=str | None, default=None, help="the variants of this one alone; else all")
     parser.add_argument("--engine", type=str, default="onnxruntime", help="onnxruntime or tensorrt")

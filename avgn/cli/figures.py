@@ -43,7 +43,7 @@ def describe_kinds() -> str:
 def qualitative(argv: Sequence[str]) -> None:
     parser = make_parser("figure qualitative", "Image, ground truth and every source's heat map by every method.")
     parser.add_argument("manifest", type=str)
-    parser.add_argument("--model", action="append", help="NAME=checkpoint, bundle or tiny; may be repeated")
+    parser.add_argument("--model", action="append", help="NAME=checkpoint, bundle, world or tiny; may be repeated")
     parser.add_argument("-o", "--output", type=str, required=True, help="figure.png, .pdf or .svg")
     parser.add_argument("--items", type=str | None, default=None, help="comma-separated ids, in place of --count")
     parser.add_argument("--count", type=int, default=4, help="items drawn at random")
@@ -107,12 +107,12 @@ def embeddings(argv: Sequence[str]) -> None:
 
 def _split_models(given: Sequence[str]) -> dict[str, str]:
     if not given:
-        raise InputError("give at least one --model NAME=PATH: a checkpoint, a bundle or the name tiny")
+        raise InputError("give at least one --model NAME=PATH: a checkpoint, a bundle or the name world")
     models: dict[str, str] = {}
     for text in given:
         name, equals, path = text.partition("=")
         if not (name and equals and path):
-            raise InputError(f"--model must be NAME=PATH, got {text!r}: for example AVGN=tiny")
+            raise InputError(f"--model must be NAME=PATH, got {text!r}: for example AVGN=world")
         if name in models:
             raise InputError(f"--model {name!r} is given twice: names are the titles of the columns")
         models[name] = path

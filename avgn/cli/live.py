@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from avgn.cli import collections, excerpts, several
+from avgn.cli.chosen import bundle_or_default, split_bundle
 from avgn.cli.options import add_engine_options, load_localizer, make_parser, parse_size, split_names
 from avgn.runtime.errors import InputError
 from avgn.runtime.texts import plain, printable
@@ -17,15 +18,16 @@ from avgn.runtime.trace import tracing
 def _localize_parser() -> Any:
     """Declare the options."""
     parser = make_parser("localize", "Find the sounding objects of a video file, a network stream or a collection.")
-    parser.add_argument("bundle", type=str, help="bundle folder or the name tiny")
     parser.add_argument(
-        "video",
-        type=str | None,
-        nargs="?",
-        default=None,
-        help="a file; an address (rtsp, udp, http ...); or a camera (camera:0, 0 or /dev/video0)",
+        "words",
+        metavar="[BUNDLE] VIDEO",
+        type=str,
+        nargs="*",
+        default=[],
+        help="a bundle folder, or the name world or tiny (left out: world); then a file, an address (rtsp, udp, "
+        "http ...) or a camera (camera:0, 0 or /dev/video0), or several files and folders, whose outputs then go to a "
+        "folder",
     )
-    several.add_options(parser)
     collections.add_options(parser)
     excerpts.add_options(parser)
     parser.add_argument(
@@ -93,6 +95,11 @@ def _localize_parser() -> Any:
 
 def localize(argv: Sequence[str]) -> None:
     args = _localize_parser().parse_args(argv)
+    named, videos = split_bundle(args.words, is_alone=args.manifest is not None)
+    args.video, args.more = (videos[0] if videos else None), videos[1:]
+    if args.manifest is None:
+        collections.refuse_options(args)
+    args.bundle = bundle_or_default(named)
     if args.threshold is not None:
         args.bundle = excerpts.with_threshold(args.bundle, args.threshold)
     if several.is_several(args) or args.manifest is not None:
@@ -104,7 +111,6 @@ def localize(argv: Sequence[str]) -> None:
     if args.manifest is not None:
         collections.localize_manifest(args)
         return
-    collections.refuse_options(args)
     from avgn.runtime.followers import is_follower
     from avgn.runtime.sources.address import is_url, local_path, look_at
     from avgn.runtime.sources.devices import camera_name, is_camera
@@ -244,7 +250,13 @@ def serve_page(argv: Sequence[str]) -> None:
     parser = make_parser(
         "serve", "Serve a web page that localizes the sounds of its visitor's camera and microphone, or of a video."
     )
-    parser.add_argument("bundle", type=str, help="bundle folder or the name tiny")
+    parser.add_argument(
+        "bundle",
+        type=str | None,
+        nargs="?",
+        default=None,
+        help="bundle folder, or the name world or tiny (left out: world)",
+    )
     parser.add_argument(
         "--host", type=str, default="127.0.0.1", help="address to listen on; any but this machine's own needs --token"
     )
@@ -276,6 +288,7 @@ def serve_page(argv: Sequence[str]) -> None:
     )
     add_engine_options(parser)
     args = parser.parse_args(argv)
+    args.bundle = bundle_or_default(args.bundle)
     from avgn.runtime.web.limits import Limits
     from avgn.runtime.web.server import serve
     from avgn.runtime.web.token import choose_token

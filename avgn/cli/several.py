@@ -14,11 +14,6 @@ from avgn.runtime.texts import plain
 NUM_EXAMPLES = 5
 
 
-def add_options(parser: Any) -> None:
-    """Add the option for further files after VIDEO."""
-    parser.add_argument("more", type=str, nargs="*", help="more files and folders; --output must then be a folder")
-
-
 def is_several(args: Any) -> bool:
     """Return whether several files are asked for: a folder, several names, or outputs in a folder that is there."""
     if args.manifest is not None:

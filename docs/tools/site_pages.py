@@ -15,7 +15,7 @@ from pymdownx.slugs import slugify
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("*.md", "docs/**/*.md", "kernels/**/README.md")
-LINKED = ("docs/*.png", "docs/site.css", "benchmarks/results/*.json")
+LINKED = ("docs/*.png", "docs/*.jpg", "docs/site.css", "benchmarks/results/*.json")
 # what may interrupt a paragraph: an item of a list, a numbered one only as the first
 ITEM = re.compile(r"([-*]|1\.) ")
 

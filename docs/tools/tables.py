@@ -15,12 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from docs.tools import gpu_tables
+from docs.tools import gpu_tables, world_tables
 from docs.tools.comparison import Row, comparison
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "baselines.md", ROOT / "docs" / "gpu.md", ROOT / "docs" / "security.md")
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("baselines", "gpu", "model-card-world", "security")),
+)
 COMPARISONS = (
     "table2-synthetic",
     "table2-ladder-synthetic",
@@ -105,6 +108,11 @@ def _predicted(make: Callable[[Any], tuple[Row, list[Row]]]) -> tuple[Row, list[
     return make(read("gpu-budget"))
 
 
+def _of_world(make: Callable[[Any], tuple[Row, list[Row]]]) -> tuple[Row, list[Row]]:
+    # a checkout without the measurement says so
+    return make(read("world")) if (RESULTS / "world.json").is_file() else world_tables.UNMEASURED
+
+
 # a table for a page: its name, and the function that makes head and rows
 TABLES: dict[str, Callable[[], tuple[Row, list[Row]]]] = {
     "speed": speed,
@@ -112,6 +120,7 @@ TABLES: dict[str, Callable[[], tuple[Row, list[Row]]]] = {
     "hostile files": hostile,
     **{name: partial(_compared, name) for name in COMPARISONS},
     **{name: partial(_predicted, make) for name, make in gpu_tables.TABLES.items()},
+    **{name: partial(_of_world, make) for name, make in world_tables.TABLES.items()},
     "gpu measured": lambda: gpu_tables.measured(read("gpu-budget"), read("gpu-h200")),
 }
 

@@ -15,8 +15,10 @@ SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*|\d+")
 # the keys under these are names of things, as the schema page says
 NAMES = (
     "bundles",
+    "by_class",
     "chips",
     "commands",
+    "confused",
     "engine",
     "engines",
     "errors",
@@ -31,6 +33,10 @@ NAMES = (
     "models",
     "modules",
     "ms",
+    "named",
+    "no_source_in_noise_percent",
+    "one_core_ms",
+    "per_class",
     "predicted_us",
     "runs",
     "shape",

@@ -167,7 +167,7 @@ def test_unwritable_outputs(tmp_path: Path, video: Path, stills: Path) -> None:
     assert "at least 1" in refused("train", stills, "--output", tmp_path / "o", "--threads", 0)
     too_short = refused("train", stills, "--output", tmp_path / "o", "--model.window-seconds=0.01", *SMALL)
     assert "choose a longer window" in too_short
-    assert "is not usable" in refused("demo", "--seconds", 0.1, "--output", tmp_path / "demo")
+    assert "is not usable" in refused("demo", "--bundle", "tiny", "--seconds", 0.1, "--output", tmp_path / "demo")
     assert "does not exist" in refused("demo", "--bundle", "none", "--output", tmp_path / "demo")
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and file.read_text() == "mine"
 

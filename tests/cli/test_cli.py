@@ -157,7 +157,7 @@ def test_ctrl_c_leaves_a_playable_overlay(tmp_path: Path) -> None:
 
 
 def test_demo_and_doctor_run(tmp_path: Path) -> None:
-    done = avgn("demo", "--output", tmp_path / "demo", "--seconds", 4)
+    done = avgn("demo", "--bundle", "tiny", "--output", tmp_path / "demo", "--seconds", 4)
     assert done.returncode == 0, done.stderr
     for name in ("scene.mp4", "overlay.mp4", "results.jsonl", "sheet.png"):
         assert (tmp_path / "demo" / name).stat().st_size > 500

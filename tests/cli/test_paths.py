@@ -16,7 +16,7 @@ LONG = "a" * 300 + ".mp4"
     [
         ("localize", "tiny", LONG),
         ("localize", "tiny", "clip.mp4", "--output", LONG),
-        ("localize", LONG, "clip.mp4"),
+        ("serve", LONG),
         ("localize", "tiny", "--manifest", LONG),
         ("probe", LONG),
         ("export", LONG, "bundle"),

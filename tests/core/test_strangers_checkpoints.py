@@ -20,7 +20,7 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.texts import plain
 from tests.commands import avgn, refused
 
-WAY_OUT = "what it finds means nothing; train it with avgn train, or use the name tiny"
+WAY_OUT = "what it finds means nothing; train it with avgn train, or use the name world"
 SMALL = {"width_visual": 4, "width_audio": 4, "dim": 16, "heads": 4, "depth": 1}
 
 

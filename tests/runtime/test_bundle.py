@@ -54,7 +54,7 @@ def test_round_trip_and_attributes(folder: Path) -> None:
 
 def test_missing_folder_and_file(tmp_path: Path) -> None:
     assert refused(tmp_path / "none") == (
-        f"bundle {tmp_path / 'none'} does not exist: give a folder made by avgn export, or the name tiny"
+        f"bundle {tmp_path / 'none'} does not exist: give a folder made by avgn export, or the name world"
     )
     assert refused(tmp_path) == (f"bundle {tmp_path / 'bundle.json'} does not exist: give a folder made by avgn export")
     file = tmp_path / "file"

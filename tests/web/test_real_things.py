@@ -1,0 +1,43 @@
+"""The page with the model of real things: a photograph as the camera, its recording as the microphone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from avgn.demo import collage
+from avgn.runtime import Localizer
+from avgn.scenes.synth import RATE
+from tests.web import browser
+from tests.web.test_page import results, until
+
+pytestmark = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
+
+# where pictures of the page are kept
+SHOTS = os.environ.get("AVGN_SCREENSHOTS")
+
+
+def test_the_page_names_what_the_camera_and_the_microphone_hold(tmp_path: Path) -> None:
+    dog = next(source for source in collage.true_sources() if source.label == "dog")
+    assert dog.track is not None and dog.track[0] is not None
+    x1, y1, x2, y2 = dog.track[0]
+    # photographs of a dog and of three things that could sound; the recording is the dog's
+    camera = browser.write_camera(tmp_path / "photographs.y4m", next(collage.draw_frames()))
+    microphone = browser.write_microphone(tmp_path / "dog.wav", collage.read_recording("dog.flac"), RATE)
+    with (
+        browser.serving(Localizer.load(threads=1)) as url,
+        browser.chromium(camera, microphone, viewport={"width": 1280, "height": 800}) as page,
+    ):
+        page.goto(url)
+        page.click("#start:enabled")
+        # the words that a person reads
+        until(page, "document.getElementById('on-screen').innerText.includes('dog')", 15.0)
+        found = results(page, 20)
+        page.screenshot(path=str((Path(SHOTS) if SHOTS else tmp_path) / "page-world.png"))
+        named = [source for one in found for source in one["sources"] if source["label"] == "dog"]
+        assert len(named) >= 0.9 * len(found)
+        assert {source["label"] for one in found for source in one["sources"]} == {"dog"}
+        places = [source["peak"] for source in named]
+        assert all(x1 <= x <= x2 and y1 <= y <= y2 for x, y in places), places
