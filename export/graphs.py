@@ -35,11 +35,11 @@ def write_graphs(
     for half in HALVES:
         module, arguments, dynamic = half_of(optimized, half)
         files[half] = folder / f"{half}{suffix}.onnx"
-        _write(module, arguments, dynamic, half, files[half], opset=opset, facts=facts)
+        write_half(module, arguments, dynamic, half, files[half], opset=opset, facts=facts)
     return files
 
 
-def _write(
+def write_half(
     module: nn.Module,
     arguments: tuple[torch.Tensor, ...],
     dynamic: Axes,
@@ -49,6 +49,7 @@ def _write(
     opset: int,
     facts: dict[str, str],
 ) -> None:
+    """Write one half, called with `arguments` whose axes `dynamic` may change, as a graph with `facts`."""
     import onnx
     import onnxscript.optimizer
 

@@ -57,7 +57,7 @@ def check_optimized(optimized: object) -> None:
 def _rewrite(model: LocalizerModel, fold_front_end: bool) -> None:
     """Rewrite a model in place."""
     fold_batch_norms(model.audio_encoder.backbone)
-    for backbone in model.picture_backbones():
+    for backbone in model.image_backbones():
         fold_batch_norms(backbone)
     _fold_pixel_scale(model)
     if fold_front_end and model.frontend.kind == FOLDED:
@@ -99,7 +99,7 @@ def _fold_pixel_scale(model: LocalizerModel) -> None:
     Their mean stays a subtraction: the zeros around the picture mean the mean, so it is no bias, and a constant fourth
     channel, which is exact, doubled the time of this convolution on a CPU.
     """
-    for backbone in model.picture_backbones():
+    for backbone in model.image_backbones():
         first = first_convolution(backbone)
         scaled = first.weight.double() / model.image_std.double()
         first.weight = nn.Parameter(scaled.to(first.weight.dtype), requires_grad=False)
@@ -107,7 +107,7 @@ def _fold_pixel_scale(model: LocalizerModel) -> None:
 
 
 def first_convolution(backbone: nn.Module) -> nn.Conv2d:
-    """The one that sees the pixels."""
+    """Return the one that sees the pixels."""
     return next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
 
 

@@ -47,7 +47,7 @@ class Layer:
 
 
 def layers(graph: onnx.ModelProto) -> list[Layer]:
-    """All convolutions and matrix products of a graph, in order."""
+    """Return all convolutions and matrix products of a graph, in order."""
     weights = {tensor.name: tensor for tensor in graph.graph.initializer}
     found = []
     for node in graph.graph.node:
@@ -68,7 +68,7 @@ def layers(graph: onnx.ModelProto) -> list[Layer]:
 
 
 def calibrate(file: Path, feeds: Sequence[Feed], method: str) -> Any:
-    """The ranges of the activations around all layers over `feeds`, as ONNX Runtime's quantizer takes them."""
+    """Return the ranges of the activations around all layers over `feeds`, as ONNX Runtime's quantizer takes them."""
     from onnxruntime.quantization import CalibrationMethod, create_calibrator
 
     kind = CalibrationMethod.Percentile if method == "percentile" else CalibrationMethod.Entropy
@@ -223,14 +223,14 @@ def iter_reader(feeds: Sequence[Feed]) -> Any:
 
 
 def _pixels(graph: onnx.ModelProto) -> str:
-    """The input of the first convolution over two axes, where the graph has pixels; otherwise an empty name."""
+    """Return the input of the first convolution over two axes, where the graph has pixels; otherwise an empty name."""
     if not any(value.name == "image" for value in graph.graph.input):
         return ""
     return next((node.input[0] for node in graph.graph.node if node.op_type == "Conv"), "")
 
 
 def _pixel_mean(graph: onnx.ModelProto) -> NDArray[np.float32]:
-    """What a graph takes from pixels 0 to 255: of each channel, as its weights call it."""
+    """Return what a graph takes from pixels 0 to 255: of each channel, as its weights call it."""
     for tensor in graph.graph.initializer:
         if tensor.name == PIXEL_MEAN:
             return np.asarray(onnx.numpy_helper.to_array(tensor), np.float32)

@@ -14,7 +14,7 @@ from typing import Any
 from avgn.runtime.arrays import Pixels
 from avgn.runtime.errors import InputError
 from avgn.runtime.excerpt import Excerpt
-from avgn.runtime.limits import waiting_pictures
+from avgn.runtime.limits import waiting_frames
 from avgn.runtime.localizer import Localizer, check_localizer, run_media
 from avgn.runtime.media import MediaFile, open_media
 from avgn.runtime.outputs import check_distinct
@@ -112,7 +112,7 @@ def _run(
     show_progress: bool,
 ) -> Summary:
     size = (media.info.width, media.info.height)
-    stream = localizer.open_stream(mode="file", batch=waiting_pictures(*size, batch))
+    stream = localizer.open_stream(mode="file", batch=waiting_frames(*size, batch))
     tally = Tally()
     progress = _Progress(media) if show_progress and sys.stderr.isatty() else None
     calls: tuple[ResultSink, ...] = (writers, *sinks)
@@ -121,7 +121,7 @@ def _run(
         for sink in calls:
             sink(*item)
 
-    worker = Worker(write, waiting_pictures(*size, BEHIND))
+    worker = Worker(write, waiting_frames(*size, BEHIND))
     begin = clock.perf_counter()
     try:
         _hand_on(run_media(stream, media), worker, writers, tally, progress)

@@ -12,7 +12,7 @@ from avgn.runtime.arrays import Pixels
 from avgn.runtime.bundle import Bundle, BundleInfo, untrained_warning
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.engines import Engine, choose_engine
-from avgn.runtime.limits import waiting_pictures
+from avgn.runtime.limits import waiting_frames
 from avgn.runtime.media import AudioBlock, MediaFile, VideoFrame, open_media
 from avgn.runtime.result import Result
 from avgn.runtime.stream import Mode, StreamLocalizer
@@ -55,7 +55,7 @@ class Localizer:
     def open_stream(
         self, *, mode: Mode = "live", batch: int = 1, decision: DecisionConfig | None = None
     ) -> StreamLocalizer:
-        """A stream that the caller pushes sound and frames into."""
+        """Return a stream that the caller pushes sound and frames into."""
         return StreamLocalizer(self.engine, decision=decision, mode=mode, batch=batch)
 
     def stream(
@@ -67,7 +67,7 @@ class Localizer:
         mode: Mode = "file",
         decision: DecisionConfig | None = None,
     ) -> Iterator[Result]:
-        """The results of a video file, frame by frame; `audio`: another file that has the sound."""
+        """Return the results of a video file, frame by frame; `audio`: another file that has the sound."""
         stream = self.open_stream(mode=mode, batch=batch, decision=decision)
         return (result for result, _ in run_media(stream, _media(source, audio)))
 
@@ -101,7 +101,7 @@ def run_media(
 
     Large pictures run less far ahead.
     """
-    ahead = waiting_pictures(media.info.width, media.info.height, ahead) if ahead else 0
+    ahead = waiting_frames(media.info.width, media.info.height, ahead) if ahead else 0
     events = media.events(stream.lookahead)
     waiting: deque[VideoFrame] = deque()
     source = prefetch(events, ahead) if ahead else events

@@ -17,6 +17,7 @@ ALONE = (
     "runtime/test_devices.py::test_a_camera_that_is_not_there_is_tried_again",
     "runtime/test_devices.py::test_a_microphone",
     "runtime/test_live.py",
+    "runtime/test_live_addresses.py",
     "runtime/test_multi.py::test_a_slow_engine",
     "runtime/test_multi.py::test_closing",
     "runtime/test_multi.py::test_frames_do_not_wait",

@@ -211,7 +211,7 @@ class WorldLocalizer(LocalizerModel):
         maps = VISUAL_WEIGHT * image.cells.transpose(1, 2) + audio.embedding
         return maps.reshape(maps.shape[0], maps.shape[1], *image.grid)
 
-    def picture_backbones(self) -> list[nn.Module]:
+    def image_backbones(self) -> list[nn.Module]:
         """The backbones that see the normalised picture itself."""
         return [self.visual_encoder.backbone, self.face]
 

@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.encoders.packages import YAMNET, read_onnx_numbers
-from avgn.encoders.yamnet import rename
+from avgn.encoders.yamnet import RATE, rename
+from avgn.machine import usable_cores
 from avgn.runtime.audio import resample
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.reading import read_wav
@@ -27,11 +28,13 @@ from avgn.world import refit as fitted
 from avgn.world.classes import world_classes
 from avgn.world.refit import Refit, write_refit
 from avgn.world.weights import world_config
+from recipes.world.encode import make_examples
+from recipes.world.fetch import fetch, unpacked
 from recipes.world.fit import FitConfig, fit_rows, published_evidence
-from recipes.world.mix import RATE, Plan, Sounds, make_examples, trim
+from recipes.world.mix import Plan, Sounds, trim
 from recipes.world.phrases import PHRASES, SOUNDS, SYNTH, SYNTH_VERSION, compose, open_synth, play, seed_of
 from recipes.world.programs import programs_of
-from recipes.world.sources import FONTS, RECORDINGS, fetch, unpacked
+from recipes.world.sources import FONTS, RECORDINGS
 
 PLANS = (
     Plan(8000, seed=911),
@@ -45,11 +48,16 @@ LONGEST, ENOUGH = 30.0, 10
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes that mix, default one a core")
     parser.add_argument("--ship", action="store_true", help="copy the result into the package")
     args = parser.parse_args()
     begin = time.time()
+
+    def report(message: str) -> None:
+        print(f"{time.time() - begin:5.0f} s  {message}", file=sys.stderr)
+
     try:
-        made = make(args.output, lambda message: print(f"{time.time() - begin:5.0f} s  {message}", file=sys.stderr))
+        made = make(args.output, args.workers, report)
     except (InputError, FailureError) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
@@ -59,7 +67,7 @@ def main() -> int:
     return 0
 
 
-def make(output: Path, report: Any) -> Path:
+def make(output: Path, workers: int, report: Callable[[str], None]) -> Path:
     """Fetch, play, mix and fit under `output`; the path of refit.npz. Raises InputError for what is missing."""
     # what is missing is said before anything is downloaded
     open_synth()
@@ -68,7 +76,7 @@ def make(output: Path, report: Any) -> Path:
     sounds, table = gather(output, report)
     (output / "licences.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
     classes = tuple(world_classes())
-    examples = make_examples(sounds, PLANS, classes, world_config(classes).window_samples, report)
+    examples = make_examples(sounds, PLANS, classes, world_config(classes).window_samples, report, workers)
     chosen = [label for label in classes if enough(label, table)]
     report(f"fitting {len(chosen)} classes on {len(examples.heard)} windows")
     evidence = published_evidence(examples.features, rows, biases, chosen)
@@ -92,7 +100,7 @@ def make(output: Path, report: Any) -> Path:
     return output / fitted.NAME
 
 
-def gather(folder: Path, report: Any) -> tuple[Sounds, list[dict[str, Any]]]:
+def gather(folder: Path, report: Callable[[str], None]) -> tuple[Sounds, list[dict[str, Any]]]:
     """All sounds at RATE by label, and a row for each: file, label, package, version, licence, author."""
     sounds: Sounds = {}
     table = []

@@ -1,31 +1,24 @@
-"""Mixtures of free sounds as YAMNet's features: what the rows are fitted on.
+"""Mixtures of free sounds: what the rows are fitted on.
 
 One or two sounds of different classes, at levels of their own, in rooms and through microphones of their own; noise
 alone besides. Each mixture is drawn from (seed, number) alone.
 
-Legend: T samples of a window, P patches, K classes of the world model.
+Legend: T samples of a window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from avgn.config import PATCH_HOP
-from avgn.encoders import yamnet
-from avgn.encoders.packages import YAMNET, read_onnx_numbers
-from avgn.world.model import PatchEncoder
+from avgn.encoders.yamnet import RATE
 from recipes.world.sources import NOISE
 
-RATE = yamnet.RATE
 LEVEL = 0.08
 # decibels: of each sound around LEVEL, of noise beneath the sounds, of noise alone, and of the faint floor of all
 SOUND_DB, BENEATH_DB, ALONE_DB, FLOOR_DB = (-4.0, 4.0), (-22.0, -8.0), (-55.0, -16.0), -55.0
-BATCH = 8
 
 Sound = NDArray[np.float32]
 Sounds = dict[str, list[Sound]]
@@ -39,42 +32,6 @@ class Plan:
     seed: int
     augment: bool = True
     noise_alone: bool = False
-
-
-@dataclass(frozen=True)
-class Examples:
-    """features [N,P,1024] float16 of windows, and which classes are heard in each: [N,K]."""
-
-    features: NDArray[np.float16]
-    heard: NDArray[np.bool_]
-
-
-def make_examples(
-    sounds: Sounds, plans: Sequence[Plan], classes: Sequence[str], samples: int, report: Callable[[str], None]
-) -> Examples:
-    """Mix and encode all plans. Raises InputError where YAMNet's package is missing."""
-    front_end, encoder = yamnet.LogMel(), PatchEncoder().eval()
-    encoder.backbone.load_state_dict(yamnet.rename(read_onnx_numbers(YAMNET))[0])
-    features, heard = [], []
-    for plan in plans:
-        report(f"mixing {plan.count} windows (seed {plan.seed})")
-        for waves, labels in _batches(sounds, plan, samples):
-            features.append(encode(front_end, encoder, waves))
-            heard += [[label in each for label in classes] for each in labels]
-    return Examples(np.concatenate(features), np.array(heard, bool))
-
-
-@torch.inference_mode()
-def encode(front_end: yamnet.LogMel, encoder: PatchEncoder, waves: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Windows [B,T] -> features [B,P,1024] of the patches that the model hears."""
-    patches = yamnet.cut_patches(front_end(torch.from_numpy(waves)), PATCH_HOP // yamnet.HOP)
-    return encoder(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).numpy().astype(np.float16)
-
-
-def _batches(sounds: Sounds, plan: Plan, samples: int) -> Iterator[tuple[NDArray[np.float32], list[set[str]]]]:
-    for first in range(0, plan.count, BATCH):
-        drawn = [mix(sounds, plan, number, samples) for number in range(first, min(plan.count, first + BATCH))]
-        yield np.stack([wave for wave, _ in drawn]), [labels for _, labels in drawn]
 
 
 def mix(sounds: Sounds, plan: Plan, number: int, samples: int) -> tuple[Sound, set[str]]:

@@ -18,7 +18,8 @@ from avgn.runtime.errors import InputError
 
 SYNTH, SYNTH_VERSION = "tinysoundfont", "0.3.7"
 SECONDS = 5.0
-RATE_PLAYED = 44_100
+# three times what the model hears at: cheap to resample
+RATE_PLAYED = 48_000
 PHRASES, SOUNDS = 5, 4
 # General MIDI keeps drums in a bank of their own and plays them on this channel
 DRUMS, DRUM_CHANNEL = 128, 9

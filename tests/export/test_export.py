@@ -24,6 +24,7 @@ from avgn.runtime import Bundle, FailureError, InputError, Localizer, read_manif
 from tests.export.models import small_model
 from tests.squares import CLASSES, write_squares
 
+pytestmark = pytest.mark.usefixtures("kept_graphs")
 SHIPPED = Path(__file__).parents[2] / "recipes" / "checkpoint"
 
 

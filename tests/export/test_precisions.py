@@ -26,6 +26,7 @@ from avgn.runtime.manifest import Manifest
 from avgn.scenes import SceneConfig, synthesize
 from tests.export.models import small_model
 
+pytestmark = pytest.mark.usefixtures("kept_graphs")
 TRAINED = Path(__file__).parents[2] / "recipes" / "checkpoint"
 
 

@@ -25,7 +25,7 @@ from avgn.runtime.sources.opening import open_address
 from avgn.runtime.sources.url import UrlSource
 from avgn.runtime.sources.web import Trust
 from tests.hostile.attacks import HLS, SDP
-from tests.runtime.test_addresses import TONE, ffmpeg
+from tests.runtime.servers import TONE, ffmpeg
 
 FOLLOW = Trust(follow=True)
 TIMES = (10.0, 10.0)

@@ -27,6 +27,7 @@ from avgn.runtime.bundle import Variant
 from avgn.runtime.engines import ENGINES, Engine, choose_engine, load_engine, trust
 from avgn.runtime.engines.aoti_engine import AotiEngine
 from avgn.runtime.engines.first_load import parent_of
+from tests.export.kept import kept_graphs  # noqa: F401
 from tests.export.models import small_model
 
 # the contract's tests, with the fixtures of this file
@@ -45,7 +46,10 @@ from tests.runtime.test_engine_contract import (  # noqa: F401
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("model.py", "encoders/*.py", "frontend.py", "transformer.py", "grouping.py")
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="packages need a C++ compiler, there is no g++")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="packages need a C++ compiler, there is no g++"),
+    pytest.mark.usefixtures("kept_graphs"),
+]
 
 
 @pytest.fixture(scope="module")

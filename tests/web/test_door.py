@@ -28,8 +28,8 @@ from benchmarks.hostile import Honest
 from benchmarks.hostile import serving as process
 from tests.hostile.web_attacks import BINARY, PING, TEXT, Attack, frame
 from tests.web.browser import serving
-from tests.web.test_server import HELLO, TOKEN, Visitor, closed, get, jpeg, message, talk
 from tests.web.visitors import Wire
+from tests.web.visits import HELLO, TOKEN, Visitor, closed, get, jpeg, message, talk
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def test_more_sound_than_time_ends_the_session(small: str) -> None:
         one.send(HELLO)
         one.recv(timeout=5)
         for at in range(6):
-            one.send(message(wire.SOUND, 1.0 + at, bytes(2 * 8000), 8000))
+            one.send(message(wire.SAMPLES, 1.0 + at, bytes(2 * 8000), 8000))
         assert closed(one) == wire.TOO_FAST
 
 

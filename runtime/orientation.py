@@ -52,7 +52,8 @@ ROTATIONS = {
 
 
 def orientation_of(frame: Any) -> Orientation:
-    """The orientation in a decoded frame's display matrix: any of the eight; other angles count as the nearest."""
+    """Return the orientation in a decoded frame's display matrix: any of the eight; other angles count as the
+    nearest."""
     data = _display_matrix(frame)
     if data is None:
         turns = round(getattr(frame, "rotation", 0) / 90) % 4
@@ -89,14 +90,31 @@ def shape_of(width: int, height: int, aspect: float) -> tuple[int, int]:
     return (width, max(1, round(height / aspect))) if aspect >= 1 else (max(1, round(width * aspect)), height)
 
 
-def upright(frame: Any, aspect: float = 1.0) -> Pixels:
-    """A decoded frame as [H, W, 3] uint8 RGB, upright, with square pixels."""
+class Turner:
+    """Shows the pictures of one track upright.
+
+    An orientation that lies among the pictures (H.264, HEVC) comes with the first of a sequence and holds for all of
+    it; FFmpeg tells it with that one alone.
+    """
+
+    def __init__(self) -> None:
+        self._how = Orientation()
+
+    def __call__(self, frame: Any, aspect: float = 1.0) -> Pixels:
+        """Return a decoded frame as [H, W, 3] uint8 RGB, upright, with square pixels."""
+        how = orientation_of(frame)
+        if how != Orientation() or frame.key_frame:
+            self._how = how
+        return upright(frame, aspect, self._how)
+
+
+def upright(frame: Any, aspect: float, how: Orientation) -> Pixels:
+    """Return a decoded frame as [H, W, 3] uint8 RGB, turned as `how` says, with square pixels."""
     rgb: Pixels = frame.to_ndarray(format="rgb24")
     height, width = rgb.shape[:2]
     shape = shape_of(width, height, aspect)
     if shape != (width, height):
         rgb = import_cv2().resize(rgb, shape, interpolation=import_cv2().INTER_LINEAR)
-    how = orientation_of(frame)
     if how.transposed:
         rgb = rgb.swapaxes(0, 1)
     if how.flip_rows:

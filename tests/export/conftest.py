@@ -1,0 +1,3 @@
+from tests.export.kept import kept_graphs
+
+__all__ = ["kept_graphs"]
