@@ -28,6 +28,8 @@ Feed = Mapping[str, NDArray[Any]]
 METHODS = ("percentile", "entropy")
 PERCENTILE = 99.999
 LAYERS = ("Conv", "MatMul", "Gemm")
+# small layers of the world model whose results are log-odds, or exponentials of them: 8 bits don't hold their range
+HEADS = ("audio_tokens.", "cell_tokens.", "blur.", "face.fine.", "face.coarse.")
 # what 8 bits from zero up need no node for
 RANGES = ("Relu", "Clip")
 PRODUCTS = ("MatMul", "Gemm")
@@ -41,7 +43,7 @@ class Layer:
 
     name: str
     node: str
-    kind: str  # "layer", "front-end", or "product" of two activations
+    kind: str  # "layer", "front-end", "head", or "product" of two activations
 
 
 def layers(graph: onnx.ModelProto) -> list[Layer]:
@@ -56,6 +58,8 @@ def layers(graph: onnx.ModelProto) -> list[Layer]:
         over_time = node.op_type == "Conv" and (weight is None or len(weight.dims) == 3)
         if over_time or node.input[0].startswith(f"{FRONT_END}."):
             kind = "front-end"
+        elif weight is not None and weight.name.startswith(HEADS):
+            kind = "head"
         else:
             kind = "product" if weight is None else "layer"
         name = node.name if weight is None else weight.name.removesuffix(".weight")
@@ -84,7 +88,7 @@ def calibrate(file: Path, feeds: Sequence[Feed], method: str) -> Any:
 
 
 def quantize(file: Path, out: Path, flavour: str, ranges: Any, float_nodes: Collection[str] = ()) -> None:
-    """Write the 8-bit form of a graph; nodes of `float_nodes`, the front-end and products stay float."""
+    """Write the 8-bit form of a graph; nodes of `float_nodes`, the front-end, heads and products stay float."""
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import TensorData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
