@@ -25,7 +25,7 @@ from avgn.reproduce.rows import rows_of
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import read_manifest
 from avgn.scenes import SceneConfig, synthesize
-from tests.commands import forked
+from tests.commands import avgn
 
 SMALL = "image_size: [64, 64], width_visual: 4, width_audio: 4, dim: 16, depth: 1"
 SIZES: dict[str, Any] = {
@@ -151,7 +151,7 @@ def test_narrow_rows_of_several_seeds_run_two_at_a_time_from_the_same_weights(tm
         text = text.replace(old, new)
     (tmp_path / "own.yaml").write_text(text, encoding="utf-8")
     out = tmp_path / "out"
-    done = forked(
+    done = avgn(
         *("reproduce", tmp_path / "own.yaml", "--rows", "neither,LVS", "--bootstrap", 0),
         *("--output", out, "--parallel", 2),
     )
