@@ -15,7 +15,7 @@ import pytest
 
 from avgn.runtime import open_media
 from avgn.scenes import SceneConfig, synthesize
-from tests.commands import ENVIRONMENT, avgn, forked, refused
+from tests.commands import ENVIRONMENT, forked, refused
 from tests.runtime import pulse
 from tests.runtime.servers import ffmpeg, free_port, serve, stamped
 
@@ -37,15 +37,15 @@ def test_finished_things_give_what_their_file_gives(video: Path, tmp_path: Path)
     (tmp_path / "out").mkdir()
     out = tmp_path / "out"
     options = ("--backend", "onnxruntime", "--threads", 1)
-    assert avgn("localize", "tiny", f"file://{video}", "--json", out / "file.jsonl", *options).returncode == 0
+    assert forked("localize", "tiny", f"file://{video}", "--json", out / "file.jsonl", *options).returncode == 0
     ffmpeg("-i", video, "-c", "copy", "-f", "hls", "-hls_time", 1, "-hls_playlist_type", "vod", tmp_path / "v.m3u8")
     (tmp_path / "v.mp4").write_bytes(video.read_bytes())
     with serve(tmp_path, ranges=False) as (base, _):
-        done = avgn(
+        done = forked(
             *("localize", "tiny", f"{base}/v.mp4?key=secret", "--json", out / "http.jsonl", *options),
             *("--output", out / "o.mp4", "--csv", out / "e.csv"),
         )
-        playlist = avgn("localize", "tiny", f"{base}/v.m3u8", "--json", out / "hls.jsonl", *options)
+        playlist = forked("localize", "tiny", f"{base}/v.m3u8", "--json", out / "hls.jsonl", *options)
         asked = refused("localize", "tiny", f"{base}/v.mp4", "--seconds", "5")
     assert done.returncode == 0 and "is finished" in done.stderr and "secret" not in done.stderr, done.stderr
     assert "reconnect" not in done.stderr and "lost" not in done.stderr and "frames/s" in done.stdout
@@ -86,7 +86,7 @@ def test_what_is_said_about_a_fetched_file_names_its_address(
 
 def test_live_and_no_live_overrule(video: Path, tmp_path: Path) -> None:
     with serve(video.parent) as (base, _):
-        live = avgn(
+        live = forked(
             *("localize", "tiny", f"{base}/{video.name}", "--live", "--seconds", 4, "--threads", 1),
             *("--json", tmp_path / "r.jsonl"),
         )
@@ -107,7 +107,7 @@ def test_live_and_no_live_overrule(video: Path, tmp_path: Path) -> None:
     sender = subprocess.Popen(command)
     try:
         time.sleep(1.0)
-        whole = avgn("localize", "tiny", f"tcp://127.0.0.1:{port}", "--no-live", "--json", tmp_path / "w.jsonl")
+        whole = forked("localize", "tiny", f"tcp://127.0.0.1:{port}", "--no-live", "--json", tmp_path / "w.jsonl")
     finally:
         sender.kill()
         sender.wait()
@@ -119,7 +119,7 @@ def test_live_and_no_live_overrule(video: Path, tmp_path: Path) -> None:
 
 def test_seconds_that_end_while_connecting_are_a_failure(tmp_path: Path) -> None:
     for url in (f"udp://127.0.0.1:{free_port()}", f"rtsp://127.0.0.1:{free_port()}/x", "http://127.0.0.1:9/"):
-        done = avgn(
+        done = forked(
             "localize", "tiny", url, "--seconds", 1.5, "--json", tmp_path / "r.jsonl", "--output", tmp_path / "o.mp4"
         )
         assert done.returncode == 1, done.stderr
@@ -130,7 +130,7 @@ def test_seconds_that_end_while_connecting_are_a_failure(tmp_path: Path) -> None
 
 def test_a_camera_that_gives_nothing_is_a_failure(tmp_path: Path) -> None:
     for name, said in (("77", "camera:77"), ("/dev/video77", "camera:/dev/video77")):
-        done = avgn("localize", "tiny", name, "--microphone", "none", "--seconds", 1.5)
+        done = forked("localize", "tiny", name, "--microphone", "none", "--seconds", 1.5)
         assert done.returncode == 1 and f"{said} gave nothing in 1.5 s" in done.stderr, done.stderr
     assert "another machine" in refused("localize", "tiny", "file://server/a.mp4")
     assert "does not exist" in refused("localize", "tiny", "file:///no/such.mp4")
@@ -142,7 +142,7 @@ def test_a_stream_without_sound_is_told_of_once(tone: bool, tmp_path: Path) -> N
     port = free_port()
     with stamped(f"tcp://127.0.0.1:{port}?listen=1", "mpegts", 25, 12, 25, *(["tone"] if tone else [])):
         time.sleep(1.5)
-        done = avgn("localize", "tiny", f"tcp://127.0.0.1:{port}", "--seconds", 4, "--json", tmp_path / "r.jsonl")
+        done = forked("localize", "tiny", f"tcp://127.0.0.1:{port}", "--seconds", 4, "--json", tmp_path / "r.jsonl")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("has no sound") == (0 if tone else 1)
     assert ("--microphone default" in done.stderr) is not tone

@@ -18,7 +18,7 @@ import pytest
 from avgn.runtime import Localizer, localize_file, open_media
 from avgn.runtime.sinks.window import has_windows
 from avgn.scenes import SceneConfig, synthesize
-from tests.commands import ENVIRONMENT, avgn, refused
+from tests.commands import ENVIRONMENT, forked, refused
 
 SENDER = Path(__file__).parents[1] / "runtime" / "sender.py"
 
@@ -42,7 +42,7 @@ def test_a_stream_gives_lines_and_events(video: Path, port: int, tmp_path: Path)
     target = f"udp://127.0.0.1:{port}?pkt_size=1316"
     sender = subprocess.Popen([sys.executable, str(SENDER), str(video), target, "mpegts"], stderr=subprocess.DEVNULL)
     try:
-        done = avgn(
+        done = forked(
             *("localize", "tiny", f"udp://127.0.0.1:{port}", "--seconds", 6, "--json", tmp_path / "r.jsonl"),
             *("--csv", tmp_path / "e.csv", "--threads", 1),
         )
@@ -83,7 +83,7 @@ def test_bad_requests(port: int, tmp_path: Path) -> None:
     nowhere = refused("localize", "tiny", url, "--output", tmp_path / "no" / "o.mp4")
     assert "its folder does not exist" in nowhere
     assert "--seconds must be above 0" in refused("localize", "tiny", url, "--seconds", -1)
-    nobody = avgn(
+    nobody = forked(
         "localize", "tiny", f"{url}?token=secret", "--json", tmp_path / "r.jsonl", "--output", tmp_path / "o.mp4"
     )
     assert nobody.returncode == 1 and "gave nothing" in nobody.stderr and "secret" not in nobody.stderr
@@ -112,7 +112,7 @@ def test_a_stream_with_its_overlay_and_trace(video: Path, port: int, tmp_path: P
     target = f"udp://127.0.0.1:{port}?pkt_size=1316"
     sender = subprocess.Popen([sys.executable, str(SENDER), str(video), target, "mpegts"], stderr=subprocess.DEVNULL)
     try:
-        done = avgn(
+        done = forked(
             *("localize", "tiny", f"udp://127.0.0.1:{port}", "--seconds", 6, "--threads", 1),
             *("--output", tmp_path / "o.mp4", "--profile", tmp_path / "t.json", "--json", tmp_path / "r.jsonl"),
         )
@@ -141,11 +141,11 @@ def test_a_stream_with_its_overlay_and_trace(video: Path, port: int, tmp_path: P
 
 
 def test_a_file_with_its_trace(video: Path, tmp_path: Path) -> None:
-    done = avgn("localize", "tiny", video, "--profile", tmp_path / "t.json", "--output", tmp_path / "o.mp4")
+    done = forked("localize", "tiny", video, "--profile", tmp_path / "t.json", "--output", tmp_path / "o.mp4")
     assert done.returncode == 0, done.stderr
     events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
     assert {"decode", "resize", "audio", "image", "decide", "draw", "encode"} <= {event["name"] for event in events}
-    broken = avgn("localize", "tiny", tmp_path / "no.mp4", "--profile", tmp_path / "u.json")
+    broken = forked("localize", "tiny", tmp_path / "no.mp4", "--profile", tmp_path / "u.json")
     assert broken.returncode == 2 and not list(tmp_path.glob("u.json*"))
 
 

@@ -16,7 +16,7 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.several import list_jobs
 from avgn.scenes import SceneConfig
 from avgn.scenes.video import write_scene_video
-from tests.commands import avgn, refused
+from tests.commands import forked, refused
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_a_folder_is_localized_and_a_bad_file_named(tmp_path: Path, video: Path)
     root = place(tmp_path / "in", video, "a.mp4", "a.mkv", "deep/er/b.MOV", ".hidden/c.mp4", "__MACOSX/d.mp4")
     (root / "bad.mp4").write_text("no video " * 100)
     (root / "notes.txt").write_text("x")
-    done = avgn("localize", "tiny", root, "--output", tmp_path / "out", "--csv", tmp_path / "out" / "csv")
+    done = forked("localize", "tiny", root, "--output", tmp_path / "out", "--csv", tmp_path / "out" / "csv")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert written(tmp_path / "out") == sorted(
         f"{folder}{name}"
@@ -62,7 +62,7 @@ def test_outputs_inside_of_the_folder_are_no_inputs(tmp_path: Path, video: Path)
     root = place(tmp_path / "in", video, "a.mp4")
     for output in (root / "out", root):
         for _ in range(2):
-            done = avgn("localize", "tiny", root, "--output", output, "--duration", 0.2)
+            done = forked("localize", "tiny", root, "--output", output, "--duration", 0.2)
             assert done.returncode == 0 and "1 of 1 videos, 5 frames" in done.stdout, done.stdout
     assert (root / "a.mp4").read_bytes() == video.read_bytes()
 
@@ -76,11 +76,11 @@ def test_several_files_whose_names_collide(tmp_path: Path, video: Path) -> None:
         (given[1], "A.mp4-2"),
         (given[2], "a.mkv"),
     ]
-    done = avgn("localize", "tiny", given[0], "--json", tmp_path / "out", given[2], "--duration", 0.1)
+    done = forked("localize", "tiny", given[0], "--json", tmp_path / "out", given[2], "--duration", 0.1)
     assert done.returncode == 0, done.stderr
     assert written(tmp_path / "out") == ["a.mkv.jsonl", "a.mp4.jsonl"]
     # without any output the lines on the terminal are all that is wanted
-    done = avgn("localize", "tiny", *given[:2], "--duration", 0.1)
+    done = forked("localize", "tiny", *given[:2], "--duration", 0.1)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 3
 
 
@@ -98,12 +98,12 @@ def test_what_does_not_go_with_several(tmp_path: Path, video: Path) -> None:
         (("--manifest", tmp_path / "m.jsonl"), "--manifest names the items"),
     ):
         assert expected in refused("localize", "tiny", video, video.parent, *options)
-    done = avgn("localize", "tiny", tmp_path / "none.mp4", video, "--duration", 0.1)
+    done = forked("localize", "tiny", tmp_path / "none.mp4", video, "--duration", 0.1)
     assert done.returncode == 1 and "none.mp4 does not exist" in done.stdout
 
 
 def test_one_file_into_a_folder(tmp_path: Path, video: Path) -> None:
-    assert avgn("localize", "tiny", video, "--output", f"{tmp_path}/new/", "--duration", 0.1).returncode == 0
+    assert forked("localize", "tiny", video, "--output", f"{tmp_path}/new/", "--duration", 0.1).returncode == 0
     assert written(tmp_path / "new") == ["scene.jsonl", "scene.overlay.mp4"]
 
 
@@ -121,7 +121,7 @@ def test_one_file_into_a_folder(tmp_path: Path, video: Path) -> None:
 )
 def test_a_file_that_begins_with_a_dash(tmp_path: Path, video: Path, arguments: tuple[str, ...]) -> None:
     place(tmp_path, video, "-clip.mp4")
-    done = avgn("localize", "tiny", *arguments, cwd=tmp_path)
+    done = forked("localize", "tiny", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
 
@@ -157,7 +157,7 @@ def test_arguments_are_arranged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_names_that_are_no_utf8(tmp_path: Path, video: Path) -> None:
     name = os.fsdecode(b"fl\xf6te.mp4")
     root = place(tmp_path / "in", video, name)
-    done = avgn("localize", "tiny", root, "--json", tmp_path / "out", "--duration", 0.1)
+    done = forked("localize", "tiny", root, "--json", tmp_path / "out", "--duration", 0.1)
     assert done.returncode == 0 and "fl\\udcf6te.mp4: 3 frames" in done.stdout, done.stderr
     (lines,) = (tmp_path / "out").iterdir()
     assert os.fsencode(lines.name) == b"fl\xf6te.jsonl" and json.loads(lines.read_text().splitlines()[0])["frame"] == 0
@@ -165,6 +165,6 @@ def test_names_that_are_no_utf8(tmp_path: Path, video: Path) -> None:
 
 @pytest.mark.parametrize("command", ["localize", "serve", "evaluate"])
 def test_every_option_says_what_it_does(command: str) -> None:
-    lines = " ".join(avgn(command, "--help").stdout.partition("positional arguments:")[2].split())
+    lines = " ".join(forked(command, "--help").stdout.partition("positional arguments:")[2].split())
     assert "--backend BACKEND what runs the graphs" in lines
     assert not re.findall(r"--[a-z-]+ [A-Z_]+ \(", lines)

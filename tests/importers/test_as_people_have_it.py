@@ -26,7 +26,7 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.folders import PassedOver, find_videos
 from avgn.runtime.manifest import read_manifest, write_manifest
 from avgn.runtime.texts import read_text
-from tests.commands import avgn, refused
+from tests.commands import forked, refused
 from tests.importers import sets
 from tests.importers.layouts import options, place, write_files, write_jpg, write_list, write_wav
 
@@ -106,7 +106,7 @@ def test_what_is_passed_over_is_told(tmp_path: Path, clip: Path) -> None:
     write_wav(root / "drum" / "sound.wav")
     (root / "drum" / "nowhere.mp4").symlink_to("none.mp4")
     (root / "bell").mkdir()
-    done = avgn("import", "videos", root, "--output", tmp_path / "m.jsonl")
+    done = forked("import", "videos", root, "--output", tmp_path / "m.jsonl")
     assert done.returncode == 0, done.stderr
     for line in (
         "videos outside of class folders, passed over: 1 (loose.mp4)",
@@ -130,7 +130,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path, clip: Path) -> None:
 def test_file_names_that_are_no_utf8_go_through(tmp_path: Path, clip: Path) -> None:
     name = os.fsdecode(b"fl\xf6te\xff.mp4")
     root = place(tmp_path / "in", clip, f"drum/{name}", "drum/two\nlines.mp4", "drum/" + 240 * "n" + ".mp4")
-    done = avgn("import", "videos", root, "--output", tmp_path / "m.jsonl", "--check", "--strict")
+    done = forked("import", "videos", root, "--output", tmp_path / "m.jsonl", "--check", "--strict")
     assert done.returncode == 0, done.stderr
     items = read_manifest(tmp_path / "m.jsonl").items
     assert len(items) == 6 and all(item.frame is not None and item.frame.is_file() for item in items)
@@ -141,14 +141,14 @@ def test_file_names_that_are_no_utf8_go_through(tmp_path: Path, clip: Path) -> N
     ]
     assert len(list((tmp_path / "m_cut").glob("*.done"))) == 3
     kept = items[0].frame.stat().st_mtime_ns if items[0].frame else 0
-    assert avgn("import", "videos", root, "--output", tmp_path / "m.jsonl").returncode == 0
+    assert forked("import", "videos", root, "--output", tmp_path / "m.jsonl").returncode == 0
     assert items[0].frame is not None and items[0].frame.stat().st_mtime_ns == kept
     # the decoded sounds are kept under a name made of theirs
     WaveformCache(tmp_path / "cache", 8000).put(items[0].sounds[0], np.zeros(4, np.int16))
     labels = tmp_path / "labels.csv"
     labels.write_bytes(os.fsencode(f"drum/{name};drum\n"))
     assert imported(root, tmp_path / "l.jsonl", labels=labels)[0] == ["drum"]
-    assert avgn("inspect", tmp_path / "l.jsonl", "--output", tmp_path / "sheet").returncode == 0
+    assert forked("inspect", tmp_path / "l.jsonl", "--output", tmp_path / "sheet").returncode == 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names on Windows are text")
@@ -358,7 +358,7 @@ def test_vggsound_as_videos(tmp_path: Path, clip: Path, name: str) -> None:
     stem = id if name.endswith("{}") else id[:11]
     place(root, clip, f"{name.format(stem)}.mp4", "bbbbbbbbbbb_000001.mp4")
     write_list(root, "vggsound_single_test.csv", [f"{id},bell", "ccccccccccc_000002,bell"])
-    done = avgn("import", "vggsound", root, "--output", tmp_path / "m.jsonl")
+    done = forked("import", "vggsound", root, "--output", tmp_path / "m.jsonl")
     assert done.returncode == 0 and "without a frame on disk: 1 (ccccccccccc_000002)" in done.stdout, done.stderr
     (item,) = read_manifest(tmp_path / "m.jsonl").items
     assert item.id == id and item.frame is not None

@@ -19,7 +19,7 @@ from avgn.importers.report import Report
 from avgn.importers.wav import read_header
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import read_manifest
-from tests.commands import avgn, refused
+from tests.commands import forked, refused
 from tests.importers import sets
 from tests.importers.layouts import write_annotation, write_list, write_wav
 from tests.importers.sets import DUET, SOLO, VGG
@@ -27,7 +27,7 @@ from tests.importers.sets import DUET, SOLO, VGG
 
 def run(kind: str, root: Path, *arguments: object) -> tuple[list[str], dict[str, Any]]:
     """Import through the command; its lines and its report."""
-    done = avgn("import", kind, root, "--output", root / "out.jsonl", "--json", root / "report.json", *arguments)
+    done = forked("import", kind, root, "--output", root / "out.jsonl", "--json", root / "report.json", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout.splitlines(), json.loads((root / "report.json").read_text())

@@ -19,7 +19,7 @@ from avgn.importers.wav import read_header
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.manifest import read_manifest
 from avgn.scenes.video import write_scene_video
-from tests.commands import ENVIRONMENT, avgn, refused
+from tests.commands import ENVIRONMENT, forked, refused
 from tests.importers.conftest import CONFIG
 from tests.importers.layouts import options, place
 
@@ -73,7 +73,7 @@ def test_videos_that_cannot_be_used_are_listed(tmp_path: Path, clip: Path) -> No
     strict = refused(*command, "--strict")
     assert "--strict: 3 videos that can't be used (drum__cut, drum__empty, drum__text)" in strict
     assert not (tmp_path / "m.jsonl").exists()
-    done = avgn(*command)
+    done = forked(*command)
     assert done.returncode == 0 and "videos that can't be used: 3" in done.stdout, done.stderr
     assert all(any(f"{name} " in line for line in done.stdout.splitlines()) for name in ("empty.mp4", "text.mkv"))
     assert len(read_manifest(tmp_path / "m.jsonl").items) == 2
@@ -142,7 +142,7 @@ def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_result(tmp_path:
     first = next((broken.parent / "m_cut").glob("*.done"))
     picture = broken.parent / "m_cut" / "frames" / f"{json.loads(first.read_text())['names'][0]}.jpg"
     kept = picture.stat().st_mtime_ns
-    assert avgn(*arguments).returncode == 0
+    assert forked(*arguments).returncode == 0
     assert picture.stat().st_mtime_ns == kept
     assert content(broken.parent) == content(whole.parent)
 

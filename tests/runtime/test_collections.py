@@ -18,7 +18,7 @@ from avgn.runtime import Localizer, read_manifest, write_manifest
 from avgn.runtime.collections import localize_collection
 from avgn.runtime.decision import STATES
 from avgn.runtime.reading import read_clip, read_frame
-from tests.commands import ENVIRONMENT, avgn
+from tests.commands import ENVIRONMENT, forked
 from tests.runtime.clips import Scene, still_clip
 from tests.runtime.collection import (
     CLIPS,
@@ -113,7 +113,7 @@ def test_ray_gives_the_same_rows_as_parquet_and_maps(
     import pyarrow.parquet as parquet
 
     options = ("--cluster", "ray", "--workers", 2, "--parquet", tmp_path / "o", "--maps", tmp_path / "maps")
-    done = avgn("localize", bundle_path, "--manifest", collection, *options)
+    done = forked("localize", bundle_path, "--manifest", collection, *options)
     assert done.returncode == 0 and f"{CLIPS} of {CLIPS} items localized" in done.stdout, done.stderr
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
     found = parquet.read_table(tmp_path / "o").to_pylist()
@@ -147,12 +147,12 @@ def test_a_killed_run_is_continued(collection: Path, bundle_path: Path, rows: li
         file.write(b'{"id": "clip-199", "state": "sou')
     before = journal.read_bytes().count(b"\n")
     assert 0 < before < CLIPS
-    done = avgn(*options)
+    done = forked(*options)
     assert done.returncode == 0, done.stderr
     assert f"{CLIPS - before} of {CLIPS} items localized" in done.stdout and f"{before} were there" in done.stdout
     assert_same(read_rows(output), rows)
     assert not journal.exists()
-    assert f"0 of {CLIPS} items localized" in avgn(*options).stdout
+    assert f"0 of {CLIPS} items localized" in forked(*options).stdout
 
 
 def test_an_interrupted_run_says_how_to_go_on(
@@ -173,7 +173,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and said.splitlines()[-1] == "avgn: interrupted"
     assert "run the same command again to continue" in said and "Traceback" not in said
-    assert avgn(*options).returncode == 0
+    assert forked(*options).returncode == 0
     assert_same(read_rows(output), rows)
 
 

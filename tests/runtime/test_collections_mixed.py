@@ -11,7 +11,7 @@ import pytest
 from avgn.runtime import InputError, write_manifest
 from avgn.runtime.collections import localize_collection
 from avgn.runtime.manifest import Item, Part
-from tests.commands import avgn, refused
+from tests.commands import forked, refused
 from tests.runtime.clips import Scene, still_clip
 from tests.runtime.collection import (
     SHOWN,
@@ -50,7 +50,7 @@ def mixed(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_can_not_be_read_is_listed(mixed: Path, bundle_path: Path, tmp_path: Path, workers: int) -> None:
     options = ("localize", bundle_path, "--manifest", mixed, "--json", tmp_path / "o.jsonl", "--workers", workers)
-    done = avgn(*options)
+    done = forked(*options)
     assert done.returncode == 0 and "2 of 8 items localized" in done.stdout, done.stderr
     assert "avgn: 6 of 8 items were left out, the first 'parts' (it has parts" in done.stderr
     still, video = read_rows(tmp_path / "o.jsonl")
@@ -67,13 +67,13 @@ def test_what_can_not_be_read_is_listed(mixed: Path, bundle_path: Path, tmp_path
     assert "6 of 8 items were left out" in refused_last(*options, "--strict")
     # mended items are tried again, and take their place in the manifest's order
     write_item(mixed.parent, "audio", SHOWN)
-    assert "1 of 8 items localized" in avgn(*options).stdout
+    assert "1 of 8 items localized" in forked(*options).stdout
     assert [row["id"] for row in read_rows(tmp_path / "o.jsonl")] == ["good", "audio", "videos/clip"]
     assert len(read_rows(tmp_path / "o.failures.jsonl")) == 5
 
 
 def refused_last(*arguments: object) -> str:
-    done = avgn(*arguments)
+    done = forked(*arguments)
     assert done.returncode == 1
     return done.stderr.strip().splitlines()[-1]
 
@@ -100,7 +100,7 @@ def test_the_track_that_is_heard_is_chosen(bundle_path: Path, tmp_path: Path) ->
     found = {}
     for track in ("1", "2"):
         out = tmp_path / f"{track}.jsonl"
-        avgn("localize", bundle_path, "--manifest", tmp_path / "m.jsonl", "--json", out, "--audio-track", track)
+        forked("localize", bundle_path, "--manifest", tmp_path / "m.jsonl", "--json", out, "--audio-track", track)
         found[track] = {event["label"] for event in json.loads(out.read_text())["events"]}
     assert found == {"1": {"red"}, "2": {"green"}}
 

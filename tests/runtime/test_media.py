@@ -53,6 +53,22 @@ def test_variable_frame_rate_keeps_the_containers_times(localizer: Localizer, tm
     assert 0 <= found[0] < 0.025 and found - found[0] == pytest.approx(np.array(times), abs=0.0011)
 
 
+@pytest.mark.parametrize(
+    ("name", "video", "audio"),
+    [
+        ("a.flv", "flv", "aac"),
+        ("a.mpg", "mpeg2video", "mp2"),
+        ("a.vob", "mpeg2video", "mp2"),
+        ("a.ts", "mpeg2video", "mp2"),
+    ],
+)
+def test_containers_whose_tracks_are_found_by_reading_on(tmp_path: Path, name: str, video: str, audio: str) -> None:
+    """PyAV before 17.1 crashes at those that have no list of tracks."""
+    clip = still_clip(tmp_path / name, SCENE, seconds=1.0, video_codec=video, audio_codec=audio, fps=25, ticks=0)
+    media = open_media(clip)
+    assert len(list(media.video())) == 25 and len(list(media.audio())) > 10
+
+
 @pytest.mark.parametrize("angle", MATRICES)
 def test_rotated_video_is_upright(localizer: Localizer, tmp_path: Path, angle: int) -> None:
     upright = SCENE.frame(180, 240)
