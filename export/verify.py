@@ -121,10 +121,10 @@ def render_batch(info: BundleInfo, count: int, start: int = 0, growth: tuple[int
     config = SceneConfig(split="val", sources=(0, 3))
     scenes = [render_scene(config, SCENE_SEED, start + index) for index in range(count)]
     length = info.window_samples
-    sounds = [fit_window(resample(scene.audio, SCENE_RATE, info.sample_rate), length) for scene in scenes]
+    waveforms = [fit_window(resample(scene.audio, SCENE_RATE, info.sample_rate), length) for scene in scenes]
     size = (info.image_size[0] + growth[0], info.image_size[1] + growth[1])
     frames = [resize(scene.frame, size) for scene in scenes]
-    return InputBatch(waveform=np.stack(sounds).astype(np.float32), image=np.stack(frames))
+    return InputBatch(waveform=np.stack(waveforms).astype(np.float32), image=np.stack(frames))
 
 
 def _chain(engine: Engine, batch: InputBatch) -> dict[str, NDArray[np.float32]]:

@@ -50,6 +50,24 @@ def _localize_parser() -> Any:
         default=None,
         help="write events, one a line: class, start, end, share on screen, mean place, frames; - for standard output",
     )
+    _add_live_options(parser)
+    parser.add_argument(
+        "--profile", type=str | None, default=None, help="write the times of every stage as a Chrome trace"
+    )
+    parser.add_argument("--audio", type=str | None, default=None, help="a file whose sound replaces the video's own")
+    parser.add_argument(
+        "--audio-track",
+        type=str | None,
+        default=None,
+        help="which sound track of a file: its number, from 1, or its language, such as eng (default: the "
+        "file's default track)",
+    )
+    add_engine_options(parser)
+    return parser
+
+
+def _add_live_options(parser: Any) -> None:
+    """Declare what belongs to cameras, microphones and addresses."""
     parser.add_argument("--seconds", type=float | None, default=None, help="live sources: stop after this many seconds")
     parser.add_argument(
         "--microphone",
@@ -78,19 +96,6 @@ def _localize_parser() -> Any:
         "--camera-fps", type=float | None, default=None, help="frames a second to request from the camera"
     )
     parser.add_argument("--show", action="store_true", help="live sources: show a window; Escape or q ends the run")
-    parser.add_argument(
-        "--profile", type=str | None, default=None, help="write the times of every stage as a Chrome trace"
-    )
-    parser.add_argument("--audio", type=str | None, default=None, help="a file whose sound replaces the video's own")
-    parser.add_argument(
-        "--audio-track",
-        type=str | None,
-        default=None,
-        help="which sound track of a file: its number, from 1, or its language, such as eng (default: the "
-        "file's default track)",
-    )
-    add_engine_options(parser)
-    return parser
 
 
 def localize(argv: Sequence[str]) -> None:

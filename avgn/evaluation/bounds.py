@@ -52,14 +52,14 @@ class FixedMap:
         return self._binary[protocol.name]
 
 
-def centre_blob(size: tuple[int, int] = CANVAS, num_pictures: int = 1) -> FixedMap:
+def centre_blob(size: tuple[int, int] = CANVAS, num_frames: int = 1) -> FixedMap:
     """Make the map of the floor: minus the distance to the centre of each picture of this size."""
-    return FixedMap(centre_map(size, num_pictures))
+    return FixedMap(centre_map(size, num_frames))
 
 
-def noise(size: tuple[int, int] = CANVAS, num_pictures: int = 1) -> FixedMap:
+def noise(size: tuple[int, int] = CANVAS, num_frames: int = 1) -> FixedMap:
     """Make the map of chance: one fixed random value per pixel."""
-    return FixedMap(np.random.default_rng(NOISE_SEED).random((size[0], size[1] * num_pictures)))
+    return FixedMap(np.random.default_rng(NOISE_SEED).random((size[0], size[1] * num_frames)))
 
 
 def best_maps(mask: Array, grid: tuple[int, int]) -> Array:
@@ -76,18 +76,18 @@ def best_maps(mask: Array, grid: tuple[int, int]) -> Array:
 
 
 def ceiling_scores(
-    masks: Array, grid: tuple[int, int], protocol: Protocol, *, num_pictures: int = 1, pieces: int = 1
+    masks: Array, grid: tuple[int, int], protocol: Protocol, *, num_frames: int = 1, pieces: int = 1
 ) -> tuple[Array, Array]:
     """Score the best maps of masks [S, H, W], each on its own mask, under a protocol.
 
-    AP is that of the mean-per-cell map, IoU that of the best candidate of `best_maps`; `num_pictures` and `pieces` as
+    AP is that of the mean-per-cell map, IoU that of the best candidate of `best_maps`; `num_frames` and `pieces` as
     in `lay_out`. A grid of the masks' own size stands for a map that is free in every pixel.
     """
     if grid == masks.shape[1:]:
         return np.ones(len(masks)), np.array([_free_iou(mask, protocol) for mask in masks])
     precision, overlap = np.full(len(masks), np.nan), np.full(len(masks), np.nan)
     for s, mask in enumerate(masks):
-        maps = lay_out(best_maps(mask, grid), protocol.upsample, num_pictures, pieces)
+        maps = lay_out(best_maps(mask, grid), protocol.upsample, num_frames, pieces)
         precision[s] = Ranking(maps[0]).average_precision(mask.ravel() > 0)
         if _is_by_value(protocol):
             overlap[s] = max(float(iou(m > level, mask)) for m in maps for level in MAP_LEVELS)

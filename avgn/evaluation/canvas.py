@@ -96,12 +96,12 @@ def upsample_bicubic(maps: Array, size: tuple[int, int] = CANVAS) -> Array:
     return canvas
 
 
-def lay_out(maps: Array, upsample: Upsample, num_pictures: int = 1, pieces: int = 1) -> Array:
-    """Upsample maps [K, h, w] of `num_pictures` side by side to [K, H, num_pictures * W].
+def lay_out(maps: Array, upsample: Upsample, num_frames: int = 1, pieces: int = 1) -> Array:
+    """Upsample maps [K, h, w] of `num_frames` side by side to [K, H, num_frames * W].
 
     `pieces` maps that were made apart stand side by side in `maps`; each is upsampled alone.
     """
-    size = (CANVAS[0], CANVAS[1] * num_pictures // pieces)
+    size = (CANVAS[0], CANVAS[1] * num_frames // pieces)
     if pieces == 1:
         return upsample(maps, size)
     return np.concatenate([upsample(piece, size) for piece in np.split(maps, pieces, axis=-1)], axis=-1)
@@ -117,14 +117,14 @@ def is_flat(maps: Array) -> Array:
     return np.asarray(maps.max(axis=(-2, -1)) == maps.min(axis=(-2, -1)))
 
 
-def centre_map(size: tuple[int, int] = CANVAS, num_pictures: int = 1) -> Array:
+def centre_map(size: tuple[int, int] = CANVAS, num_frames: int = 1) -> Array:
     """Make the map that ignores the picture: minus the distance of each pixel's centre to the picture's centre.
 
-    size: of one picture; [H, num_pictures * W].
+    size: of one picture; [H, num_frames * W].
     """
     y = np.arange(size[0]) + 0.5 - size[0] / 2
     x = np.arange(size[1]) + 0.5 - size[1] / 2
-    return np.asarray(np.tile(-np.hypot(y[:, None], x[None, :]), num_pictures))
+    return np.asarray(np.tile(-np.hypot(y[:, None], x[None, :]), num_frames))
 
 
 def _overlap(source: int, target: int) -> Array:

@@ -138,18 +138,18 @@ class Images:
         """Score floor, chance and ceiling of an image with scorable sources."""
         targets = truth.targets[protocol.view]
         whole = protocol.view == "whole"
-        pictures = truth.num_pictures if whole else 1
+        num_frames = truth.num_frames if whole else 1
         pieces = self.said.pieces(n) if whole and self.said is not None else 1
         if self.said is None:
-            grid = (self._grid[0], self._grid[1] * pictures)
+            grid = (self._grid[0], self._grid[1] * num_frames)
         else:
             height, width = self.said.grid(n)
-            grid = (height, width if whole else max(1, width // truth.num_pictures))
-        centre, random = self._fixed[pictures]
+            grid = (height, width if whole else max(1, width // truth.num_frames))
+        centre, random = self._fixed[num_frames]
         return (
             fixed_scores(centre, targets, protocol),
             chance_scores(random, targets, protocol),
-            best_scores(targets, grid, protocol, num_pictures=pictures, pieces=pieces),
+            best_scores(targets, grid, protocol, num_frames=num_frames, pieces=pieces),
         )
 
     def _score_maps(self, n: int, truth: Truth, said: Said, result: ImageResult) -> None:
@@ -192,7 +192,7 @@ class Images:
         if not silent:
             return float("nan")
         shares = silent_shares(
-            protocol, maps, silent, num_pictures=truth.num_pictures, pieces=said.pieces(n), tau=said.softmax_scale
+            protocol, maps, silent, num_frames=truth.num_frames, pieces=said.pieces(n), tau=said.softmax_scale
         )
         return float(shares.mean())
 

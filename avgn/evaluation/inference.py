@@ -54,7 +54,7 @@ class ItemBatch:
 
     items: list[Item] = field(default_factory=list)
     waveforms: list[Array] = field(default_factory=list)
-    pictures: list[tuple[Array, ...]] = field(default_factory=list)
+    frames: list[tuple[Array, ...]] = field(default_factory=list)
 
 
 def check_classes(info: BundleInfo, manifest: Manifest) -> None:
@@ -91,7 +91,7 @@ def predict(
 
     Items of several pictures hear the sum of their sounds; `pair_input` "canvas" shows the pictures side by side as
     one image, "crops" each alone. An engine that refuses other widths gets crops, which is noted.
-    object_prior: picture [H, W, 3] uint8 -> map [h, w], run on single pictures.
+    object_prior: picture [H, W, 3] uint8 -> map [h, w], run on single frames.
     An unreadable file raises InputError that names it, or is a counted skip with `skip_bad`. Items without a
     frame or without audio (video truth, labels only) are counted skips. Raises InputError for other classes than
     the model's and when nothing is left; FailureError when the model gives NaN. `progress(done, total)` is
@@ -107,9 +107,9 @@ def predict(
     done = 0
     for batch in read_batches(engine.info, manifest.items, batch_size, skip_bad, skipped):
         outputs.append(runner.run(batch))
-        pieces += [runner.pieces(len(pictures)) for pictures in batch.pictures]
+        pieces += [runner.pieces(len(frames)) for frames in batch.frames]
         if object_prior is not None:
-            priors += [_prior(object_prior, item, p) for item, p in zip(batch.items, batch.pictures, strict=True)]
+            priors += [_prior(object_prior, item, p) for item, p in zip(batch.items, batch.frames, strict=True)]
         kept += batch.items
         done = len(kept) + sum(skipped.values())
         if progress:
@@ -139,7 +139,7 @@ def batches(
     """Yield (items, waveforms, images) of the items of one picture; the others are left out."""
     single = [item for item in items if not item.parts]
     for batch in read_batches(info, single, batch_size, skip_bad, skipped):
-        yield batch.items, batch.waveforms, [pictures[0] for pictures in batch.pictures]
+        yield batch.items, batch.waveforms, [frames[0] for frames in batch.frames]
 
 
 def read_batches(
@@ -154,18 +154,18 @@ def read_batches(
             continue
         try:
             waveform = sum(read_clip(sound, info.sample_rate, samples) for sound in item.sounds)
-            pictures = tuple(read_frame(frame, info.image_size) for frame in item.frames)
+            frames = tuple(read_frame(frame, info.image_size) for frame in item.frames)
         except InputError as error:
             if not skip_bad:
                 raise InputError(f"item {item.id!r}: {error}") from None
             skipped[UNREADABLE] += 1
             continue
-        if batch.items and (len(batch.items) == batch_size or len(pictures) != len(batch.pictures[0])):
+        if batch.items and (len(batch.items) == batch_size or len(frames) != len(batch.frames[0])):
             yield batch
             batch = ItemBatch()
         batch.items.append(item)
         batch.waveforms.append(np.asarray(waveform, dtype=np.float32))
-        batch.pictures.append(pictures)
+        batch.frames.append(frames)
     if batch.items:
         yield batch
 
@@ -181,22 +181,22 @@ class _Runner:
         self._pair_input = pair_input
         self._inputs: dict[int, str] = {}
 
-    def pieces(self, num_pictures: int) -> int:
+    def pieces(self, num_frames: int) -> int:
         """Count the maps of an item that were made apart."""
-        return num_pictures if self._inputs.get(num_pictures) == CROPS_INPUT else 1
+        return num_frames if self._inputs.get(num_frames) == CROPS_INPUT else 1
 
     def run(self, batch: ItemBatch) -> tuple[Array, Array, Array]:
         """Return maps [B, K, h, w], audio_prob and visual_prob [B, K] (p^v: the largest of the pictures shown
         alone)."""
         heard = self.engine.run_audio(np.stack(batch.waveforms))
-        images = np.stack([np.stack(pictures) for pictures in batch.pictures])
-        num_pictures = images.shape[1]
-        if num_pictures > 1 and num_pictures not in self._inputs:
-            self._inputs[num_pictures] = self._choose(images[:1], heard["sources"][:1])
-        if self.pieces(num_pictures) == 1:
+        images = np.stack([np.stack(frames) for frames in batch.frames])
+        num_frames = images.shape[1]
+        if num_frames > 1 and num_frames not in self._inputs:
+            self._inputs[num_frames] = self._choose(images[:1], heard["sources"][:1])
+        if self.pieces(num_frames) == 1:
             seen = [self.engine.run_image(_canvas(images), heard["sources"])]
         else:
-            alone = (np.ascontiguousarray(images[:, part]) for part in range(num_pictures))
+            alone = (np.ascontiguousarray(images[:, part]) for part in range(num_frames))
             seen = [self.engine.run_image(image, heard["sources"]) for image in alone]
         maps = np.concatenate([np.asarray(one["maps"], dtype=np.float32) for one in seen], axis=-1)
         audio = visual = np.zeros((len(batch.items), 0), dtype=np.float32)
@@ -226,8 +226,8 @@ def _canvas(images: Array) -> Array:
     return np.ascontiguousarray(np.concatenate(list(images.swapaxes(0, 1)), axis=2))
 
 
-def _prior(object_prior: Prior, item: Item, pictures: tuple[Array, ...]) -> Array:
-    prior = np.asarray(object_prior(pictures[0]), dtype=np.float32)
+def _prior(object_prior: Prior, item: Item, frames: tuple[Array, ...]) -> Array:
+    prior = np.asarray(object_prior(frames[0]), dtype=np.float32)
     if prior.ndim != 2 or not prior.size or not np.isfinite(prior).all():
         raise FailureError(f"the object prior of item {item.id!r} is no finite map [h, w] but {prior.shape}")
     return prior

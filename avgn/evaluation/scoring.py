@@ -109,7 +109,7 @@ class ImageScorer:
         mixed = protocol.alpha < 1 and self._prior is not None
         key = (protocol.upsample, protocol.alpha if mixed else 1.0)
         if key not in self._canvas:
-            maps = lay_out(self._grids, protocol.upsample, self.truth.num_pictures, self._pieces)
+            maps = lay_out(self._grids, protocol.upsample, self.truth.num_frames, self._pieces)
             if mixed and self._prior is not None:
                 prior = min_max(protocol.upsample(self._prior[None], (maps.shape[1], maps.shape[2])))[0]
                 maps = protocol.alpha * min_max(maps)[0] + (1 - protocol.alpha) * prior
@@ -153,26 +153,26 @@ class ImageScorer:
 
 
 def silent_shares(
-    protocol: Protocol, maps: Array, silent: Sequence[int], *, num_pictures: int = 1, pieces: int = 1, tau: float = 1.0
+    protocol: Protocol, maps: Array, silent: Sequence[int], *, num_frames: int = 1, pieces: int = 1, tau: float = 1.0
 ) -> Array:
     """Return the share of quiet pixels in the maps of the silent classes, of all maps [K, h, w] of an image.
 
-    silent: the indices [S] of the silent classes. num_pictures, pieces: as in `lay_out`. tau: what maps are divided by
+    silent: the indices [S] of the silent classes. num_frames, pieces: as in `lay_out`. tau: what maps are divided by
     before the softmax over the classes, if the protocol takes one. Returns [S] shares in 0..1.
     """
     if protocol.silence == "softmax":
-        canvas = lay_out(maps, protocol.upsample, num_pictures, pieces)
+        canvas = lay_out(maps, protocol.upsample, num_frames, pieces)
         return quiet_share(softmax(canvas / tau)[list(silent)])
     shares = [np.zeros(0)]
     for first in range(0, len(silent), BLOCK_MAPS):
         block = maps[list(silent[first : first + BLOCK_MAPS])]
-        shares.append(quiet_share(protocol.normalise(lay_out(block, protocol.upsample, num_pictures, pieces))))
+        shares.append(quiet_share(protocol.normalise(lay_out(block, protocol.upsample, num_frames, pieces))))
     return np.concatenate(shares)
 
 
-def map_confidence(protocol: Protocol, maps: Array, *, num_pictures: int = 1, pieces: int = 1) -> Array:
+def map_confidence(protocol: Protocol, maps: Array, *, num_frames: int = 1, pieces: int = 1) -> Array:
     """Return the confidence [M] of maps [M, h, w] after the protocol's normalisation."""
-    return confidence(protocol.normalise(lay_out(maps, protocol.upsample, num_pictures, pieces)))
+    return confidence(protocol.normalise(lay_out(maps, protocol.upsample, num_frames, pieces)))
 
 
 def fixed_scores(fixed: FixedMap, targets: Targets, protocol: Protocol) -> ImageScores:
@@ -186,10 +186,10 @@ def chance_scores(random: FixedMap, targets: Targets, protocol: Protocol) -> Ima
 
 
 def best_scores(
-    targets: Targets, grid: tuple[int, int], protocol: Protocol, *, num_pictures: int = 1, pieces: int = 1
+    targets: Targets, grid: tuple[int, int], protocol: Protocol, *, num_frames: int = 1, pieces: int = 1
 ) -> ImageScores:
     """Return the scores of maps that know the masks, free on the grid (h, w) of what a source is scored on."""
-    return _given(*ceiling_scores(targets.masks, grid, protocol, num_pictures=num_pictures, pieces=pieces))
+    return _given(*ceiling_scores(targets.masks, grid, protocol, num_frames=num_frames, pieces=pieces))
 
 
 def _given(precision: Array, overlap: Array) -> ImageScores:

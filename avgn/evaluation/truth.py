@@ -1,6 +1,6 @@
 """Reads what an item of a manifest truly shows, as masks on the area on which its sources are scored.
 
-S sources that can be scored: the sounding visible classes of one image, or of each of its pictures.
+S sources that can be scored: the sounding visible classes of one image, or of each of its frames.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """Holds what one image of `num_pictures` shows: its targets for each view, and the sets of classes that sound and
+    """Holds what one image of `num_frames` shows: its targets for each view, and the sets of classes that sound and
     are seen (`present`), sound (`sounding`), are seen (`visible`). `repeated`: two pictures show one sounding class."""
 
     targets: dict[View, Targets]
     present: frozenset[int]
     sounding: frozenset[int]
     visible: frozenset[int]
-    num_pictures: int = 1
+    num_frames: int = 1
     repeated: bool = False
 
     def view(self, view: View) -> View:
         """Return the view, or "own" if both are the same: a single picture is its own canvas."""
-        return "own" if view == "whole" and self.num_pictures == 1 else view
+        return "own" if view == "whole" and self.num_frames == 1 else view
 
     def without_masks(self) -> Truth:
         """Return the same without masks, for keeping: those of thousands of images would fill the memory."""
@@ -63,7 +63,7 @@ def read_truth(item: Item, classes: Sequence[str], views: Collection[View] = OWN
     pictures; a source with no box and no mask has no map to score. Raises InputError for a mask that can't be read."""
     index = {name: k for k, name in enumerate(classes)}
     shown = [source for source in item.sources if source.sounding and source.on_screen]
-    pictures = [(index[source.label], source.part) for source in shown]
+    places = [(index[source.label], source.part) for source in shown]
     targets: dict[View, Targets] = {}
     for view in views:
         twin: View = "whole" if view == "own" else "own"
@@ -71,11 +71,11 @@ def read_truth(item: Item, classes: Sequence[str], views: Collection[View] = OWN
         targets[view] = targets[twin] if shared else _targets(item, shown, index, view)
     return Truth(
         targets=targets,
-        present=frozenset(k for k, _ in pictures),
+        present=frozenset(k for k, _ in places),
         sounding=frozenset(index[source.label] for source in item.sources if source.sounding),
         visible=frozenset(index[source.label] for source in item.sources if source.on_screen),
-        num_pictures=len(item.parts) or 1,
-        repeated=len(set(pictures)) > len({k for k, _ in pictures}),
+        num_frames=len(item.parts) or 1,
+        repeated=len(set(places)) > len({k for k, _ in places}),
     )
 
 
@@ -109,12 +109,12 @@ def _targets(item: Item, shown: Sequence[Source], index: dict[str, int], view: V
     )
 
 
-def _mask(sources: Sequence[Source], num_pictures: int) -> Array:
-    """Return the masks of sources on the whole canvas [H, num_pictures * W]."""
-    if num_pictures == 1:
+def _mask(sources: Sequence[Source], num_frames: int) -> Array:
+    """Return the masks of sources on the whole canvas [H, num_frames * W]."""
+    if num_frames == 1:
         return source_mask(sources)
-    pictures = [source_mask([source for source in sources if source.part == part]) for part in range(num_pictures)]
-    return np.concatenate(pictures, axis=1)
+    masks = [source_mask([source for source in sources if source.part == part]) for part in range(num_frames)]
+    return np.concatenate(masks, axis=1)
 
 
 def _misread(box: Box) -> Box:

@@ -67,27 +67,27 @@ def compare_engines(engine: Engine, parent: Engine) -> dict[str, float]:
 
 
 def probes(info: BundleInfo) -> tuple[Floats, npt.NDArray[np.uint8]]:
-    """Sounds [B, T] and pictures [B, H, W, 3] that reach all of a model: chords in noise, coloured spots on ramps."""
+    """Waveforms [B, T] and images [B, H, W, 3] that reach all of a model: chords in noise, coloured spots on ramps."""
     rng = np.random.default_rng(0)
     at = np.arange(info.window_samples) / info.sample_rate
-    sounds = []
+    waveforms = []
     for _ in range(PROBES):
         tones = rng.uniform(80, 0.4 * info.sample_rate, 4)
         chord = sum(
             np.sin(2 * np.pi * tone * at + phase) for tone, phase in zip(tones, rng.uniform(0, 6, 4), strict=True)
         )
         rhythm = 0.5 + 0.5 * np.sign(np.sin(2 * np.pi * rng.uniform(0.5, 8) * at))
-        sounds.append(0.1 * chord * rhythm + 0.02 * rng.standard_normal(len(at)))
+        waveforms.append(0.1 * chord * rhythm + 0.02 * rng.standard_normal(len(at)))
     height, width = info.image_size
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]  # type: ignore[misc]
-    pictures = []
+    images = []
     for _ in range(PROBES):
-        picture = 128 + 60 * (rng.uniform(-1, 1, 3) * x[..., None] + rng.uniform(-1, 1, 3) * y[..., None])
+        image = 128 + 60 * (rng.uniform(-1, 1, 3) * x[..., None] + rng.uniform(-1, 1, 3) * y[..., None])
         for _ in range(3):
             spot = np.hypot(x - rng.uniform(), y - rng.uniform()) < rng.uniform(0.08, 0.25)
-            picture[spot] = rng.uniform(0, 255, 3)
-        pictures.append(picture + rng.normal(0, 4, picture.shape))
-    return np.stack(sounds).astype(np.float32), np.clip(np.stack(pictures), 0, 255).astype(np.uint8)
+            image[spot] = rng.uniform(0, 255, 3)
+        images.append(image + rng.normal(0, 4, image.shape))
+    return np.stack(waveforms).astype(np.float32), np.clip(np.stack(images), 0, 255).astype(np.uint8)
 
 
 def parent_of(bundle: Bundle, variant: Variant) -> Variant:

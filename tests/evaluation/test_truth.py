@@ -59,7 +59,7 @@ def test_pictures_of_a_pair_lie_side_by_side() -> None:
     sources = [_source("b", LEFT, part=0), _source("a", RIGHT, part=1), _source("a", TOP, part=0)]
     truth = read_truth(_item(*sources, parts=(part, part)), ["a", "b"], ["own", "whole"])
     own, whole = truth.targets["own"], truth.targets["whole"]
-    assert own.labels == (0, 0, 1) and own.parts == (0, 1, 0) and truth.repeated and truth.num_pictures == 2
+    assert own.labels == (0, 0, 1) and own.parts == (0, 1, 0) and truth.repeated and truth.num_frames == 2
     assert (own.masks[1] == box_mask([RIGHT])).all()
     assert whole.labels == (0, 1) and whole.parts == (None, None) and whole.masks.shape == (2, 224, 448)
     assert (whole.masks[0] == np.concatenate([box_mask([TOP]), box_mask([RIGHT])], axis=1)).all()
