@@ -138,7 +138,9 @@ class Config:
         if math.prod(self.image_size) > MAX_PIXELS:
             raise ValueError(f"image_size must be at most {MAX_PIXELS} pixels, got {self.image_size}: choose a smaller")
         if self.window_samples > MOST_SAMPLES:
-            raise ValueError(f"a window must have at most {MOST_SAMPLES} samples, got {self.window_samples}: shorten")
+            raise ValueError(
+                f"a window must have at most {MOST_SAMPLES} samples, got {self.window_samples}: shorten it"
+            )
         if self.visual_stride not in (16, 32):
             raise ValueError(f"visual_stride must be 16 or 32, got {self.visual_stride}: choose one of them")
         if any(side % 32 or side <= 0 for side in self.image_size) or len(self.image_size) != 2:
@@ -245,7 +247,7 @@ class Config:
         return (self.image_size[0] // self.visual_stride, self.image_size[1] // self.visual_stride)
 
     def to_dict(self) -> dict[str, Any]:
-        """The values as JSON can hold them, under the names that files have always given them."""
+        """Return the values as JSON can hold them, under the names that files have always given them."""
         return {IN_FILES.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
@@ -303,7 +305,7 @@ def todays_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def system_in(values: Mapping[str, Any]) -> System | None:
-    """The system that a file's configuration names, which nobody has checked; None for one that isn't known."""
+    """Return the system that a file's configuration names, which nobody has checked; None for one that isn't known."""
     if values.get("variant") == "released":
         return SYSTEMS[RELEASED]
     name = values.get("system", AVGN)
@@ -311,7 +313,7 @@ def system_in(values: Mapping[str, Any]) -> System | None:
 
 
 def avgn_resnet18(**overrides: Any) -> Config:
-    """The paper's sizes."""
+    """Return the paper's sizes."""
     return Config(**({"name": "avgn-resnet18"} | overrides))
 
 
@@ -336,7 +338,7 @@ def avgn_tiny(**overrides: Any) -> Config:
 
 
 def avgn_release(**overrides: Any) -> Config:
-    """The sizes and the form of the published checkpoints."""
+    """Return the sizes and the form of the published checkpoints."""
     release = {"name": "avgn-release", "frontend": "release", "system": RELEASED, **find_system(RELEASED).fixed}
     return avgn_resnet18(**(release | overrides))
 
@@ -400,5 +402,5 @@ def preset(name: str, **overrides: Any) -> Config:
 
 
 def with_values(config: Config, **overrides: Any) -> Config:
-    """A copy with some values changed, checked again."""
+    """Return a copy with some values changed, checked again."""
     return replace(config, **overrides)

@@ -126,7 +126,7 @@ def _take(per_class: Tensor, order: Tensor) -> Tensor:
 
 
 def gather_halves(audio: AudioSources, image: ImageCells, labels: Labels) -> tuple[AudioSources, ImageCells, Labels]:
-    """The global batch: every process's tensors with gradients, sources padded to the largest N."""
+    """Return the global batch: every process's tensors with gradients, sources padded to the largest N."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return audio, image, labels
     most = torch.tensor(labels.order.shape[1], device=labels.order.device)
@@ -150,7 +150,7 @@ def gather_halves(audio: AudioSources, image: ImageCells, labels: Labels) -> tup
 
 
 def gather_rows(tensor: Tensor) -> Tensor:
-    """The rows [b, ...] of all processes, with gradients; a single process's stay as they are."""
+    """Return the rows [b, ...] of all processes, with gradients; a single process's stay as they are."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return tensor
     return _all(tensor)

@@ -59,7 +59,7 @@ class LocalizerModel(nn.Module, ABC):
         self.register_buffer("image_std", std * 255, persistent=False)
 
     def build_encoders(self) -> tuple[Any, Any, Any]:
-        """The front-end, the audio encoder and the visual encoder; encoders have a `backbone`."""
+        """Return the front-end, the audio encoder and the visual encoder; encoders have a `backbone`."""
         return build_encoders(self.config)
 
     @property
@@ -84,7 +84,7 @@ class LocalizerModel(nn.Module, ABC):
         """log-spectrogram [B,1,F,frames] -> AudioSources."""
 
     def hand_over(self, audio: AudioSources) -> Tensor:
-        """The sources [B,K,D] that the audio half gives the image half."""
+        """Return the sources [B,K,D] that the audio half gives the image half."""
         return audio.embedding
 
     def encode_image(self, image: Tensor) -> ImageCells:
@@ -103,13 +103,13 @@ class LocalizerModel(nn.Module, ABC):
 
     @abstractmethod
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,K,h,w]."""
+        """Return maps [B,K,h,w]."""
 
     @abstractmethod
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """The losses of one global batch, or without `gather` of this process's own.
+        """Return the losses of one global batch, or without `gather` of this process's own.
 
         `stage`: of a training in stages, from 0.
         """
@@ -134,19 +134,19 @@ class LocalizerModel(nn.Module, ABC):
         return self.encode_audio(waveform), self.encode_image(image)
 
     def image_backbones(self) -> list[nn.Module]:
-        """The backbones that see the normalised picture itself."""
+        """Return the backbones that see the normalised picture itself."""
         return [self.visual_encoder.backbone]
 
     def published_parts(self) -> list[nn.Module]:
-        """What rests where published weights are not trained: the backbones."""
+        """Return what rests where published weights are not trained: the backbones."""
         return [self.audio_encoder.backbone, *self.image_backbones()]
 
     def shared_gate(self) -> Tensor | None:
-        """The gate [1,K,D] where it is the same for all images, else None."""
+        """Return the gate [1,K,D] where it is the same for all images, else None."""
         return None
 
     def presence_heads(self) -> list[nn.Module]:
-        """The layers that give presence logits, which stay in float32 where others compute in half precision."""
+        """Return the layers that give presence logits, which stay in float32 where others compute in half precision."""
         return []
 
 
@@ -191,7 +191,7 @@ class AVGN(LocalizerModel):
         return AudioSources(embedding=grouped, logit=self.audio_presence(grouped).squeeze(2))
 
     def hand_over(self, audio: AudioSources) -> Tensor:
-        """The sources [B,K,D] that the audio half gives the image half, of length one."""
+        """Return the sources [B,K,D] that the audio half gives the image half, of length one."""
         return nn.functional.normalize(audio.embedding, dim=2)
 
     def encode_pixels(self, pixels: Tensor) -> ImageCells:
@@ -224,15 +224,15 @@ class AVGN(LocalizerModel):
         return None
 
     def shared_gate(self) -> Tensor | None:
-        """The gate [1,K,D] where the tokens alone make it."""
+        """Return the gate [1,K,D] where the tokens alone make it."""
         return self.token_gate(self.tokens)[None] if self.config.visual_gate == "token" else None
 
     def presence_heads(self) -> list[nn.Module]:
-        """The layers that give presence logits."""
+        """Return the layers that give presence logits."""
         return [self.audio_presence, self.visual_presence] if self.has_presence else []
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,K,h,w]: the cosine of every source with every gated cell (docs/method.md, section 6)."""
+        """Return maps [B,K,h,w]: the cosine of every source with every gated cell (docs/method.md, section 6)."""
         maps = cosine_maps(audio.embedding, image.cells, image.gate)
         return maps.reshape(maps.shape[0], maps.shape[1], *image.grid)
 

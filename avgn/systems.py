@@ -92,7 +92,7 @@ class System:
         return kind(**values)
 
     def facts(self) -> dict[str, Any]:
-        """What `avgn models --json` writes of it."""
+        """Return what `avgn models --json` writes of it."""
         inner = ("hooks", "entries", "fixed", "scaled_maps", "auxiliary", "encoders")
         shown = {name: value for name, value in asdict(self).items() if name not in inner}
         return shown | {"class_aware": self.class_aware}
@@ -232,14 +232,14 @@ WORLD = System(
 
 
 def find_system(name: str) -> System:
-    """The system of a name. Raises ValueError for others."""
+    """Return the system of a name. Raises ValueError for others."""
     if name not in SYSTEMS:
         raise ValueError(f"system {name!r} is not known: choose one of {', '.join(SYSTEMS)}")
     return SYSTEMS[name]
 
 
 def systems_table() -> list[str]:
-    """The systems as lines for people."""
+    """Return the systems as lines for people."""
     lines = [f"{'system':18}{'year':>4}  {'stages':>6}  {'maps':16}{'trained on':14}paper"]
     shown = {"one": "one, shared", "classes": "one a class", "sources": "N, unnamed"}
     for system in SYSTEMS.values():

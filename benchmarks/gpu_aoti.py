@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def _export(name: str, work: Path) -> subprocess.Popen[str]:
-    """A process that exports one model's bundle."""
+    """Return a process that exports one model's bundle."""
     command = [sys.executable, "-m", "benchmarks.gpu_aoti", "--output", os.devnull, "--work", str(work), "--export"]
     return subprocess.Popen(
         [*command, "--models", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"

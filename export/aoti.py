@@ -26,7 +26,7 @@ SETTINGS: dict[str, bool] = {"cpp.dynamic_threads": True, "aot_inductor.precompi
 
 
 def target() -> str:
-    """What packages made here run on: sm_90 with a GPU, else cpu-x86_64-avx512 or the like."""
+    """Return what packages made here run on: sm_90 with a GPU, else cpu-x86_64-avx512 or the like."""
     gpu = find_gpu()
     return cpu_target() if isinstance(gpu, str) or not torch.cuda.is_available() else gpu.target
 
@@ -68,7 +68,7 @@ def build_packages(optimized: OptimizedModel, folder: Path, suffix: str, report:
 
 
 def _start(order: dict[str, Any]) -> subprocess.Popen[str]:
-    """A process that builds one package."""
+    """Return a process that builds one package."""
     # what is imported here is imported there, from wherever it was
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
     return subprocess.Popen(

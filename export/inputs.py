@@ -18,7 +18,8 @@ Axes = tuple[dict[int, Any], ...]
 
 
 def half_of(optimized: OptimizedModel, half: str, device: str = "cpu") -> tuple[nn.Module, tuple[Tensor, ...], Axes]:
-    """The half "audio" or "image" of a model with example inputs on `device`, and the open axes of each input."""
+    """Return the half "audio" or "image" of a model with example inputs on `device`, and the open axes of each
+    input."""
     check_optimized(optimized)
     config = optimized.model.config
     batch = torch.export.Dim("batch", min=1, max=MOST_BATCH)

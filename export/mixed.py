@@ -68,7 +68,8 @@ def _wrap(module: nn.Module, kept: Sequence[nn.Module]) -> None:
 
 @torch.no_grad()
 def largest_activations(optimized: OptimizedModel, run: Callable[[], object]) -> dict[str, float]:
-    """The largest absolute value that each module computing in float16 gives or takes while `run` runs the model."""
+    """Return the largest absolute value that each module computing in float16 gives or takes while `run` runs the
+    model."""
     largest: dict[str, float] = {}
 
     def watch(name: str) -> Callable[[nn.Module, Sequence[Tensor], Tensor], None]:

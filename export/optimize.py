@@ -107,7 +107,7 @@ def _fold_pixel_scale(model: LocalizerModel) -> None:
 
 
 def first_convolution(backbone: nn.Module) -> nn.Conv2d:
-    """The one that sees the pixels."""
+    """Return the one that sees the pixels."""
     return next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
 
 

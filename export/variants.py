@@ -88,7 +88,7 @@ class Maker:
         return self._optimized
 
     def optimized_for(self, precision: str) -> OptimizedModel:
-        """What the graphs of "fp32" or "fp16" are written from."""
+        """Return what the graphs of "fp32" or "fp16" are written from."""
         return mixed.to_mixed(self.optimized) if precision == "fp16" else self.optimized
 
     def _write_fp32(self, folder: Path) -> dict[str, Path]:
@@ -218,7 +218,7 @@ def describe_variant(
     target: str = "any",
     verified: dict[str, float] | None = None,
 ) -> Variant:
-    """The entry of bundle.json for a pair of files."""
+    """Return the entry of bundle.json for a pair of files."""
     specs = tensors(
         batch="batch",
         samples=info.graph_samples,

@@ -126,12 +126,12 @@ class BundleInfo:
 
 
 def source_names(count: int) -> tuple[str, ...]:
-    """The `classes` of a bundle whose maps are of sources without a name, from two maps on."""
+    """Return the `classes` of a bundle whose maps are of sources without a name, from two maps on."""
     return tuple(f"source {index}" for index in range(1, count + 1))
 
 
 def to_json(info: BundleInfo) -> str:
-    """The text of bundle.json."""
+    """Return the text of bundle.json."""
     try:
         facts = {"format": info.format, "version": info.version, **asdict(info)}
         for name in ("patches", "joint"):
@@ -334,7 +334,7 @@ class _Reader:
         return tuple(raw)
 
     def shows(self, names: Iterable[str], where: str) -> None:
-        """Names reach terminals, tables and other programs' files."""
+        """Refuse names that can't be shown: they reach terminals, tables and other programs' files."""
         for name in names:
             if len(name) > LONGEST_NAME or not is_name(name) or not is_text(name):
                 self.fail(

@@ -84,7 +84,7 @@ class AudioClock:
         self.closed = True
 
     def window(self, start: int, length: int) -> Floats:
-        """The samples [start, start + length) as [length]; zeros where there are none."""
+        """Return the samples [start, start + length) as [length]; zeros where there are none."""
         out = np.zeros(length, np.float32)
         for first, samples in self._segments:
             low, high = max(first, start), min(first + samples.size, start + length)

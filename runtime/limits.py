@@ -52,7 +52,7 @@ def check_frame_size(name: object, width: int, height: int) -> None:
 
 
 def usable_fps(*claims: float | None, default: float) -> float:
-    """The first of the claimed frame rates that can be believed; slower ones than MIN_FPS count as that."""
+    """Return the first of the claimed frame rates that can be believed; slower ones than MIN_FPS count as that."""
     for claim in claims:
         if claim is not None and 0 < claim <= MAX_FPS:
             return max(float(claim), MIN_FPS)
@@ -60,5 +60,5 @@ def usable_fps(*claims: float | None, default: float) -> float:
 
 
 def waiting_frames(width: int, height: int, most: int) -> int:
-    """How many decoded pictures may wait between two threads: 1 to `most`, fewer where they are large."""
+    """Return how many decoded pictures may wait between two threads: 1 to `most`, fewer where they are large."""
     return max(1, min(most, WAITING_BYTES // max(1, 3 * width * height)))

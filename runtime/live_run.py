@@ -23,7 +23,7 @@ from avgn.runtime.sources import Source, StateChange
 from avgn.runtime.sources.url import UrlSource
 
 ATTEMPTS = 5
-# seconds of pictures after which a source without sound is told of
+# seconds of frames without any sound after which the user is told once
 SILENT_SECONDS = 5.0
 # seconds between two looks at whether the run has ended, and between two updates of a window
 POLL = 0.5
@@ -91,7 +91,7 @@ def _add_overlay(
 
 
 def _wait(pipeline: LivePipeline, listener: Listener, window: Window | None, seconds: float | None) -> bool:
-    """Wait until the source ends, the time is up, the window is closed or the user interrupts; whether he did."""
+    """Wait until the source ends, the time is up or the window is closed; return whether the user interrupted."""
     deadline = None if seconds is None else clock.monotonic() + seconds
     try:
         while deadline is None or clock.monotonic() < deadline:
@@ -107,7 +107,7 @@ def _wait(pipeline: LivePipeline, listener: Listener, window: Window | None, sec
 
 
 class States:
-    """Tells of every change of a source's state, and keeps the last one."""
+    """Reports every change of a source's state, and keeps the last one."""
 
     def __init__(self, name: str, report: Callable[[str], None]) -> None:
         self.last = StateChange(state="connecting")
@@ -120,7 +120,7 @@ class States:
 
 
 class Listener:
-    """Tells once of a live source that gives pictures but no sound to hear."""
+    """Reports once that a live source gives pictures but no audible sound."""
 
     def __init__(
         self, source: Source, report: Callable[[str], None], hear: Callable[[AudioBlock], None] | None = None
@@ -134,14 +134,14 @@ class Listener:
         self._told = False
 
     def hear(self, block: AudioBlock) -> None:
-        """Take the sound and hand it on."""
+        """Note whether a block has sound in it, and hand it on."""
         self._blocks += 1
         self._is_loud = self._is_loud or bool(np.any(block.samples))
         if self._hear is not None:
             self._hear(block)
 
     def look(self, frames: int) -> None:
-        """Say what there is to say after so many frames."""
+        """Report silence, if it has lasted long enough; `frames` have come so far."""
         if self._told or self._is_loud or not frames:
             return
         self._first = self._first or clock.monotonic()
@@ -159,7 +159,7 @@ class Listener:
 
 
 def _nothing(name: str, last: StateChange, seconds: float | None) -> str:
-    """The sentence about a source of which nothing was seen."""
+    """Return the sentence about a source that gave nothing."""
     if seconds is not None:
         state = f"{last.state}, {last.reason}" if last.reason else last.state
         state = "connected, but without a picture" if last.state == "live" else state
@@ -168,7 +168,7 @@ def _nothing(name: str, last: StateChange, seconds: float | None) -> str:
 
 
 def stats_lines(stats: LiveStats) -> list[str]:
-    """What a run did, for people."""
+    """Format what a run did, for people."""
     lines = [f"{stats.results} results of {stats.frames} frames, {stats.dropped} dropped, {stats.losses} losses"]
     if stats.latencies:
         p50, p95 = (1000 * stats.latency(quantile) for quantile in (0.5, 0.95))

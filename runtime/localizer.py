@@ -55,7 +55,7 @@ class Localizer:
     def open_stream(
         self, *, mode: Mode = "live", batch: int = 1, decision: DecisionConfig | None = None
     ) -> StreamLocalizer:
-        """A stream that the caller pushes sound and frames into."""
+        """Return a stream that the caller pushes sound and frames into."""
         return StreamLocalizer(self.engine, decision=decision, mode=mode, batch=batch)
 
     def stream(
@@ -67,7 +67,7 @@ class Localizer:
         mode: Mode = "file",
         decision: DecisionConfig | None = None,
     ) -> Iterator[Result]:
-        """The results of a video file, frame by frame; `audio`: another file that has the sound."""
+        """Return the results of a video file, frame by frame; `audio`: another file that has the sound."""
         stream = self.open_stream(mode=mode, batch=batch, decision=decision)
         return (result for result, _ in run_media(stream, _media(source, audio)))
 

@@ -105,7 +105,8 @@ class MultiStream:
     def open(
         self, on_result: OnResult, *, name: str = "", lossless: bool = False, max_wait: float = 0.25
     ) -> StreamHandle:
-        """A new stream. `on_result(result, payload)` is called in frame order from the engine's thread: be quick.
+        """Return a new stream. `on_result(result, payload)` is called in frame order from the engine's thread: be
+        quick.
 
         `lossless`: no frame is dropped, `push_frame` waits instead. A frame whose sound does not come within
         `max_wait` seconds takes the sound that is there (a lossless stream waits for it).
@@ -120,7 +121,7 @@ class MultiStream:
         return StreamHandle(name, core, queue, self._wake, partial(self._leave, stream))
 
     def _leave(self, stream: _Stream) -> None:
-        """A stream was closed (under the lock): forget it when its frames have landed."""
+        """Forget a stream that was closed (under the lock) when its frames have landed."""
         if threading.current_thread() not in self._threads:
             self._wake.wait_for(lambda: not stream.queue.is_flying, 5.0)
         # it may have been closed before

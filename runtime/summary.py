@@ -46,7 +46,7 @@ class Summary:
         return self.wall_seconds / self.seconds if self.seconds else 0.0
 
     def lines(self) -> list[str]:
-        """A table for people."""
+        """Return a table for people."""
         rows = ["second  frames  sources (share of the frames)"]
         for second in self.table:
             found = [f"{label} {100 * n // second.frames}%" for label, n in second.on_screen.items()]
@@ -80,11 +80,11 @@ class Tally:
             counts[source.label] = counts.get(source.label, 0) + 1
 
     def mean_ms(self, frames: int) -> dict[str, float]:
-        """The mean milliseconds per frame of each stage."""
+        """Return the mean milliseconds per frame of each stage."""
         return {stage: ms / max(1, frames) for stage, ms in self._ms.items()}
 
     def table(self) -> tuple[Second, ...]:
-        """What was found in each second that has frames."""
+        """Return what was found in each second that has frames."""
         return tuple(
             Second(
                 second=second, frames=row["frames"], on_screen=row["on"], off_screen=row["off"], unknown=row["unknown"]

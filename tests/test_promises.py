@@ -41,7 +41,7 @@ PROMISES: list[tuple[str, str, Callable[[], Any], Any]] = [
     ("live", "(up to 8, after at most 4 ms)", default("runtime.multi", "MultiStream", "max_delay"), 0.004),
     ("live", "ends after five attempts", constant("runtime.live_run", "ATTEMPTS"), 5),
     ("live", "gives nothing for two seconds is opened again", constant("runtime.sources.devices", "DEAF"), 2.0),
-    ("files", "A time of more than 60 s in which there is", constant("runtime.limits", "MAX_GAP"), 60.0),
+    ("files", "A stretch of more than 60 s without picture and", constant("runtime.limits", "MAX_GAP"), 60.0),
     ("files", "0.3 s longer than the pictures", constant("runtime.media", "PADDING"), 0.3),
     ("files", "with the last picture, ten times a second", constant("runtime.media", "HELD_FPS"), 10.0),
     ("files", "a correlation below -0.9", constant("runtime.audio", "DOWNMIX_INVERSE"), 0.9),

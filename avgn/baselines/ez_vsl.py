@@ -51,7 +51,7 @@ class EasyVisualSounds(SharedMap):
         return self
 
     def image_backbones(self) -> list[nn.Module]:
-        """The visual encoder's and the prior's."""
+        """Return the visual encoder's and the prior's."""
         return super().image_backbones() + ([] if self.prior is None else [self.prior])
 
     def encode_pixels(self, pixels: Tensor) -> ImageCells:
@@ -64,7 +64,7 @@ class EasyVisualSounds(SharedMap):
         return ImageCells(cells=cells, gate=None, logit=None, grid=image.grid)
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,1,h,w]."""
+        """Return maps [B,1,h,w]."""
         cells = image.cells[:, :, : self.config.dim]
         heard = torch.matmul(audio.embedding, cells.transpose(1, 2))
         if self.prior is not None:
@@ -75,7 +75,7 @@ class EasyVisualSounds(SharedMap):
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """The multiple-instance contrast in both directions."""
+        """Return the multiple-instance contrast in both directions."""
         audio, image, _ = global_batch(audio, image, labels, gather)
         cells = image.cells[:, :, : self.config.dim].contiguous()
         similarity, _ = max_pooled_cosine(audio.embedding, cells)

@@ -140,7 +140,7 @@ def localize(argv: Sequence[str]) -> None:
         _localize_finished(args, address)
     elif args.follow and is_follower(Path(args.video)):
         with gathered(Path(args.video)) as path:
-            _localize_file(args, str(path))
+            _localize_file(args, str(path), args.video)
     else:
         _localize_file(args, args.video)
 
@@ -161,10 +161,11 @@ def _localize_finished(args: Any, address: Any) -> None:
                 "leave it out, or add --live"
             )
     with fetched(address, lambda message: print(f"avgn: {plain(message)}", file=sys.stderr)) as path:
-        _localize_file(args, str(path))
+        _localize_file(args, str(path), str(address))
 
 
-def _localize_file(args: Any, video: str) -> None:
+def _localize_file(args: Any, video: str, name: str = "") -> None:
+    """Localize a file; `name` is what its user calls it, where that is something else."""
     from avgn.runtime.file_run import localize_file
     from avgn.runtime.outputs import takes_stdout
     from avgn.runtime.trace import tracing
@@ -186,7 +187,7 @@ def _localize_file(args: Any, video: str) -> None:
             **excerpts.chosen(args),
         )
     for warning in summary.warnings:
-        print(f"avgn: {plain(warning)}", file=sys.stderr)
+        print(f"avgn: {plain(warning.replace(video, name or video))}", file=sys.stderr)
     taken = takes_stdout(args.output, args.json, args.csv)
     print(printable("\n".join(summary.lines())), file=sys.stderr if taken else sys.stdout)
 

@@ -138,7 +138,7 @@ class TrainConfig:
         return cls(**options)
 
     def to_dict(self) -> dict[str, Any]:
-        """The flat options, as JSON can hold them."""
+        """Return the flat options, as JSON can hold them."""
         flat: dict[str, Any] = {}
         for name, value in vars(self).items():
             flat |= vars(value) if name in NESTED else {name: value}

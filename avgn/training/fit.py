@@ -176,7 +176,7 @@ def prepare(
 
 
 def _start_model(config: Config, training: TrainConfig, *, resume: bool) -> tuple[LocalizerModel, str]:
-    """The model with the weights that it starts from, and what they are called."""
+    """Return the model with the weights that it starts from, and what they are called."""
     model = build_model(config)
     used = "a checkpoint"
     if not resume:
@@ -297,7 +297,7 @@ def _empty(folder: Path) -> None:
 
 
 def _held_out_batches(scenes: AudioVisualDataset, batch_size: int) -> Iterator[Batch]:
-    """The validation scenes in order."""
+    """Yield the validation scenes in order."""
     for keys in ordered_batches(len(scenes), batch_size):
         yield collate([scenes[key] for key in keys], scenes.config.num_classes)
 

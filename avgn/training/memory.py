@@ -28,7 +28,7 @@ def checkpoint_activations(model: LocalizerModel) -> None:
 
 
 def _stages(backbone: nn.Module) -> list[nn.Module]:
-    """What a backbone is a chain of, but for its ends."""
+    """Return what a backbone is a chain of, but for its ends."""
     if isinstance(backbone, ResNet18):
         return [backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4]
     return [part for child in backbone.children() if isinstance(child, nn.Sequential) for part in child]
@@ -40,7 +40,7 @@ def _contexts(part: nn.Module) -> tuple[AbstractContextManager[None], AbstractCo
 
 @contextmanager
 def _still_statistics(part: nn.Module) -> Iterator[None]:
-    """The second computation must not move the running statistics of batch norms again."""
+    """Yield the second computation must not move the running statistics of batch norms again."""
     norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]

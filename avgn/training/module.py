@@ -233,7 +233,7 @@ class AVGNModule(LightningModule):
 
 
 def _steady(model: LocalizerModel) -> LocalizerModel:
-    """A copy that is averaged into, not trained: nothing is dropped in it."""
+    """Return a copy that is averaged into, not trained: nothing is dropped in it."""
     for part in model.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0

@@ -12,12 +12,13 @@ from avgn.training.config import ENCODERS, TrainConfig
 
 
 def is_published(config: Config, training: TrainConfig) -> bool:
-    """Whether the encoders start from weights that their makers published, or that were trained on from those."""
+    """Return whether the encoders start from weights that their makers published, or that were trained on from
+    those."""
     return config.encoders == "world" and training.visual_weights != "random"
 
 
 def is_frozen(config: Config, training: TrainConfig) -> bool:
-    """Whether the encoders are not trained."""
+    """Return whether the encoders are not trained."""
     if training.freeze is None:
         return is_published(config, training)
     return training.freeze == ENCODERS

@@ -6,7 +6,7 @@ Legend: N windows, T samples of a window, P patches, K classes of the world mode
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,11 @@ from avgn.world.model import PatchEncoder
 from recipes.world.mix import Plan, Sounds, mix
 
 # windows that a process mixes at a time
-PART = 50
+AT_ONCE = 50
+State = dict[str, torch.Tensor]
+# a plan, its first window and the samples of each; their features and what is heard in each
+Part = tuple[Plan, int, int]
+Encoded = tuple[NDArray[np.float16], list[set[str]]]
 
 
 @dataclass(frozen=True)
@@ -43,23 +47,32 @@ def make_examples(
 ) -> Examples:
     """Mix and encode all plans, the same whatever `workers`. Raises InputError where YAMNet's package is missing."""
     state = yamnet.rename(read_onnx_numbers(YAMNET))[0]
-    parts = [(plan, first, samples) for plan in plans for first in range(0, plan.count, PART)]
+    parts = [(plan, first, samples) for plan in plans for first in range(0, plan.count, AT_ONCE)]
     features, heard = [], []
+    for encoded, labels in _encode_all(parts, (sounds, state), workers):
+        features.append(encoded)
+        heard += [[label in each for label in classes] for each in labels]
+        if len(features) % 20 == 1:
+            report(f"mixed {len(heard)} of {sum(plan.count for plan in plans)} windows")
+    return Examples(np.concatenate(features), np.array(heard, bool))
+
+
+def _encode_all(parts: list[Part], tools: tuple[Sounds, State], workers: int) -> Iterator[Encoded]:
+    """The parts in their order, in so many processes; one: this one."""
+    if workers == 1:
+        _prepare(*tools)
+        yield from map(_encode_part, parts)
+        return
     # processes begin as new ones: a fork of one with torch's threads may stand still
     spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawned, _prepare, (sounds, state)) as pool:
-        for number, (encoded, labels) in enumerate(pool.map(_encode_part, parts)):
-            features.append(encoded)
-            heard += [[label in each for label in classes] for each in labels]
-            if number % 20 == 0:
-                report(f"mixing: {len(heard)} of {sum(plan.count for plan in plans)} windows")
-    return Examples(np.concatenate(features), np.array(heard, bool))
+    with ProcessPoolExecutor(workers, spawned, _begin, tools) as pool:
+        yield from pool.map(_encode_part, parts)
 
 
 class Encoder:
     """Windows [B,T] -> features [B,P,1024] of the patches that the model hears."""
 
-    def __init__(self, state: dict[str, torch.Tensor]) -> None:
+    def __init__(self, state: State) -> None:
         """`state`: YAMNet's published weights, as `yamnet.rename` gives them."""
         self.front_end = yamnet.LogMel()
         self.patches = PatchEncoder().eval()
@@ -76,14 +89,17 @@ class Encoder:
 _worker: dict[str, Any] = {}
 
 
-def _prepare(sounds: Sounds, state: dict[str, torch.Tensor]) -> None:
+def _begin(sounds: Sounds, state: State) -> None:
     torch.set_num_threads(1)
+    _prepare(sounds, state)
+
+
+def _prepare(sounds: Sounds, state: State) -> None:
     _worker.update(sounds=sounds, encoder=Encoder(state))
 
 
-def _encode_part(part: tuple[Plan, int, int]) -> tuple[NDArray[np.float16], list[set[str]]]:
-    """PART windows of a plan from the `first` on."""
+def _encode_part(part: Part) -> Encoded:
     plan, first, samples = part
-    drawn = [mix(_worker["sounds"], plan, n, samples) for n in range(first, min(plan.count, first + PART))]
+    drawn = [mix(_worker["sounds"], plan, n, samples) for n in range(first, min(plan.count, first + AT_ONCE))]
     encoder: Encoder = _worker["encoder"]
     return np.concatenate([encoder(wave[None]) for wave, _ in drawn]), [labels for _, labels in drawn]

@@ -38,13 +38,13 @@ class CollectionSummary:
     failures: Path
 
     def lines(self) -> list[str]:
-        """What people want to know."""
+        """Return what people want to know."""
         rate = self.localized / self.seconds if self.seconds else 0.0
         found = f"{self.localized} of {self.items} items localized in {self.seconds:.1f} s ({rate:.1f} items/s)"
         return [found + (f", {self.before} were there already" if self.before else ""), str(self.output)]
 
     def warning(self) -> str | None:
-        """The sentence about items without a result, or None."""
+        """Return the sentence about items without a result, or None."""
         if not self.left_out:
             return None
         first = self.left_out[0]
@@ -143,7 +143,7 @@ def _execute(
 
 
 def _facts(manifest: Manifest, bundle: Bundle, job: Job) -> dict[str, Any]:
-    """What decides a row; two runs that agree in it may share an output."""
+    """Return what decides a row; two runs that agree in it may share an output."""
     model = {"name": str(bundle.info.model["name"]), "sha256": file_sha256(bundle.path / BUNDLE_FILE)}
     return {
         "format": FORMAT,

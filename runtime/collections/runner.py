@@ -55,15 +55,15 @@ class Runner:
         self.rules = Rules.for_bundle(info, replace(config, min_on=0.0, unknown_seconds=0.0, off_screen_seconds=0.0))
 
     def __call__(self, chunk: list[Entry]) -> list[Outcome]:
-        """The outcome of every entry."""
+        """Return the outcome of every entry."""
         return self.localize(self.read(chunk))
 
     def read(self, chunk: list[Entry]) -> list[Piece]:
-        """Every entry's files in memory (videos are left to `localize`), or why they can't be read."""
+        """Return every entry's files in memory (videos are left to `localize`), or why they can't be read."""
         return [self._read(entry) for entry in chunk]
 
     def localize(self, pieces: list[Piece]) -> list[Outcome]:
-        """The outcomes of what `read` gave."""
+        """Return the outcomes of what `read` gave."""
         outcomes = [piece for piece in pieces if isinstance(piece, Outcome)]
         outcomes += [self._localize_video(piece) for piece in pieces if isinstance(piece, Entry)]
         stills = [piece for piece in pieces if isinstance(piece, Still)]

@@ -156,6 +156,6 @@ def _agree(one: Sequence[int | str], other: Sequence[int | str]) -> bool:
 
 
 def complete(info: BundleInfo, half: str, found: Mapping[str, Floats], batch: int) -> dict[str, Floats]:
-    """A half's outputs in order; the probabilities that a bundle without presence heads lacks are ones."""
+    """Return a half's outputs in order; the probabilities that a bundle without presence heads lacks are ones."""
     ones = np.ones((batch, len(info.classes)), np.float32)
     return {name: found.get(name, ones) if name in PROBABILITIES else found[name] for name in OUTPUTS[half]}

@@ -35,7 +35,7 @@ SPARE = 64 << 20
 
 @contextmanager
 def fetched(address: Address, report: Callable[[str], None] = lambda message: None) -> Iterator[Path]:
-    """A local file with what a finished address holds, removed at the end.
+    """Yield a local file with what a finished address holds, removed at the end.
 
     Raises InputError when it doesn't fit on the disk or is no media, FailureError when it breaks off.
     """
@@ -58,7 +58,8 @@ def fetched(address: Address, report: Callable[[str], None] = lambda message: No
             path = folder / _name_of(address)
             with path.open("wb") as file:
                 _copy(address, file, address.length)
-        yield path
+        with called(path, address):
+            yield path
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -76,9 +77,22 @@ def gathered(playlist: Path) -> Iterator[Path]:
             _take_apart(playlist, lambda: open_followed(playlist), path)
         except FailureError as error:
             raise InputError(str(error).replace("check the address", "check what it names")) from None
-        yield path
+        with called(path, playlist):
+            yield path
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def called(path: Path, name: object) -> Iterator[None]:
+    """Let errors about a temporary file name what its user gave."""
+    try:
+        yield
+    except (InputError, FailureError) as error:
+        if str(path) not in str(error):
+            raise
+        kind = FailureError if isinstance(error, FailureError) else InputError
+        raise kind(str(error).replace(str(path), str(name))) from None
 
 
 def _copy(address: Address, file: BinaryIO, length: int) -> None:
@@ -153,6 +167,6 @@ def _copy_packets(packets: Iterator[Any], copies: dict[int, Any], out: Any, star
 
 
 def _name_of(address: Address) -> str:
-    """A file name for messages: the last part of the address, without what a file system may not like."""
+    """Return a file name for messages: the last part of the address, without what a file system may not like."""
     last = urllib.parse.unquote(urllib.parse.urlsplit(address.url).path).rpartition("/")[2]
     return re.sub(r"[^\w.-]", "_", last).lstrip(".-")[-80:] or "video"

@@ -51,7 +51,7 @@ class UrlSource:
         `listen`: an RTSP camera connects to us instead of us to it. `options`: FFmpeg's. `trust`: what it may lead
         to; by default the host that the address names and no other.
 
-        Raises InputError for an address that is none of SCHEMES.
+        Raises InputError for an address of another scheme than SCHEMES.
         """
         if not is_url(url):
             raise InputError(f"{url} is no network stream: start it with one of {', '.join(SCHEMES)}://")
@@ -180,7 +180,7 @@ class UrlSource:
 
 
 def _has_stamps(format: Any) -> bool:
-    """Whether a container's pictures have times: raw video and pictures one after another have none."""
+    """Return whether a container's pictures have times: raw video and pictures one after another have none."""
     return not (int(format.flags) & NO_STAMPS or format.name.endswith("_pipe"))
 
 

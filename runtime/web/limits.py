@@ -85,7 +85,7 @@ class Bucket:
         self._extra = 0.0
 
     def take(self, amount: float, now: float, stalled: float = 0.0) -> bool:
-        """Whether `amount` was still there; `stalled`: the seconds that the server has stood still so far."""
+        """Return whether `amount` was still there; `stalled`: the seconds that the server has stood still so far."""
         self._extra = min(LONGEST_STALL * self._rate, self._extra + self._rate * (stalled - self._stalled))
         self._left = min(self._most, self._left + self._rate * (now - self._at))
         self._at, self._stalled = now, stalled

@@ -40,7 +40,7 @@ class Budget:
         self._fair = _Pair(limits.fair_frames, limits.fair_pixels, now)
 
     def take(self, pixels: int) -> bool:
-        """Whether a picture of so many pixels is within it."""
+        """Return whether a picture of so many pixels is within it."""
         now = clock.monotonic()
         is_fair = self._fair.take(pixels, now)
         return self._most.take(pixels, now) and (is_fair or not self._load.is_high)

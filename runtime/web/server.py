@@ -69,7 +69,7 @@ def serve(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
+    """Return whether only this machine can reach `host`."""
     if host == "localhost":
         return True
     try:
@@ -79,7 +79,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_tls(certificate: str | None, key: str | None) -> bool:
-    """Whether to serve https; raises InputError for half a pair or files that are none."""
+    """Return whether to serve https; raises InputError for half of a pair, or for files that hold no such pair."""
     if certificate is None and key is None:
         return False
     if certificate is None or key is None:
@@ -97,7 +97,7 @@ def check_tls(certificate: str | None, key: str | None) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises InputError where there can be none."""
+    """Return a listening socket; raises InputError where there can be none."""
     if not 0 <= port <= 65535:
         raise InputError(f"--port must be from 0 to 65535, got {port}")
     try:

@@ -60,7 +60,7 @@ class Session:
         self._load = load
         self._budget = Budget(limits, load)
         self._inbox = Inbox(self._pass_over)
-        # pictures passed over before the stream, and how many of them results have told of
+        # frames passed over before the stream, and how many of them results have reported
         self._dropped = 0
         self._told = 0
         self._begin()
@@ -181,7 +181,7 @@ class Session:
         self._visit.enter(Stage.LOOKING)
 
     def _time(self, given: float) -> float:
-        """A time of the browser's clock on the stream's, which starts with the first message."""
+        """Return a time of the browser's clock on the stream's, which starts with the first message."""
         now = self._visit.arrived
         stalled = self._visit.door.stalled(now)
         if self._origin is None:
@@ -255,5 +255,5 @@ class Session:
 
 
 def reason_of(error: WireError) -> str:
-    """A close frame's reason: at most 123 bytes."""
+    """Return a close frame's reason: at most 123 bytes."""
     return json.dumps(error.reason)[1:-1].encode()[:120].decode("ascii", "ignore")

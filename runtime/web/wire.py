@@ -65,7 +65,7 @@ class Samples:
 
 
 def read_binary(data: bytes) -> Frame | Samples:
-    """A binary message; raises WireError for anything that is none."""
+    """Read a binary message; raises WireError for anything else."""
     if len(data) <= HEADER.size:
         raise WireError(INVALID, f"a binary message has a header of {HEADER.size} bytes and content")
     kind, rate, time = HEADER.unpack_from(data)
@@ -84,7 +84,7 @@ def read_binary(data: bytes) -> Frame | Samples:
 
 
 def read_text(text: str) -> dict[str, Any]:
-    """A text message: a JSON object with a "type"; raises WireError for anything else."""
+    """Return a text message: a JSON object with a "type"; raises WireError for anything else."""
     if len(text) > MAX_TEXT:
         raise WireError(TOO_BIG, f"text messages have at most {MAX_TEXT} characters")
     try:
@@ -97,9 +97,8 @@ def read_text(text: str) -> dict[str, Any]:
 
 
 def check_jpeg(data: bytes) -> Baseline:
-    """A picture that may be decoded. Raises WireError for one that is too large, or no baseline JPEG of one scan: a
-    small file of any other kind can cost seconds.
-    """
+    """Return a picture that may be decoded. Raises WireError for one that is too large, or no baseline JPEG of one
+    scan: a small file of any other kind can cost seconds."""
     try:
         jpeg = read_baseline(data)
     except JpegError as error:
@@ -111,7 +110,7 @@ def check_jpeg(data: bytes) -> Baseline:
 
 
 def decode(jpeg: Baseline) -> Pixels:
-    """A checked picture as RGB [H, W, 3]; raises WireError where the decoder sees it otherwise.
+    """Return a checked picture as RGB [H, W, 3]; raises WireError where the decoder sees it otherwise.
 
     Pillow and not OpenCV, whose libjpeg writes a line on standard error for every damaged JPEG.
     """
@@ -132,7 +131,7 @@ def decode_jpeg(data: bytes) -> Pixels:
 
 
 def hello(classes: tuple[str, ...], grid: tuple[int, int], engine: str, has_presence: bool) -> str:
-    """The server's first message: what it can name, and in which colours."""
+    """Return the server's first message: what it can name, and in which colours."""
     colors = ["#{:02x}{:02x}{:02x}".format(*color_of(index)) for index in range(len(classes))]
     named = [{"label": label, "color": color} for label, color in zip(classes, colors, strict=True)]
     facts = {"version": VERSION, "classes": named, "grid": list(grid), "engine": engine, "has_presence": has_presence}
@@ -140,7 +139,8 @@ def hello(classes: tuple[str, ...], grid: tuple[int, int], engine: str, has_pres
 
 
 def answer(result: Result, time: float) -> str:
-    """A result line for the browser: `time` is the frame's own, maps are row-major levels 0..255 of their range."""
+    """Return a result line for the browser: `time` is the frame's own, maps are row-major levels 0..255 of their
+    range."""
     line = result.to_json()
     for entry, source in zip(line["sources"], result.sources, strict=True):
         entry["index"] = source.index

@@ -15,7 +15,7 @@ import pytest
 
 from avgn.runtime import open_media
 from avgn.scenes import SceneConfig, synthesize
-from tests.commands import ENVIRONMENT, avgn, refused
+from tests.commands import ENVIRONMENT, avgn, forked, refused
 from tests.runtime import pulse
 from tests.runtime.servers import ffmpeg, free_port, serve, stamped
 
@@ -58,6 +58,30 @@ def test_finished_things_give_what_their_file_gives(video: Path, tmp_path: Path)
     assert len(hls) == len(truth)
     times = [np.array([float(str(line["time"])) for line in found]) for found in (hls, truth)]
     np.testing.assert_allclose(times[0] - times[0][0], times[1] - times[1][0], atol=0.002)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "said"),
+    [
+        ("tone.wav", 2, "{address} has no video: give a video file"),
+        ("mute.webm", 2, "{address} has no sound: give the sound with --audio FILE"),
+        ("page.html", 2, "{address} can't be opened as video"),
+        ("cut.mp4", 2, "{address} "),
+        ("silent.mp4", 0, "the sound of {address} is silent"),
+    ],
+)
+def test_what_is_said_about_a_fetched_file_names_its_address(
+    video: Path, tmp_path: Path, name: str, status: int, said: str
+) -> None:
+    ffmpeg("-i", video, "-vn", tmp_path / "tone.wav")
+    ffmpeg("-i", video, "-an", "-t", 1, "-deadline", "realtime", tmp_path / "mute.webm")
+    ffmpeg("-i", video, "-c:v", "copy", "-af", "volume=0", tmp_path / "silent.mp4")
+    (tmp_path / "page.html").write_text("<html>" + "no video " * 1000)
+    (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:2000])
+    with serve(tmp_path) as (base, _):
+        done = forked("localize", "tiny", f"{base}/{name}")
+    assert done.returncode == status and said.format(address=f"{base}/{name}") in done.stderr, done.stderr
+    assert "/avgn-" not in done.stderr
 
 
 def test_live_and_no_live_overrule(video: Path, tmp_path: Path) -> None:

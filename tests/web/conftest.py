@@ -10,13 +10,13 @@ from avgn.runtime import Localizer
 from tests.web.browser import serving
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny() -> Localizer:
     return Localizer.load("tiny", threads=1)
 
 
 @pytest.fixture(scope="module")
 def url(tiny: Localizer) -> Iterator[str]:
-    """The page's address."""
+    """The address of a server without a token."""
     with serving(tiny) as address:
         yield address

@@ -28,8 +28,8 @@ from benchmarks.hostile import Honest
 from benchmarks.hostile import serving as process
 from tests.hostile.web_attacks import BINARY, PING, TEXT, Attack, frame
 from tests.web.browser import serving
-from tests.web.test_server import HELLO, TOKEN, Visitor, closed, get, jpeg, message, talk
 from tests.web.visitors import Wire
+from tests.web.visits import HELLO, TOKEN, Visitor, closed, get, jpeg, message, talk
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from avgn.runtime.web.seldom import Seldom
 from avgn.runtime.web.server import serve
 from avgn.runtime.web.token import check_token, choose_token, is_guessable
 from tests.web.browser import serving
-from tests.web.test_server import TOKEN, closed, get, talk
+from tests.web.visits import TOKEN, closed, get, talk
 
 
 def raw(url: str, request: bytes, seconds: float = 5.0) -> bytes:
@@ -242,7 +242,7 @@ def count_of(metrics: str, name: str) -> Any:
 
 
 def test_who_leaves_is_no_error(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    from tests.web.test_server import HELLO, await_sessions, jpeg, message
+    from tests.web.visits import HELLO, await_sessions, jpeg, message
 
     picture = jpeg()
     for index in range(12):

@@ -4,134 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import shutil
 import socket
 import ssl
-import struct
 import subprocess
-import threading
-import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
 from avgn.runtime import InputError, Localizer
 from avgn.runtime.web import wire
 from avgn.runtime.web.limits import Bucket, Limits
 from avgn.runtime.web.server import serve
-from avgn.runtime.web.wire import WireError
 from tests.web.browser import serving
-
-HELLO = json.dumps({"type": "hello", "version": 1})
-TOKEN = "a-token-of-some-length"
-
-
-def jpeg(width: int = 320, height: int = 240, **options: int) -> bytes:
-    rgb = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
-    big = cv2.resize(rgb, (width, height))
-    return bytes(
-        cv2.imencode(".jpg", big, [v for pair in options.items() for v in (getattr(cv2, pair[0]), pair[1])])[1]
-    )
-
-
-def message(kind: int, time: float, body: bytes, rate: int = 0) -> bytes:
-    return struct.pack("<B3xId", kind, rate, time) + body
-
-
-def talk(url: str, **options: Any) -> ClientConnection:
-    return connect(url.replace("http", "ws", 1) + "stream", open_timeout=10, **options)
-
-
-def closed(socket: ClientConnection, seconds: float = 5.0) -> int:
-    """Read to the end of a connection; its close code."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            socket.recv(timeout=max(0.01, deadline - time.monotonic()))
-        except ConnectionClosed as error:
-            assert error.rcvd is not None
-            return error.rcvd.code
-        except TimeoutError:
-            break
-    raise AssertionError(f"still open after {seconds} s")
-
-
-class Visitor(threading.Thread):
-    """A good visitor: 15 frames/s and sound in real time, until told to leave."""
-
-    def __init__(self, url: str, token: str | None = None) -> None:
-        super().__init__(name="visitor", daemon=True)
-        self.url, self.token = url, token
-        self.results: list[tuple[float, dict[str, Any]]] = []
-        self.failure: BaseException | None = None
-        self.leaving = threading.Event()
-
-    def run(self) -> None:
-        try:
-            with talk(self.url) as socket:
-                socket.send(json.dumps({"type": "hello", "version": 1, "token": self.token}))
-                assert json.loads(socket.recv(timeout=5))["type"] == "hello"
-                picture, begin, index = jpeg(), time.monotonic(), 0
-                noise = np.random.default_rng(0).integers(-3000, 3000, 3200, np.int16).tobytes()
-                while not self.leaving.is_set():
-                    at = index / 15
-                    socket.send(message(wire.SAMPLES, 100 + at, noise, 48000))
-                    socket.send(message(wire.FRAME, 100 + at, picture))
-                    index += 1
-                    while (left := begin + index / 15 - time.monotonic()) > 0:
-                        try:
-                            self.results.append((time.monotonic(), json.loads(socket.recv(timeout=left))))
-                        except TimeoutError:
-                            break
-        except BaseException as error:
-            self.failure = error
-
-    def __enter__(self) -> Visitor:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.leaving.set()
-        self.join(10)
-        assert self.failure is None, repr(self.failure)
-
-    def wait(self, count: int, seconds: float = 10.0) -> None:
-        start, deadline = len(self.results), time.monotonic() + seconds
-        while len(self.results) < start + count:
-            assert time.monotonic() < deadline and self.failure is None, self.failure
-            time.sleep(0.01)
+from tests.web.visits import HELLO, TOKEN, Visitor, await_sessions, closed, get, jpeg, message, talk
 
 
 @pytest.fixture(scope="module")
 def guarded(tiny: Localizer) -> Iterator[str]:
     with serving(tiny, token=TOKEN, limits=Limits(sessions=2, idle=1.0, hello=0.5, token_delay=0.05)) as address:
         yield address
-
-
-def get(address: str, **headers: str) -> tuple[int, bytes, Any]:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=5) as answer:
-            return answer.status, answer.read(), answer.headers
-    except urllib.error.HTTPError as error:
-        return error.code, error.read(), error.headers
-
-
-def await_sessions(url: str, count: int, seconds: float = 10.0) -> None:
-    """Wait until the server counts `count` visitors: a session ends a moment after its visitor has left."""
-    deadline = time.monotonic() + seconds
-    while (held := json.loads(get(url + "healthz")[1])["sessions"]) != count:
-        assert time.monotonic() < deadline, f"{held} sessions, not {count}, after {seconds} s"
-        time.sleep(0.02)
 
 
 def test_the_page_and_its_headers(url: str) -> None:
@@ -219,123 +117,6 @@ def test_full_idle_and_fast(guarded: str) -> None:
                 for _ in range(2000):
                     greedy.send(json.dumps({"type": "alive"}))
             assert closed(greedy) == wire.TOO_FAST
-
-
-def hostile(random: random.Random) -> tuple[str, list[str | bytes]]:
-    """One attack: its kind and its messages, of which the last one must end the connection."""
-    good, now = jpeg(), 50.0
-    header = good[: good.index(b"\xff\xc0") + 5]
-    tail = good[good.index(b"\xff\xc0") + 9 :]
-    bomb = header + struct.pack(">HH", 65535, 65535) + tail
-    tall = header + struct.pack(">HH", 65000, 16) + tail
-    kinds: dict[str, list[str | bytes]] = {
-        "random": [b"\x09" + random.randbytes(random.randrange(1, 5000))],
-        "short": [random.randbytes(random.randrange(0, 17))],
-        "kind": [message(random.randrange(3, 256), now, good)],
-        "too big": [random.randbytes(300_000)],
-        "no picture": [message(wire.FRAME, now, random.randbytes(random.randrange(1, 3000)))],
-        "png": [message(wire.FRAME, now, b"\x89PNG\r\n\x1a\n" + random.randbytes(100))],
-        "bomb": [message(wire.FRAME, now, bomb)],
-        "tall": [message(wire.FRAME, now, tall)],
-        "cut": [message(wire.FRAME, now, good[: random.randrange(2, good.index(b"\xff\xda"))])],
-        "progressive": [message(wire.FRAME, now, jpeg(IMWRITE_JPEG_PROGRESSIVE=1))],
-        "large": [message(wire.FRAME, now, jpeg(1288, 64))],
-        "nan": [message(wire.FRAME, float("nan"), good)],
-        "infinite": [message(wire.SAMPLES, float("-inf"), b"\0\0" * 10, 48000)],
-        "jump": [message(wire.SAMPLES, 1.0, b"\0\0" * 10, 48000), message(wire.SAMPLES, 1e300, b"\0\0" * 10, 48000)],
-        "back": [message(wire.FRAME, 1e9, good), message(wire.FRAME, -1e9, good)],
-        "rate": [message(wire.SAMPLES, now, b"\0\0" * 10, random.choice((0, 1, 44101, 2**32 - 1)))],
-        "other rate": [message(wire.SAMPLES, now, b"\0\0" * 10, 48000), message(wire.SAMPLES, now, b"\0\0" * 10, 8000)],
-        "odd": [message(wire.SAMPLES, now, b"\0" * 11, 48000)],
-        "long": [message(wire.SAMPLES, now, b"\0" * 32768, 8000)],
-        "no json": ["".join(chr(random.randrange(32, 0xD7FF)) for _ in range(random.randrange(1, 500)))],
-        "nested": ["[" * 4000],
-        "no object": [json.dumps(random.choice((1, None, [], "x", {}, {"type": 3}, {"type": "dance"})))],
-        "long text": ["x" * 5000],
-    }
-    kind = random.choice(list(kinds))
-    return kind, kinds[kind]
-
-
-# what each attack is told
-CODES = {
-    "random": {wire.UNSUPPORTED, wire.INVALID, wire.BAD_CLOCK},
-    "short": {wire.INVALID},
-    "kind": {wire.UNSUPPORTED},
-    "too big": {wire.TOO_BIG},
-    "no picture": {wire.UNSUPPORTED},
-    "png": {wire.UNSUPPORTED},
-    "bomb": {wire.TOO_BIG},
-    "tall": {wire.TOO_BIG},
-    "cut": {wire.INVALID},
-    "progressive": {wire.UNSUPPORTED},
-    "large": {wire.TOO_BIG},
-    "nan": {wire.BAD_CLOCK},
-    "infinite": {wire.BAD_CLOCK},
-    "jump": {wire.BAD_CLOCK},
-    "back": {wire.BAD_CLOCK},
-    "rate": {wire.UNSUPPORTED},
-    "other rate": {wire.UNSUPPORTED},
-    "odd": {wire.INVALID},
-    "long": {wire.INVALID},
-    "no json": {wire.INVALID},
-    "nested": {wire.INVALID},
-    "no object": {wire.UNSUPPORTED, wire.INVALID},
-    "long text": {wire.TOO_BIG},
-}
-
-
-def test_two_hundred_hostile_visitors_hurt_nobody(url: str) -> None:
-    chance = random.Random(0)
-    codes: Counter[tuple[str, int]] = Counter()
-    with Visitor(url) as visitor:
-        visitor.wait(30)
-        begin = time.monotonic()
-        for _ in range(200):
-            kind, messages = hostile(chance)
-            with talk(url, max_size=None) as attacker:
-                attacker.send(HELLO)
-                assert json.loads(attacker.recv(timeout=5))["type"] == "hello"
-                for one in messages:
-                    attacker.send(one)
-                codes[kind, closed(attacker)] += 1
-        took = time.monotonic() - begin
-        visitor.wait(15)
-    assert not {(kind, code) for kind, code in codes if code not in CODES[kind]}, codes
-    assert len({kind for kind, _ in codes}) >= 20, codes
-    # who behaves gets results all the time
-    times = [at for at, _ in visitor.results if begin <= at <= begin + took]
-    assert len(times) >= 10 * took, (len(times), took)
-    assert max(np.diff(times)) < 1.0
-    await_sessions(url, 0)
-    assert json.loads(get(url + "healthz")[1])["status"] == "ok"
-
-
-def test_a_picture_that_lies_about_its_size_is_decoded_or_refused() -> None:
-    good = jpeg()
-    at = good.index(b"\xff\xc0") + 5
-    lying = good[:at] + struct.pack(">HH", 1000, 1000) + good[at + 4 :]
-    try:
-        assert wire.decode_jpeg(lying).shape == (1000, 1000, 3)
-    except WireError as error:
-        assert error.code == wire.INVALID
-    assert wire.decode_jpeg(good).shape == (240, 320, 3)
-    # colours arrive in the order of the engines
-    red = np.zeros((64, 64, 3), np.uint8)
-    red[..., 2] = 255
-    rgb = wire.decode_jpeg(bytes(cv2.imencode(".jpg", red)[1]))
-    assert rgb[32, 32, 0] > 250 and rgb[32, 32, 2] < 5
-    grey = bytes(cv2.imencode(".jpg", red[..., 2])[1])
-    assert wire.decode_jpeg(grey).shape == (64, 64, 3)
-
-
-def test_every_cut_of_a_picture_is_refused_or_decoded() -> None:
-    good = jpeg(64, 48)
-    for length in range(0, len(good), 7):
-        try:
-            assert wire.decode_jpeg(good[:length]).shape == (48, 64, 3)
-        except WireError as error:
-            assert error.code in (wire.INVALID, wire.UNSUPPORTED)
 
 
 def test_a_reset_starts_a_new_clock(url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,16 +94,16 @@ def test_a_planted_correction_is_found() -> None:
     centred = features[:, 0].float() - 0.5
     heard = centred @ (published + 2 * planted).T > 1.0
     evidence = Evidence((features.float() - 0.5) @ published.T, torch.full((500, 4), -50.0))
-    config = FitConfig(epochs=60, ridge=1e-4, share=1.0)
+    config = FitConfig(epochs=30, ridge=1e-4, share=1.0, learning_rate=0.05)
     rows, bias = fit_rows(features.numpy(), evidence, heard.numpy(), config)
     assert rows.shape == (3, 24) and bias.shape == (3,) and rows.dtype == np.float32
     for k in range(3):
         along = float(np.dot(rows[k], planted[k]) / np.linalg.norm(rows[k]) / planted[k].norm())
-        assert along > 0.8, f"class {k}: cosine {along:.2f}"
+        assert along > 0.9, f"class {k}: cosine {along:.2f}"
     moved = evidence.heard + features.float() @ torch.from_numpy(rows).T + torch.from_numpy(bias)
     before, after = (order(presence(each, evidence.noise), heard) for each in (evidence.heard, moved))
     assert after > 0.97 > before
-    half, half_bias = fit_rows(features.numpy(), evidence, heard.numpy(), FitConfig(epochs=60, ridge=1e-4, share=0.5))
+    half, half_bias = fit_rows(features.numpy(), evidence, heard.numpy(), replace(config, share=0.5))
     np.testing.assert_allclose(half, 0.5 * rows, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(half_bias, 0.5 * bias, rtol=1e-4, atol=1e-4)
 
