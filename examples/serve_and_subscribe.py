@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 
 from avgn.runtime import open_media
 from avgn.runtime.media import AudioBlock, VideoFrame
-from avgn.runtime.web.wire import FRAME, HEADER, SOUND
+from avgn.runtime.web.wire import FRAME, HEADER, SAMPLES
 
 serve = [sys.executable, "-m", "avgn", "serve", "--port", "0"]
 server = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True)
@@ -26,7 +26,7 @@ try:
         for event in open_media(sys.argv[1]).events(lookahead=0.1):
             if isinstance(event, AudioBlock):
                 pcm = (event.samples.mean(axis=1) * 32767).astype("<i2")
-                socket.send(HEADER.pack(SOUND, event.rate, event.time) + pcm.tobytes())
+                socket.send(HEADER.pack(SAMPLES, event.rate, event.time) + pcm.tobytes())
             elif isinstance(event, VideoFrame):
                 time.sleep(max(0.0, begin + event.time - time.monotonic()))
                 jpeg = cv2.imencode(".jpg", cv2.resize(event.rgb[:, :, ::-1], (320, 240)))[1]
