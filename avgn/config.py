@@ -138,7 +138,9 @@ class Config:
         if math.prod(self.image_size) > MAX_PIXELS:
             raise ValueError(f"image_size must be at most {MAX_PIXELS} pixels, got {self.image_size}: choose a smaller")
         if self.window_samples > MOST_SAMPLES:
-            raise ValueError(f"a window must have at most {MOST_SAMPLES} samples, got {self.window_samples}: shorten")
+            raise ValueError(
+                f"a window must have at most {MOST_SAMPLES} samples, got {self.window_samples}: shorten it"
+            )
         if self.visual_stride not in (16, 32):
             raise ValueError(f"visual_stride must be 16 or 32, got {self.visual_stride}: choose one of them")
         if any(side % 32 or side <= 0 for side in self.image_size) or len(self.image_size) != 2:

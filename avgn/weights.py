@@ -99,7 +99,7 @@ def _check_header(start: bytes, size: int, read: Any) -> None:
     except (BadDocumentError, UnicodeDecodeError) as error:
         raise BadWeightsError(f"its table of tensors can't be read: {error}") from None
     if not isinstance(header, dict):
-        raise BadWeightsError("its table of tensors is none")
+        raise BadWeightsError("its table of tensors is not one")
 
 
 def _check_archive(file: Any) -> bool:
@@ -118,7 +118,7 @@ def _check_archive(file: Any) -> bool:
     if any(
         member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size for member in members
     ):
-        raise BadWeightsError("its members are compressed, as PyTorch leaves none")
+        raise BadWeightsError("its members are compressed, which PyTorch never does")
     if sum(member.file_size for member in members) > file.seek(0, 2):
         raise BadWeightsError("its members are larger than the file")
     return True

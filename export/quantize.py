@@ -122,6 +122,8 @@ def quantize(file: Path, out: Path, flavour: str, ranges: Any, float_nodes: Coll
     made = quantizer.model.model
     if on_gpu:
         _spare_other_nodes(made)
+    else:
+        _take_pixels_as_they_are(made)
     onnx.checker.check_model(made, full_check=True)
     onnx.save(made, out)
 
@@ -138,6 +140,64 @@ def _spare_other_nodes(graph: onnx.ModelProto) -> None:
                 quantized = producers.get(back.input[0])
                 if quantized is not None and quantized.op_type == "QuantizeLinear":
                     node.input[at] = quantized.input[0]
+
+
+def _take_pixels_as_they_are(graph: onnx.ModelProto) -> None:
+    """Leave out what makes bytes of bytes: pixels less a whole number, in steps of one, are the pixels themselves.
+
+    In place of image -> Cast -> Transpose -> Sub -> QuantizeLinear stands image -> Transpose.
+    """
+    makers = {name: node for node in graph.graph.node for name in node.output}
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    for node in graph.graph.node:
+        chain = _chain(node, makers)
+        if chain is None or node.op_type != "QuantizeLinear":
+            continue
+        cast, turn, less = chain
+        step, zero = (constants.get(name) for name in node.input[1:3])
+        mean = constants.get(less.input[1])
+        if step is None or zero is None or mean is None or step != 1 or zero.dtype != np.uint8 or (mean != zero).any():
+            continue
+        bytes_turned = onnx.helper.make_node(
+            "Transpose", [cast.input[0]], [f"{node.output[0]} bytes"], perm=_order(turn)
+        )
+        for user in graph.graph.node:
+            for at, name in enumerate(user.input):
+                if name == node.output[0]:
+                    user.input[at] = bytes_turned.output[0]
+        graph.graph.node.insert(0, bytes_turned)
+        _drop_unused(graph)
+        return
+
+
+def _chain(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> tuple[onnx.NodeProto, ...] | None:
+    """The Cast, Transpose and Sub that lie before a node, if they do."""
+    found = []
+    for kind in ("Sub", "Transpose", "Cast"):
+        before = makers.get(node.input[0])
+        if before is None or before.op_type != kind:
+            return None
+        found.append(before)
+        node = before
+    return tuple(found[::-1])
+
+
+def _order(turn: onnx.NodeProto) -> list[int]:
+    return list(next(each.ints for each in turn.attribute if each.name == "perm"))
+
+
+def _drop_unused(graph: onnx.ModelProto) -> None:
+    """Drop nodes whose outputs nobody reads, until there are none, and their weights."""
+    kept = {value.name for value in graph.graph.output}
+    while True:
+        used = kept | {name for node in graph.graph.node for name in node.input}
+        idle = [node for node in graph.graph.node if not used.intersection(node.output)]
+        for node in idle:
+            graph.graph.node.remove(node)
+        if not idle:
+            break
+    for tensor in [each for each in graph.graph.initializer if each.name not in used]:
+        graph.graph.initializer.remove(tensor)
 
 
 class _Reader:

@@ -47,7 +47,8 @@ def canonical(label: str) -> str:
 def read_rows(path: Path, columns: Sequence[int]) -> list[list[str]]:
     """Read the rows of a csv or txt list, stripped, without its header; commas, semicolons or tabs separate the cells.
 
-    A byte-order mark and quotes are understood; if a header names the columns, the one of ids or files is put first.
+    A byte-order mark and quotes are understood, lines that begin with "# " are passed over; if a header names the
+    columns, the one of ids or files is put first.
     `columns`: the allowed numbers of columns. Raises InputError that names the line.
     """
     text = read_text(
@@ -61,21 +62,26 @@ def read_rows(path: Path, columns: Sequence[int]) -> list[list[str]]:
         rows = [(parted.line_num, [cell.strip() for cell in row]) for row in parted]
     except csv.Error as error:
         raise InputError(f"list {path} can't be read ({error}): give a UTF-8 csv file") from None
-    found = [(number, row) for number, row in rows if any(row)]
+    found = [(number, row) for number, row in rows if any(row) and not _is_comment(row)]
     if found and _is_header(found[0][1]):
         found = _without_header(found)
     for number, row in found:
         if len(row) not in columns:
-            wanted = " or ".join(str(count) for count in columns)
+            wanted = " or ".join(map(str, columns)) if len(columns) < 3 else f"{columns[0]} to {columns[-1]}"
             raise InputError(f"{path} line {number} has {len(row)} columns, expected {wanted}: quote names with commas")
     if not found:
         raise InputError(f"list {path} is empty: give the data set's own list")
     return [row for _, row in found]
 
 
+def _is_comment(row: Sequence[str]) -> bool:
+    """Tell a comment, as AudioSet's lists begin with, from a file whose name begins with the mark."""
+    return row[0].startswith("# ") or (len(row) == 1 and row[0].startswith("#"))
+
+
 def _delimiter(text: str) -> str:
     """Find the delimiter: a tab, semicolon or bar that nearly every line has outside quotes, else the comma."""
-    bare = [line for line in _QUOTED.sub("_", text).split("\n") if line.strip()]
+    bare = [line for line in _QUOTED.sub("_", text).split("\n") if line.strip() and line[0] != "#"]
     for mark in "\t;|":
         if bare and sum(mark in line for line in bare) >= DELIMITED_SHARE * len(bare):
             return mark

@@ -35,7 +35,7 @@ class Processes:
                 here = int(given.get(local, total // found.machines))
                 if here * found.machines != total:
                     raise InputError(
-                        f"{total} processes on {found.machines} machines of {here} processes each don't agree: "
+                        f"{total} processes on {found.machines} machines of {here} processes each don't match: "
                         "start as many processes on every machine"
                     )
                 return found

@@ -137,7 +137,7 @@ def _open_fifo(place: Place) -> int:
         else:
             if not stat.S_ISFIFO(os.fstat(handle).st_mode):
                 os.close(handle)
-                raise InputError(f"output {shown(place.name)} was a FIFO and is none any more: choose another path")
+                raise InputError(f"output {shown(place.name)} was a FIFO and no longer is: choose another path")
             os.set_blocking(handle, True)
             return handle
         if not said and time.monotonic() - begin > SAY_AFTER_SECONDS:

@@ -43,7 +43,9 @@ def refuse_second_run(name: str, target: Path, kind: str = "output") -> None:
             raise InputError(
                 f"{kind} {shown(name)} is being written by another run: wait for it or choose another path"
             )
-        log.warning("%s is what a run that was cut off wrote of %s: keep or remove it", shown(path), shown(name))
+        log.warning(
+            "%s was left by a run that was cut off while it wrote %s: keep or remove it", shown(path), shown(name)
+        )
 
 
 def _stem(target: Path) -> str:

@@ -88,10 +88,10 @@ class Times:
         if time is None:
             time = now
             if abs(self._error.get(kind, 0.0)) > GRADUAL * self._jump:
-                log.warning("the stream's clock does not keep time: the moments at which its pieces come count")
+                log.warning("the stream's clock does not keep time: the times at which its pieces arrive are used")
                 self._arriving.add(kind)
                 return now
-            log.warning("the stream's clock jumped by %.1f s: it is set anew", stamp + self._offsets[0] - now)
+            log.warning("the stream's clock jumped by %.1f s: it is set again", stamp + self._offsets[0] - now)
             self._offsets = [now - stamp, self._offsets[0]]
         self._error[kind] = time - now
         if time > now and self._is_catching_up(stamp, now):

@@ -242,6 +242,17 @@ def test_delimiters_inside_of_names(tmp_path: Path) -> None:
         assert read_rows(path, (2,)) == expected
 
 
+def test_comments_in_lists(tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    path.write_text("# Segments csv created Sun Mar  5\n# YTID, label\n\na.mp4, bell\n#later\n#1.mp4,drum\n")
+    assert read_rows(path, (2,)) == [["a.mp4", "bell"], ["#1.mp4", "drum"]]
+    path.write_text("# of today\na.mp4;bell\nb,c.mp4;drum\n")
+    assert read_rows(path, (2,)) == [["a.mp4", "bell"], ["b,c.mp4", "drum"]]
+    path.write_text("a.mp4,bell\nb.mp4\n")
+    with pytest.raises(InputError, match="line 2 has 1 columns, expected 2 to 11: quote names"):
+        read_rows(path, range(2, 12))
+
+
 def test_lists_of_data_sets_with_headers(tmp_path: Path) -> None:
     root = sets.vggsound(tmp_path)
     rows = [f"{id};{label}" for id, label in zip(sets.VGG, (sets.ELK, sets.FEMALE, sets.DRUM), strict=True)]
