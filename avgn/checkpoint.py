@@ -53,7 +53,7 @@ def save_model(model: LocalizerModel, folder: str | os.PathLike[str], training: 
 
 
 def read_facts(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The checked content of a checkpoint's config.json. Raises InputError for anything else."""
+    """Return the checked content of a checkpoint's config.json. Raises InputError for anything else."""
     path = Path(folder) / FACTS
     if not path.exists():
         raise InputError(f"checkpoint {folder} holds no {FACTS}: give the folder that `avgn train` wrote")

@@ -48,7 +48,7 @@ class Config:
     options: dict[str, Any] = field(default_factory=dict)
     """Settings of a system other than avgn, by name: docs/baselines.md says which it has."""
     encoders: Encoders = "resnet18"
-    """resnet18, or world: EfficientNet-Lite0 and YAMNet, which go with tokens=classifiers alone."""
+    """resnet18, or world: EfficientNet-Lite0 and YAMNet, which hear at 16000 Hz through the front-end log-mel."""
     tokens: Tokens = "learned"
     """learned in training, or classifiers: rows of the encoders' own classifiers, which need no training."""
     # sound
@@ -57,7 +57,7 @@ class Config:
     window_seconds: float = 3.0
     """Length of an audio window in seconds."""
     frontend: Frontend = "paper"
-    """How a waveform becomes a spectrogram: as in the paper, as in the published code, or log-mel (world alone)."""
+    """How a waveform becomes a spectrogram: as in the paper, as in the published code, or log-mel (encoders world)."""
     spectrogram_mean: float = 0.0
     """What is taken from a log-spectrogram before it is divided (front-end paper)."""
     spectrogram_std: float = 12.0
@@ -138,7 +138,9 @@ class Config:
         if math.prod(self.image_size) > MAX_PIXELS:
             raise ValueError(f"image_size must be at most {MAX_PIXELS} pixels, got {self.image_size}: choose a smaller")
         if self.window_samples > MOST_SAMPLES:
-            raise ValueError(f"a window must have at most {MOST_SAMPLES} samples, got {self.window_samples}: shorten")
+            raise ValueError(
+                f"a window must have at most {MOST_SAMPLES} samples, got {self.window_samples}: shorten it"
+            )
         if self.visual_stride not in (16, 32):
             raise ValueError(f"visual_stride must be 16 or 32, got {self.visual_stride}: choose one of them")
         if any(side % 32 or side <= 0 for side in self.image_size) or len(self.image_size) != 2:
@@ -169,16 +171,21 @@ class Config:
             raise ValueError("ablation 'grouping' has no transformers: leave attention alone")
 
     def _check_world(self) -> None:
-        world = (self.encoders == "world", self.tokens == "classifiers", self.frontend == "log-mel")
-        if not any(world):
-            return
-        if not all(world) or self.system != AVGN:
+        world, classifiers = self.encoders == "world", self.tokens == "classifiers"
+        if world != (self.frontend == "log-mel") or (classifiers and not world):
             raise ValueError(
-                "encoders 'world', tokens 'classifiers' and frontend 'log-mel' belong together, got "
-                f"{self.encoders!r}, {self.tokens!r} and {self.frontend!r} for {self.system}: use preset avgn-world"
+                "encoders 'world' and frontend 'log-mel' belong together, and tokens 'classifiers' with both, got "
+                f"{self.encoders!r}, {self.frontend!r} and {self.tokens!r}: use preset avgn-world"
+            )
+        if not world:
+            return
+        if self.encoders not in self.kind.encoders or (classifiers and self.system != AVGN):
+            raise ValueError(
+                f"system {self.system} has no form with encoders {self.encoders!r} and tokens {self.tokens!r}: use "
+                "other encoders, or system avgn"
             )
         rest = self.window_samples - PATCH_SAMPLES
-        if self.sample_rate != WORLD_RATE or rest < 0 or rest % PATCH_HOP:
+        if self.sample_rate != WORLD_RATE or rest < 0 or (classifiers and rest % PATCH_HOP):
             seconds = [(PATCH_SAMPLES + count * PATCH_HOP) / WORLD_RATE for count in (0, 5, 10)]
             raise ValueError(
                 f"the world model hears whole patches at {WORLD_RATE} Hz, got {self.window_seconds} s at "
@@ -240,7 +247,7 @@ class Config:
         return (self.image_size[0] // self.visual_stride, self.image_size[1] // self.visual_stride)
 
     def to_dict(self) -> dict[str, Any]:
-        """The values as JSON can hold them, under the names that files have always given them."""
+        """Return the values as JSON can hold them, under the names that files have always given them."""
         return {IN_FILES.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
@@ -298,7 +305,7 @@ def todays_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def system_in(values: Mapping[str, Any]) -> System | None:
-    """The system that a file's configuration names, which nobody has checked; None for one that isn't known."""
+    """Return the system that a file's configuration names, which nobody has checked; None for one that isn't known."""
     if values.get("variant") == "released":
         return SYSTEMS[RELEASED]
     name = values.get("system", AVGN)
@@ -306,7 +313,7 @@ def system_in(values: Mapping[str, Any]) -> System | None:
 
 
 def avgn_resnet18(**overrides: Any) -> Config:
-    """The paper's sizes."""
+    """Return the paper's sizes."""
     return Config(**({"name": "avgn-resnet18"} | overrides))
 
 
@@ -331,24 +338,27 @@ def avgn_tiny(**overrides: Any) -> Config:
 
 
 def avgn_release(**overrides: Any) -> Config:
-    """The sizes and the form of the published checkpoints."""
+    """Return the sizes and the form of the published checkpoints."""
     release = {"name": "avgn-release", "frontend": "release", "system": RELEASED, **find_system(RELEASED).fixed}
     return avgn_resnet18(**(release | overrides))
 
 
+# what goes with the encoders world
+HEARING: dict[str, Any] = {"encoders": "world", "frontend": "log-mel", "sample_rate": WORLD_RATE}
+
+
 def avgn_world(**overrides: Any) -> Config:
-    """EfficientNet-Lite0 and YAMNet with the rows of their classifiers as tokens: real things, without a training."""
+    """EfficientNet-Lite0 and YAMNet with the rows of their classifiers as tokens: real things, before any training."""
     world = {
         "name": "avgn-world",
-        "encoders": "world",
         "tokens": "classifiers",
-        "frontend": "log-mel",
-        "sample_rate": WORLD_RATE,
         "window_seconds": (PATCH_SAMPLES + 10 * PATCH_HOP) / WORLD_RATE,
         "image_size": (320, 320),
-        "dim": 1,
-        "heads": 1,
+        **HEARING,
     }
+    if overrides.get("tokens", "classifiers") == "classifiers":
+        # a token hands over one number: its log-odds
+        world |= {"dim": 1, "heads": 1}
     return avgn_resnet18(**(world | overrides))
 
 
@@ -357,7 +367,7 @@ PRESETS: dict[str, Callable[..., Config]] = {
     "avgn-tiny": avgn_tiny,
     "avgn-release": avgn_release,
 }
-# their weights come out of packages, not out of a training: `avgn train` does not list them
+# these join classes by their names
 READY_PRESETS: dict[str, Callable[..., Config]] = {"avgn-world": avgn_world}
 
 
@@ -379,6 +389,8 @@ def preset(name: str, **overrides: Any) -> Config:
     unknown = sorted(set(overrides) - known)
     if unknown:
         raise ValueError(f"unknown configuration entries {unknown}: known are {', '.join(sorted(known))}")
+    if overrides.get("encoders") == "world":
+        overrides = dict(HEARING) | overrides
     overrides.setdefault("classes", tuple(f"class_{index:02d}" for index in range(37)))
     system = overrides.get("system", AVGN)
     if system != AVGN and name == "avgn-release":
@@ -390,5 +402,5 @@ def preset(name: str, **overrides: Any) -> Config:
 
 
 def with_values(config: Config, **overrides: Any) -> Config:
-    """A copy with some values changed, checked again."""
+    """Return a copy with some values changed, checked again."""
     return replace(config, **overrides)

@@ -80,7 +80,7 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def classes_of_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The sorted classes of a published training list (lines of `video-id,class`), the order of its tokens."""
+    """Return the sorted classes of a published training list (lines of `video-id,class`), the order of its tokens."""
     names = {line.rsplit(",", 1)[1].strip() for line in read_classes(path) if "," in line}
     if not names:
         raise InputError(f"training list {path} holds no line `id,class`: give the list the checkpoint was trained on")

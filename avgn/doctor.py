@@ -35,7 +35,7 @@ PACKAGES = {
 SIZE, SECONDS, FPS, RATE = (160, 120), 1.5, 25, 22_050
 PITCH = 1000.0
 # mean distance, of 255, between a picture and itself after H.264
-PICTURE_ERROR = 12.0
+FRAME_ERROR = 12.0
 
 
 class Broken(Exception):
@@ -64,7 +64,7 @@ class Findings:
     def lines(self) -> list[str]:
         """Format the findings, beginning with what works."""
         lines = [f"ok      {line}" for line in self.works] + [f"BROKEN  {line}" for line in self.broken]
-        return lines + ([f"not asked for: {'; '.join(self.absent)}"] if self.absent else [])
+        return lines + ([f"not tried: {'; '.join(self.absent)}"] if self.absent else [])
 
 
 def examine(bundle: str) -> Findings:
@@ -74,8 +74,8 @@ def examine(bundle: str) -> Findings:
     _check_versions(found)
     with tempfile.TemporaryDirectory(prefix="avgn-doctor-") as folder:
         clip = Path(folder) / "clip.mp4"
-        pictures = found.attempt("pictures", _opencv(), _try_pictures)
-        encoded = pictures and found.attempt("encoding", "av", lambda: _try_encoding(clip))
+        resized = found.attempt("pictures", _opencv(), _try_resizing)
+        encoded = resized and found.attempt("encoding", "av", lambda: _try_encoding(clip))
         decoded = encoded and found.attempt("decoding", "av", lambda: _try_decoding(clip))
         found.attempt("resampling", "numpy", _try_resampling)
         engines = _try_engines(found, loaded)
@@ -106,19 +106,19 @@ def _sentence(error: Exception, package: str) -> str:
     return f" fails with {_installed(package)} ({reason}): {again}"
 
 
-def _try_pictures() -> str:
+def _try_resizing() -> str:
     tiled = np.kron(np.arange(12, dtype=np.uint8).reshape(2, 2, 3) * 20, np.ones((8, 8, 1), np.uint8))
     if not np.array_equal(resize(tiled, (2, 2)), tiled[::8, ::8]):
         raise Broken("a resized picture is not the mean of its pieces")
     return f"resized by {_installed(_opencv())}"
 
 
-def _picture(number: int) -> Any:
+def _clip_frame(number: int) -> Any:
     """Picture `number` of the clip [H, W, 3]: a bright square that moves over a gradient."""
     width, height = SIZE
-    picture = np.repeat(np.linspace(40, 120, width).astype(np.uint8)[None, :, None], height, axis=0).repeat(3, axis=2)
-    picture[40:80, 10 + 2 * number : 50 + 2 * number] = (220, 60, 40)
-    return picture
+    frame = np.repeat(np.linspace(40, 120, width).astype(np.uint8)[None, :, None], height, axis=0).repeat(3, axis=2)
+    frame[40:80, 10 + 2 * number : 50 + 2 * number] = (220, 60, 40)
+    return frame
 
 
 def _tone(rate: int) -> Any:
@@ -128,7 +128,7 @@ def _tone(rate: int) -> Any:
 def _try_encoding(path: Path) -> str:
     from avgn.scenes.encode import encode_video
 
-    encode_video(path, map(_picture, range(round(SECONDS * FPS))), _tone(RATE), SIZE)
+    encode_video(path, map(_clip_frame, range(round(SECONDS * FPS))), _tone(RATE), SIZE)
     return f"{path.stat().st_size / 1000:.0f} kB of H.264 and AAC written by {_installed('av')}"
 
 
@@ -139,8 +139,8 @@ def _try_decoding(path: Path) -> str:
     blocks = [event for event in events if isinstance(event, AudioBlock)]
     if len(frames) != round(SECONDS * FPS) or media.corrupt_frames:
         raise Broken(f"{len(frames)} of {round(SECONDS * FPS)} pictures came back")
-    apart = max(np.abs(frame.rgb.astype(int) - _picture(n)).mean() for n, frame in enumerate(frames))
-    if apart > PICTURE_ERROR:
+    apart = max(np.abs(frame.rgb.astype(int) - _clip_frame(n)).mean() for n, frame in enumerate(frames))
+    if apart > FRAME_ERROR:
         raise Broken(f"pictures came back changed, by {apart:.0f} of 255")
     heard = _pitch(to_mono(np.concatenate([block.samples for block in blocks])), blocks[0].rate)
     if abs(heard - PITCH) > 5:
@@ -163,21 +163,24 @@ def _pitch(samples: Any, rate: int) -> float:
 def _try_engines(found: Findings, bundle: Bundle) -> list[Engine]:
     """Try the engines, in the order in which they are chosen; return those that ran."""
     engines: list[Engine] = []
-    absent: list[str] = []
+    absent: dict[str, list[str]] = {}
     try:
         check_installation()
     except InputError as error:
         found.broken.append(f"engines: {error}")
     for name, entry in ENGINES.items():
         variant = next((v for v in bundle.info.variants if v.engine in entry.reads and v.precision == "fp32"), None)
-        if variant is None or not entry.automatic or _obstacle(name, variant.target):
-            absent.append(name)
+        if variant is None:
+            absent.setdefault("no such graphs in this bundle", []).append(name)
+        elif _obstacle(name, variant.target):
+            absent.setdefault("no such package or GPU here", []).append(name)
+        elif not entry.automatic:
+            absent.setdefault("used only when asked for with --backend", []).append(name)
         else:
             found.attempt(f"engine {name}", entry.requires, lambda: _try_engine(bundle, name, variant, engines))  # noqa: B023
     if not engines and not any(line.startswith("engine") for line in found.broken):
         found.broken.append("engines: none is installed: pip install 'avgn[cpu]'")
-    if absent:
-        found.absent.append(f"{', '.join(absent)} (no such GPU, package or graph here)")
+    found.absent += [f"{', '.join(names)} ({reason})" for reason, names in absent.items()]
     return engines
 
 

@@ -50,7 +50,7 @@ class Spectrogram(nn.Module):
         return ((torch.log(power + LOG_OFFSET) - self.mean) / self.std)[:, None]
 
     def power(self, waveform: Tensor) -> Tensor:
-        """The power (or density) before the logarithm, [B,257,frames]."""
+        """Return the power (or density) before the logarithm, [B,257,frames]."""
         return self._power(waveform)
 
     def _power(self, waveform: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Spectrogram(nn.Module):
         ]
 
     def _by_products(self, signal: Tensor) -> list[Tensor]:
-        """The same as `_by_convolution`, by matrix products of frames that were cut out."""
+        """Return the same as `_by_convolution`, by matrix products of frames that were cut out."""
         span = N_FFT // NUM_SUMS
         frames = signal[:, 0].unfold(1, N_FFT, self.hop)
         batch, count = frames.shape[:2]
@@ -143,7 +143,7 @@ def _density_basis(sample_rate: int) -> np.ndarray:
 
 
 def _tukey(alpha: float) -> np.ndarray:
-    """The periodic Tukey window of N_FFT samples."""
+    """Return the periodic Tukey window of N_FFT samples."""
     position = np.arange(N_FFT) / N_FFT
     edge = np.minimum(position, 1 - position)
     rising = 0.5 - 0.5 * np.cos(2 * np.pi * edge / alpha)

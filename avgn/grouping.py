@@ -70,12 +70,12 @@ class NoGrouping(nn.Module):
 
 
 def build_audio_grouping(config: Config) -> nn.Module:
-    """The audio grouping that the configuration asks for."""
+    """Return the audio grouping that the configuration asks for."""
     if config.ablation == "tokens":
         return NoGrouping()
     return AudioGrouping(config) if config.audio_gate == "exact" else Grouping(config, eps=AUDIO_EPS)
 
 
 def build_visual_grouping(config: Config) -> nn.Module:
-    """The visual grouping that the configuration asks for."""
+    """Return the visual grouping that the configuration asks for."""
     return NoGrouping() if config.ablation == "tokens" else Grouping(config, hard=config.assignment == "hard")

@@ -5,6 +5,7 @@ Legend: B samples of the global batch, N sources of a sample (padded), C classes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,13 +25,16 @@ def compute_losses(
     config: Config,
     *,
     gather: bool = True,
+    localize: Callable[..., Tensor] | None = None,
 ) -> Losses:
     """L = L_loc + L_group (docs/method.md, section 5) of one global batch, or without `gather` of this process's own.
+
+    `localize` takes the place of `localization_loss` where other quantities than cosines are contrasted.
 
     The localization loss is that of the global batch in every process, the presence losses are those of its own
     samples: their mean over the processes is that of the global batch.
     """
-    localization = localization_loss(audio, image, labels, config, gather=gather)
+    localization = (localize or localization_loss)(audio, image, labels, config, gather=gather)
     zero = localization.new_zeros(())
     token = zero
     if token_logits is not None:
@@ -55,9 +59,7 @@ def localization_loss(
         audio, image, labels = gather_halves(audio, image, labels)
     if config.ablation == "neither":
         return _unlabelled_loss(audio, image, config)
-    index = torch.arange(labels.order.shape[0], device=labels.order.device)
     sources = _take(audio.embedding, labels.order)
-    own = (index[:, None] == index[None, :])[:, :, None]
     if config.negatives == "class" or image.gate is None:
         similarity, _ = max_pooled_cosine(
             sources,
@@ -66,22 +68,33 @@ def localization_loss(
             gate_index=None if image.gate is None else labels.order,
             audio_mask=labels.mask,
         )
-        # an image in which the class is visible is no negative
-        allowed = ~labels.visible.bool()[:, labels.order].transpose(0, 1) | own
+        allowed = class_negatives(labels.visible, labels.order)
     else:
         similarity, _ = max_pooled_cosine(
             sources, image.cells, _take(image.gate, labels.order), audio_mask=labels.mask, visual_mask=labels.mask
         )
         same = labels.order[:, None, :] == labels.order[None, :, :]
-        allowed = ~same | own
+        allowed = ~same | _own(labels.order)
     logits = similarity / config.temperature
-    loss = _contrast(logits, allowed, labels.mask)
+    loss = contrast(logits, allowed, labels.mask)
     if config.symmetric and (config.negatives == "nth" or image.gate is None):
-        loss = 0.5 * (loss + _contrast(logits.transpose(0, 1), allowed.transpose(0, 1), labels.mask))
+        loss = 0.5 * (loss + contrast(logits.transpose(0, 1), allowed.transpose(0, 1), labels.mask))
     return loss
 
 
-def _contrast(logits: Tensor, allowed: Tensor, mask: Tensor) -> Tensor:
+def class_negatives(present: Tensor, order: Tensor) -> Tensor:
+    """[B,M,N] bool: sample m is sample b itself, or lacks the class order [B,N] of its n-th source.
+
+    `present` [M,C] says which classes a sample has: one that has the class is no negative.
+    """
+    return ~present.bool()[:, order].transpose(0, 1) | _own(order)
+
+
+def _own(order: Tensor) -> Tensor:
+    return torch.eye(len(order), dtype=torch.bool, device=order.device)[:, :, None]
+
+
+def contrast(logits: Tensor, allowed: Tensor, mask: Tensor) -> Tensor:
     """Mean over the sources (b, n) of -log softmax over m, at m = b, of logits [B,M,N] where allowed."""
     # -inf in a row without sources would give NaN gradients
     logits = torch.where(mask[:, None, :], logits.masked_fill(~allowed, float("-inf")), torch.zeros_like(logits))
@@ -113,7 +126,7 @@ def _take(per_class: Tensor, order: Tensor) -> Tensor:
 
 
 def gather_halves(audio: AudioSources, image: ImageCells, labels: Labels) -> tuple[AudioSources, ImageCells, Labels]:
-    """The global batch: every process's tensors with gradients, sources padded to the largest N."""
+    """Return the global batch: every process's tensors with gradients, sources padded to the largest N."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return audio, image, labels
     most = torch.tensor(labels.order.shape[1], device=labels.order.device)
@@ -137,7 +150,7 @@ def gather_halves(audio: AudioSources, image: ImageCells, labels: Labels) -> tup
 
 
 def gather_rows(tensor: Tensor) -> Tensor:
-    """The rows [b, ...] of all processes, with gradients; a single process's stay as they are."""
+    """Return the rows [b, ...] of all processes, with gradients; a single process's stay as they are."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return tensor
     return _all(tensor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,40 @@ def machine() -> dict[str, Any]:
 def measured_on() -> dict[str, Any]:
     """Describe the machine as it is now: with its load average, the versions and the commit that is measured."""
     return machine() | {"load_average": round(os.getloadavg()[0], 2), "versions": versions(), "commit": commit()}
+
+
+def resident_mb(process: int | str = "self") -> float:
+    """Return the resident memory of a process in MB (10^6 bytes), or this one's peak if the system doesn't report it.
+
+    Raises ProcessLookupError for a process that has ended.
+    """
+    return _status(process, "VmRSS") or most_resident_mb()
+
+
+def peak_mb() -> float:
+    """Return the peak of the resident memory of this process in MB."""
+    # ru_maxrss also counts the process that started this one
+    return _status("self", "VmHWM") or most_resident_mb()
+
+
+def most_resident_mb(usage: Any = None) -> float:
+    """Return the peak of the resident memory in MB that `resource` tells: of this process, or of a child's `usage`."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = resource.getrusage(resource.RUSAGE_SELF) if usage is None else usage
+    return float(found.ru_maxrss * unit / 1e6)
+
+
+def _status(process: int | str, field: str) -> float | None:
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        lines = []
+    line = next((line for line in lines if line.startswith(f"{field}:")), None)
+    if line is None and process != "self":
+        raise ProcessLookupError(f"process {process} has ended")
+    return None if line is None else int(line.split()[1]) * 1024 / 1e6
 
 
 def versions() -> dict[str, str]:

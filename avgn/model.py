@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from avgn.config import Config
-from avgn.encoders import AudioEncoder, VisualEncoder
-from avgn.frontend import Spectrogram
+from avgn.encoders import build_encoders
+from avgn.encoders.efficientnet_lite import PIXEL_MEAN, PIXEL_STD
 from avgn.grouping import build_audio_grouping, build_visual_grouping
 from avgn.kernels import cosine_maps
 from avgn.losses import compute_losses
@@ -26,6 +26,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 # what a model calls its front-end, and the weights of graphs that belong to it begin with
 FRONT_END = "frontend"
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# mean and deviation of pixels from 0 to 1, for each channel
+IMAGENET_PIXELS = (IMAGENET_MEAN, IMAGENET_STD)
+WORLD_PIXELS = ((PIXEL_MEAN / 255,) * 3, (PIXEL_STD / 255,) * 3)
 
 
 class LocalizerModel(nn.Module, ABC):
@@ -44,26 +47,20 @@ class LocalizerModel(nn.Module, ABC):
     joint: Joint | None = None
     # patches of a window whose evidence counts, for a model that hears in patches
     loudest_patches: int = 1
-    # mean and deviation of pixels from 0 to 1, for each channel
-    pixel_scale: tuple[tuple[float, ...], tuple[float, ...]] = (IMAGENET_MEAN, IMAGENET_STD)
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.thresholds: Thresholds | None = None
         self.frontend, self.audio_encoder, self.visual_encoder = self.build_encoders()
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in self.pixel_scale)
+        scale = WORLD_PIXELS if config.encoders == "world" else IMAGENET_PIXELS
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in scale)
         self.register_buffer("image_mean", mean * 255, persistent=False)
         self.register_buffer("image_std", std * 255, persistent=False)
 
     def build_encoders(self) -> tuple[Any, Any, Any]:
-        """The front-end, the audio encoder and the visual encoder; encoders have a `backbone`."""
-        config = self.config
-        return (
-            Spectrogram(config),
-            AudioEncoder(config.width_audio, config.dim),
-            VisualEncoder(config.width_visual, config.dim, config.visual_stride),
-        )
+        """Return the front-end, the audio encoder and the visual encoder; encoders have a `backbone`."""
+        return build_encoders(self.config)
 
     @property
     def has_presence(self) -> bool:
@@ -87,7 +84,7 @@ class LocalizerModel(nn.Module, ABC):
         """log-spectrogram [B,1,F,frames] -> AudioSources."""
 
     def hand_over(self, audio: AudioSources) -> Tensor:
-        """The sources [B,K,D] that the audio half gives the image half."""
+        """Return the sources [B,K,D] that the audio half gives the image half."""
         return audio.embedding
 
     def encode_image(self, image: Tensor) -> ImageCells:
@@ -95,7 +92,7 @@ class LocalizerModel(nn.Module, ABC):
         return self.encode_pixels(self.normalize(image))
 
     def normalize(self, image: Tensor) -> Tensor:
-        """image [B,H,W,3] uint8 RGB -> [B,3,H,W] with ImageNet's mean and deviation taken out."""
+        """image [B,H,W,3] uint8 RGB -> [B,3,H,W] with the mean and deviation that its encoder knows taken out."""
         if image.dim() != 4 or image.shape[3] != 3:
             raise ValueError(f"image must be [B,H,W,3] RGB, got {tuple(image.shape)}: move the channels last")
         return (image.to(self.image_mean.dtype).permute(0, 3, 1, 2) - self.image_mean) / self.image_std
@@ -106,13 +103,13 @@ class LocalizerModel(nn.Module, ABC):
 
     @abstractmethod
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,K,h,w]."""
+        """Return maps [B,K,h,w]."""
 
     @abstractmethod
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """The losses of one global batch, or without `gather` of this process's own.
+        """Return the losses of one global batch, or without `gather` of this process's own.
 
         `stage`: of a training in stages, from 0.
         """
@@ -136,16 +133,20 @@ class LocalizerModel(nn.Module, ABC):
         """Both halves: waveform [B,T] and image [B,H,W,3] uint8."""
         return self.encode_audio(waveform), self.encode_image(image)
 
-    def picture_backbones(self) -> list[nn.Module]:
-        """The backbones that see the normalised picture itself."""
+    def image_backbones(self) -> list[nn.Module]:
+        """Return the backbones that see the normalised picture itself."""
         return [self.visual_encoder.backbone]
 
+    def published_parts(self) -> list[nn.Module]:
+        """Return what rests where published weights are not trained: the backbones."""
+        return [self.audio_encoder.backbone, *self.image_backbones()]
+
     def shared_gate(self) -> Tensor | None:
-        """The gate [1,K,D] where it is the same for all images, else None."""
+        """Return the gate [1,K,D] where it is the same for all images, else None."""
         return None
 
     def presence_heads(self) -> list[nn.Module]:
-        """The layers that give presence logits, which stay in float32 where others compute in half precision."""
+        """Return the layers that give presence logits, which stay in float32 where others compute in half precision."""
         return []
 
 
@@ -190,7 +191,7 @@ class AVGN(LocalizerModel):
         return AudioSources(embedding=grouped, logit=self.audio_presence(grouped).squeeze(2))
 
     def hand_over(self, audio: AudioSources) -> Tensor:
-        """The sources [B,K,D] that the audio half gives the image half, of length one."""
+        """Return the sources [B,K,D] that the audio half gives the image half, of length one."""
         return nn.functional.normalize(audio.embedding, dim=2)
 
     def encode_pixels(self, pixels: Tensor) -> ImageCells:
@@ -223,15 +224,15 @@ class AVGN(LocalizerModel):
         return None
 
     def shared_gate(self) -> Tensor | None:
-        """The gate [1,K,D] where the tokens alone make it."""
+        """Return the gate [1,K,D] where the tokens alone make it."""
         return self.token_gate(self.tokens)[None] if self.config.visual_gate == "token" else None
 
     def presence_heads(self) -> list[nn.Module]:
-        """The layers that give presence logits."""
+        """Return the layers that give presence logits."""
         return [self.audio_presence, self.visual_presence] if self.has_presence else []
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,K,h,w]: the cosine of every source with every gated cell (docs/method.md, section 6)."""
+        """Return maps [B,K,h,w]: the cosine of every source with every gated cell (docs/method.md, section 6)."""
         maps = cosine_maps(audio.embedding, image.cells, image.gate)
         return maps.reshape(maps.shape[0], maps.shape[1], *image.grid)
 

@@ -37,7 +37,7 @@ DEAD = re.compile(r"^audio_encoder\.han_encoder\.")
 
 
 def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A published state dict under this package's names; `module.` prefixes and unused weights are dropped."""
+    """Return a published state dict under this package's names; `module.` prefixes and unused weights are dropped."""
     translated = {}
     for name, value in state.items():
         name = name.removeprefix("module.")
@@ -138,10 +138,10 @@ class ReleasedAVGN(AVGN):
         return ReleasedGrouping(self.config), ReleasedGrouping(self.config)
 
     def hand_over(self, audio: AudioSources) -> Tensor:
-        """The sources [B,K,D] as they are: their lengths count."""
+        """Return the sources [B,K,D] as they are: their lengths count."""
         return audio.embedding
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,K,h,w]: <f, g> / temperature of every source and cell."""
+        """Return maps [B,K,h,w]: <f, g> / temperature of every source and cell."""
         maps = torch.matmul(audio.embedding, image.cells.transpose(1, 2)) / self.config.temperature
         return maps.reshape(maps.shape[0], maps.shape[1], *image.grid)

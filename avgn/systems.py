@@ -58,6 +58,8 @@ class System:
     """Whether its maps are similarities divided by the configuration's temperature."""
     auxiliary: bool = False
     """Whether presence heads on the encoders can help to train it."""
+    encoders: tuple[str, ...] = ("resnet18", "world")
+    """The families of encoders that it may have."""
 
     @property
     def class_aware(self) -> bool:
@@ -90,8 +92,8 @@ class System:
         return kind(**values)
 
     def facts(self) -> dict[str, Any]:
-        """What `avgn models --json` writes of it."""
-        inner = ("hooks", "entries", "fixed", "scaled_maps", "auxiliary")
+        """Return what `avgn models --json` writes of it."""
+        inner = ("hooks", "entries", "fixed", "scaled_maps", "auxiliary", "encoders")
         shown = {name: value for name, value in asdict(self).items() if name not in inner}
         return shown | {"class_aware": self.class_aware}
 
@@ -212,30 +214,32 @@ for _system in (
         fixed={"visual_gate": "none"},
         scaled_maps=True,
         auxiliary=True,
+        encoders=("resnet18",),
     ),
 ):
     register(_system)
 
-# its weights come out of packages and its tokens are rows of classifiers: it is built, and not trained
+# its weights come out of packages and its tokens are rows of classifiers, which a training begins with
 WORLD = System(
     name="avgn-world",
     paper="Mo & Tian, Audio-Visual Grouping Network",
     year=2023,
     location="avgn.world.model:WorldLocalizer",
     maps="classes",
+    labels=True,
     entries=OWN_ENTRIES,
 )
 
 
 def find_system(name: str) -> System:
-    """The system of a name. Raises ValueError for others."""
+    """Return the system of a name. Raises ValueError for others."""
     if name not in SYSTEMS:
         raise ValueError(f"system {name!r} is not known: choose one of {', '.join(SYSTEMS)}")
     return SYSTEMS[name]
 
 
 def systems_table() -> list[str]:
-    """The systems as lines for people."""
+    """Return the systems as lines for people."""
     lines = [f"{'system':18}{'year':>4}  {'stages':>6}  {'maps':16}{'trained on':14}paper"]
     shown = {"one": "one, shared", "classes": "one a class", "sources": "N, unnamed"}
     for system in SYSTEMS.values():

@@ -94,7 +94,7 @@ class NoTransformer(nn.Module):
 
 
 def build_transformer(config: Config) -> nn.Module:
-    """The transformer that the configuration asks for."""
+    """Return the transformer that the configuration asks for."""
     if config.ablation == "grouping":
         return NoTransformer()
     return TokenTransformer(config) if config.attention == "transformer" else LiteralAttention(config)

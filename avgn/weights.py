@@ -38,7 +38,8 @@ class BadWeightsError(ValueError):
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name. Raises FileNotFoundError, or BadWeightsError for anything else."""
+    """Return the tensors of a safetensors file by name. Raises FileNotFoundError, or BadWeightsError for anything
+    else."""
     try:
         with open_regular(path) as file:
             _check_header(file.read(8), file.seek(0, 2), lambda size: (file.seek(8), file.read(size))[1])
@@ -50,7 +51,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_torch(path: Path) -> Any:
-    """What a file of torch.save holds, tensors and plain values alone. Raises BadWeightsError for anything else."""
+    """Return what a file of torch.save holds, tensors and plain values alone. Raises BadWeightsError for anything
+    else."""
     try:
         with open_regular(path) as file:
             is_archive = _check_archive(file)
@@ -69,7 +71,8 @@ def read_torch(path: Path) -> Any:
 
 
 def state_of(content: Any, wrappers: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """The state dict in what a file held, also below one of `wrappers`. Raises BadWeightsError where there is none."""
+    """Return the state dict in what a file held, also below one of `wrappers`. Raises BadWeightsError where there is
+    none."""
     for name in wrappers:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
@@ -96,11 +99,11 @@ def _check_header(start: bytes, size: int, read: Any) -> None:
     except (BadDocumentError, UnicodeDecodeError) as error:
         raise BadWeightsError(f"its table of tensors can't be read: {error}") from None
     if not isinstance(header, dict):
-        raise BadWeightsError("its table of tensors is none")
+        raise BadWeightsError("its table of tensors is not one")
 
 
 def _check_archive(file: Any) -> bool:
-    """Whether a file is an archive as PyTorch writes them; older files are read as a whole.
+    """Return whether a file is an archive as PyTorch writes them; older files are read as a whole.
 
     PyTorch stores without compressing: what is compressed could be a thousand times as large as its file.
     """
@@ -115,7 +118,7 @@ def _check_archive(file: Any) -> bool:
     if any(
         member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size for member in members
     ):
-        raise BadWeightsError("its members are compressed, as PyTorch leaves none")
+        raise BadWeightsError("its members are compressed, which PyTorch never does")
     if sum(member.file_size for member in members) > file.seek(0, 2):
         raise BadWeightsError("its members are larger than the file")
     return True

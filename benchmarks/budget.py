@@ -21,10 +21,10 @@ from avgn.export.graph_safety import graph_hazards, trace
 from avgn.export.graphs import write_graphs
 from avgn.export.halves import AudioHalf, ImageHalf
 from avgn.export.mixed import to_mixed
-from avgn.export.optimize import optimize
+from avgn.export.optimize import OptimizedModel, optimize
 from avgn.export.quantize import calibrate, quantize
 from avgn.machine import measured_on
-from avgn.model import LocalizerModel, build_model
+from avgn.model import build_model
 from avgn.runtime import Localizer
 from avgn.scenes import CLASSES
 from benchmarks import layers
@@ -91,11 +91,11 @@ def measure_cpu() -> dict[str, float]:
 
 
 def _model(config: Config, cpu: dict[str, float]) -> dict[str, Any]:
-    model = optimize(build_model(config).eval())
-    found: dict[str, Any] = {"graph_hazards": _safety(model), "halves": {}, "frame_ms": {}}
+    optimized = optimize(build_model(config).eval())
+    found: dict[str, Any] = {"graph_hazards": _safety(optimized), "halves": {}, "frame_ms": {}}
     sizes = _sizes(config, 1)
     with tempfile.TemporaryDirectory() as folder:
-        files = _graphs(model, Path(folder))
+        files = _graphs(optimized, Path(folder))
         for precision, halves in files.items():
             for half, file in halves.items():
                 graph = onnx.load(file)
@@ -153,13 +153,13 @@ def _frame(config: Config, chip: Chip, name: str, halves: dict[str, Any], cpu: d
     }
 
 
-def _safety(model: LocalizerModel) -> dict[str, Any]:
-    config = model.config
+def _safety(optimized: OptimizedModel) -> dict[str, Any]:
+    config = optimized.model.config
     image = torch.zeros(1, *config.image_size, 3, dtype=torch.uint8)
     sources = torch.zeros(1, config.num_maps, config.source_dim)
     return {
-        "image, torch": list(trace(ImageHalf(model).eval(), (image, sources)).hazards),
-        "audio, torch": list(trace(AudioHalf(model).eval(), (torch.zeros(1, config.window_samples),)).hazards),
+        "image, torch": list(trace(ImageHalf(optimized).eval(), (image, sources)).hazards),
+        "audio, torch": list(trace(AudioHalf(optimized).eval(), (torch.zeros(1, config.window_samples),)).hazards),
     }
 
 
@@ -171,14 +171,14 @@ def _sizes(config: Config, batch: int) -> dict[str, dict[str, tuple[int, ...]]]:
     }
 
 
-def _graphs(model: LocalizerModel, folder: Path) -> dict[str, dict[str, Path]]:
+def _graphs(optimized: OptimizedModel, folder: Path) -> dict[str, dict[str, Path]]:
     files = {
-        "fp32": write_graphs(model, folder, opset=18, facts={}),
-        "fp16": write_graphs(to_mixed(model), folder, opset=18, facts={}, suffix=".fp16"),
+        "fp32": write_graphs(optimized, folder, opset=18, facts={}),
+        "fp16": write_graphs(to_mixed(optimized), folder, opset=18, facts={}, suffix=".fp16"),
         "int8-gpu": {},
     }
     rng = np.random.default_rng(0)
-    for half, sizes in _sizes(model.config, 1).items():
+    for half, sizes in _sizes(optimized.model.config, 1).items():
         feed: dict[str, Any] = {name: rng.standard_normal(size).astype(np.float32) for name, size in sizes.items()}
         if half == "image":
             feed["image"] = rng.integers(0, 256, sizes["image"], dtype=np.uint8)

@@ -31,7 +31,7 @@ NUM_SCENES = 4
 
 
 def random_model(name: str, classes: int, **overrides: Any) -> LocalizerModel:
-    """A preset with random weights, in evaluation mode."""
+    """Return a preset with random weights, in evaluation mode."""
     torch.manual_seed(0)
     names = tuple(f"class_{index:03d}" for index in range(classes))
     model = build_model(preset(name, classes=names, **overrides))
@@ -47,7 +47,7 @@ def random_model(name: str, classes: int, **overrides: Any) -> LocalizerModel:
 
 
 def quick_bundle(model: LocalizerModel, folder: Path, *, int8: bool = True) -> Bundle:
-    """An fp32 and an int8-cpu variant of a model; a bundle that is there already is taken as it is.
+    """Return an fp32 and an int8-cpu variant of a model; a bundle that is there already is taken as it is.
 
     The search for layers that 8 bits hurt takes minutes. Here the first ones stay float, which the search mostly
     chooses, up to the share of the multiply-adds that it may choose.
@@ -78,7 +78,7 @@ def quick_bundle(model: LocalizerModel, folder: Path, *, int8: bool = True) -> B
 
 
 def bundle_folder(cache: Path | None) -> Path:
-    """Where bundles are kept: `cache`, or a folder that nobody looks into again."""
+    """Return where bundles are kept: `cache`, or a folder that nobody looks into again."""
     return cache or Path(tempfile.mkdtemp(prefix="avgn-benchmark-"))
 
 

@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def _export(name: str, work: Path) -> subprocess.Popen[str]:
-    """A process that exports one model's bundle."""
+    """Return a process that exports one model's bundle."""
     command = [sys.executable, "-m", "benchmarks.gpu_aoti", "--output", os.devnull, "--work", str(work), "--export"]
     return subprocess.Popen(
         [*command, "--models", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -97,8 +97,10 @@ def _write_resnet18(folder: Path) -> None:
     model = _resnet18()
     folder.mkdir(parents=True, exist_ok=True)
     precision = "fp16" if torch.cuda.is_available() else "fp32"
-    half = optimize(model)
-    files = aoti.build_packages(to_mixed(half) if precision == "fp16" else half, folder, f".{precision}", print)
+    optimized = optimize(model)
+    files = aoti.build_packages(
+        to_mixed(optimized) if precision == "fp16" else optimized, folder, f".{precision}", print
+    )
     info = replace(describe(model), provenance={"torch": torch.__version__})
     dim = model.config.source_dim
     variant = describe_variant(info, dim, files, precision=precision, engine="aoti", target=aoti.target())

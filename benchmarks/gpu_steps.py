@@ -29,7 +29,7 @@ class Step:
     """Describes a command that is run from the repository's root for at most `seconds`.
 
     `result` is a JSON file that it writes, `report` one of pytest's. `needs` are modules that must be there, `unless`
-    says what else stands against it, and `after` is a file that an earlier step leaves.
+    says what else prevents it, and `after` is a file that an earlier step leaves.
     """
 
     name: str

@@ -31,14 +31,13 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from avgn.machine import measured_on
+from avgn.machine import measured_on, resident_mb
 from tests.hostile.web_attacks import KINDS, PICTURE, SOUND, jpeg, message
 
 ATTACKERS = 4
 FPS = 30
 SOUND_RATE = 48_000
 WARM_UP_SECONDS = 3.0
-BYTES_PER_MB = 2**20
 # MB above the memory before an attack that count as being back
 NEAR_MB = 10.0
 
@@ -54,10 +53,7 @@ class Server:
 
     def memory(self) -> float:
         """Return the resident memory (VmRSS) in MB."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024 / BYTES_PER_MB
-        raise ProcessLookupError("the server has ended")
+        return resident_mb(self.process.pid)
 
     def cpu(self) -> float:
         """Return seconds of processor time so far."""

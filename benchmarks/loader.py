@@ -72,7 +72,7 @@ def measure(folder: Path, scenes: int, workers: list[int]) -> dict[str, Any]:
 
 
 def rate(loader: Iterable[Any]) -> float:
-    """Samples a second of the last of a few passes: caches are filled, workers run."""
+    """Return samples a second of the last of a few passes: caches are filled, workers run."""
     found = 0.0
     for _ in range(NUM_PASSES):
         begin, count = time.perf_counter(), 0
@@ -83,7 +83,7 @@ def rate(loader: Iterable[Any]) -> float:
 
 
 def training_rate(manifest: Manifest) -> float:
-    """Samples a second that eager training of the full-size model takes, data at hand."""
+    """Return samples a second that eager training of the full-size model takes, data at hand."""
     config = preset("avgn-resnet18", classes=CLASSES)
     model = build_model(config).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)

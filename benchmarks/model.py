@@ -135,7 +135,7 @@ def measure(model: LocalizerModel, bundle: Bundle, threads: int, seconds: float)
 
 @torch.no_grad()
 def eager(model: LocalizerModel, waveform: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """What research code runs for a frame."""
+    """Return what research code runs for a frame."""
     audio, cells = model(waveform, image)
     return model.localize(audio, cells)
 

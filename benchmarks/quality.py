@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.cli.evaluation import load_engine
+from avgn.cli.options import load_engine
 from avgn.evaluation import evaluate, format_table, sound_decides
 from avgn.machine import measured_on
 from avgn.runtime.engines import Engine

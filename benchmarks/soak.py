@@ -18,13 +18,13 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from avgn.machine import measured_on
+from avgn.machine import measured_on, resident_mb
 from avgn.runtime import Localizer, Result
 from avgn.runtime.live_pipeline import LivePipeline
 from avgn.runtime.media import AudioBlock, VideoFrame
@@ -35,6 +35,8 @@ from avgn.scenes import SceneConfig, synthesize
 
 SENDER = Path(__file__).resolve().parents[1] / "tests" / "runtime" / "sender.py"
 WARM_UP_SECONDS = 60.0
+MOST_GROWTH_MB = 20.0
+LONGEST_PAUSE_SECONDS = 15.0
 FAULT_SECONDS = (2.0, 6.0)
 RATE = 48_000
 
@@ -139,9 +141,39 @@ def main() -> None:
         raise SystemExit("; ".join(record["failures"]))
 
 
+class Watch:
+    """Looks at running streams once a second: what memory they take, and how long each gave no result."""
+
+    def __init__(self, pipelines: Sequence[LivePipeline]) -> None:
+        self.pipelines = pipelines
+        # (seconds, megabytes)
+        self.memory: list[tuple[float, float]] = []
+        self.longest_pauses = [0.0] * len(pipelines)
+
+    def run(self, seconds: float) -> None:
+        begin = time.monotonic()
+        counts, last = [0] * len(self.pipelines), [begin] * len(self.pipelines)
+        while time.monotonic() < begin + seconds:
+            time.sleep(1.0)
+            now = time.monotonic()
+            self.memory.append((now - begin, resident_mb()))
+            for at, pipeline in enumerate(self.pipelines):
+                if pipeline.stats.results != counts[at]:
+                    counts[at], last[at] = pipeline.stats.results, now
+                self.longest_pauses[at] = max(self.longest_pauses[at], now - last[at])
+
+    def memory_after_warm_up(self, seconds: float) -> dict[str, float]:
+        """Return megabytes at the end of warming up and of the run, and by how much they grew."""
+        warm = [value for at, value in self.memory if at >= min(WARM_UP_SECONDS, seconds / 3)]
+        # the least of the first and of the last tenth: pictures of several sizes come and go
+        tenth = max(1, len(warm) // 10)
+        growth = min(warm[-tenth:]) - min(warm[:tenth])
+        return {"first": round(warm[0], 1), "last": round(warm[-1], 1), "growth": round(growth, 1)}
+
+
 def soak(video: Path, seconds: float, seed: int) -> dict[str, Any]:
     localizer = Localizer.load("tiny", threads=1)
-    before = threading.active_count()
+    threads = threading.active_count()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
         found.bind(("127.0.0.1", 0))
         port = int(found.getsockname()[1])
@@ -152,24 +184,13 @@ def soak(video: Path, seconds: float, seed: int) -> dict[str, Any]:
         if not np.isfinite(result.maps).all() or not np.isfinite(result.audio_prob).all():
             bad.append(f"a result at {result.time} is not finite")
 
-    memory: list[tuple[float, float]] = []
-    begin = time.monotonic()
     with MultiStream(localizer.engine) as multi:
         pipelines = [LivePipeline(source, multi, [check]) for source in (UrlSource(f"udp://127.0.0.1:{port}"), faulty)]
         for pipeline in pipelines:
             pipeline.start()
         saboteur.start()
-        counts = [0, 0]
-        quiet = [0.0, 0.0]
-        last = [begin, begin]
-        while time.monotonic() < begin + seconds:
-            time.sleep(1.0)
-            now = time.monotonic()
-            memory.append((now - begin, resident()))
-            for at, pipeline in enumerate(pipelines):
-                if pipeline.stats.results != counts[at]:
-                    counts[at], last[at] = pipeline.stats.results, now
-                quiet[at] = max(quiet[at], now - last[at])
+        watch = Watch(pipelines)
+        watch.run(seconds)
         error = multi.error
         stopping = time.monotonic()
         for pipeline in pipelines:
@@ -177,22 +198,7 @@ def soak(video: Path, seconds: float, seed: int) -> dict[str, Any]:
         stopped = time.monotonic() - stopping
     saboteur.ended.set()
     saboteur.join(10)
-    deadline = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.1)
-    warm = [value for at, value in memory if at >= min(WARM_UP_SECONDS, seconds / 3)]
-    # the least of the first and of the last tenth: pictures of several sizes come and go
-    tenth = max(1, len(warm) // 10)
-    growth = min(warm[-tenth:]) - min(warm[:tenth])
-    failures = list(bad[:3])
-    if error is not None:
-        failures.append(f"the engine's threads ended: {error}")
-    if growth >= 20:
-        failures.append(f"memory grew by {growth:.1f} MB")
-    if threading.active_count() > before:
-        failures.append(f"threads are left: {[thread.name for thread in threading.enumerate()]}")
-    if max(quiet) > 15:
-        failures.append(f"a stream was silent for {max(quiet):.0f} s")
+    memory = watch.memory_after_warm_up(seconds)
     return {
         "machine": measured_on(),
         "minutes": round(seconds / 60, 1),
@@ -200,19 +206,28 @@ def soak(video: Path, seconds: float, seed: int) -> dict[str, Any]:
         "results": [pipeline.stats.results for pipeline in pipelines],
         "losses": [pipeline.stats.losses for pipeline in pipelines],
         "dropped": [pipeline.stats.dropped for pipeline in pipelines],
-        "longest_pause_seconds": [round(value, 1) for value in quiet],
-        "memory_after_warm_up_mb": {"first": round(warm[0], 1), "last": round(warm[-1], 1), "growth": round(growth, 1)},
+        "longest_pause_seconds": [round(value, 1) for value in watch.longest_pauses],
+        "memory_after_warm_up_mb": memory,
         "stop_seconds": round(stopped, 3),
-        "failures": failures,
+        "failures": bad[:3] + find_failures(error, memory["growth"], max(watch.longest_pauses), threads),
     }
 
 
-def resident() -> float:
-    """Return megabytes of this process in memory."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+def find_failures(error: BaseException | None, growth: float, longest_pause: float, threads: int) -> list[str]:
+    """Say what must not happen in a soak but did; `threads` is how many there were before it."""
+    deadline = time.monotonic() + 5
+    while threading.active_count() > threads and time.monotonic() < deadline:
+        time.sleep(0.1)
+    failures = []
+    if error is not None:
+        failures.append(f"the engine's threads ended: {error}")
+    if growth >= MOST_GROWTH_MB:
+        failures.append(f"memory grew by {growth:.1f} MB")
+    if threading.active_count() > threads:
+        failures.append(f"threads are left: {[thread.name for thread in threading.enumerate()]}")
+    if longest_pause > LONGEST_PAUSE_SECONDS:
+        failures.append(f"a stream was silent for {longest_pause:.0f} s")
+    return failures
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from avgn.cli import COMMANDS
-from avgn.machine import measured_on
+from avgn.machine import measured_on, most_resident_mb
 
 VIDEO_SECONDS = 6.0
 # says when the first result is handed to the writer of JSON lines
@@ -101,7 +101,7 @@ def run(command: list[str]) -> dict[str, float]:
     if "-c" not in command or not said:
         return found
     # a child's peak is no less than what it was forked from, so only this one says something
-    return {"first_result_seconds": float(said.split()[0]) - begin, **found, "peak_mb": used.ru_maxrss / 1024}
+    return {"first_result_seconds": float(said.split()[0]) - begin, **found, "peak_mb": most_resident_mb(used)}
 
 
 def _spread(values: list[float]) -> dict[str, float]:

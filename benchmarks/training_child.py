@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from avgn.config import preset
 from avgn.data.dataset import AudioVisualDataset
 from avgn.data.loading import build_loader
 from avgn.data.sampling import SeededBatches
+from avgn.machine import most_resident_mb
 from avgn.model import build_model
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.training import TrainConfig, fit
@@ -52,7 +52,7 @@ class Turn:
             "cpu": time.process_time() - self._cpu,
             "loss": loss,
             "loading": loading,
-            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "peak_mb": round(most_resident_mb()),
         }
         self.told += 1
         print(json.dumps(answer), flush=True)

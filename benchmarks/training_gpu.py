@@ -162,7 +162,7 @@ def _prepare(changes: Changes, batch: int) -> tuple[Callable[[Batch], torch.Tens
 
 
 def _exact_convolution(frontend: Spectrogram) -> Callable[[torch.Tensor], list[torch.Tensor]]:
-    """What `Spectrogram` does on a CPU, without TF32."""
+    """Return what `Spectrogram` does on a CPU, without TF32."""
 
     def sums(signal: torch.Tensor) -> list[torch.Tensor]:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):

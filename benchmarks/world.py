@@ -1,7 +1,7 @@
 """Measures what the bundle of real things reaches on given scenes and clips: accuracy, silence, faces, speed.
 
 python -m benchmarks.world --bundle runs/world/bundle --scenes MANIFEST [MANIFEST ...] [--talking CLIP]
-    --output benchmarks/results/world.json
+    [--beside runs/published/bundle] --output benchmarks/results/world.json
 
 The scenes hold real pictures and sounds with their truth (`avgn evaluate` says how they are listed); thresholds are the
 bundle's own. Every talking clip shows a face and speech, and nothing else.
@@ -22,20 +22,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avgn.evaluation import evaluate
-from avgn.evaluation.inference import Predictions, predict
 from avgn.machine import measured_on
 from avgn.runtime import Localizer
 from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle_schema import BundleInfo
 from avgn.runtime.engines.base import Engine
-from avgn.runtime.joint import joint_odds
 from avgn.runtime.localizer import run_media
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.runtime.media import open_media
 from avgn.runtime.patches import PatchMemory, Window, hear
 from avgn.runtime.reading import read_frame
 from benchmarks.measuring import Turns
+from benchmarks.world_scenes import on_scenes
 
 NOISE_SECONDS = 4.0
 NOISE_FRAMES = 12
@@ -62,6 +60,7 @@ def main() -> None:
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--scenes", type=Path, nargs="+", required=True, help="manifests")
     parser.add_argument("--talking", type=Path, nargs="*", default=[], help="clips of somebody who talks")
+    parser.add_argument("--beside", help="a bundle whose accuracy is told beside it")
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
@@ -70,8 +69,11 @@ def main() -> None:
     manifests = [read_manifest(path) for path in args.scenes]
     record: dict[str, Any] = {"machine": measured_on(), "bundle": Path(args.bundle).name, "backend": args.backend}
     record["megabytes"] = round(sum(file.stat().st_size for file in Path(args.bundle).iterdir()) / 1e6, 2)
-    record["scenes"] = [accuracy(engine, manifest) for manifest in manifests]
-    record["sound_decides"] = sound_decides(engine, manifests)
+    record |= on_scenes(engine, manifests)
+    if args.beside:
+        other = Localizer.load(args.beside, args.backend, threads=1).engine
+        kept = ("scenes", "sound_decides")
+        record["beside"] = {name: value for name, value in on_scenes(other, manifests).items() if name in kept}
     record["no_source_in_noise_percent"] = noises(localizer, manifests[0])
     record["talking"] = [talking(localizer, clip) for clip in args.talking]
     record["one_core_ms"] = speed(engine)
@@ -80,44 +82,6 @@ def main() -> None:
     print(text)
     if args.output:
         args.output.write_text(text)
-
-
-def accuracy(engine: Engine, manifest: Manifest) -> dict[str, Any]:
-    """Score the adaptive protocol, with classes given and predicted, beside its floor."""
-    results = evaluate(engine, manifest, ["adaptive"], ["given", "predicted"], bootstrap=0)
-    kept = ("CIoU@0.3", "CAP", "F1@0.3", "false sources per image", "AP", "PIAP")
-    found: dict[str, Any] = {"items": len(manifest.items)}
-    for result in results:
-        rows = {name: result["metrics"] for name in ("metrics",)} | {"floor": result.get("floor") or {}}
-        found[result["classes"]] = {
-            where: {name: round(float(values[name]), 2) for name in kept if isinstance(values.get(name), float | int)}
-            for where, values in rows.items()
-        }
-    return found
-
-
-def sound_decides(engine: Engine, manifests: list[Manifest]) -> dict[str, Any]:
-    """Measure the percentage of pairs of a sounding and a silent visible thing of a scene in which the sounding one
-    scores higher."""
-    info = engine.info
-    assert info.joint is not None
-    right: list[bool] = []
-    by_class: dict[str, list[bool]] = {}
-    for manifest in manifests:
-        found: Predictions = predict(engine, manifest)
-        odds = joint_odds(info.joint, found.audio_prob, found.visual_prob)
-        for row, item in zip(odds, found.items, strict=True):
-            score = {source.label: float(row[info.classes.index(source.label)]) for source in item.sources}
-            for loud in (source.label for source in item.sources if source.sounding):
-                for still in (source.label for source in item.sources if not source.sounding):
-                    right.append(score[loud] > score[still])
-                    by_class.setdefault(loud, []).append(right[-1])
-    worst = sorted(by_class, key=lambda label: float(np.mean(by_class[label])))[:8]
-    return {
-        "percent": round(100 * float(np.mean(right)), 1),
-        "pairs": len(right),
-        "worst": {label: round(100 * float(np.mean(by_class[label])), 1) for label in worst},
-    }
 
 
 def noise(rate: int) -> dict[str, Floats]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from avgn.model import LocalizerModel
+from avgn.export.optimize import OptimizedModel
 from avgn.runtime.contract import HALVES
 from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.engines.trust import cpu_target
@@ -26,7 +26,7 @@ SETTINGS: dict[str, bool] = {"cpp.dynamic_threads": True, "aot_inductor.precompi
 
 
 def target() -> str:
-    """What packages made here run on: sm_90 with a GPU, else cpu-x86_64-avx512 or the like."""
+    """Return what packages made here run on: sm_90 with a GPU, else cpu-x86_64-avx512 or the like."""
     gpu = find_gpu()
     return cpu_target() if isinstance(gpu, str) or not torch.cuda.is_available() else gpu.target
 
@@ -36,8 +36,8 @@ def check_aoti() -> None:
     check_compiler("format aoti", "leave that format out")
 
 
-def build_packages(model: LocalizerModel, folder: Path, suffix: str, report: Report) -> dict[str, Path]:
-    """Write the package of each half of what `optimize` (or `to_mixed`) gave; the files by half.
+def build_packages(optimized: OptimizedModel, folder: Path, suffix: str, report: Report) -> dict[str, Path]:
+    """Write the package of each half, of what `optimize` or `to_mixed` gave; returns the files by half.
 
     Any batch and any picture size divisible by 32 fit one package. The halves are compiled beside each other, each in a
     process of its own. Raises FailureError when the compiler fails.
@@ -46,7 +46,7 @@ def build_packages(model: LocalizerModel, folder: Path, suffix: str, report: Rep
     files = {half: folder / f"{half}{suffix}.pt2" for half in HALVES}
     with tempfile.TemporaryDirectory() as scratch:
         kept = Path(scratch) / "model"
-        torch.save(model, kept)
+        torch.save(optimized, kept)
         orders = {
             half: {"model": str(kept), "half": half, "file": str(file), "device": _device(), "settings": SETTINGS}
             for half, file in files.items()
@@ -68,7 +68,7 @@ def build_packages(model: LocalizerModel, folder: Path, suffix: str, report: Rep
 
 
 def _start(order: dict[str, Any]) -> subprocess.Popen[str]:
-    """A process that builds one package."""
+    """Return a process that builds one package."""
     # what is imported here is imported there, from wherever it was
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
     return subprocess.Popen(

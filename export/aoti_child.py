@@ -19,8 +19,9 @@ from avgn.export.inputs import half_of
 def main() -> None:
     order = json.loads(sys.argv[1])
     # the parent wrote it a moment ago, in a folder of its own
-    model = torch.load(order["model"], map_location="cpu", weights_only=False)
-    module, inputs, dynamic = half_of(model.to(order["device"]), order["half"], order["device"])
+    optimized = torch.load(order["model"], map_location="cpu", weights_only=False)
+    optimized.model.to(order["device"])
+    module, inputs, dynamic = half_of(optimized, order["half"], order["device"])
     known = torch._inductor.config.get_config_copy()
     settings = {name: value for name, value in order["settings"].items() if name in known}
     warnings.simplefilter("ignore")

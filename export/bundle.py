@@ -120,11 +120,7 @@ def export_bundle(
     """
     options = options or ExportOptions()
     target = Path(os.path.abspath(bundle))
-    is_empty = target.is_dir() and not any(target.iterdir())
-    if target.exists() and not is_empty and not overwrite:
-        raise InputError(f"bundle {target} exists already: choose another folder or pass --overwrite")
-    if target.exists() and not is_empty and not (target / BUNDLE_FILE).is_file():
-        raise InputError(f"{target} is no bundle and is not overwritten: choose another folder")
+    _check_target(target, overwrite)
     for name in options.engines:
         _check_engine(name, options)
     if "aoti" in options.formats:
@@ -170,8 +166,17 @@ def export_bundle(
     return Bundle.load(target)
 
 
+def _check_target(target: Path, overwrite: bool) -> None:
+    """Raise InputError for a folder that holds something which must stay."""
+    is_empty = target.is_dir() and not any(target.iterdir())
+    if target.exists() and not is_empty and not overwrite:
+        raise InputError(f"bundle {target} exists already: choose another folder or pass --overwrite")
+    if target.exists() and not is_empty and not (target / BUNDLE_FILE).is_file():
+        raise InputError(f"{target} is no bundle and is not overwritten: choose another folder")
+
+
 def _check_engine(name: str, options: ExportOptions) -> None:
-    """Raise what stands against building engines here, before any work is done."""
+    """Raise InputError where engines can't be built here, before any work is done."""
     library = engine_builder.load_library(name)
     if name != "tensorrt-rtx":
         return
@@ -185,7 +190,7 @@ def _check_engine(name: str, options: ExportOptions) -> None:
 
 
 def _resized(model: LocalizerModel, size: tuple[int, int] | None) -> LocalizerModel:
-    """The model for pictures of another size: nothing in it depends on the size."""
+    """Return the model for pictures of another size: nothing in it depends on the size."""
     if size is not None:
         model.config = with_values(model.config, image_size=size)
     return model
@@ -208,7 +213,7 @@ def _check(metrics: dict[str, float], precision: str) -> None:
 
 
 def _guarded(before: dict[str, float], after: dict[str, float], precision: str, max_drop: float) -> dict[str, float]:
-    """The accuracy of a variant and its drop in points. Raises FailureError when CIoU@0.3 drops too far."""
+    """Return the accuracy of a variant and its drop in points. Raises FailureError when CIoU@0.3 drops too far."""
     drop = before["CIoU@0.3"] - after["CIoU@0.3"]
     if not drop <= max_drop:
         raise FailureError(
@@ -270,12 +275,12 @@ def _build_packages(
     folder: Path,
     report: Report,
 ) -> list[Variant]:
-    """The AOTInductor packages of one precision, compared with the core: they run where they are made."""
+    """Return the AOTInductor packages of one precision, compared with the core: they run where they are made."""
     target = aoti.target()
     if precision not in FORMATS["aoti"].precisions or (precision == "fp16" and target.startswith("cpu")):
         report(f"{precision}: no aoti packages, they hold fp32 (and on a GPU fp16)")
         return []
-    files = aoti.build_packages(maker.module(precision), folder, f".{precision}.aoti.{target}", report)
+    files = aoti.build_packages(maker.optimized_for(precision), folder, f".{precision}.aoti.{target}", report)
     dim = maker.model.config.source_dim
     variant = describe_variant(info, dim, files, precision=precision, engine="aoti", target=target)
     trust([variant])
@@ -306,13 +311,13 @@ def _provenance(checkpoint: Path, opset: int, options: ExportOptions) -> dict[st
 
 
 def _training(facts: dict[str, Any]) -> str | int:
-    """How many steps the weights were trained, or what they were converted from; 0: as they were drawn."""
+    """Return how many steps the weights were trained, or what they were converted from; 0: as they were drawn."""
     converted = facts.get("converted")
     return f"converted from {converted}" if converted else int(facts.get("steps", 0))
 
 
 def _metadata(info: BundleInfo) -> dict[str, str]:
-    """The bundle's facts as an ONNX graph can hold them."""
+    """Return the bundle's facts as an ONNX graph can hold them."""
     facts = {
         "format": info.format,
         "version": info.version,

@@ -28,14 +28,14 @@ class Profile:
     width: tuple[int, int, int]
 
     def shapes(self, spec: TensorSpec) -> tuple[tuple[int, ...], ...]:
-        """The least, usual and most shape of an input."""
+        """Return the least, usual and most shape of an input."""
         axes = {"batch": self.batch, "height": self.height, "width": self.width}
         rows = [axes[axis] if isinstance(axis, str) else (axis, axis, axis) for axis in spec.shape]
         return tuple(tuple(row[at] for row in rows) for at in range(3))
 
 
 def load_library(name: str) -> Any:
-    """The module of "tensorrt" or "tensorrt-rtx".
+    """Return the module of "tensorrt" or "tensorrt-rtx".
 
     Raises InputError where tensorrt has no GPU to build for, MissingExtraError where the library is not installed.
     """
@@ -51,7 +51,8 @@ def load_library(name: str) -> Any:
 
 
 def capability(library: Any, text: str) -> Any:
-    """The library's constant for a compute capability such as "8.9". Raises InputError for one it can't build for."""
+    """Return the library's constant for a compute capability such as "8.9". Raises InputError for one it can't build
+    for."""
     known = {
         f"{name[2:-1]}.{name[-1]}": getattr(library.ComputeCapability, name)
         for name in dir(library.ComputeCapability)
@@ -73,7 +74,7 @@ def build(
     compute_capability: str | None = None,
     report: Report = lambda message: None,
 ) -> bytes:
-    """The serialized engine of a graph, from the cache where the same one was built before.
+    """Return the serialized engine of a graph, from the cache where the same one was built before.
 
     `compute_capability`: for tensorrt-rtx; None means this machine's GPU. Raises FailureError with the node's name
     when the library can't parse or build the graph.
@@ -103,7 +104,8 @@ def build(
 
 
 def parse(library: Any, builder: Any, logger: Any, graph: Path) -> tuple[Any, Any]:
-    """The strongly typed network of a graph, and its parser. Raises FailureError that names the node it stops at."""
+    """Return the strongly typed network of a graph, and its parser. Raises FailureError that names the node it stops
+    at."""
     flags = 0
     # from TensorRT 11 on every network is strongly typed
     if hasattr(library.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
@@ -154,7 +156,7 @@ def configure(
     profile: Profile,
     capability_text: str | None,
 ) -> Any:
-    """A builder configuration with one profile, without TF32, for one compute capability (None: this GPU)."""
+    """Return a builder configuration with one profile, without TF32, for one compute capability (None: this GPU)."""
     config = builder.create_builder_config()
     if hasattr(library.BuilderFlag, "TF32"):
         config.clear_flag(library.BuilderFlag.TF32)

@@ -49,7 +49,7 @@ FORMATS = {
 
 
 def format_table() -> list[str]:
-    """The formats as lines for people."""
+    """Return the formats as lines for people."""
     rows = [("format", "suffix", "extra", "runs on", "precisions", "options")]
     rows += [
         (name, f.suffix, f.extra, f.runs_on, ", ".join(f.precisions), ", ".join(f"--{option}" for option in f.options))
@@ -87,5 +87,5 @@ def check_request(formats: Sequence[str], precisions: Sequence[str], options: Co
     quantised = [precision for precision in precisions if precision.startswith("int8")]
     if quantised and "calibration" not in options:
         raise InputError(
-            f"precision {quantised[0]} is calibrated on samples of what the model is for: pass --calibration MANIFEST"
+            f"precision {quantised[0]} is calibrated on samples like those it will see: pass --calibration MANIFEST"
         )

@@ -97,7 +97,8 @@ def trace(module: nn.Module, arguments: Sequence[Tensor]) -> Trace:
 
 
 def fix_sizes(graph: Any, sizes: Mapping[str, Sequence[int]]) -> Any:
-    """An ONNX graph for inputs of these sizes alone: what follows from sizes is computed, every shape is written down.
+    """Return an ONNX graph for inputs of these sizes alone: what follows from sizes is computed, every shape is written
+    down.
 
     Raises InputError for sizes that leave an input out.
     """
@@ -120,7 +121,7 @@ def fix_sizes(graph: Any, sizes: Mapping[str, Sequence[int]]) -> Any:
 
 
 def graph_hazards(graph: Any, sizes: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
-    """What keeps an ONNX graph for inputs of these sizes from being recorded; empty when nothing does."""
+    """Return what keeps an ONNX graph for inputs of these sizes from being recorded; empty when nothing does."""
     nodes = [node for node in graph.graph.node if node.op_type in DYNAMIC]
     if nodes:
         return tuple(f"{node.op_type} {node.name}: its shape or its work depends on data" for node in nodes)
@@ -141,7 +142,7 @@ def graph_hazards(graph: Any, sizes: Mapping[str, Sequence[int]]) -> tuple[str, 
 
 
 def known_shapes(graph: Any) -> dict[str, tuple[int, ...]]:
-    """The tensors of a graph whose every axis is a number."""
+    """Return the tensors of a graph whose every axis is a number."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
     for value in (*graph.graph.input, *graph.graph.output, *graph.graph.value_info):
         kind = value.type.tensor_type

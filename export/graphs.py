@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from avgn.export.inputs import Axes, half_of
-from avgn.model import LocalizerModel
+from avgn.export.optimize import OptimizedModel
 from avgn.runtime.contract import HALVES, INPUTS, OUTPUTS
 from avgn.runtime.errors import MissingExtraError
 
@@ -20,11 +20,10 @@ FOLD_BYTES = 1 << 28
 
 
 def write_graphs(
-    model: LocalizerModel, folder: Path, *, opset: int, facts: dict[str, str], suffix: str = ""
+    optimized: OptimizedModel, folder: Path, *, opset: int, facts: dict[str, str], suffix: str = ""
 ) -> dict[str, Path]:
-    """Write audio.onnx and image.onnx of what `optimize` gave, with a dynamic batch; `facts` go into their metadata.
+    """Write audio.onnx and image.onnx with a dynamic batch; `facts` go into their metadata, `suffix` before ".onnx".
 
-    `suffix` comes before ".onnx".
     Returns the files by half. Raises MissingExtraError without the export extra.
     """
     try:
@@ -34,7 +33,7 @@ def write_graphs(
         raise MissingExtraError(error.name or "onnx", "export") from None
     files = {}
     for half in HALVES:
-        module, arguments, dynamic = half_of(model, half)
+        module, arguments, dynamic = half_of(optimized, half)
         files[half] = folder / f"{half}{suffix}.onnx"
         write_half(module, arguments, dynamic, half, files[half], opset=opset, facts=facts)
     return files

@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avgn.engine import describe
-from avgn.model import LocalizerModel
+from avgn.export.optimize import OptimizedModel, check_optimized
 from avgn.types import AudioSources, ImageCells
 
 
 class AudioHalf(nn.Module):
     """waveform [B,T] float32 -> sources [B,K,D] (as the model hands them over), audio_prob [B,K]."""
 
-    def __init__(self, model: LocalizerModel) -> None:
+    def __init__(self, optimized: OptimizedModel) -> None:
         super().__init__()
-        self.model = model
+        check_optimized(optimized)
+        self.model = optimized.model
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         audio = self.model.encode_audio(waveform)
@@ -32,9 +33,10 @@ class AudioHalf(nn.Module):
 class ImageHalf(nn.Module):
     """image [B,H,W,3] uint8 RGB, sources [B,K,D] -> maps [B,K,h,w], visual_prob [B,K]."""
 
-    def __init__(self, model: LocalizerModel) -> None:
+    def __init__(self, optimized: OptimizedModel) -> None:
         super().__init__()
-        self.model = model
+        check_optimized(optimized)
+        self.model = optimized.model
 
     def forward(self, image: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
         cells = self.model.encode_pixels(self._pixels(image))
@@ -56,9 +58,9 @@ class HalvesEngine:
 
     name = "torch"
 
-    def __init__(self, model: LocalizerModel) -> None:
-        self.info = describe(model)
-        self.audio, self.image = AudioHalf(model), ImageHalf(model)
+    def __init__(self, optimized: OptimizedModel) -> None:
+        self.audio, self.image = AudioHalf(optimized), ImageHalf(optimized)
+        self.info = describe(optimized.model)
 
     @torch.no_grad()
     def run_audio(self, waveform: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

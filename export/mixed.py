@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from avgn.export.optimize import FrozenAttention, FrozenBlock
-from avgn.model import LocalizerModel
+from avgn.export.optimize import FrozenAttention, FrozenBlock, OptimizedModel, check_optimized
 
 # a quarter of what float16 holds, and then some, for scenes louder and brighter than those that were looked at
 MAX_ACTIVATION = 6e3
@@ -45,13 +44,14 @@ class HalfAttention(nn.Module):
         return self.attention(qkv).float()
 
 
-def to_mixed(model: LocalizerModel) -> LocalizerModel:
-    """A mixed-precision copy of what `optimize` gave."""
-    model = copy.deepcopy(model)
+def to_mixed(optimized: OptimizedModel) -> OptimizedModel:
+    """Copy an optimized model in mixed precision."""
+    check_optimized(optimized)
+    model = copy.deepcopy(optimized.model)
     for encoder in (model.audio_encoder, model.visual_encoder):
         setattr(encoder, "backbone", Half(encoder.backbone))  # noqa: B010 - another type in its place
     _wrap(model, model.presence_heads())
-    return model
+    return OptimizedModel(model)
 
 
 def _wrap(module: nn.Module, kept: Sequence[nn.Module]) -> None:
@@ -67,8 +67,9 @@ def _wrap(module: nn.Module, kept: Sequence[nn.Module]) -> None:
 
 
 @torch.no_grad()
-def largest_activations(model: LocalizerModel, run: Callable[[], object]) -> dict[str, float]:
-    """The largest absolute value that each module computing in float16 gives or takes while `run` runs the model."""
+def largest_activations(optimized: OptimizedModel, run: Callable[[], object]) -> dict[str, float]:
+    """Return the largest absolute value that each module computing in float16 gives or takes while `run` runs the
+    model."""
     largest: dict[str, float] = {}
 
     def watch(name: str) -> Callable[[nn.Module, Sequence[Tensor], Tensor], None]:
@@ -81,7 +82,7 @@ def largest_activations(model: LocalizerModel, run: Callable[[], object]) -> dic
 
         return hook
 
-    hooks = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
+    hooks = [module.register_forward_hook(watch(name)) for name, module in optimized.model.named_modules() if name]
     try:
         run()
     finally:

@@ -9,6 +9,7 @@ Legend: B batch, P cells, C classes, D width.
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,20 +28,42 @@ from avgn.transformer import Block, SelfAttention, TokenTransformer
 FOLDED = "paper"
 
 
-def optimize(model: LocalizerModel, *, fold_front_end: bool = True) -> LocalizerModel:
-    """A copy in evaluation mode that gives the same maps and probabilities (to rounding), for inference alone.
+@dataclass(frozen=True, eq=False)
+class OptimizedModel:
+    """What `optimize` made of a localizer: the halves that are exported take nothing else.
+
+    In `model` the first convolution divides by the pixels' deviation, and its `image_std` is 1.
+    """
+
+    model: LocalizerModel
+
+
+def optimize(model: LocalizerModel, *, fold_front_end: bool = True) -> OptimizedModel:
+    """Copy a model in evaluation mode so that it gives the same maps and probabilities (to rounding), for inference.
 
     `fold_front_end` False keeps the spectrogram's transform as the model computes it.
     """
-    model = copy.deepcopy(model).eval().requires_grad_(False)
+    optimized = copy.deepcopy(model).eval().requires_grad_(False)
+    _rewrite(optimized, fold_front_end)
+    return OptimizedModel(optimized)
+
+
+def check_optimized(optimized: object) -> None:
+    """Raise TypeError for what `optimize` did not make: its graphs would not scale the pixels."""
+    if not isinstance(optimized, OptimizedModel):
+        raise TypeError(f"only an optimized model is exported, got {type(optimized).__name__}: give optimize(model)")
+
+
+def _rewrite(model: LocalizerModel, fold_front_end: bool) -> None:
+    """Rewrite a model in place."""
     fold_batch_norms(model.audio_encoder.backbone)
-    for backbone in model.picture_backbones():
+    for backbone in model.image_backbones():
         fold_batch_norms(backbone)
     _fold_pixel_scale(model)
     if fold_front_end and model.frontend.kind == FOLDED:
         setattr(model, "frontend", FoldedSpectrogram(model.frontend))  # noqa: B010 - another type in its place
     if not isinstance(model, AVGN) or not model.has_presence:
-        return model
+        return
     for name in ("audio", "visual"):
         transformer = getattr(model, f"{name}_transformer")
         if isinstance(transformer, TokenTransformer):
@@ -51,7 +74,6 @@ def optimize(model: LocalizerModel, *, fold_front_end: bool = True) -> Localizer
         model.visual_grouping = FrozenGrouping(model.visual_grouping, _cells(model), model.config.num_classes)
     if model.config.visual_gate == "token":
         setattr(model, "token_gate", Constant(model.token_gate(model.tokens)))  # noqa: B010 - another type in its place
-    return model
 
 
 def fold_batch_norms(backbone: nn.Module) -> None:
@@ -77,7 +99,7 @@ def _fold_pixel_scale(model: LocalizerModel) -> None:
     Their mean stays a subtraction: the zeros around the picture mean the mean, so it is no bias, and a constant fourth
     channel, which is exact, doubled the time of this convolution on a CPU.
     """
-    for backbone in model.picture_backbones():
+    for backbone in model.image_backbones():
         first = first_convolution(backbone)
         scaled = first.weight.double() / model.image_std.double()
         first.weight = nn.Parameter(scaled.to(first.weight.dtype), requires_grad=False)
@@ -85,7 +107,7 @@ def _fold_pixel_scale(model: LocalizerModel) -> None:
 
 
 def first_convolution(backbone: nn.Module) -> nn.Conv2d:
-    """The one that sees the pixels."""
+    """Return the one that sees the pixels."""
     return next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
 
 

@@ -28,7 +28,11 @@ Feed = Mapping[str, NDArray[Any]]
 METHODS = ("percentile", "entropy")
 PERCENTILE = 99.999
 LAYERS = ("Conv", "MatMul", "Gemm")
+# what 8 bits from zero up need no node for
+RANGES = ("Relu", "Clip")
 PRODUCTS = ("MatMul", "Gemm")
+# the buffer of a model, and the weight of its graph
+PIXEL_MEAN = "image_mean"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +45,7 @@ class Layer:
 
 
 def layers(graph: onnx.ModelProto) -> list[Layer]:
-    """All convolutions and matrix products of a graph, in order."""
+    """Return all convolutions and matrix products of a graph, in order."""
     weights = {tensor.name: tensor for tensor in graph.graph.initializer}
     found = []
     for node in graph.graph.node:
@@ -60,7 +64,7 @@ def layers(graph: onnx.ModelProto) -> list[Layer]:
 
 
 def calibrate(file: Path, feeds: Sequence[Feed], method: str) -> Any:
-    """The ranges of the activations around all layers over `feeds`, as ONNX Runtime's quantizer takes them."""
+    """Return the ranges of the activations around all layers over `feeds`, as ONNX Runtime's quantizer takes them."""
     from onnxruntime.quantization import CalibrationMethod, create_calibrator
 
     kind = CalibrationMethod.Percentile if method == "percentile" else CalibrationMethod.Entropy
@@ -68,7 +72,7 @@ def calibrate(file: Path, feeds: Sequence[Feed], method: str) -> Any:
     with tempfile.TemporaryDirectory() as folder, _quietly():
         calibrator = create_calibrator(
             file,
-            [*LAYERS, "Relu"],
+            [*LAYERS, *RANGES],
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=kind,
             extra_options=options,
@@ -90,8 +94,8 @@ def quantize(file: Path, out: Path, flavour: str, ranges: Any, float_nodes: Coll
     pixels = _pixels(graph)
     if pixels in ranges:
         # whatever the samples show, pixels are 0 to 255 less their mean
-        low = np.array(-255 * max(IMAGENET_MEAN), np.float32)
-        high = np.array(255 * (1 - min(IMAGENET_MEAN)), np.float32)
+        mean = _pixel_mean(graph)
+        low, high = np.array(-mean.max(), np.float32), np.array(255 - mean.min(), np.float32)
         ranges[pixels] = TensorData(lowest=low, highest=high)
     on_gpu = flavour == "int8-gpu"
     options: dict[str, Any] = {
@@ -110,8 +114,7 @@ def quantize(file: Path, out: Path, flavour: str, ranges: Any, float_nodes: Coll
             ranges,
             [],
             kept,
-            # 8 bits from zero up need no ReLU of their own
-            list(LAYERS) if on_gpu else [*LAYERS, "Relu"],
+            list(LAYERS) if on_gpu else [*LAYERS, *RANGES],
             options,
         )
         quantizer.quantize_model()
@@ -119,6 +122,8 @@ def quantize(file: Path, out: Path, flavour: str, ranges: Any, float_nodes: Coll
     made = quantizer.model.model
     if on_gpu:
         _spare_other_nodes(made)
+    else:
+        _take_pixels_as_they_are(made)
     onnx.checker.check_model(made, full_check=True)
     onnx.save(made, out)
 
@@ -135,6 +140,64 @@ def _spare_other_nodes(graph: onnx.ModelProto) -> None:
                 quantized = producers.get(back.input[0])
                 if quantized is not None and quantized.op_type == "QuantizeLinear":
                     node.input[at] = quantized.input[0]
+
+
+def _take_pixels_as_they_are(graph: onnx.ModelProto) -> None:
+    """Leave out what makes bytes of bytes: pixels less a whole number, in steps of one, are the pixels themselves.
+
+    In place of image -> Cast -> Transpose -> Sub -> QuantizeLinear stands image -> Transpose.
+    """
+    makers = {name: node for node in graph.graph.node for name in node.output}
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    for node in graph.graph.node:
+        chain = _chain(node, makers)
+        if chain is None or node.op_type != "QuantizeLinear":
+            continue
+        cast, turn, less = chain
+        step, zero = (constants.get(name) for name in node.input[1:3])
+        mean = constants.get(less.input[1])
+        if step is None or zero is None or mean is None or step != 1 or zero.dtype != np.uint8 or (mean != zero).any():
+            continue
+        bytes_turned = onnx.helper.make_node(
+            "Transpose", [cast.input[0]], [f"{node.output[0]} bytes"], perm=_order(turn)
+        )
+        for user in graph.graph.node:
+            for at, name in enumerate(user.input):
+                if name == node.output[0]:
+                    user.input[at] = bytes_turned.output[0]
+        graph.graph.node.insert(0, bytes_turned)
+        _drop_unused(graph)
+        return
+
+
+def _chain(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> tuple[onnx.NodeProto, ...] | None:
+    """The Cast, Transpose and Sub that lie before a node, if they do."""
+    found = []
+    for kind in ("Sub", "Transpose", "Cast"):
+        before = makers.get(node.input[0])
+        if before is None or before.op_type != kind:
+            return None
+        found.append(before)
+        node = before
+    return tuple(found[::-1])
+
+
+def _order(turn: onnx.NodeProto) -> list[int]:
+    return list(next(each.ints for each in turn.attribute if each.name == "perm"))
+
+
+def _drop_unused(graph: onnx.ModelProto) -> None:
+    """Drop nodes whose outputs nobody reads, until there are none, and their weights."""
+    kept = {value.name for value in graph.graph.output}
+    while True:
+        used = kept | {name for node in graph.graph.node for name in node.input}
+        idle = [node for node in graph.graph.node if not used.intersection(node.output)]
+        for node in idle:
+            graph.graph.node.remove(node)
+        if not idle:
+            break
+    for tensor in [each for each in graph.graph.initializer if each.name not in used]:
+        graph.graph.initializer.remove(tensor)
 
 
 class _Reader:
@@ -156,10 +219,18 @@ def iter_reader(feeds: Sequence[Feed]) -> Any:
 
 
 def _pixels(graph: onnx.ModelProto) -> str:
-    """The input of the first convolution over two axes, where the graph has pixels; otherwise an empty name."""
+    """Return the input of the first convolution over two axes, where the graph has pixels; otherwise an empty name."""
     if not any(value.name == "image" for value in graph.graph.input):
         return ""
     return next((node.input[0] for node in graph.graph.node if node.op_type == "Conv"), "")
+
+
+def _pixel_mean(graph: onnx.ModelProto) -> NDArray[np.float32]:
+    """Return what a graph takes from pixels 0 to 255: of each channel, as its weights call it."""
+    for tensor in graph.graph.initializer:
+        if tensor.name == PIXEL_MEAN:
+            return np.asarray(onnx.numpy_helper.to_array(tensor), np.float32)
+    return 255 * np.array(IMAGENET_MEAN, np.float32)
 
 
 @contextlib.contextmanager

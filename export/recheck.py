@@ -55,7 +55,7 @@ def recheck(
 
 
 def recheck_table(rows: list[Row]) -> list[str]:
-    """The rows as lines for people."""
+    """Return the rows as lines for people."""
     names = ("max abs", "mean abs", "cosine", "worst", "CIoU", "drop")
     lines = [f"{'precision':10}{'target':10}{'engine':13}" + "".join(f"{name:>10}" for name in names)]
     for row in rows:
@@ -73,7 +73,8 @@ def recheck_table(rows: list[Row]) -> list[str]:
 
 
 def reference_engine(bundle: Bundle, checkpoint: str | None) -> Engine:
-    """What a bundle's variants are compared with: the core model of `checkpoint`, or (None) its fp32 ONNX graphs.
+    """Return what a bundle's variants are compared with: the core model of `checkpoint`, or (None) its fp32 ONNX
+    graphs.
 
     Raises InputError for a checkpoint of another model and for a bundle without those graphs.
     """

@@ -60,7 +60,8 @@ def split_manifest(calibration: Manifest, guard: Manifest | None, count: int) ->
 
 
 def read_batches(info: BundleInfo, manifest: Manifest) -> list[InputBatch]:
-    """All items of a manifest as batches for a model. Raises InputError for other classes or unreadable files."""
+    """Return all items of a manifest as batches for a model. Raises InputError for other classes or unreadable
+    files."""
     check_classes(info, manifest)
     return [
         InputBatch(waveform=np.stack(waveforms).astype(np.float32), image=np.stack(images))

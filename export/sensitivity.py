@@ -73,18 +73,18 @@ def examine(
 
 
 def float_share(reports: Sequence[LayerReport]) -> float:
-    """The part of the multiply-adds, the front-end's aside, that stays float."""
+    """Return the part of the multiply-adds, the front-end's aside, that stays float."""
     counted = [report for report in reports if report.kind != "front-end"]
     return sum(r.multiply_adds for r in counted if not r.quantized) / sum(r.multiply_adds for r in counted)
 
 
 def float_nodes(file: Path, reports: Sequence[LayerReport]) -> list[str]:
-    """The nodes of the layers that stay float."""
+    """Return the nodes of the layers that stay float."""
     return [layer.node for layer, report in zip(layers(onnx.load(file)), reports, strict=True) if not report.quantized]
 
 
 def run(file: Path, feeds: Sequence[Feed]) -> list[NDArray[Any]]:
-    """The outputs of a graph in ONNX Runtime over `feeds`, each joined along the batch."""
+    """Return the outputs of a graph in ONNX Runtime over `feeds`, each joined along the batch."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -93,7 +93,7 @@ def run(file: Path, feeds: Sequence[Feed]) -> list[NDArray[Any]]:
 
 
 def distance(found: Sequence[NDArray[Any]], truth: Sequence[NDArray[Any]]) -> float:
-    """The root mean square of the relative errors of all outputs."""
+    """Return the root mean square of the relative errors of all outputs."""
     errors = [
         np.linalg.norm((one - other).astype(np.float64)) / max(float(np.linalg.norm(other)), 1e-12)
         for one, other in zip(found, truth, strict=True)
@@ -102,7 +102,7 @@ def distance(found: Sequence[NDArray[Any]], truth: Sequence[NDArray[Any]]) -> fl
 
 
 def table(reports: Mapping[str, Sequence[LayerReport]]) -> list[str]:
-    """Lines for people: the layers of each half, the most sensitive first."""
+    """Return lines for people: the layers of each half, the most sensitive first."""
     lines = []
     for half, rows in reports.items():
         lines.append(f"{half}: {100 * float_share(rows):.1f} % of the multiply-adds stay float")

@@ -41,7 +41,7 @@ class FoldedSpectrogram(nn.Module):
     def __init__(self, spectrogram: Spectrogram) -> None:
         super().__init__()
         if spectrogram.kind != "paper":
-            raise ValueError(f"front-end {spectrogram.kind!r} has no symmetric window: fold the paper's alone")
+            raise ValueError(f"front-end {spectrogram.kind!r} has no symmetric window: only the paper's can be folded")
         self.hop, self.mean, self.std = spectrogram.hop, spectrogram.mean, spectrogram.std
         kind = spectrogram.basis.dtype
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)

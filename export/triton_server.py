@@ -64,7 +64,7 @@ def write_repository(
 
 
 def model_config(bundle: Bundle, variant: Variant, half: str, name: str, max_batch: int) -> str:
-    """The text of a half's config.pbtxt."""
+    """Return the text of a half's config.pbtxt."""
     lines = [
         f"name: {_quoted(name)}",
         f"backend: {_quoted(BACKENDS[variant.engine][0])}",
@@ -86,7 +86,7 @@ def model_config(bundle: Bundle, variant: Variant, half: str, name: str, max_bat
 
 
 def _quoted(text: str) -> str:
-    """A string of protobuf's text format: UTF-8, in which all that is not a plain letter is an octal escape."""
+    """Return a string of protobuf's text format: UTF-8, in which all that is not a plain letter is an octal escape."""
     plain = "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03o}" for byte in text.encode())
     return f'"{plain}"'
 

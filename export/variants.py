@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,7 +20,7 @@ from avgn.engine import TorchEngine
 from avgn.export import mixed, quantize, sensitivity
 from avgn.export.graphs import write_graphs
 from avgn.export.halves import AudioHalf, HalvesEngine, ImageHalf
-from avgn.export.optimize import FOLDED, optimize
+from avgn.export.optimize import FOLDED, OptimizedModel, optimize
 from avgn.export.samples import InputBatch
 from avgn.export.storage import store_halves
 from avgn.export.verify import audio_difference, compare
@@ -28,6 +29,8 @@ from avgn.runtime.bundle import file_sha256
 from avgn.runtime.bundle_schema import BundleInfo, Variant
 from avgn.runtime.contract import HALVES, INPUTS, OUTPUTS, TOLERANCES, tensors
 from avgn.runtime.errors import FailureError
+from avgn.runtime.patches import cut_patches
+from avgn.types import AudioSources
 
 Report = Callable[[str], None]
 # samples that the search for sensitive layers runs on
@@ -53,7 +56,7 @@ class Maker:
     facts: dict[str, str]
     calibration: Sequence[InputBatch] = ()
     report: Report = lambda message: None
-    _optimized: LocalizerModel | None = None
+    _optimized: OptimizedModel | None = None
     _fp32: dict[str, Path] | None = None
 
     def make(self, precision: str, scratch: Path) -> Graphs:
@@ -67,7 +70,7 @@ class Maker:
         return self._make_int8(precision, scratch)
 
     @property
-    def optimized(self) -> LocalizerModel:
+    def optimized(self) -> OptimizedModel:
         """The model as its graphs compute it."""
         if self._optimized is None:
             self._optimized = optimize(self.model)
@@ -84,8 +87,8 @@ class Maker:
                 self.report(line)
         return self._optimized
 
-    def module(self, precision: str) -> LocalizerModel:
-        """What the graphs of "fp32" or "fp16" are written from."""
+    def optimized_for(self, precision: str) -> OptimizedModel:
+        """Return what the graphs of "fp32" or "fp16" are written from."""
         return mixed.to_mixed(self.optimized) if precision == "fp16" else self.optimized
 
     def _write_fp32(self, folder: Path) -> dict[str, Path]:
@@ -94,7 +97,7 @@ class Maker:
         return self._fp32
 
     def _make_fp16(self) -> Graphs:
-        model = self.module("fp16")
+        model = self.optimized_for("fp16")
         engine = HalvesEngine(model)
         core = TorchEngine(self.model)
         batches = self.calibration
@@ -126,7 +129,7 @@ class Maker:
         source = self._write_fp32(scratch)
         core = TorchEngine(self.model)
         feeds: dict[str, list[quantize.Feed]] = {
-            "audio": [{"waveform": batch.waveform} for batch in self.calibration],
+            "audio": [{"waveform": self._heard_at_once(core, batch.waveform)} for batch in self.calibration],
             "image": [
                 {"image": batch.image, "sources": core.run_audio(batch.waveform)["sources"]}
                 for batch in self.calibration
@@ -138,6 +141,13 @@ class Maker:
             files[half] = self.folder / f"{half}.{flavour}.onnx"
             metrics |= self._quantize_half(flavour, half, source[half], feeds[half], files[half], scratch)
         return Graphs(precision=flavour, files=files, metrics=metrics)
+
+    def _heard_at_once(self, core: TorchEngine, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Windows [B,T] as the audio graph takes them: whole, or as many of their patches from the middle [B,S]."""
+        if core.info.patches is None:
+            return waveform
+        patches = cut_patches(core.info, waveform)
+        return np.ascontiguousarray(patches[:, patches.shape[1] // 2])
 
     def _quantize_half(
         self, flavour: str, half: str, source: Path, feeds: Sequence[quantize.Feed], out: Path, scratch: Path
@@ -168,24 +178,34 @@ class Maker:
         }
 
 
-def operations(model: LocalizerModel, optimized: LocalizerModel) -> list[str]:
+def operations(model: LocalizerModel, optimized: OptimizedModel) -> list[str]:
     """Multiply-adds of both halves for one sample before and after optimization, as lines for people."""
     config = model.config
     waveform = torch.zeros(1, config.window_samples)
     image = torch.zeros(1, *config.image_size, 3, dtype=torch.uint8)
-    lines = []
-    for half, kind, inputs in (
-        ("audio", AudioHalf, (waveform,)),
-        ("image", ImageHalf, (image, torch.zeros(1, config.num_maps, config.source_dim))),
-    ):
-        counts = []
-        for each in (model, optimized):
-            # fused attention is not counted by every release of PyTorch, its products are
-            with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-                kind(each)(*inputs)
-            counts.append(counter.get_total_flops() / 2)
-        lines.append(f"{half} half: {counts[0] / 1e6:.2f} million multiply-adds, {counts[1] / 1e6:.2f} optimized")
-    return lines
+    sources = torch.zeros(1, config.num_maps, config.source_dim)
+    given = AudioSources(embedding=sources, logit=None)
+    counts = {
+        "audio": (
+            _multiply_adds(lambda: model.hand_over(model.encode_audio(waveform))),
+            _multiply_adds(lambda: AudioHalf(optimized)(waveform)),
+        ),
+        "image": (
+            _multiply_adds(lambda: model.localize(given, model.encode_image(image))),
+            _multiply_adds(lambda: ImageHalf(optimized)(image, sources)),
+        ),
+    }
+    return [
+        f"{half} half: {before / 1e6:.2f} million multiply-adds, {after / 1e6:.2f} optimized"
+        for half, (before, after) in counts.items()
+    ]
+
+
+def _multiply_adds(run: Callable[[], object]) -> float:
+    # fused attention is not counted by every release of PyTorch, its products are
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        run()
+    return counter.get_total_flops() / 2
 
 
 def describe_variant(
@@ -198,7 +218,7 @@ def describe_variant(
     target: str = "any",
     verified: dict[str, float] | None = None,
 ) -> Variant:
-    """The entry of bundle.json for a pair of files."""
+    """Return the entry of bundle.json for a pair of files."""
     specs = tensors(
         batch="batch",
         samples=info.graph_samples,

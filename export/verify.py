@@ -108,7 +108,7 @@ def rendered_batches(info: BundleInfo, counts: Sequence[int] = BATCHES) -> list[
 
 
 def audio_difference(core: Engine, engine: Engine) -> float:
-    """The largest difference of sources between two engines on rendered scenes, in the measure of `compare`."""
+    """Return the largest difference of sources between two engines on rendered scenes, in the measure of `compare`."""
     found = [0.0]
     for batch in rendered_batches(core.info):
         expected, other = (one.run_audio(batch.waveform)["sources"] for one in (core, engine))
@@ -137,7 +137,7 @@ def _size(values: NDArray[np.float32]) -> float:
 
 
 def _cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The cosine between the maps of each sample, all K of them as one vector: [B]."""
+    """Return the cosine between the maps of each sample, all K of them as one vector: [B]."""
     a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (one, other))
     product = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.sum(a * b, axis=1) / np.maximum(product, 1e-12)

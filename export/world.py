@@ -1,7 +1,8 @@
 """Makes the bundle `world`: python -m avgn.export.world --output runs/world
 
-From the packages that hold the published weights to a checkpoint and a verified bundle; nothing is fitted. Kernels
-are rounded to float16, which their graphs store; all is computed in float32.
+From the packages that hold the published weights, and what was fitted to audio rows on free recordings (avgn.world.
+refit), to a checkpoint and a verified bundle. Kernels are rounded to float16, which their graphs store; all is computed
+in float32. --published leaves the fit out, to compare with.
 """
 
 from __future__ import annotations
@@ -11,59 +12,44 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-from torch import nn
-from torch.nn.utils import fuse_conv_bn_eval
-
 from avgn.checkpoint import save_model
-from avgn.encoders.efficientnet_lite import ConvNorm
 from avgn.encoders.packages import EFFICIENTNET, FACES, YAMNET
+from avgn.encoders.rounding import round_weights
 from avgn.export.bundle import ExportOptions, export_bundle
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import FailureError, InputError
 from avgn.world.classes import world_classes
+from avgn.world.refit import NOTHING, Refit, read_refit
 from avgn.world.weights import build_world, world_config
 
 SOURCES = ", ".join(f"{each.package} {each.version}" for each in (EFFICIENTNET, YAMNET, FACES))
 
 
-def make_checkpoint(folder: Path, labels: Sequence[str] | None = None) -> Path:
-    """Write the world model of these classes (by default the whole table) with its published weights."""
-    model = build_world(world_config(tuple(labels or world_classes())))
-    round_weights(model)
-    return save_model(model, folder, training={"converted": SOURCES})
+def make_checkpoint(folder: Path, labels: Sequence[str] | None = None, *, refit: Refit | None = None) -> Path:
+    """Write the world model of these classes (by default the whole table) with its published weights.
 
-
-@torch.no_grad()
-def round_weights(model: nn.Module) -> None:
-    """Round kernels and matrices to what float16 holds, so that a bundle stores them in half the bytes.
-
-    Norms go into the kernels before them first, and stay behind as a bias.
+    `refit`: what its audio rows gain, by default the package's own fit.
     """
-    for module in model.modules():
-        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
-            fused = fuse_conv_bn_eval(module.conv, module.norm)
-            assert fused.bias is not None
-            module.conv.weight.copy_(fused.weight)
-            nn.init.ones_(module.norm.weight)
-            module.norm.bias.copy_(fused.bias)
-            assert module.norm.running_mean is not None and module.norm.running_var is not None
-            module.norm.running_mean.zero_()
-            module.norm.running_var.fill_(1 - module.norm.eps)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.weight.copy_(module.weight.half().float())
+    fit = refit or read_refit()
+    model = build_world(world_config(tuple(labels or world_classes())), refit=fit)
+    round_weights(model)
+    fitted = f", audio rows of {len(fit.classes)} classes fitted on free recordings" if fit.classes else ""
+    return save_model(model, folder, training={"converted": SOURCES + fitted})
 
 
 def make_bundle(
     output: Path,
     *,
     precisions: tuple[str, ...] = ("fp32",),
+    refit: Refit | None = None,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda message: None,
 ) -> Bundle:
-    """Write `output`/checkpoint and `output`/bundle. Raises InputError where a package is missing."""
-    checkpoint = make_checkpoint(output / "checkpoint")
+    """Write `output`/checkpoint and `output`/bundle; `refit` as in `make_checkpoint`.
+
+    Raises InputError where a package is missing.
+    """
+    checkpoint = make_checkpoint(output / "checkpoint", refit=refit)
     return export_bundle(
         checkpoint, output / "bundle", ExportOptions(precisions=precisions), overwrite=overwrite, report=report
     )
@@ -73,12 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--precision", default="fp32", help="comma-separated")
+    parser.add_argument("--published", action="store_true", help="leave the fit of audio rows out")
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args(argv)
     try:
         bundle = make_bundle(
             args.output,
             precisions=tuple(args.precision.split(",")),
+            refit=NOTHING if args.published else None,
             overwrite=args.overwrite,
             report=lambda message: print(message, file=sys.stderr),
         )

@@ -23,7 +23,7 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def uses_triton(name: str, *tensors: Tensor) -> bool:
-    """Whether operation `name` runs as a Triton kernel on these tensors.
+    """Return whether operation `name` runs as a Triton kernel on these tensors.
 
     Raises ValueError for an AVGN_KERNELS that isn't known and RuntimeError where triton is asked for and can't run.
     """
@@ -55,12 +55,12 @@ def uses_triton(name: str, *tensors: Tensor) -> bool:
 
 
 def prefers_reference() -> bool:
-    """Whether nothing but the traceable reference will do: it is asked for, or a graph is being traced."""
+    """Return whether nothing but the traceable reference will do: it is asked for, or a graph is being traced."""
     return os.environ.get("AVGN_KERNELS", "") == "reference" or torch.compiler.is_compiling()
 
 
 def needs_operator(*tensors: Tensor) -> bool:
-    """Whether the registered operator must be called: something traces, or sees tensors that hold no values.
+    """Return whether the registered operator must be called: something traces, or sees tensors that hold no values.
 
     In plain eager code the same launches run under an autograd function, at a tenth of the operator's cost.
     """
@@ -76,7 +76,7 @@ def needs_operator(*tensors: Tensor) -> bool:
 
 
 def interprets() -> bool:
-    """Whether Triton kernels run in its interpreter (TRITON_INTERPRET=1, set before the first use)."""
+    """Return whether Triton kernels run in its interpreter (TRITON_INTERPRET=1, set before the first use)."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on")
 
 
@@ -91,7 +91,7 @@ def under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def check_fused(name: str, *tensors: Tensor) -> None:
-    """What every fused kernel asks of its inputs. Raises ValueError."""
+    """Check what every fused kernel asks of its inputs. Raises ValueError."""
     kinds = {tensor.dtype for tensor in tensors}
     if len(kinds) != 1:
         found = ", ".join(sorted(str(kind) for kind in kinds))

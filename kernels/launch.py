@@ -25,7 +25,7 @@ KEPT = 4096
 
 
 def block(count: int, *, least: int = 16, most: int | None = None) -> int:
-    """The power of two from `least` that holds `count`, at most `most`."""
+    """Return the power of two from `least` that holds `count`, at most `most`."""
     size = least
     while size < count and (most is None or size < most):
         size *= 2
@@ -33,28 +33,29 @@ def block(count: int, *, least: int = 16, most: int | None = None) -> int:
 
 
 def ceil_div(count: int, size: int) -> int:
-    """The blocks of `size` that hold `count`."""
+    """Return the blocks of `size` that hold `count`."""
     return -(-count // size)
 
 
 def row_contiguous(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy whose last dimension is dense."""
+    """Return the tensor, or a copy whose last dimension is dense."""
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How tiles are multiplied: IEEE float32, never TF32."""
+    """Return how tiles are multiplied: IEEE float32, never TF32."""
     return "widen" if dtype == torch.bfloat16 and interprets() else "ieee"
 
 
 def is_plain(dtype: torch.dtype, shared: int) -> bool:
-    """Whether tiles are multiplied without matrix units: IEEE float32, and everything on 7.5, where Triton has none."""
+    """Return whether tiles are multiplied without matrix units: IEEE float32, and everything on 7.5, where Triton
+    has none."""
     return dtype == torch.float32 or shared <= SHARED_MEMORY[(7, 5)]
 
 
 @cache
 def shared_memory(device: torch.device) -> int:
-    """The bytes of shared memory that a program may use on a device."""
+    """Return the bytes of shared memory that a program may use on a device."""
     if device.type != "cuda":
         return SHARED_MEMORY[(9, 0)]
     capability = torch.cuda.get_device_capability(device)

@@ -25,7 +25,7 @@ verdicts: dict[tuple[str, int | None, torch.dtype], bool] = {}
 
 
 def trusted(name: str, like: Tensor, check: Callable[[], float]) -> bool:
-    """Whether kernel `name` may run on the device and in the dtype of a tensor.
+    """Return whether kernel `name` may run on the device and in the dtype of a tensor.
 
     `check` gives the relative error of the kernel on numbers of its own; it is called once for a device and a dtype.
     While a CUDA graph is recorded nothing can be checked: then the kernel is taken at its word.
@@ -39,7 +39,7 @@ def trusted(name: str, like: Tensor, check: Callable[[], float]) -> bool:
 
 
 def error(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
-    """The largest relative error, by norms, of pairs of tensors; infinite where one isn't finite.
+    """Return the largest relative error, by norms, of pairs of tensors; infinite where one isn't finite.
 
     What is zero by its nature (the gradient of a score where there is one class) is compared with FLOOR.
     """

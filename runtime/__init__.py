@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from avgn.runtime.decision import DecisionConfig
     from avgn.runtime.engines import Engine, choose_engine
     from avgn.runtime.errors import FailureError, InputError, MissingExtraError
-    from avgn.runtime.file_run import Summary, localize_file
+    from avgn.runtime.file_run import localize_file
+    from avgn.runtime.live_run import localize_live
     from avgn.runtime.localizer import Localizer
     from avgn.runtime.manifest import Manifest, read_manifest, write_manifest
     from avgn.runtime.media import MediaFile, open_media
     from avgn.runtime.result import Result
     from avgn.runtime.stream import StreamLocalizer
+    from avgn.runtime.summary import Summary
 
 __all__ = [
     "Bundle",
@@ -34,6 +36,7 @@ __all__ = [
     "Summary",
     "choose_engine",
     "localize_file",
+    "localize_live",
     "open_media",
     "read_manifest",
     "write_bundle_info",
@@ -54,9 +57,10 @@ _HOMES = {
     "MissingExtraError": "errors",
     "Result": "result",
     "StreamLocalizer": "stream",
-    "Summary": "file_run",
+    "Summary": "summary",
     "choose_engine": "engines",
     "localize_file": "file_run",
+    "localize_live": "live_run",
     "open_media": "media",
     "read_manifest": "manifest",
     "write_bundle_info": "bundle",

@@ -49,7 +49,7 @@ def to_float(samples: npt.NDArray[Any]) -> Floats:
 
 
 def to_mono(samples: npt.NDArray[Any]) -> Floats:
-    """A whole sound [T] or [T, C] as [T] float32: equals push + flush of a Downmix."""
+    """Return a whole sound [T] or [T, C] as [T] float32: equals push + flush of a Downmix."""
     downmix = Downmix()
     head = downmix.push(samples)
     return np.concatenate([head, downmix.flush()]) if downmix.held else head
@@ -92,7 +92,7 @@ class Downmix:
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
     def flush(self) -> Floats:
-        """The samples that are still held; the stream may go on."""
+        """Return the samples that are still held; the stream may go on."""
         if not self.held:
             return np.zeros(0, np.float32)
         waiting = np.concatenate(self._block)
@@ -139,7 +139,8 @@ class Downmix:
         self._signs = _signs(self._covariance, self._signs)
 
     def _mix(self, piece: Floats, first: int) -> Floats:
-        """The mean over the channels with their signs; a change of signs is faded over the first samples of a block."""
+        """Return the mean over the channels with their signs; a change of signs is faded over the first samples of a
+        block."""
         if bool(np.all(self._signs == 1) and np.all(self._before == 1)):
             plain: Floats = piece.mean(axis=1, dtype=np.float32)
             return plain
@@ -152,7 +153,8 @@ class Downmix:
 
 
 def _signs(covariance: npt.NDArray[np.float64], before: Floats) -> Floats:
-    """The sign [C] of each channel: that of the earlier channel it follows most closely, turned over for an inverse.
+    """Return the sign [C] of each channel: that of the earlier channel it follows most closely, turned over for an
+    inverse.
 
     A channel that was turned over stays so until it no longer follows that channel's inverse at all.
     """
@@ -180,7 +182,7 @@ def replace_non_finite(samples: Floats) -> tuple[Floats, int]:
 
 
 def count_clipped(samples: Floats) -> int:
-    """How many samples touch or exceed full scale."""
+    """Return how many samples touch or exceed full scale."""
     return int(np.count_nonzero(np.abs(samples) >= FULL_SCALE))
 
 
@@ -191,7 +193,7 @@ def loudness_db(samples: Floats) -> float:
 
 
 def fit_window(samples: npt.NDArray[Kind], length: int) -> npt.NDArray[Kind]:
-    """A whole clip [T] as [length] samples: a shorter one is tiled, a longer one is centre-cropped."""
+    """Return a whole clip [T] as [length] samples: a shorter one is tiled, a longer one is centre-cropped."""
     if samples.ndim != 1 or samples.size == 0 or length < 1:
         raise ValueError(f"a clip must be [T] with T >= 1 and length >= 1, got {samples.shape} and {length}")
     if samples.size < length:
@@ -210,7 +212,8 @@ def resample(samples: Floats, rate_in: int, rate_out: int) -> Floats:
 def resample_span(
     read: Callable[[int, int], Floats], total: int, rate_in: int, rate_out: int, start: int, length: int
 ) -> Floats:
-    """The samples [start, start + length) of `resample` of a sound of `total` samples, reading only what they need.
+    """Return the samples [start, start + length) of `resample` of a sound of `total` samples, reading only what they
+    need.
 
     `read(first, end)` gives the sound's samples [first, end), which lie within 0..total.
     """
@@ -221,7 +224,7 @@ def resample_span(
 
 
 def resampled_length(total: int, rate_in: int, rate_out: int) -> int:
-    """How many samples `resample` makes of `total`."""
+    """Return how many samples `resample` makes of `total`."""
     return -(-total * rate_out // rate_in)
 
 
@@ -278,7 +281,7 @@ class Resampler:
         return head, self.produced - before
 
     def flush(self) -> Floats:
-        """The rest of the output, up to ceil(T * rate_out / rate_in) samples in all; starts a new stream."""
+        """Return the rest of the output, up to ceil(T * rate_out / rate_in) samples in all; starts a new stream."""
         if self._bank is None:
             self.reset()
             return np.zeros(0, np.float32)
@@ -289,14 +292,15 @@ class Resampler:
         return rest
 
     def needed(self, start: int, length: int) -> tuple[int, int]:
-        """The span [first, end) of the input that the output samples [start, start + length) are made of."""
+        """Return the span [first, end) of the input that the output samples [start, start + length) are made of."""
         if self._bank is None:
             return start, start + length
         last = (start + length - 1) * self._down // self._up
         return start * self._down // self._up - self._half + 1, last + self._half + 1
 
     def span(self, samples: Floats, first: int, start: int, length: int) -> Floats:
-        """The output samples [start, start + length) of a stream that has `samples` [T] at `first`, zeros elsewhere.
+        """Return the output samples [start, start + length) of a stream that has `samples` [T] at `first`, zeros
+        elsewhere.
 
         Begins a new stream.
         """
@@ -311,7 +315,7 @@ class Resampler:
         return found
 
     def _complete(self, received: int) -> int:
-        """How many outputs n have their last tap, floor(n * down / up) + half, inside the input."""
+        """Return how many outputs n have their last tap, floor(n * down / up) + half, inside the input."""
         last = received - 1 - self._half
         return max(self.produced, -(-(last + 1) * self._up // self._down)) if last >= 0 else self.produced
 
@@ -334,7 +338,8 @@ class Resampler:
         return np.concatenate(parts).astype(np.float32)
 
     def _weights(self, phase: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """The filter [n, taps] of each phase in 0..up-1, interpolated where the bank does not hold all of them."""
+        """Return the filter [n, taps] of each phase in 0..up-1, interpolated where the bank does not hold all of
+        them."""
         assert self._bank is not None
         if self._up <= MAX_PHASES:
             exact: npt.NDArray[np.float64] = self._bank[phase]
@@ -348,7 +353,7 @@ class Resampler:
 
 @lru_cache(maxsize=8)
 def _filter_bank(up: int, down: int) -> npt.NDArray[np.float64]:
-    """The filter of each phase [up, taps]: tap k of phase p weighs the input at offset k - half + 1 - p / up.
+    """Return the filter of each phase [up, taps]: tap k of phase p weighs the input at offset k - half + 1 - p / up.
 
     Of more than MAX_PHASES phases, that many evenly spaced ones and the one after the last: memory and time are bounded
     whatever the rates.

@@ -46,7 +46,7 @@ ONNX_ENGINES = ("onnxruntime",)
 
 
 def untrained_warning(info: BundleInfo, name: str) -> str | None:
-    """What to say of a model whose weights are random or nearly so; None where that is not known of it."""
+    """Return what to say of a model whose weights are random or nearly so; None where that is not known of it."""
     steps = info.provenance.get("training")
     if type(steps) is not int or steps >= FEW_STEPS:
         return None
@@ -83,7 +83,7 @@ class Bundle:
         return cls(path=path, info=info)
 
     def graph(self, variant: Variant, half: str) -> Path:
-        """The file of one half ("audio" or "image") of a variant."""
+        """Return the file of one half ("audio" or "image") of a variant."""
         name: str = getattr(variant, half)
         return self.path / name
 
@@ -123,7 +123,7 @@ class Bundle:
 
 
 def resolve_bundle_path(folder: str | os.PathLike[str]) -> Path:
-    """The folder of a bundle given by path or by a shipped name; raises InputError when there is none."""
+    """Return the folder of a bundle given by path or by a shipped name; raises InputError when there is none."""
     if isinstance(folder, str) and folder in SHIPPED:
         path = Path(str(files("avgn"))) / "models" / folder
         if not path.is_dir():
@@ -153,7 +153,7 @@ def write_bundle_info(folder: str | os.PathLike[str], info: BundleInfo) -> Path:
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """The sha256 of a file as 64 hexadecimal digits."""
+    """Return the sha256 of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with open_regular(path) as file:
         while chunk := file.read(1 << 20):

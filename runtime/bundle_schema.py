@@ -64,7 +64,8 @@ class Joint:
     """How both halves decide together: log-odds heard + `visual_weight` * log-odds seen against `thresholds` [K].
 
     `margin`: how far behind the best class another one may be; `apart`: how far from each other, in parts of the
-    picture's sides, the maps of two sources peak. What is heard by log-odds below `floor` is no source.
+    picture's sides, the maps of two sources peak. What is heard by log-odds below `floor` is no source. `scale` turns
+    the log-odds above a threshold into those of a probability that can be believed.
     """
 
     visual_weight: float
@@ -72,6 +73,7 @@ class Joint:
     margin: float
     apart: float
     floor: float
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +126,12 @@ class BundleInfo:
 
 
 def source_names(count: int) -> tuple[str, ...]:
-    """The `classes` of a bundle whose maps are of sources without a name, from two maps on."""
+    """Return the `classes` of a bundle whose maps are of sources without a name, from two maps on."""
     return tuple(f"source {index}" for index in range(1, count + 1))
 
 
 def to_json(info: BundleInfo) -> str:
-    """The text of bundle.json."""
+    """Return the text of bundle.json."""
     try:
         facts = {"format": info.format, "version": info.version, **asdict(info)}
         for name in ("patches", "joint"):
@@ -168,15 +170,7 @@ class _Reader:
                 f"{self.where}: bundle version {str(version)[:20]} is not known: this avgn reads version {VERSION}, "
                 "so update avgn or export the bundle again"
             )
-        classes = self.strings(raw.get("classes"), "classes")
-        if not classes or len(set(classes)) != len(classes):
-            self.fail("classes must be unique names, at least one", list(classes))
-        if len(classes) > MOST_CLASSES:
-            self.fail(f"classes must be at most {MOST_CLASSES} names", len(classes))
-        model = self.mapping(raw.get("model"), "model")
-        if not isinstance(model.get("name"), str):
-            self.fail("model must have a name", model.get("name"))
-        self.shows([model["name"]], "model.name")
+        classes = self.classes(raw.get("classes"))
         color_order = raw.get("color_order", "RGB")
         if color_order != "RGB":
             self.fail("color_order must be RGB", color_order)
@@ -191,7 +185,7 @@ class _Reader:
         decision = self.mapping(raw.get("decision", {}), "decision")
         self.shows(decision, "decision")
         info = BundleInfo(
-            model=model,
+            model=self.model(raw.get("model")),
             classes=classes,
             sample_rate=self.integer(raw.get("sample_rate"), "sample_rate", 1000, MAX_RATE),
             window_seconds=self.number(raw.get("window_seconds"), "window_seconds", 0.01, 600),
@@ -207,18 +201,37 @@ class _Reader:
             patches=self.patches(raw.get("patches")),
             joint=self.joint(raw.get("joint"), len(classes)),
         )
+        self.check_sizes(info)
+        return info
+
+    def classes(self, raw: Any) -> tuple[str, ...]:
+        classes = self.strings(raw, "classes")
+        if not classes or len(set(classes)) != len(classes):
+            self.fail("classes must be unique names, at least one", list(classes))
+        if len(classes) > MOST_CLASSES:
+            self.fail(f"classes must be at most {MOST_CLASSES} names", len(classes))
+        return classes
+
+    def model(self, raw: Any) -> dict[str, Any]:
+        model = self.mapping(raw, "model")
+        if not isinstance(model.get("name"), str):
+            self.fail("model must have a name", model.get("name"))
+        self.shows([model["name"]], "model.name")
+        return model
+
+    def check_sizes(self, info: BundleInfo) -> None:
+        """Refuse what would take more memory than any model needs, and windows that are no whole patches."""
         if info.window_samples > MOST_SAMPLES:
             self.fail(f"window_seconds must be at most {MOST_SAMPLES} samples", info.window_samples)
         if math.prod(info.image_size) > MAX_PIXELS:
             self.fail(f"image_size must be at most {MAX_PIXELS // 10**6} million pixels", list(info.image_size))
-        if len(classes) * math.prod(info.grid) > MOST_CELLS:
+        if len(info.classes) * math.prod(info.grid) > MOST_CELLS:
             self.fail(f"the maps of all classes must have at most {MOST_CELLS} cells", list(info.grid))
         if info.patches is not None:
             rest = info.window_samples - info.patches.samples
             if rest < 0 or rest % info.hop_samples:
                 apart = f"{info.hop_samples} samples apart"
                 self.fail(f"a window of {info.window_samples} samples must be whole patches, {apart}", info.patches)
-        return info
 
     def joint(self, raw: Any, count: int) -> Joint | None:
         if raw is None:
@@ -234,6 +247,7 @@ class _Reader:
             margin=self.number(entry.get("margin"), "joint.margin", 0, 1e6),
             apart=self.number(entry.get("apart"), "joint.apart", 0, 1),
             floor=self.number(entry.get("floor"), "joint.floor", -1e6, 1e6),
+            scale=self.number(entry.get("scale", 1.0), "joint.scale", 1e-6, 1e6),
         )
 
     def patches(self, raw: Any) -> Patches | None:
@@ -320,7 +334,7 @@ class _Reader:
         return tuple(raw)
 
     def shows(self, names: Iterable[str], where: str) -> None:
-        """Names reach terminals, tables and other programs' files."""
+        """Refuse names that can't be shown: they reach terminals, tables and other programs' files."""
         for name in names:
             if len(name) > LONGEST_NAME or not is_name(name) or not is_text(name):
                 self.fail(

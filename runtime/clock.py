@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from avgn.runtime.arrays import Floats
 from avgn.runtime.audio import Downmix, Resampler, count_clipped, replace_non_finite
-from avgn.runtime.limits import check_sound
+from avgn.runtime.limits import check_audio
 
 # container timestamps jitter by up to a few milliseconds; a real gap is longer
 TOLERANCE = 0.01
@@ -54,7 +54,7 @@ class AudioClock:
 
         Everything that was prepared must be added, in order.
         """
-        check_sound("the sound", rate, 1 if samples.ndim == 1 else samples.shape[-1])
+        check_audio("the sound", rate, 1 if samples.ndim == 1 else samples.shape[-1])
         if self._resampler is None or rate != self._rate:
             pieces = self._finish_resampler()
             self._resampler, self._rate = Resampler(rate, self.sample_rate), rate
@@ -84,7 +84,7 @@ class AudioClock:
         self.closed = True
 
     def window(self, start: int, length: int) -> Floats:
-        """The samples [start, start + length) as [length]; zeros where there are none."""
+        """Return the samples [start, start + length) as [length]; zeros where there are none."""
         out = np.zeros(length, np.float32)
         for first, samples in self._segments:
             low, high = max(first, start), min(first + samples.size, start + length)

@@ -56,7 +56,7 @@ def decode_frames(
     count: Callable[[], None],
     begin: Callable[[Any, Any], Iterator[Any]] = lambda container, stream: container.demux(stream),
 ) -> Generator[Any]:
-    """The decoded frames of the track that `choose(container)` gives; `count` is called for every corrupt piece.
+    """Yield the decoded frames of the track that `choose(container)` gives; `count` is called for every corrupt piece.
 
     `begin(container, stream)` gives the track's packets from where decoding begins.
     """

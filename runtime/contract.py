@@ -40,7 +40,7 @@ Axis = int | str
 def tensors(
     *, batch: Axis, samples: Axis, image_size: tuple[Axis, Axis], maps: Axis, dim: Axis, grid: tuple[Axis, Axis]
 ) -> dict[str, TensorSpec]:
-    """Every tensor of both halves by name, for these sizes; a name in place of a size leaves the axis open.
+    """Return every tensor of both halves by name, for these sizes; a name in place of a size leaves the axis open.
 
     `batch` B, `samples` T, `image_size` (H, W), `maps` K, `dim` D, `grid` (h, w).
     """

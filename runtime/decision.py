@@ -71,7 +71,7 @@ class DecisionConfig:
 
     @classmethod
     def for_bundle(cls, info: BundleInfo) -> DecisionConfig:
-        """The defaults with the bundle's own overrides; raises InputError for a name that is not known."""
+        """Return the defaults with the bundle's own overrides; raises InputError for a name that is not known."""
         known = {entry.name for entry in fields(cls)}
         if unknown := sorted(set(info.decision) - known):
             raise InputError(f"bundle decision {unknown[0]!r} is not known: use some of {', '.join(sorted(known))}")
@@ -133,7 +133,7 @@ class DecisionState:
 
     @classmethod
     def start(cls, count: int) -> DecisionState:
-        """The state before the first frame."""
+        """Return the state before the first frame."""
         zeros, never = np.zeros(count, np.float32), np.full(count, np.nan)
         gate = Hysteresis(value=zeros, on=np.zeros(count, bool), since=never, said=zeros)
         return cls(time=None, audio=gate, visual=gate, claimed=np.zeros(count, bool), certain_since=never, joint=gate)
@@ -256,7 +256,7 @@ def _gate(
 def _claims(
     state: DecisionState, audio: Hysteresis, visual: Hysteresis, threshold: Floats, time: float, config: DecisionConfig
 ) -> tuple[Flags, Times]:
-    """Which classes are said to sound, and since when those that are heard alone have been nearly certain."""
+    """Return which classes are said to sound, and since when those that are heard alone have been nearly certain."""
     certain = audio.on & (audio.value >= threshold + config.off_screen_margin * (1 - threshold))
     since = np.where(certain, np.where(np.isnan(state.certain_since), time, state.certain_since), np.nan)
     # what was seen while it sounded may leave the picture

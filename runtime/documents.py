@@ -31,7 +31,7 @@ class BadDocumentError(ValueError):
 
 
 def parse_json(text: str | bytes, *, constants: bool = True, unique: bool = True) -> Any:
-    """The value of a JSON text. Raises BadDocumentError, which is a ValueError, for anything that is none.
+    """Return the value of a JSON text. Raises BadDocumentError, a ValueError, for a text that isn't JSON.
 
     `constants`: NaN and Infinity are numbers, as in Python; `unique`: a name that an object gives twice is refused.
     """
@@ -57,7 +57,7 @@ def parse_json(text: str | bytes, *, constants: bool = True, unique: bool = True
 def read_json(
     path: str | os.PathLike[str], kind: str, way_out: str, *, most: int = LARGEST, unique: bool = True
 ) -> Any:
-    """The value of a JSON file. Raises InputError that names the `kind`, the path and the `way_out`."""
+    """Return the value of a JSON file. Raises InputError that names the `kind`, the path and the `way_out`."""
     text = read_text(path, kind, way_out, most=most)
     try:
         return parse_json(text, unique=unique)
@@ -81,7 +81,7 @@ def check_depth(value: Any) -> None:
 
 
 def read_yaml(path: str | os.PathLike[str], kind: str, way_out: str) -> Any:
-    """The value of a YAML file. Raises InputError that names the `kind`, the path and the `way_out`."""
+    """Return the value of a YAML file. Raises InputError that names the `kind`, the path and the `way_out`."""
     text = read_text(path, kind, way_out, most=LARGEST_YAML)
     try:
         return parse_yaml(text)
@@ -90,7 +90,7 @@ def read_yaml(path: str | os.PathLike[str], kind: str, way_out: str) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML text of plain values. Raises BadDocumentError for anything else."""
+    """Return the value of a YAML text of plain values. Raises BadDocumentError for anything else."""
     import yaml
 
     try:
@@ -101,7 +101,7 @@ def parse_yaml(text: str) -> Any:
     except BadDocumentError:
         raise
     except (ValueError, OverflowError, TypeError, RecursionError) as error:
-        # dates that are none, numbers that are too long
+        # dates that don't exist, numbers that are too long
         raise BadDocumentError(" ".join(str(error).split())[:120]) from None
 
 
@@ -137,7 +137,7 @@ def _check_events(events: Iterator[Any]) -> None:
 
 
 def shown(value: Any, longest: int = 60) -> str:
-    """A value for a message, shortened; a large one is not written out for that."""
+    """Return a value for a message, shortened; a large one is not written out for that."""
     if isinstance(value, str | bytes):
         text = repr(value[:longest])
     elif isinstance(value, dict | list | tuple):

@@ -37,7 +37,7 @@ class Entry:
 
 
 def find_entry(path: Path, choose: Callable[[Any], Any | None], latest: Fraction) -> Entry | None:
-    """The last key frame up to a timestamp in seconds, of the track that `choose(container)` gives.
+    """Return the last key frame up to a timestamp in seconds, of the track that `choose(container)` gives.
 
     None where there is none but the first, where times can't be told without reading everything, or where the container
     can't be entered there.
@@ -61,7 +61,7 @@ def find_entry(path: Path, choose: Callable[[Any], Any | None], latest: Fraction
 
 
 def packets_from(container: Any, stream: Any, entry: Entry) -> Iterator[Any]:
-    """The track's packets from the entry on; none where seeking does not lead there."""
+    """Return the track's packets from the entry on; none where seeking does not lead there."""
     for earlier in EARLIER:
         container.seek(entry.pts - round(earlier / stream.time_base), stream=stream)
         packets = container.demux(stream)

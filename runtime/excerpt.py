@@ -60,11 +60,11 @@ class Excerpt(MediaFile):
         self.info = replace(self.info, duration=None, fps=fps, audio_codec=codec)
 
     def overlay(self) -> Excerpt:
-        """What an overlay shows of it."""
+        """Return what an overlay shows of it."""
         return Excerpt(*self._media, shown=True, **self._options)
 
     def video(self) -> Iterator[VideoFrame]:
-        """The pictures of the part, in order."""
+        """Yield the pictures of the part, in order."""
         due = self.start
         for frame in super().video():
             if frame.time >= self.end:
@@ -76,7 +76,7 @@ class Excerpt(MediaFile):
             yield replace(frame, time=frame.time - self.shift)
 
     def audio(self, **named: Any) -> Iterator[AudioBlock]:
-        """The sound of the part; before it, what the first pictures are decided with."""
+        """Yield the sound of the part; before it, what the first pictures are decided with."""
         first, last = self.start - self.lead, self.end + self.lead
         for block in super().audio(**named):
             if block.time >= last:
@@ -92,7 +92,7 @@ class Excerpt(MediaFile):
                 yield replace(block, samples=samples, time=block.time + skipped / block.rate - self.shift)
 
     def _hold(self, frame: VideoFrame, *rest: Any) -> Iterator[Event]:
-        """The last picture is held to the end of the part at most: its sound goes on for the last windows."""
+        """Yield the last picture is held to the end of the part at most: its sound goes on for the last windows."""
         end = self.end - self.shift
         for event in super()._hold(frame, *rest):
             if not isinstance(event, VideoFrame) or event.time < end - 1e-6:

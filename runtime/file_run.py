@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import time as clock
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from avgn.runtime.arrays import Pixels
-from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import InputError
 from avgn.runtime.excerpt import Excerpt
-from avgn.runtime.limits import waiting_pictures
-from avgn.runtime.localizer import Localizer, run_media
+from avgn.runtime.limits import waiting_frames
+from avgn.runtime.localizer import Localizer, check_localizer, run_media
 from avgn.runtime.media import MediaFile, open_media
 from avgn.runtime.outputs import check_distinct
 from avgn.runtime.result import Result
@@ -24,6 +23,7 @@ from avgn.runtime.sinks.events import EventsWriter
 from avgn.runtime.sinks.jsonl import JsonLinesWriter
 from avgn.runtime.sinks.overlay import OverlayWriter
 from avgn.runtime.sinks.together import Together
+from avgn.runtime.summary import Summary, Tally
 from avgn.runtime.workers import Worker
 
 ResultSink = Callable[[Result, Pixels], None]
@@ -31,83 +31,8 @@ ResultSink = Callable[[Result, Pixels], None]
 BEHIND = 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Second:
-    """What was found in one second of video: how many of its frames showed each label."""
-
-    second: int
-    frames: int
-    on_screen: dict[str, int]
-    off_screen: dict[str, int]
-    unknown: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What a run did.
-
-    `seconds` of video in `wall_seconds`; `real_time_factor` is their ratio (below 1: faster than real time). `ms`
-    holds the mean milliseconds per frame of each stage; stages run in parallel threads.
-    """
-
-    engine: str
-    frames: int
-    seconds: float
-    wall_seconds: float
-    ms: dict[str, float]
-    audio_windows: int
-    corrupt_frames: int
-    table: tuple[Second, ...] = field(repr=False)
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def frames_per_second(self) -> float:
-        return self.frames / self.wall_seconds if self.wall_seconds else 0.0
-
-    @property
-    def real_time_factor(self) -> float:
-        return self.wall_seconds / self.seconds if self.seconds else 0.0
-
-    def lines(self) -> list[str]:
-        """A table for people."""
-        rows = ["second  frames  sources (share of the frames)"]
-        for second in self.table:
-            found = [f"{label} {100 * n // second.frames}%" for label, n in second.on_screen.items()]
-            found += [f"off-screen {label} {100 * n // second.frames}%" for label, n in second.off_screen.items()]
-            found += [f"unknown sound {100 * second.unknown // second.frames}%"] if second.unknown else []
-            rows.append(f"{second.second:6d}  {second.frames:6d}  {', '.join(found) or '-'}")
-        stages = ", ".join(f"{name} {value:.2f}" for name, value in self.ms.items())
-        rows.append(f"{self.frames} frames, {self.seconds:.2f} s of video in {self.wall_seconds:.2f} s")
-        rows.append(f"{self.frames_per_second:.1f} frames/s, real-time factor {self.real_time_factor:.3f}")
-        rows.append(f"ms per frame: {stages}")
-        return rows
-
-
-class SourceTable:
-    """Counts the labels of each second."""
-
-    def __init__(self) -> None:
-        self._rows: dict[int, dict[str, Any]] = {}
-
-    def add(self, result: Result) -> None:
-        row = self._rows.setdefault(int(result.time // 1), {"frames": 0, "on": {}, "off": {}, "unknown": 0})
-        row["frames"] += 1
-        row["unknown"] += result.state == "unknown"
-        for source in result.sources:
-            counts = row["on" if source.on_screen else "off"]
-            counts[source.label] = counts.get(source.label, 0) + 1
-
-    def rows(self) -> tuple[Second, ...]:
-        return tuple(
-            Second(
-                second=second, frames=row["frames"], on_screen=row["on"], off_screen=row["off"], unknown=row["unknown"]
-            )
-            for second, row in sorted(self._rows.items())
-        )
-
-
 def localize_file(
-    bundle: str | os.PathLike[str] | Bundle | Localizer,
+    localizer: Localizer,
     video: str | os.PathLike[str],
     *,
     output: str | os.PathLike[str] | None = None,
@@ -115,9 +40,6 @@ def localize_file(
     csv_path: str | os.PathLike[str] | None = None,
     audio: str | os.PathLike[str] | None = None,
     audio_track: str | int | None = None,
-    backend: str = "auto",
-    precision: str | None = None,
-    threads: int | None = None,
     batch: int = 4,
     sinks: Iterable[ResultSink] = (),
     show_progress: bool = False,
@@ -135,8 +57,7 @@ def localize_file(
     playable) and the exception goes on; on another error nothing is left behind.
     Raises InputError for anything given that can't be used.
     """
-    options = {} if threads is None else {"threads": threads}
-    localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
+    check_localizer(localizer)
     part: dict[str, Any] = {"start": start, "duration": duration, "every": every}
     is_part = any(value is not None for value in part.values())
     if is_part:
@@ -191,63 +112,70 @@ def _run(
     show_progress: bool,
 ) -> Summary:
     size = (media.info.width, media.info.height)
-    stream = localizer.open_stream(mode="file", batch=waiting_pictures(*size, batch))
-    table, totals, last = SourceTable(), dict[str, float](), 0.0
+    stream = localizer.open_stream(mode="file", batch=waiting_frames(*size, batch))
+    tally = Tally()
     progress = _Progress(media) if show_progress and sys.stderr.isatty() else None
-
-    calls: list[ResultSink] = [writers, *sinks]
+    calls: tuple[ResultSink, ...] = (writers, *sinks)
 
     def write(item: tuple[Result, Pixels]) -> None:
         for sink in calls:
             sink(*item)
 
-    worker = Worker(write, waiting_pictures(*size, BEHIND))
+    worker = Worker(write, waiting_frames(*size, BEHIND))
     begin = clock.perf_counter()
-    results = run_media(stream, media)
+    try:
+        _hand_on(run_media(stream, media), worker, writers, tally, progress)
+    finally:
+        if progress:
+            progress.end()
+    wall = clock.perf_counter() - begin
+    frames = stream.state.frames
+    seconds = max(tally.last_time + 1 / media.info.fps, media.held_until)
+    if isinstance(media, Excerpt):
+        if not frames:
+            raise InputError(f"{media.path} has no picture from second {media.start:g} on: choose another --start")
+        seconds -= media.start
+    warnings = [*media.warnings(), *media.end_warnings(seconds), *media.sound_warnings(stream.state.clock.peak)]
+    return Summary(
+        engine=localizer.engine.name,
+        frames=frames,
+        seconds=seconds,
+        wall_seconds=wall,
+        ms=tally.mean_ms(frames),
+        audio_windows=stream.state.windows,
+        corrupt_frames=media.corrupt_frames,
+        table=tally.table(),
+        warnings=(*warnings, *stream.warnings()),
+    )
+
+
+def _hand_on(
+    results: Generator[tuple[Result, Pixels], None, None],
+    worker: Worker[tuple[Result, Pixels]],
+    writers: Together,
+    tally: Tally,
+    progress: _Progress | None,
+) -> None:
+    """Give every result to the worker that writes, and finish the outputs, also of a run that is interrupted."""
     try:
         for result, rgb in results:
             worker.put((result, rgb))
-            table.add(result)
-            last = max(last, result.time)
-            for name, ms in result.ms.items():
-                totals[name] = totals.get(name, 0.0) + ms
+            tally.add(result)
             if progress:
                 progress.show(result)
         worker.finish()
         writers.close()
     except (KeyboardInterrupt, BrokenPipeError):
-        results.close()  # type: ignore[attr-defined]
+        results.close()
         writers.hurry()
         with suppress(BrokenPipeError):
             worker.finish()
         writers.close(interrupted=True)
         raise
     finally:
-        results.close()  # type: ignore[attr-defined]
+        results.close()
         with suppress(Exception):
             worker.finish()
-        if progress:
-            progress.end()
-    wall = clock.perf_counter() - begin
-    frames = stream.state.frames
-    seconds = max(last + 1 / media.info.fps, media.held_until)
-    if isinstance(media, Excerpt):
-        if not frames:
-            raise InputError(f"{media.path} has no picture from second {media.start:g} on: choose another --start")
-        seconds -= media.start
-    warnings = [*media.warnings(), *media.end_warnings(seconds), *media.sound_warnings(stream.state.clock.peak)]
-    warnings += stream.warnings()
-    return Summary(
-        engine=localizer.engine.name,
-        frames=frames,
-        seconds=seconds,
-        wall_seconds=wall,
-        ms={name: value / max(1, frames) for name, value in totals.items()},
-        audio_windows=stream.state.windows,
-        corrupt_frames=media.corrupt_frames,
-        table=table.rows(),
-        warnings=tuple(warnings),
-    )
 
 
 class _Progress:

@@ -16,7 +16,7 @@ PARTS = ("trusted", "verified", "engines", "onnxruntime-tensorrt")
 
 
 def cache_folder() -> Path:
-    """Where engines built or verified here are kept: AVGN_CACHE, else the user's cache folder.
+    """Return where engines built or verified here are kept: AVGN_CACHE, else the user's cache folder.
 
     Raises InputError for a folder into which somebody else may write: what lies there is believed.
     """

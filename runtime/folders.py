@@ -15,7 +15,7 @@ _VIDEOS = (
     ".trp .tod .vob .vro .evo .flv .f4v .wmv .asf .wm .dvr-ms .wtv .3gp .3g2 .3gpp .3gp2 .ogv .ogm .ogx .mxf .gxf .rm "
     ".rmvb .nut .amv .dv .mjpeg .mjpg .y4m"
 )
-# what lies beside videos and is none; everything else is opened to find out
+# what lies beside videos without being one; everything else is opened to find out
 _OTHERS = (
     ".txt .md .rst .csv .tsv .json .jsonl .yaml .yml .xml .html .htm .pdf .doc .docx .xls .xlsx .srt .vtt .ass .ssa "
     ".sub .idx .nfo .log .ini .url .webloc .torrent .py .ipynb .sh .bat .m3u .m3u8 .pls .cue .zip .tar .gz .tgz .bz2 "
@@ -63,14 +63,14 @@ class PassedOver:
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a file or folder of this name belongs to the system or its user's tools, not to the data."""
+    """Return whether a file or folder of this name belongs to the system or its user's tools, not to the data."""
     return name.startswith(".") or name.casefold() in CLUTTER
 
 
 def find_videos(
     folder: Path, passed: PassedOver, *, base: Path | None = None, skip: Collection[Path] = ()
 ) -> Iterator[Path]:
-    """The videos below a folder, sorted, links followed once; the rest is noted in `passed`, relative to `base`.
+    """Yield the videos below a folder, sorted, links followed once; the rest is noted in `passed`, relative to `base`.
 
     `skip`: folders that are left out without a note, such as that of the outputs.
     """
@@ -84,7 +84,8 @@ def find_videos(
 def walk_files(
     folder: Path, passed: PassedOver, *, base: Path | None = None, skip: Collection[Path] = ()
 ) -> Iterator[Path]:
-    """The files below a folder, sorted, without clutter; a folder that is reached twice through links counts once."""
+    """Yield the files below a folder, sorted, without clutter; a folder that is reached twice through links counts
+    once."""
     seen: set[tuple[int, int]] = set()
     left_out = {path.resolve() for path in skip}
     top = base or folder
@@ -114,7 +115,7 @@ def walk_files(
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is a video: by its suffix, and by its content where the suffix says nothing."""
+    """Return whether a file is a video: by its suffix, and by its content where the suffix says nothing."""
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         return True

@@ -44,7 +44,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def is_follower(path: Path) -> bool:
-    """Whether a file is a text that names others; False for what can't be read."""
+    """Return whether a file is a text that names others; False for what can't be read."""
     try:
         with open_regular(path) as file:
             head = file.read(LOOK)
@@ -54,6 +54,6 @@ def is_follower(path: Path) -> bool:
 
 
 def is_following(head: bytes) -> bool:
-    """Whether what begins so is a text that names other files."""
+    """Return whether what begins so is a text that names other files."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     return text.startswith(MARKS) or (text.startswith(b"<") and (b"<MPD" in text or b"<smil" in text))

@@ -91,7 +91,7 @@ class FrameQueue:
         self._waiting.append(waiting)
 
     def wanted_window(self, complete: int, ended: bool, now: float) -> int | None:
-        """The window to hear next: the one that the next frame needs, else the latest that is complete.
+        """Return the window to hear next: the one that the next frame needs, else the latest that is complete.
 
         `complete`: the last window up to which the sound has come; `ended`: no more comes.
         """
@@ -126,7 +126,7 @@ class FrameQueue:
                 waiting.ready = now
 
     def is_ready(self, now: float) -> bool:
-        """Whether a frame can be run."""
+        """Return whether a frame can be run."""
         return self._next(now) is not None
 
     def take(self, now: float) -> tuple[Waiting, AudioWindow]:
@@ -140,7 +140,7 @@ class FrameQueue:
         return waiting, self._windows[waiting.frame.window]
 
     def land(self) -> None:
-        """A frame that was taken has its result."""
+        """Note that a frame that was taken has its result."""
         self._flying = max(0, self._flying - 1)
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ class FrameQueue:
         self.stats.dropped += count
 
     def _next(self, now: float) -> int | None:
-        """The place in line of the frame to run: the first whose window was heard, unless the engine is behind.
+        """Return the place in line of the frame to run: the first whose window was heard, unless the engine is behind.
 
         A live stream passes over frames that have waited for the engine, not for their sound, as long as a newer one
         can be run.

@@ -29,7 +29,8 @@ def import_cv2() -> ModuleType:
 
 
 def decode_still(name: object, data: bytes, flags: int | None = None) -> Pixels | None:
-    """A picture of a file as OpenCV gives it, BGR [H, W, 3] uint8 without other flags; None for what is no picture.
+    """Return a picture of a file as OpenCV gives it, BGR [H, W, 3] uint8 without other flags; None for what is no
+    picture.
 
     Raises ValueError, naming the picture, for one that is damaged or too large, or would take minutes.
     """

@@ -68,7 +68,8 @@ def listen() -> None:
 
 
 def exit_status() -> int:
-    """What a command returns that was interrupted: 128 and the number of the signal; its echoes change it no more."""
+    """Return what a command returns that was interrupted: 128 and the number of the signal; its echoes change it no
+    more."""
     received = None if _listener is None else _listener.received
     if received is None or received == signal.SIGINT:
         return 128 + signal.SIGINT

@@ -47,7 +47,7 @@ def judge(rule: Joint, audio_prob: Floats, visual_prob: Floats, maps: Floats) ->
     """
     odds = joint_odds(rule, audio_prob, visual_prob)
     heard = _odds(audio_prob) >= rule.floor
-    prob = np.where(heard, 1 / (1 + np.exp(-np.clip(odds, -LIMIT, LIMIT))), 0.0).astype(np.float32)
+    prob = np.where(heard, 1 / (1 + np.exp(-np.clip(rule.scale * odds, -LIMIT, LIMIT))), 0.0).astype(np.float32)
     known = prob.copy()
     score = np.where(heard, odds + np.asarray(rule.thresholds, np.float32), -np.inf)
     candidates = [int(k) for k in np.argsort(-score, kind="stable") if heard[k] and odds[k] >= -rule.margin]

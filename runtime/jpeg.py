@@ -82,7 +82,7 @@ def read_baseline(data: bytes) -> Baseline:
 
 
 def _is_kept(marker: int, body: bytes) -> bool:
-    """Whether a segment tells how to decode: tables, and the two that name the colours' meaning."""
+    """Return whether a segment tells how to decode: tables, and the two that name the colours' meaning."""
     if marker in (SOF0, DHT, DQT, DRI):
         return True
     return (marker == JFIF and body[:5] == b"JFIF\0") or (marker == ADOBE and body[:5] == b"Adobe")
@@ -113,7 +113,7 @@ def _check_scan(body: bytes, components: bytes) -> None:
 
 
 def _scan(data: bytes, start: int) -> bytes:
-    """The coded pixels from `start` with the end marker that must follow them."""
+    """Return the coded pixels from `start` with the end marker that must follow them."""
     found = SCAN_END.search(data, start)
     if found is None:
         raise JpegError("the picture ends amid its pixels")
@@ -141,7 +141,7 @@ def check_work(name: object, data: bytes) -> None:
 
 
 def _pixels(data: bytes) -> int:
-    """What the first frame's header claims; as many as may be where the way to it is not clear."""
+    """Return what the first frame's header claims; as many as may be where the way to it is not clear."""
     at = len(SOI)
     while (found := SEGMENT.match(data, at)) is not None and found[1][0] not in FORBIDDEN:
         if found[1][0] in (SOF0, *OTHER_FRAMES):

@@ -29,7 +29,7 @@ MAX_OFFSET = 3600.0
 WAITING_BYTES = 128 * 2**20
 
 
-def check_sound(name: object, rate: int, channels: int) -> None:
+def check_audio(name: object, rate: int, channels: int) -> None:
     """Raise InputError, naming the sound, unless its rate (Hz) and number of channels are those of a recording."""
     if not MIN_RATE <= rate <= MAX_RATE:
         raise InputError(
@@ -42,7 +42,7 @@ def check_sound(name: object, rate: int, channels: int) -> None:
         )
 
 
-def check_picture(name: object, width: int, height: int) -> None:
+def check_frame_size(name: object, width: int, height: int) -> None:
     """Raise InputError, naming the video, when its pictures are too large to be decoded."""
     if width * height > MAX_PIXELS:
         raise InputError(
@@ -52,13 +52,13 @@ def check_picture(name: object, width: int, height: int) -> None:
 
 
 def usable_fps(*claims: float | None, default: float) -> float:
-    """The first of the claimed frame rates that can be believed; slower ones than MIN_FPS count as that."""
+    """Return the first of the claimed frame rates that can be believed; slower ones than MIN_FPS count as that."""
     for claim in claims:
         if claim is not None and 0 < claim <= MAX_FPS:
             return max(float(claim), MIN_FPS)
     return default
 
 
-def waiting_pictures(width: int, height: int, most: int) -> int:
-    """How many decoded pictures may wait between two threads: 1 to `most`, fewer where they are large."""
+def waiting_frames(width: int, height: int, most: int) -> int:
+    """Return how many decoded pictures may wait between two threads: 1 to `most`, fewer where they are large."""
     return max(1, min(most, WAITING_BYTES // max(1, 3 * width * height)))

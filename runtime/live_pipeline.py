@@ -49,7 +49,7 @@ class LiveStats:
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_LATENCIES))
 
     def latency(self, quantile: float) -> float:
-        """A quantile of the latencies in seconds, NaN before the first result."""
+        """Return a quantile of the latencies in seconds, NaN before the first result."""
         return float(np.quantile(self.latencies, quantile)) if self.latencies else float("nan")
 
 
@@ -175,7 +175,7 @@ class LivePipeline:
             self._on_state(change)
 
     def _take(self, result: Result, payload: Any) -> None:
-        """A result from the engine's thread: timed and queued for the sinks."""
+        """Take a result from the engine's thread: time it, and queue it for the sinks."""
         assert isinstance(payload, VideoFrame)
         now = clock.monotonic()
         if payload.captured is not None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import time as clock
 from collections.abc import Callable
-from contextlib import suppress
 
 import numpy as np
 
-from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.live_pipeline import LivePipeline, LiveStats, ResultSink
-from avgn.runtime.localizer import Localizer
+from avgn.runtime.localizer import Localizer, check_localizer
 from avgn.runtime.media import AudioBlock
 from avgn.runtime.outputs import check_distinct
 from avgn.runtime.outputs.reasons import shown
@@ -25,7 +23,7 @@ from avgn.runtime.sources import Source, StateChange
 from avgn.runtime.sources.url import UrlSource
 
 ATTEMPTS = 5
-# seconds of pictures after which a source without sound is told of
+# seconds of frames without any sound after which the user is told once
 SILENT_SECONDS = 5.0
 # seconds between two looks at whether the run has ended, and between two updates of a window
 POLL = 0.5
@@ -33,7 +31,7 @@ POLL_WINDOW = 0.015
 
 
 def localize_live(
-    bundle: str | os.PathLike[str] | Bundle | Localizer,
+    localizer: Localizer,
     source: str | Source,
     *,
     json_path: str | os.PathLike[str] | None = None,
@@ -41,9 +39,6 @@ def localize_live(
     output: str | os.PathLike[str] | None = None,
     show: bool = False,
     seconds: float | None = None,
-    backend: str = "auto",
-    precision: str | None = None,
-    threads: int | None = None,
     report: Callable[[str], None] = lambda message: None,
 ) -> LiveStats:
     """Localize a live source until it ends, `seconds` have passed or the user interrupts; outputs are finished then.
@@ -52,54 +47,29 @@ def localize_live(
     run; "-" is standard output, which gets result lines as they come. Raises InputError for anything given that can't
     be used, FailureError when nothing was seen, BrokenPipeError when nobody reads any output any more.
     """
+    check_localizer(localizer)
     if seconds is not None and not seconds > 0:
         raise InputError(f"--seconds must be above 0, got {seconds}: leave it out to go on until interrupted")
-    options = {} if threads is None else {"threads": threads}
-    localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
     live = UrlSource(source, attempts=ATTEMPTS) if isinstance(source, str) else source
     writers = Together()
-    window: Window | None = None
-    overlay: LiveOverlay | None = None
-    last = StateChange(state="connecting")
-
-    def follow(change: StateChange) -> None:
-        nonlocal last
-        last = change
-        report(f"{live.name}: {change.state}{f' ({change.reason})' if change.reason else ''}")
-
+    states = States(live.name, report)
     try:
         check_distinct((output, json_path, csv_path))
         if json_path is not None:
             writers.add(JsonLinesWriter(json_path))
         if csv_path is not None:
             writers.add(EventsWriter(csv_path))
-        if output is not None:
-            overlay = LiveOverlay(output, lambda: bool(getattr(live, "has_sound", None)))
-            writers.add(overlay)
-            if overlay.partial is not None:
-                report(f"recording to {shown(overlay.partial)}, which becomes {shown(output)} in the end")
-        sinks: list[ResultSink] = [writers]
-        if show:
-            window = Window(f"avgn: {live.name}")
-            sinks.append(window)
+        overlay = None if output is None else _add_overlay(writers, output, live, report)
+        window = Window(f"avgn: {live.name}") if show else None
+        sinks: list[ResultSink] = [writers] if window is None else [writers, window]
         listener = Listener(live, report, None if overlay is None else overlay.hear)
-        with LivePipeline(live, localizer.engine, sinks, on_state=follow, on_audio=listener.hear) as pipeline:
-            deadline = None if seconds is None else clock.monotonic() + seconds
-            interrupted = True
-            with suppress(KeyboardInterrupt):
-                while deadline is None or clock.monotonic() < deadline:
-                    listener.look(pipeline.stats.frames)
-                    left = POLL if window is None else POLL_WINDOW
-                    if deadline is not None:
-                        left = min(left, max(0.01, deadline - clock.monotonic()))
-                    if pipeline.wait(left) or (window is not None and not window.update()):
-                        break
-                interrupted = False
+        with LivePipeline(live, localizer.engine, sinks, on_state=states.take, on_audio=listener.hear) as pipeline:
+            interrupted = _wait(pipeline, listener, window, seconds)
             writers.hurry()
         if window is not None:
             window.close()
-        if not pipeline.stats.frames and (last.reason or not interrupted):
-            raise FailureError(_nothing(live.name, last, None if last.state == "ended" else seconds))
+        if not pipeline.stats.frames and (states.last.reason or not interrupted):
+            raise FailureError(_nothing(live.name, states.last, None if states.last.state == "ended" else seconds))
         writers.close()
         return pipeline.stats
     except (KeyboardInterrupt, BrokenPipeError):
@@ -110,8 +80,47 @@ def localize_live(
         raise
 
 
+def _add_overlay(
+    writers: Together, output: str | os.PathLike[str], live: Source, report: Callable[[str], None]
+) -> LiveOverlay:
+    overlay = LiveOverlay(output, lambda: bool(getattr(live, "has_sound", None)))
+    writers.add(overlay)
+    if overlay.partial is not None:
+        report(f"recording to {shown(overlay.partial)}, which becomes {shown(output)} in the end")
+    return overlay
+
+
+def _wait(pipeline: LivePipeline, listener: Listener, window: Window | None, seconds: float | None) -> bool:
+    """Wait until the source ends, the time is up or the window is closed; return whether the user interrupted."""
+    deadline = None if seconds is None else clock.monotonic() + seconds
+    try:
+        while deadline is None or clock.monotonic() < deadline:
+            listener.look(pipeline.stats.frames)
+            left = POLL if window is None else POLL_WINDOW
+            if deadline is not None:
+                left = min(left, max(0.01, deadline - clock.monotonic()))
+            if pipeline.wait(left) or (window is not None and not window.update()):
+                break
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+class States:
+    """Reports every change of a source's state, and keeps the last one."""
+
+    def __init__(self, name: str, report: Callable[[str], None]) -> None:
+        self.last = StateChange(state="connecting")
+        self._name = name
+        self._report = report
+
+    def take(self, change: StateChange) -> None:
+        self.last = change
+        self._report(f"{self._name}: {change.state}{f' ({change.reason})' if change.reason else ''}")
+
+
 class Listener:
-    """Tells once of a live source that gives pictures but no sound to hear."""
+    """Reports once that a live source gives pictures but no audible sound."""
 
     def __init__(
         self, source: Source, report: Callable[[str], None], hear: Callable[[AudioBlock], None] | None = None
@@ -125,14 +134,14 @@ class Listener:
         self._told = False
 
     def hear(self, block: AudioBlock) -> None:
-        """Take the sound and hand it on."""
+        """Note whether a block has sound in it, and hand it on."""
         self._blocks += 1
         self._is_loud = self._is_loud or bool(np.any(block.samples))
         if self._hear is not None:
             self._hear(block)
 
     def look(self, frames: int) -> None:
-        """Say what there is to say after so many frames."""
+        """Report silence, if it has lasted long enough; `frames` have come so far."""
         if self._told or self._is_loud or not frames:
             return
         self._first = self._first or clock.monotonic()
@@ -150,7 +159,7 @@ class Listener:
 
 
 def _nothing(name: str, last: StateChange, seconds: float | None) -> str:
-    """The sentence about a source of which nothing was seen."""
+    """Return the sentence about a source that gave nothing."""
     if seconds is not None:
         state = f"{last.state}, {last.reason}" if last.reason else last.state
         state = "connected, but without a picture" if last.state == "live" else state
@@ -159,7 +168,7 @@ def _nothing(name: str, last: StateChange, seconds: float | None) -> str:
 
 
 def stats_lines(stats: LiveStats) -> list[str]:
-    """What a run did, for people."""
+    """Format what a run did, for people."""
     lines = [f"{stats.results} results of {stats.frames} frames, {stats.dropped} dropped, {stats.losses} losses"]
     if stats.latencies:
         p50, p95 = (1000 * stats.latency(quantile) for quantile in (0.5, 0.95))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
-from typing import Any
 
 from avgn.runtime.arrays import Pixels
 from avgn.runtime.bundle import Bundle, BundleInfo, untrained_warning
 from avgn.runtime.decision import DecisionConfig
 from avgn.runtime.engines import Engine, choose_engine
-from avgn.runtime.limits import waiting_pictures
+from avgn.runtime.limits import waiting_frames
 from avgn.runtime.media import AudioBlock, MediaFile, VideoFrame, open_media
 from avgn.runtime.result import Result
 from avgn.runtime.stream import Mode, StreamLocalizer
@@ -36,19 +35,27 @@ class Localizer:
         bundle: str | os.PathLike[str] | Bundle,
         backend: str = "auto",
         precision: str | None = None,
-        **options: Any,
+        *,
+        threads: int | None = None,
     ) -> Localizer:
-        """Load a bundle folder (or the shipped one by name); options go to the engine (`threads=`)."""
+        """Load a bundle: a folder's path, or the name of the shipped one.
+
+        `backend`: a name of `avgn.runtime.engines.ENGINES`, or auto for the first that this machine can run;
+        `precision`: of the bundle's variants, by default the most exact one that the backend runs; `threads`: of an
+        engine that computes on the CPU, by default the physical cores. Raises InputError for what can't be used,
+        MissingExtraError when the engine's library is not installed.
+        """
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         warning = untrained_warning(loaded.info, f"bundle {loaded.path}")
         if warning is not None:
             log.warning(warning)
+        options = {} if threads is None else {"threads": threads}
         return cls(choose_engine(loaded, backend, precision, **options), loaded)
 
     def open_stream(
         self, *, mode: Mode = "live", batch: int = 1, decision: DecisionConfig | None = None
     ) -> StreamLocalizer:
-        """A stream that the caller pushes sound and frames into."""
+        """Return a stream that the caller pushes sound and frames into."""
         return StreamLocalizer(self.engine, decision=decision, mode=mode, batch=batch)
 
     def stream(
@@ -60,7 +67,7 @@ class Localizer:
         mode: Mode = "file",
         decision: DecisionConfig | None = None,
     ) -> Iterator[Result]:
-        """The results of a video file, frame by frame; `audio`: another file that has the sound."""
+        """Return the results of a video file, frame by frame; `audio`: another file that has the sound."""
         stream = self.open_stream(mode=mode, batch=batch, decision=decision)
         return (result for result, _ in run_media(stream, _media(source, audio)))
 
@@ -77,12 +84,24 @@ class Localizer:
         return run_media(self.open_stream(mode=mode, batch=batch, decision=decision), _media(source, audio))
 
 
-def run_media(stream: StreamLocalizer, media: MediaFile, *, ahead: int = AHEAD) -> Iterator[tuple[Result, Pixels]]:
+def check_localizer(localizer: object) -> None:
+    """Raise TypeError, with the way to make one, for what is no Localizer."""
+    if isinstance(localizer, Localizer):
+        return
+    bundle = repr(str(localizer)) if isinstance(localizer, str | os.PathLike) else "bundle"
+    raise TypeError(
+        f"localizer must be a loaded Localizer, got {type(localizer).__name__}: give Localizer.load({bundle})"
+    )
+
+
+def run_media(
+    stream: StreamLocalizer, media: MediaFile, *, ahead: int = AHEAD
+) -> Generator[tuple[Result, Pixels], None, None]:
     """Run an opened file through a stream; decoding runs up to `ahead` pieces ahead in a thread (0: no thread).
 
     Large pictures run less far ahead.
     """
-    ahead = waiting_pictures(media.info.width, media.info.height, ahead) if ahead else 0
+    ahead = waiting_frames(media.info.width, media.info.height, ahead) if ahead else 0
     events = media.events(stream.lookahead)
     waiting: deque[VideoFrame] = deque()
     source = prefetch(events, ahead) if ahead else events

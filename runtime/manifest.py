@@ -169,7 +169,7 @@ def _read_header(path: Path, line: str) -> tuple[str, ...]:
     if len(classes) > MOST_CLASSES:
         raise InputError(f"{path} line 1: {len(classes)} classes are more than {MOST_CLASSES}: leave some out")
     if strange := next((name for name in classes if not is_text(name)), None):
-        raise InputError(f"{path} line 1: class {strange!r} is no text (bytes that are no UTF-8): write it in UTF-8")
+        raise InputError(f"{path} line 1: class {strange!r} is not valid UTF-8: save the manifest as UTF-8")
     check_names(f"{path} line 1", "class", classes)
     if len(set(classes)) != len(classes):
         raise InputError(f"{path} line 1: a class is listed twice: class names are unique")
@@ -226,7 +226,7 @@ def _read_item(path: Path, number: int, line: str, classes: tuple[str, ...]) -> 
 
 
 def _text(where: str, key: str, value: Any) -> str:
-    """A name of an item; numbers are taken as they are written."""
+    """Return a name of an item; numbers are taken as they are written."""
     if type(value) not in (int, float, str):
         raise InputError(f"{where}: {key} must be a text, got {shown(value)}")
     text = str(value)

@@ -18,8 +18,8 @@ from avgn.runtime.audio import to_float
 from avgn.runtime.av_features import import_av
 from avgn.runtime.container import open_container
 from avgn.runtime.errors import InputError
-from avgn.runtime.limits import MAX_OFFSET, check_picture, check_sound, usable_fps
-from avgn.runtime.pictures import Turner, orientation_of, shape_of
+from avgn.runtime.limits import MAX_OFFSET, check_audio, check_frame_size, usable_fps
+from avgn.runtime.orientation import Turner, orientation_of, shape_of
 from avgn.runtime.pieces import AudioBlock, AudioEnd, Event, VideoFrame
 from avgn.runtime.timeline import Peekable, Placer, Timeline
 from avgn.runtime.trace import record
@@ -105,7 +105,7 @@ class MediaFile:
             stream = video_stream(container)
             if stream is None:
                 raise InputError(f"{path} has no video: give a video file (a sound file goes to --audio)")
-            check_picture(path, stream.codec_context.width, stream.codec_context.height)
+            check_frame_size(path, stream.codec_context.width, stream.codec_context.height)
             self._video = Track.of(path, container, stream, video_stream)
             fps = usable_fps(stream.average_rate, stream.guessed_rate, default=DEFAULT_FPS)
             aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
@@ -123,7 +123,7 @@ class MediaFile:
             raise InputError(f"{path} holds no picture that can be decoded: it is zero-length or damaged")
         if block is None:
             raise InputError(f"{self.audio_path} holds no sound samples: give the sound with --audio FILE")
-        check_sound(self.audio_path, block.sample_rate, block.layout.nb_channels)
+        check_audio(self.audio_path, block.sample_rate, block.layout.nb_channels)
         # of the file, whatever a part of it shows
         self._frame_seconds = 1 / fps
         self.timeline = Timeline()
@@ -152,7 +152,7 @@ class MediaFile:
         return float(self._video.zero)
 
     def video(self) -> Iterator[VideoFrame]:
-        """All pictures in order; a missing timestamp is the previous one plus a frame's duration."""
+        """Yield all pictures in order; a missing timestamp is the previous one plus a frame's duration."""
         frames, placer = self._read(self._video, self._sound, self._count_frame, self.pictures_from)
         turn, last = Turner(), 0.0
         begin = clock.perf_counter()
@@ -168,7 +168,7 @@ class MediaFile:
             begin = clock.perf_counter()
 
     def audio(self, *, counted: bool = True) -> Iterator[AudioBlock]:
-        """All sound in order; a missing timestamp continues the block before.
+        """Yield all sound in order; a missing timestamp continues the block before.
 
         A second reading beside the first one should not be `counted` among the corrupt pieces again.
         """
@@ -176,7 +176,7 @@ class MediaFile:
         frames, placer = self._read(self._sound, self._video, count, self.sound_from)
         for frame in frames:
             try:
-                check_sound(self.audio_path, frame.sample_rate, frame.layout.nb_channels)
+                check_audio(self.audio_path, frame.sample_rate, frame.layout.nb_channels)
             except InputError:
                 count()
                 continue
@@ -211,7 +211,8 @@ class MediaFile:
     def _hold(
         self, frame: VideoFrame, sound: Iterator[AudioBlock], heard: float, ended: bool, lookahead: float
     ) -> Iterator[Event]:
-        """The rest of the sound, with the last picture for as long as it lasts; `held_until` says how long that was."""
+        """Yield the rest of the sound, with the last picture for as long as it lasts; `held_until` says how long
+        that was."""
         step = 1 / min(self.info.fps, HELD_FPS)
         number, begin = 0, frame.time + 1 / self.info.fps
         while True:
@@ -231,11 +232,11 @@ class MediaFile:
                 yield block
 
     def sound_stream(self, container: Any) -> Any | None:
-        """The track of an opened container that the sound is taken from."""
+        """Return the track of an opened container that the sound is taken from."""
         return audio_stream(container, self.audio_track)
 
     def sound_packets(self, container: Any) -> Iterator[tuple[Any, float]]:
-        """The sound's packets as they lie in the file, each with its time in seconds, as `audio` would give it.
+        """Yield the sound's packets as they lie in the file, each with its time in seconds, as `audio` would give it.
 
         Ends where the container is damaged.
         """
@@ -268,7 +269,7 @@ class MediaFile:
         return found
 
     def end_warnings(self, seconds: float) -> list[str]:
-        """A sentence about a file that ended after `seconds`, when it says that it is longer."""
+        """Return a sentence about a file that ended after `seconds`, when it says that it is longer."""
         if self.info.duration is None:
             return []
         claimed = self.info.duration - sum(end - start for start, end in self.timeline.gaps)
@@ -301,7 +302,8 @@ class MediaFile:
             )
 
     def _claimed_duration(self) -> float | None:
-        """Seconds that the file says it lasts, from its first picture or sound to the end of the longer of both."""
+        """Return seconds that the file says it lasts, from its first picture or sound to the end of the longer of
+        both."""
         tracks = (self._video, self._sound) if self.path == self.audio_path else (self._video,)
         claims = [track.claimed for track in tracks]
         known = [claim for claim in claims if claim is not None]
@@ -310,7 +312,7 @@ class MediaFile:
     def _read(
         self, track: Track, other: Track, count: Callable[[], None], begin: float
     ) -> tuple[Peekable[Any], Placer]:
-        """The frames of a track that a reader from `begin` seconds on needs, and what gives them their times."""
+        """Return the frames of a track that a reader from `begin` seconds on needs, and what gives them their times."""
         entry = track.entry(begin)
         if entry is None:
             return Peekable(track.decode(count)), self._placer(track, other)
@@ -328,7 +330,7 @@ class MediaFile:
 
 
 def _samples(frame: Any) -> Floats:
-    """A decoded frame's sound [T, C] float32."""
+    """Return a decoded frame's sound [T, C] float32."""
     samples = frame.to_ndarray()
     return to_float(samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels))
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from avgn.runtime.arrays import Floats
 from avgn.runtime.decision import DecisionConfig
-from avgn.runtime.engines.base import Engine
+from avgn.runtime.engines.base import Engine, check_engine
 from avgn.runtime.frame_queue import FrameQueue, Waiting
 from avgn.runtime.nvtx import stage
 from avgn.runtime.patches import hear
@@ -67,8 +67,9 @@ class MultiStream:
         decision: DecisionConfig | None = None,
     ) -> None:
         """`max_batch`: frames that go through the image half together; `max_delay`: seconds that a frame waits for
-        others to fill a batch. Raises ValueError for values below 1 and 0.
+        others to fill a batch. Raises ValueError for values below 1 and 0, TypeError for what is no Engine.
         """
+        check_engine(engine)
         if max_batch < 1 or max_delay < 0:
             raise ValueError(f"max_batch must be at least 1 and max_delay at least 0, got {max_batch} and {max_delay}")
         self.engine = engine
@@ -104,7 +105,8 @@ class MultiStream:
     def open(
         self, on_result: OnResult, *, name: str = "", lossless: bool = False, max_wait: float = 0.25
     ) -> StreamHandle:
-        """A new stream. `on_result(result, payload)` is called in frame order from the engine's thread: be quick.
+        """Return a new stream. `on_result(result, payload)` is called in frame order from the engine's thread: be
+        quick.
 
         `lossless`: no frame is dropped, `push_frame` waits instead. A frame whose sound does not come within
         `max_wait` seconds takes the sound that is there (a lossless stream waits for it).
@@ -119,7 +121,7 @@ class MultiStream:
         return StreamHandle(name, core, queue, self._wake, partial(self._leave, stream))
 
     def _leave(self, stream: _Stream) -> None:
-        """A stream was closed (under the lock): forget it when its frames have landed."""
+        """Forget a stream that was closed (under the lock) when its frames have landed."""
         if threading.current_thread() not in self._threads:
             self._wake.wait_for(lambda: not stream.queue.is_flying, 5.0)
         # it may have been closed before

@@ -44,5 +44,5 @@ class Stage:
 
 
 def stage(name: str) -> Stage:
-    """A context manager: an NVTX range called `name` (none when nvtx is missing) and its milliseconds."""
+    """Return a context manager: an NVTX range called `name` (none when nvtx is missing) and its milliseconds."""
     return Stage(name)

@@ -72,7 +72,7 @@ def check_onnx(path: Path, name: str) -> None:
 
 
 def check_onnx_bytes(data: bytes, name: str = "the graph") -> None:
-    """The same for a graph in memory."""
+    """Do the same for a graph in memory."""
     try:
         _Walker().model(memoryview(data))
     except _Refused as refusal:
@@ -217,7 +217,7 @@ class _Walker:
 
 
 def _varint(data: View, at: int) -> tuple[int, int]:
-    """A variable-length integer and the place after it."""
+    """Return a variable-length integer and the place after it."""
     end = data.nbytes
     if at < end and (value := data[at]) < 128:
         return value, at + 1
@@ -233,7 +233,7 @@ def _varint(data: View, at: int) -> tuple[int, int]:
 
 
 def _varints(kind: int, value: int | View) -> list[int]:
-    """A repeated integer's values, packed or one."""
+    """Return a repeated integer's values, packed or one."""
     if isinstance(value, int):
         return [value]
     if kind != BYTES or value.nbytes > 1000:

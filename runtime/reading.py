@@ -23,7 +23,7 @@ READ_THROUGH = 1 << 20
 
 
 def read_still(kind: str, path: Path, flags: int | None = None) -> Pixels:
-    """A picture's file as BGR uint8 [H, W, 3], or what OpenCV's `flags` ask for.
+    """Return a picture's file as BGR uint8 [H, W, 3], or what OpenCV's `flags` ask for.
 
     Raises InputError that names the `kind` and the file.
     """
@@ -39,14 +39,14 @@ def read_still(kind: str, path: Path, flags: int | None = None) -> Pixels:
 
 
 def read_frame(path: Path, size: tuple[int, int]) -> Pixels:
-    """A frame as RGB uint8 [H, W, 3], squashed to `size`; raises InputError that names the file."""
+    """Return a frame as RGB uint8 [H, W, 3], squashed to `size`; raises InputError that names the file."""
     image = read_still("frame", path)
     # channels are resized apart, so the small picture can be turned to RGB instead of the large one
     return np.ascontiguousarray(resize(image, size)[..., ::-1])
 
 
 def read_clip(path: Path, rate: int, samples: int) -> Floats:
-    """A sound file as mono float32 [samples] at `rate`: short clips tiled, long ones centre-cropped.
+    """Return a sound file as mono float32 [samples] at `rate`: short clips tiled, long ones centre-cropped.
 
     Of a long file only what the window needs is kept and resampled.
     """

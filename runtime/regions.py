@@ -17,7 +17,7 @@ FINE = 6
 
 
 def min_max(heat: Floats) -> Floats:
-    """The map scaled to 0..1; a flat map becomes zeros."""
+    """Return the map scaled to 0..1; a flat map becomes zeros."""
     low, high = float(heat.min()), float(heat.max())
     if not high > low:
         return np.zeros(heat.shape, np.float32)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from pathlib import Path
 from typing import BinaryIO
 
 # how the rest of what a folder may hold is called
@@ -42,18 +41,10 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
-    """The bytes of a plain file of at most `most`; raises OSError for what is none or larger."""
+    """Return the bytes of a plain file of at most `most`; raises OSError for anything else, or a larger one."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         data = b"" if size > most else file.read(most + 1)
     if max(size, len(data)) > most:
         raise OSError(errno.EFBIG, f"it has {max(size, len(data))} bytes, at most {most} are read")
     return data
-
-
-def is_regular(path: Path) -> bool:
-    """Whether a path leads to a plain file; never raises, whatever the name."""
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return False

@@ -39,7 +39,8 @@ class Result:
     dropped: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """The result line: plain values, coordinates normalised to the frame, null where a sound is off-screen."""
+        """Return the result line: plain values, coordinates normalised to the frame, null where a sound is
+        off-screen."""
         return {
             "time": round(self.time, 6),
             "frame": self.frame,
@@ -62,7 +63,7 @@ class Result:
         }
 
     def plot(self, rgb: Pixels) -> Pixels:
-        """The frame [H, W, 3] uint8 with heat maps, boxes and labels drawn on a copy of it."""
+        """Return the frame [H, W, 3] uint8 with heat maps, boxes and labels drawn on a copy of it."""
         from avgn.runtime.sinks.drawing import draw_sources
 
         return draw_sources(rgb, self.sources, self.state)

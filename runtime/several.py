@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from avgn.runtime.errors import FailureError, InputError
-from avgn.runtime.file_run import Summary, localize_file
+from avgn.runtime.file_run import localize_file
 from avgn.runtime.folders import PassedOver, find_videos
 from avgn.runtime.localizer import Localizer
+from avgn.runtime.summary import Summary
 
 OVERLAY = ".overlay.mp4"
 SHOWN = 5
@@ -37,7 +38,7 @@ class Outcome:
 
 
 def list_jobs(given: Sequence[str | os.PathLike[str]], outputs: Iterable[Path], report: Report) -> list[Job]:
-    """The videos of files and folders, each once, with a name of its own for the outputs.
+    """Return the videos of files and folders, each once, with a name of its own for the outputs.
 
     Folders are searched to their ends; hidden and system files, overlays of an earlier run and what is no video are
     told to `report`. Raises InputError where there is no video at all.
@@ -68,7 +69,8 @@ def list_jobs(given: Sequence[str | os.PathLike[str]], outputs: Iterable[Path], 
 
 
 def _named(found: Sequence[tuple[Path, Path]]) -> list[Job]:
-    """Names without suffixes; with them where two videos differ in nothing else, counted where that is not enough."""
+    """Return names without suffixes; with them where two videos differ in nothing else, counted where that is not
+    enough."""
     distinct = {video.resolve(): (video, name) for video, name in reversed(found)}
     listed = sorted(distinct.values(), key=lambda pair: found.index(pair))
     stems = [_key(name.with_suffix("")) for _, name in listed]
@@ -102,7 +104,7 @@ def localize_all(
 ) -> list[Outcome]:
     """Localize every video, with its overlay, JSON lines and events below the folders that are given.
 
-    `options` go to `localize_file`. What can't be used is told to `report` and is an outcome with an error. Raises
+    `options` go to `localize_file`. What can't be used goes to `report` and becomes an outcome with an error. Raises
     InputError, before anything is localized, for folders that can't be made.
     """
     for folder in (overlays, lines, events):

@@ -22,7 +22,7 @@ from avgn.runtime.av_features import import_av, open_input
 from avgn.runtime.container import LOCAL, prepare_decoder
 from avgn.runtime.errors import InputError
 from avgn.runtime.followers import self_contained
-from avgn.runtime.limits import check_sound
+from avgn.runtime.limits import check_audio
 from avgn.runtime.regular import open_regular
 from avgn.runtime.tracks import audio_stream
 
@@ -50,7 +50,8 @@ class Sound(Protocol):
     length: int
 
     def read(self, first: int, end: int) -> Floats:
-        """The mono samples [first, end) as [end - first] float32. Raises InputError where they are not finite."""
+        """Return the mono samples [first, end) as [end - first] float32. Raises InputError where they are not
+        finite."""
         ...
 
 
@@ -121,7 +122,7 @@ class Decoded:
         return mono.finish()
 
     def _blocks(self) -> Iterator[tuple[npt.NDArray[Any], int]]:
-        """Samples [T, C] and rate of the track's pieces; it ends where either changes its kind."""
+        """Yield samples [T, C] and rate of the track's pieces; it ends where either changes its kind."""
         av = import_av()
         try:
             with open_input(f"file:{self.path}", options=LOCAL | self_contained()) as container:
@@ -133,7 +134,7 @@ class Decoded:
                 for frame in container.decode(stream):
                     found = (int(frame.sample_rate), int(frame.layout.nb_channels))
                     if kind is None:
-                        check_sound(f"audio {self.path}", *found)
+                        check_audio(f"audio {self.path}", *found)
                     kind = kind or found
                     if found != kind:
                         return
@@ -158,7 +159,7 @@ class Mono:
         self._parts.append(self._downmix.push(to_float(samples)))
 
     def finish(self) -> Floats:
-        """All of them [T]; raises InputError where they are not finite."""
+        """Return all of them [T]; raises InputError where they are not finite."""
         mono = np.concatenate([*self._parts, self._downmix.flush()])
         if not np.isfinite(mono).all():
             raise InputError(f"audio {self._path} holds NaN or infinite samples: mend or remove the item")
@@ -166,7 +167,7 @@ class Mono:
 
 
 def find_pcm(path: Path, file: BinaryIO) -> Pcm | None:
-    """The samples of a wav file, or None where they are coded otherwise or the header is broken.
+    """Return the samples of a wav file, or None where they are coded otherwise or the header is broken.
 
     A file that was cut off has the samples that are there.
     """
@@ -193,6 +194,6 @@ def _pcm(path: Path, file: BinaryIO, header: bytes, start: int, size: int) -> Pc
     dtype = SAMPLES.get((code, bits))
     if dtype is None or not channels or not rate:
         return None
-    check_sound(f"audio {path}", rate, channels)
+    check_audio(f"audio {path}", rate, channels)
     length = size // (dtype.itemsize * channels)
     return Pcm(path=path, file=file, dtype=dtype, channels=channels, rate=rate, start=start, length=length)

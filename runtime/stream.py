@@ -122,7 +122,7 @@ class StreamLocalizer:
         return (self.info.window_samples + self.info.hop_samples) / 2 / self.info.sample_rate + 0.05
 
     def window_of(self, time: float) -> int:
-        """The index of the audio window that a frame at `time` seconds uses."""
+        """Return the index of the audio window that a frame at `time` seconds uses."""
         samples, hop = time * self.info.sample_rate, self.info.hop_samples
         if self.mode == "live":
             return math.floor(samples / hop + SLACK)
@@ -246,7 +246,7 @@ class StreamLocalizer:
         return math.floor(self.state.clock.end / self.info.hop_samples)
 
     def cut_window(self, index: int) -> Window:
-        """An audio window; sound long before it is let go of."""
+        """Return an audio window; sound long before it is let go of."""
         length = self.info.window_samples
         start = index * self.info.hop_samples - length
         # frames come in time order, but a timestamp may step back a little
@@ -265,7 +265,7 @@ class StreamLocalizer:
     def decide(
         self, frame: Pending, window: AudioWindow, maps: Floats, visual_prob: Floats, audio_ms: float, image_ms: float
     ) -> Result:
-        """The result of a frame from what the halves gave for it; frames must come in order."""
+        """Return the result of a frame from what the halves gave for it; frames must come in order."""
         with stage("decide") as timer:
             self.state.decision, decision = step(
                 self.rules,

@@ -34,7 +34,8 @@ JOINERS = "\u200c\u200d"
 
 
 def plain(message: str) -> str:
-    """A message as one line without terminal commands: libraries colour their errors, files may hold anything."""
+    """Return a message as one line without terminal commands: libraries colour their errors, files may hold
+    anything."""
     kept = (
         char if char.isprintable() or char in JOINERS or "\ud800" <= char <= "\udfff" else " "
         for char in ESCAPES.sub("", message)
@@ -60,7 +61,7 @@ class PlainFormatter(logging.Formatter):
 def read_text(
     path: str | os.PathLike[str], kind: str, way_out: str, *, file_names: bool = False, most: int = LARGEST_TEXT
 ) -> str:
-    """The text of a plain file: UTF-8, or what its byte-order mark says; every line ends in a plain newline.
+    """Return the text of a plain file: UTF-8, or what its byte-order mark says; every line ends in a plain newline.
 
     With `file_names`, bytes that are no UTF-8 stay as Python keeps them in file names (surrogate escapes), since the
     names on a disk need not be UTF-8. Raises InputError that names the `kind`, the path and the `way_out`, also for a
@@ -84,7 +85,7 @@ def read_text(
 
 
 def read_lines(path: str | os.PathLike[str], kind: str, way_out: str) -> Iterator[str]:
-    """The lines of a plain text file, one after the other, without their ends; as `read_text` reads it.
+    """Yield the lines of a plain text file, one after the other, without their ends; as `read_text` reads it.
 
     Raises InputError that names the `kind`, the path and the `way_out`, also for a line longer than LONGEST_LINE.
     """
@@ -115,7 +116,8 @@ def read_lines(path: str | os.PathLike[str], kind: str, way_out: str) -> Iterato
 
 
 def is_name(name: str) -> bool:
-    """Whether a name can be shown as it is: nothing in it commands a terminal, breaks a line or turns the text around.
+    """Return whether a name can be shown as it is: nothing in it commands a terminal, breaks a line or turns the text
+    around.
 
     Bytes that are no UTF-8 are no such thing: `is_text` finds those.
     """
@@ -126,5 +128,5 @@ def is_name(name: str) -> bool:
 
 
 def is_text(name: str) -> bool:
-    """Whether a name that came from a disk or a list is text: no bytes that are no UTF-8."""
+    """Return whether a name that came from a disk or a list is text: no bytes that are no UTF-8."""
     return not any("\ud800" <= char <= "\udfff" for char in name)

@@ -38,7 +38,7 @@ class Timeline:
         return list(zip(self._starts, self._ends, strict=True))
 
     def time(self, at: float) -> float:
-        """Seconds with the gaps taken out; a moment inside a gap is its start."""
+        """Return seconds with the gaps taken out; a moment inside a gap is its start."""
         before = bisect_right(self._starts, at)
         if before and at < self._ends[before - 1]:
             return self._starts[before - 1] - self._removed[before - 1]
@@ -74,7 +74,8 @@ class Placer:
         self._content = content
 
     def place(self, stamp: float | None, duration: float, following: Callable[[], float | None]) -> float:
-        """The time of a piece with this timestamp, None where it has none; `following` looks at the next one's."""
+        """Return the time of a piece with this timestamp, None where it has none; `following` looks at the next
+        one's."""
         at = self._expected if stamp is None else self._locate(stamp, duration, following)
         self._expected = at + duration
         return self.timeline.time(at)
@@ -119,7 +120,7 @@ class Peekable(Generic[T]):
         return self._ahead.pop() if self._ahead else next(self._items)
 
     def peek(self) -> T | None:
-        """The next item, None at the end."""
+        """Return the next item, None at the end."""
         if not self._ahead:
             found = next(self._items, None)
             if found is None:

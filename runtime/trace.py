@@ -26,7 +26,7 @@ class Trace(TextOutput):
         self.write('{"displayTimeUnit":"ms","traceEvents":[\n')
 
     def add(self, name: str, begin: float, end: float) -> None:
-        """A stage of the calling thread, in seconds of time.perf_counter."""
+        """Record a stage of the calling thread, in seconds of time.perf_counter."""
         thread = threading.current_thread()
         number = thread.native_id or 0
         common = {"pid": os.getpid(), "tid": number}

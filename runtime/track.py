@@ -68,13 +68,13 @@ class Track:
         self.zero, self.start = zero + self._delay, float(self.begins - zero) + self.before
 
     def decode(self, count: Callable[[], None], entry: Entry | None = None) -> Generator[Any]:
-        """The track's frames, from an entry on; `count` is called for every corrupt piece."""
+        """Return the track's frames, from an entry on; `count` is called for every corrupt piece."""
         if entry is None:
             return decode_frames(self.path, self.choose, count)
         return decode_frames(self.path, self.choose, count, partial(packets_from, entry=entry))
 
     def entry(self, latest: float) -> Entry | None:
-        """Where decoding can begin for what is shown from a time of the file on; None: at its beginning."""
+        """Return where decoding can begin for what is shown from a time of the file on; None: at its beginning."""
         if latest not in self._entries:
             stamp = self.zero + Fraction(latest)
             self._entries[latest] = find_entry(self.path, self.choose, stamp) if latest > NEAR else None
@@ -100,12 +100,12 @@ class Track:
         return first
 
     def stamp_of(self, piece: Any | None) -> float | None:
-        """The timestamp of a frame or packet as a time of the file, None where it has none."""
+        """Return the timestamp of a frame or packet as a time of the file, None where it has none."""
         stamp = None if piece is None else stamp_of(piece)
         return None if stamp is None else float(stamp - self.zero)
 
     def content(self, start: float, end: float) -> Iterator[tuple[float, float]]:
-        """The spans (first, last) between two times in which the track has something, without decoding it."""
+        """Yield the spans (first, last) between two times in which the track has something, without decoding it."""
         av = import_av()
         try:
             with open_container(self.path) as container:
@@ -124,12 +124,12 @@ class Track:
 
 
 def stamp_of(piece: Any) -> Fraction | None:
-    """A frame's or packet's timestamp in seconds of its file."""
+    """Return a frame's or packet's timestamp in seconds of its file."""
     return piece.pts * Fraction(piece.time_base) if piece.pts is not None and piece.time_base else None
 
 
 def claimed_end(container: Any, stream: Any) -> float | None:
-    """Seconds from the file's beginning to where a track says it ends, None where nothing does."""
+    """Return seconds from the file's beginning to where a track says it ends, None where nothing does."""
     zero = (container.start_time or 0) / 1e6
     if stream.duration is not None and stream.time_base:
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - zero

@@ -44,14 +44,15 @@ def flags_of(stream: Any) -> int:
 
 
 def video_stream(container: Any) -> Any | None:
-    """The default video track that is no cover picture, else the first, or None."""
+    """Return the default video track that is no cover picture, else the first, or None."""
     return _preferred(
         container, "video", [s for s in container.streams.video if not flags_of(s) & ATTACHED_PICTURE and decodable(s)]
     )
 
 
 def audio_stream(container: Any, track: str | int | None = None) -> Any | None:
-    """The sound track that is read, or None where there is none: the default one, else the first that can be decoded.
+    """Return the sound track that is read, or None where there is none: the default one, else the first that can be
+    decoded.
 
     `track`: its number among the sound tracks, from 1, or its language, as in "2", "eng" or "en". Raises InputError
     when there is no such track.
@@ -63,12 +64,12 @@ def audio_stream(container: Any, track: str | int | None = None) -> Any | None:
 
 
 def decodable(stream: Any) -> bool:
-    """Whether this FFmpeg has a decoder for the track."""
+    """Return whether this FFmpeg has a decoder for the track."""
     return stream.codec_context is not None
 
 
 def describe(streams: list[Any]) -> str:
-    """The sound tracks for a message: "1 (aac, eng), 2 (opus)"."""
+    """Return the sound tracks for a message: "1 (aac, eng), 2 (opus)"."""
     return ", ".join(
         f"{number} ({', '.join(part for part in (codec_of(stream), language_of(stream)) if part)})"
         for number, stream in enumerate(streams, start=1)
@@ -76,12 +77,12 @@ def describe(streams: list[Any]) -> str:
 
 
 def codec_of(stream: Any) -> str:
-    """The codec's name, "unknown" where this FFmpeg has no decoder for it."""
+    """Return the codec's name, "unknown" where this FFmpeg has no decoder for it."""
     return str(stream.codec_context.name) if decodable(stream) else "unknown"
 
 
 def language_of(stream: Any) -> str:
-    """The language that a track is marked with, or nothing."""
+    """Return the language that a track is marked with, or nothing."""
     # a file's texts must not reach a terminal as they are
     language = "".join(c for c in str(stream.metadata.get("language", "")).lower() if c.isalnum() or c == "-")[:16]
     return "" if language == "und" else language

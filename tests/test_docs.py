@@ -86,12 +86,20 @@ def documented(room: str) -> set[str]:
 
 def test_the_site_names_every_page_once_and_nothing_else() -> None:
     nav = named(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
-    assert sorted(nav) == sorted(page.relative_to(ROOT).as_posix() for page in PAGES)
+    pages = {page.relative_to(ROOT).as_posix() for page in PAGES}
+    assert not pages - set(nav), "add these to nav in mkdocs.yml"
+    assert not set(nav) - pages, "nav in mkdocs.yml names pages that are not there"
+    assert len(nav) == len(set(nav)), "nav in mkdocs.yml names a page twice"
 
 
 def test_the_api_pages_hold_every_public_name() -> None:
-    assert {f"avgn.runtime.{name}" for name in avgn.runtime.__all__} <= documented("runtime")
-    assert {f"avgn.kernels.{name}.{name}" for name in avgn.kernels.__all__} == documented("kernels")
+    def lacking(room: str, names: set[str]) -> set[str]:
+        return names - documented(room)
+
+    assert not lacking("runtime", {f"avgn.runtime.{name}" for name in avgn.runtime.__all__}), "docs/api/runtime.md"
+    kernels = {f"avgn.kernels.{name}.{name}" for name in avgn.kernels.__all__}
+    assert not lacking("kernels", kernels), "add these to docs/api/kernels.md, with options as the others"
+    assert not documented("kernels") - kernels, "docs/api/kernels.md names what is no kernel"
     evaluation = {name.rpartition(".")[2] for name in documented("core") if name.startswith("avgn.evaluation.")}
     assert {name for name in avgn.evaluation.__all__ if not name.isupper()} <= evaluation
 

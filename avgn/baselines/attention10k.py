@@ -49,13 +49,13 @@ class Attention10k(SharedMap):
         return torch.softmax(self.scale * torch.matmul(query, image.cells.transpose(1, 2)), dim=2)
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,1,h,w]."""
+        """Return maps [B,1,h,w]."""
         return as_maps(self.attention(audio, image), image.grid)
 
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """The ratio loss; every other sound of the batch is a negative."""
+        """Return the ratio loss; every other sound of the batch is a negative."""
         audio, image, _ = global_batch(audio, image, labels, gather)
         attended = torch.matmul(self.attention(audio, image), image.cells)[:, 0]
         return make_losses(ratio_loss(nn.functional.normalize(self.embed(attended), dim=1), audio.embedding[:, 0]))

@@ -34,7 +34,7 @@ def spherical_kmeans(features: Tensor, clusters: int, start: Tensor | None = Non
 
 
 def _far_apart(features: Tensor, clusters: int) -> Tensor:
-    """The feature nearest to the mean, then each time the one that is farthest from those taken."""
+    """Return the feature nearest to the mean, then each time the one that is farthest from those taken."""
     taken = [features[int((features @ features.mean(dim=0)).argmax())]]
     while len(taken) < clusters:
         nearest = (features @ torch.stack(taken).T).amax(dim=1)
@@ -43,7 +43,7 @@ def _far_apart(features: Tensor, clusters: int) -> Tensor:
 
 
 def match_clusters(share: Tensor, present: Tensor) -> list[int]:
-    """The cluster of every class, by Hungarian assignment.
+    """Return the cluster of every class, by Hungarian assignment.
 
     share [N,K] says how much of a sample is in a cluster, present [N,C] in {0,1} which classes it has; K = C. What is
     maximised is their covariance, so that common classes don't take every cluster.

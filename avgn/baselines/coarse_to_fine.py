@@ -94,7 +94,7 @@ class CoarseToFine(LocalizerModel):
         return ImageCells(cells=cells, gate=gate, logit=logit, grid=(features.shape[2], features.shape[3]))
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,C,h,w]."""
+        """Return maps [B,C,h,w]."""
         seen = self.visual_classes.classify(image.cells).transpose(1, 2)
         cosine = torch.matmul(audio.embedding, self.visual_classes.shared(image.cells).transpose(1, 2))
         return as_maps(seen.sigmoid() * (0.5 + 0.5 * cosine), image.grid)
@@ -138,5 +138,5 @@ def category_loss(heard: Tensor, seen: Tensor, category: Tensor, margin: float) 
 
 
 def _whole(features: Tensor, logit: Tensor) -> Tensor:
-    """What stands for the whole sample [B,D]: its class features, weighed by how present the classes are."""
+    """Return what stands for the whole sample [B,D]: its class features, weighed by how present the classes are."""
     return nn.functional.normalize((logit.sigmoid()[:, :, None] * features).sum(dim=1), dim=1)

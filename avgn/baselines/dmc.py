@@ -82,7 +82,7 @@ class DeepMultimodalClustering(LocalizerModel):
         return ImageCells(cells=cells, gate=self.visual_clusters(cells), logit=None, grid=grid)
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,K,h,w]."""
+        """Return maps [B,K,h,w]."""
         assert image.gate is not None
         shares = self.visual_clusters.assign(self.visual_clusters.spread(image.cells), image.gate)
         # of vectors of length one, the nearest has the largest product
@@ -93,7 +93,7 @@ class DeepMultimodalClustering(LocalizerModel):
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """The max-margin loss over all pairs of the batch."""
+        """Return the max-margin loss over all pairs of the batch."""
         audio, image, _ = global_batch(audio, image, labels, gather)
         assert image.gate is not None
         return make_losses(margin_loss(centre_distance(audio.embedding, image.gate), self.margin))

@@ -97,7 +97,7 @@ class DiscriminativeSoundingObjects(LocalizerModel):
         return torch.sigmoid(self.scale * torch.matmul(audio.embedding, image.cells.transpose(1, 2)) + self.bias)
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,C,h,w]."""
+        """Return maps [B,C,h,w]."""
         return as_maps(self.objects(image.cells) * self.sounding(audio, image), image.grid)
 
     def losses(
@@ -176,7 +176,7 @@ class DsolTraining(TrainingHooks):
 
 
 def logit_of(share: Tensor) -> Tensor:
-    """The logit of a share in 0..1, finite."""
+    """Return the logit of a share in 0..1, finite."""
     share = share.clamp(LEAST, 1 - LEAST)
     return torch.log(share) - torch.log(1 - share)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from avgn.baselines.parts import SharedMap, as_maps, check_positive, check_share, global_batch, make_losses, min_max
 from avgn.config import Config
-from avgn.encoders import ResNet18
+from avgn.encoders import picture_backbone
 from avgn.kernels import max_pooled_cosine
 from avgn.runtime.errors import InputError
 from avgn.training.hooks import TrainingHooks
@@ -40,9 +40,9 @@ class EasyVisualSounds(SharedMap):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.options: EasyVisualSoundsOptions = config.system_options
-        self.prior: ResNet18 | None = None
+        self.prior: nn.Module | None = None
         if self.options.alpha < 1:
-            self.prior = ResNet18(3, config.width_visual, config.visual_stride).requires_grad_(False).eval()
+            self.prior = picture_backbone(config).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> EasyVisualSounds:
         super().train(mode)
@@ -50,9 +50,9 @@ class EasyVisualSounds(SharedMap):
             self.prior.eval()
         return self
 
-    def picture_backbones(self) -> list[nn.Module]:
-        """The visual encoder's and the prior's."""
-        return super().picture_backbones() + ([] if self.prior is None else [self.prior])
+    def image_backbones(self) -> list[nn.Module]:
+        """Return the visual encoder's and the prior's."""
+        return super().image_backbones() + ([] if self.prior is None else [self.prior])
 
     def encode_pixels(self, pixels: Tensor) -> ImageCells:
         """normalised image [B,3,H,W] -> ImageCells."""
@@ -64,7 +64,7 @@ class EasyVisualSounds(SharedMap):
         return ImageCells(cells=cells, gate=None, logit=None, grid=image.grid)
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,1,h,w]."""
+        """Return maps [B,1,h,w]."""
         cells = image.cells[:, :, : self.config.dim]
         heard = torch.matmul(audio.embedding, cells.transpose(1, 2))
         if self.prior is not None:
@@ -75,7 +75,7 @@ class EasyVisualSounds(SharedMap):
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """The multiple-instance contrast in both directions."""
+        """Return the multiple-instance contrast in both directions."""
         audio, image, _ = global_batch(audio, image, labels, gather)
         cells = image.cells[:, :, : self.config.dim].contiguous()
         similarity, _ = max_pooled_cosine(audio.embedding, cells)

@@ -92,7 +92,7 @@ class HardPositivesTraining(TrainingHooks):
         return waveform, image
 
     def losses(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
-        """The loss of lvs, in the second stage with hard positives."""
+        """Return the loss of lvs, in the second stage with hard positives."""
         if self._known is None:
             return super().losses(audio, image, labels, gather=gather)
         audio, image, _ = global_batch(audio, image, labels, gather)
@@ -108,7 +108,8 @@ class HardPositivesTraining(TrainingHooks):
 def hard_positive_loss(
     similarity: Tensor, by_ear: Tensor, by_eye: Tensor, options: lvs.LocalizingVisualSoundsOptions
 ) -> Tensor:
-    """The loss of S [i,j,p], image i with sound j; by_ear and by_eye [B,B] bool: who is alike, the diagonal never.
+    """Return the loss of S [i,j,p], image i with sound j; by_ear and by_eye [B,B] bool: who is alike, the diagonal
+    never.
 
     The response that is raised is the mean over the own sound, sounds like it, and pictures like the own one.
     """
@@ -120,7 +121,7 @@ def hard_positive_loss(
 
 
 def least_similarity(features: Tensor, neighbours: int) -> Tensor:
-    """The similarity [] at which features [N,D] of length one have so many neighbours on average."""
+    """Return the similarity [] at which features [N,D] of length one have so many neighbours on average."""
     product = (features @ features.T).fill_diagonal_(-math.inf).flatten()
     most = len(features) * (len(features) - 1)
     return product.topk(min(neighbours * len(features), most)).values[-1] if most else product.new_tensor(math.inf)

@@ -54,14 +54,14 @@ class LocalizingVisualSounds(SharedMap):
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """The contrast of the tri-map."""
+        """Return the contrast of the tri-map."""
         audio, image, _ = global_batch(audio, image, labels, gather)
         similarity = all_pairs(audio, image).transpose(0, 1)
         return make_losses(tri_map_loss(similarity, self.options))
 
 
 def tri_map_loss(similarity: Tensor, options: LocalizingVisualSoundsOptions) -> Tensor:
-    """The loss of S [i,j,p]: image i's cells with sound j."""
+    """Return the loss of S [i,j,p]: image i's cells with sound j."""
     responses = masked_responses(similarity, options)
     others = ~torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
     return contrast(similarity, responses, responses.diagonal(), others, options)

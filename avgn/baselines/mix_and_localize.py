@@ -52,13 +52,13 @@ class MixAndLocalize(LocalizerModel):
         return ImageCells(cells=cells, gate=None, logit=None, grid=grid)
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,N,h,w]."""
+        """Return maps [B,N,h,w]."""
         return as_maps(torch.matmul(audio.embedding, image.cells.transpose(1, 2)), image.grid)
 
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """The cycle loss; a walk stays among the samples of one mixture, so nothing is gathered."""
+        """Return the cycle loss; a walk stays among the samples of one mixture, so nothing is gathered."""
         cells = grouped_rows(image.cells, self.options.sources)
         # all samples of a group hear the same
         heads = grouped_rows(audio.embedding, self.options.sources)[:, 0]
@@ -72,7 +72,7 @@ class MixAndLocalizeTraining(TrainingHooks):
     model: MixAndLocalize
 
     def prepare(self, waveform: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Every N samples in a row hear the sum of their sounds; what is left over hears its own."""
+        """Return every N samples in a row hear the sum of their sounds; what is left over hears its own."""
         grouped = grouped_rows(waveform, self.model.options.sources)
         mixture = grouped.sum(dim=1, keepdim=True).expand_as(grouped).flatten(0, 1)
         return torch.cat([mixture, waveform[len(mixture) :]]), image

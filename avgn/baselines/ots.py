@@ -36,12 +36,12 @@ class ObjectsThatSound(SharedMap):
         self.bias = nn.Parameter(torch.tensor([options.bias]))
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,1,h,w]."""
+        """Return maps [B,1,h,w]."""
         return torch.sigmoid(self.scale * super().localize(audio, image) + self.bias)
 
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """Every pair of the batch is a matched or a mismatched one."""
+        """Return every pair of the batch is a matched or a mismatched one."""
         audio, image, _ = global_batch(audio, image, labels, gather)
         return make_losses(matching_loss((self.scale * all_pairs(audio, image) + self.bias).amax(dim=2)))

@@ -27,7 +27,7 @@ class SharedMap(LocalizerModel):
         return ImageCells(cells=cells, gate=None, logit=None, grid=grid)
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,1,h,w] of cosines."""
+        """Return maps [B,1,h,w] of cosines."""
         return as_maps(torch.matmul(audio.embedding, image.cells.transpose(1, 2)), image.grid)
 
 
@@ -39,7 +39,7 @@ def as_maps(values: Tensor, grid: tuple[int, int]) -> Tensor:
 def global_batch(
     audio: AudioSources, image: ImageCells, labels: Labels, gather: bool
 ) -> tuple[AudioSources, ImageCells, Labels]:
-    """The batch of all processes, or this one's."""
+    """Return the batch of all processes, or this one's."""
     return gather_halves(audio, image, labels) if gather else (audio, image, labels)
 
 
@@ -57,12 +57,12 @@ def matching_loss(logits: Tensor) -> Tensor:
 
 
 def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    """The mean of the chosen values, 0 without any."""
+    """Return the mean of the chosen values, 0 without any."""
     return torch.where(chosen, values, 0).sum() / chosen.sum().clamp_min(1)
 
 
 def make_losses(localization: Tensor, *, audio: Tensor | None = None, visual: Tensor | None = None) -> Losses:
-    """The losses of a system that has no class tokens; their sum is the total."""
+    """Return the losses of a system that has no class tokens; their sum is the total."""
     zero = localization.new_zeros(())
     audio, visual = zero if audio is None else audio, zero if visual is None else visual
     return Losses(
@@ -71,12 +71,12 @@ def make_losses(localization: Tensor, *, audio: Tensor | None = None, visual: Te
 
 
 def audio_cells(encoder: AudioEncoder, spectrogram: Tensor) -> Tensor:
-    """The features of a spectrogram's cells before any pooling, projected: [B,Q,D]."""
+    """Return the features of a spectrogram's cells before any pooling, projected: [B,Q,D]."""
     return encoder.project(encoder.backbone(spectrogram).flatten(2).transpose(1, 2))
 
 
 def min_max(maps: Tensor) -> Tensor:
-    """Maps [B,1,P] stretched to 0..1; a flat one becomes 0."""
+    """Return maps [B,1,P] stretched to 0..1; a flat one becomes 0."""
     low, high = maps.amin(dim=2, keepdim=True), maps.amax(dim=2, keepdim=True)
     return (maps - low) / (high - low).clamp_min(1e-6)
 

@@ -62,13 +62,13 @@ class SimultaneousLocalization(LocalizerModel):
         return ImageCells(cells=cells, gate=None, logit=None, grid=grid)
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,1,h,w]: what the product of both softmaxes grows with."""
+        """Return maps [B,1,h,w]: what the product of both softmaxes grows with."""
         return as_maps(0.5 * torch.matmul(audio.embedding, image.cells.transpose(1, 2)), image.grid)
 
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """The loss of the product of both softmaxes."""
+        """Return the loss of the product of both softmaxes."""
         audio, image, _ = global_batch(audio, image, labels, gather)
         a_where, a_which = audio.embedding[:, 0].float().chunk(2, dim=1)
         v_where, v_which = image.cells.float().chunk(2, dim=2)
@@ -86,7 +86,7 @@ class SlavcTraining(TrainingHooks):
 
 
 def product_loss(where: Tensor, which: Tensor) -> Tensor:
-    """The loss of logits [B,P] of locations and [B,P,B] of sounds."""
+    """Return the loss of logits [B,P] of locations and [B,P,B] of sounds."""
     own = torch.log_softmax(which, dim=2).diagonal(dim1=0, dim2=2).T
     return -torch.logsumexp(torch.log_softmax(where, dim=1) + own, dim=1).mean()
 

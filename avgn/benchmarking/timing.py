@@ -5,7 +5,6 @@ Legend: B batch, T samples of a window, H x W pixels.
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.benchmarking.loading import load
+from avgn.machine import peak_mb, resident_mb
 from avgn.runtime.bundle import BundleInfo
 
 WARM_UP_RUNS = 3
@@ -80,30 +80,3 @@ def _halves(values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
 
 def _spread(values: NDArray[np.float64]) -> dict[str, float]:
     return {f"p{at}": float(np.percentile(values, at)) for at in (50, 95)}
-
-
-def resident_mb() -> float:
-    """Return the resident memory of this process in MB, or its peak if the system doesn't report it."""
-    return _status("VmRSS") or _most_resident_mb()
-
-
-def peak_mb() -> float:
-    """Return the peak of the resident memory of this process in MB."""
-    # ru_maxrss also counts the process that started this one
-    return _status("VmHWM") or _most_resident_mb()
-
-
-def _status(field: str) -> float | None:
-    try:
-        with open("/proc/self/status") as file:
-            line = next((line for line in file if line.startswith(field + ":")), None)
-    except OSError:
-        return None
-    return None if line is None else int(line.split()[1]) * 1024 / 1e6
-
-
-def _most_resident_mb() -> float:
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

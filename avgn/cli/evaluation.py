@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from avgn.cli.options import BACKENDS, Report, make_parser, parse_integers, split_names
+from avgn.cli.options import (
+    Report,
+    add_backend_option,
+    load_engine,
+    load_localizer,
+    make_parser,
+    parse_integers,
+    split_names,
+)
 from avgn.runtime.errors import InputError
-
-if TYPE_CHECKING:
-    from avgn.runtime.engines import Engine
 
 NO_MODEL = "none"
 DESCRIPTION = """Score a checkpoint or a bundle under named protocols.
@@ -68,7 +73,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples of the 95 %% intervals, 0: none")
     parser.add_argument("--workers", type=int | None, default=None, help="threads that score (default: one a core)")
     parser.add_argument("--skip-bad", action="store_true", help="count unreadable items instead of stopping")
-    parser.add_argument("--backend", type=str, default="auto", help=BACKENDS)
+    add_backend_option(parser)
     parser.add_argument(
         "--device", type=str, default="cpu", help="for a checkpoint: cpu or cuda; for a bundle see --backend"
     )
@@ -148,45 +153,41 @@ def calibrate(argv: Sequence[str]) -> None:
         "Fit a bundle's thresholds and joint rule to annotated items, which must not be used for scoring later.",
     )
     parser.add_argument("bundle", type=str, help="bundle folder, whose bundle.json is rewritten")
-    parser.add_argument("items", type=str, help="manifest of items with their sources, in the bundle's classes")
-    parser.add_argument("--backend", type=str, default="auto", help=BACKENDS)
+    parser.add_argument("manifest", type=str, help="items with their sources, in the bundle's classes or some of them")
+    add_backend_option(parser)
+    parser.add_argument("--max-false", type=float, default=0.25, help="false sources an image that the rule may give")
     parser.add_argument("--json", type=str | None, default=None, help="write the same as JSON")
+    parser.add_argument(
+        "--plot", type=str | None, default=None, help="draw the reliability of the probabilities: PNG, PDF or SVG"
+    )
     args = parser.parse_args(argv)
     from avgn.evaluation.joint_calibration import calibrate_bundle
+    from avgn.figures.page import check_output
+    from avgn.figures.reliability import plot_reliability
     from avgn.progress import Progress
     from avgn.runtime.bundle import SHIPPED, Bundle
-    from avgn.runtime.localizer import Localizer
     from avgn.runtime.manifest import read_manifest
 
     if args.bundle in SHIPPED:
         raise InputError(f"bundle {args.bundle!r} is the package's own and is not changed: copy its folder first")
-    report = Report(args.json, Path(args.items), Path(args.bundle))
-    manifest = read_manifest(args.items)
-    engine = Localizer.load(args.bundle, args.backend).engine
+    if not args.max_false > 0:
+        raise InputError(f"--max-false must be above 0, got {args.max_false:g}: no rule is never wrong")
+    if args.plot is not None:
+        check_output(args.plot)
+    report = Report(args.json, Path(args.manifest), Path(args.bundle))
+    manifest = read_manifest(args.manifest)
+    engine = load_localizer(args).engine
     with Progress("items") as progress:
-        found = calibrate_bundle(Bundle.load(args.bundle), engine, manifest, progress=progress)
+        found = calibrate_bundle(
+            Bundle.load(args.bundle), engine, manifest, max_false=args.max_false, progress=progress
+        )
+    if args.plot is not None:
+        plot_reliability(found.reliability, args.plot)
     report.write(asdict(found))
     lines = [f"class F1 {found.before[0]:.1f} -> {found.f1:.1f} %", ""]
     lines[0] += f", false sources an image {found.before[1]:.2f} -> {found.false_sources:.2f}"
     lines[1] = f"weight of what is seen {found.joint.visual_weight:.3g}, threshold {found.joint.thresholds[0]:.3g}"
     lines.append(f"{'probability':>12}{'scores':>9}{'right':>8}")
     lines += [f"{mean:12.3f}{count:9d}{100 * share:7.1f}%" for count, mean, share in found.reliability if count]
+    lines += [f"note: {found.note}"] if found.note else []
     report.say("\n".join(lines))
-
-
-def load_engine(model: str, backend: str = "auto", device: str = "cpu") -> Engine:
-    """Load the engine of a checkpoint folder (PyTorch, on `device`) or of a bundle (by `backend`)."""
-    from avgn.runtime.bundle import BUNDLE_FILE
-    from avgn.runtime.localizer import Localizer
-
-    folder = Path(model)
-    if (folder / "config.json").is_file() and not (folder / BUNDLE_FILE).is_file():
-        from avgn.checkpoint import load_model
-        from avgn.engine import TorchEngine
-
-        return TorchEngine(load_model(folder), device)
-    if device != "cpu":
-        raise InputError(
-            f"--device {device} is for a checkpoint, but {model} is a bundle: choose its engine with --backend"
-        )
-    return Localizer.load(model, backend).engine

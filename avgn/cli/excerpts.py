@@ -85,7 +85,7 @@ def _moved(rule: Joint, probabilities: Iterable[float]) -> Joint:
     from avgn.runtime.joint import LIMIT
 
     odds = [math.log(max(p, 1e-9) / max(1 - p, 1e-9)) for p in probabilities]
-    moved = (t + min(LIMIT, max(-LIMIT, each)) for t, each in zip(rule.thresholds, odds, strict=True))
+    moved = (t + min(LIMIT, max(-LIMIT, each)) / rule.scale for t, each in zip(rule.thresholds, odds, strict=True))
     return replace(rule, thresholds=tuple(moved))
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 
 def field_docs(kind: type[Any]) -> dict[str, str]:
-    """The docstring that stands below each field of a dataclass, in one line."""
+    """Return the docstring that stands below each field of a dataclass, in one line."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(body, ast.ClassDef)
     found = {}

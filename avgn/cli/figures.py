@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from avgn.cli.evaluation import load_engine
-from avgn.cli.options import BACKENDS, Report, make_parser, split_names
+from avgn.cli.options import Report, add_backend_option, load_engine, make_parser, split_names
 from avgn.runtime.errors import InputError
 
-HELP = """usage: avgn figure KIND ...
 
-kinds:
-  qualitative MANIFEST --model NAME=PATH   image, ground truth and heat maps of the sources, a column a method
-  embeddings CHECKPOINT MANIFEST           t-SNE of the class-aware audio and visual embeddings
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What `avgn figure --help` says of a kind of figure, and the command that draws it."""
 
-avgn figure KIND --help describes a kind. The suffix of --output chooses PNG, PDF or SVG.
-"""
+    arguments: str
+    summary: str
+    draw: Callable[[Sequence[str]], None]
 
 
 def figure(argv: Sequence[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
-        print(HELP, end="")
+        print(describe_kinds())
         return
     kind, *rest = argv
     if kind not in KINDS:
         raise InputError(f"figure {kind!r} is not known: choose one of {', '.join(KINDS)}")
-    KINDS[kind](rest)
+    KINDS[kind].draw(rest)
+
+
+def describe_kinds() -> str:
+    """Return the help text: every kind with its arguments."""
+    usages = {f"{name} {kind.arguments}": kind.summary for name, kind in KINDS.items()}
+    width = max(map(len, usages)) + 2
+    rows = "\n".join(f"  {usage:{width}} {summary}" for usage, summary in usages.items())
+    return (
+        f"usage: avgn figure KIND ...\n\nkinds:\n{rows}\n\n"
+        "avgn figure KIND --help describes a kind. The suffix of --output chooses PNG, PDF or SVG."
+    )
 
 
 def qualitative(argv: Sequence[str]) -> None:
@@ -37,7 +48,7 @@ def qualitative(argv: Sequence[str]) -> None:
     parser.add_argument("--items", type=str | None, default=None, help="comma-separated ids, in place of --count")
     parser.add_argument("--count", type=int, default=4, help="items drawn at random")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--backend", type=str, default="auto", help=BACKENDS)
+    add_backend_option(parser)
     args = parser.parse_args(argv)
     from avgn.figures.page import check_output
     from avgn.figures.qualitative import draw_qualitative
@@ -108,4 +119,15 @@ def _split_models(given: Sequence[str]) -> dict[str, str]:
     return models
 
 
-KINDS: dict[str, Callable[[Sequence[str]], None]] = {"qualitative": qualitative, "embeddings": embeddings}
+KINDS: dict[str, Kind] = {
+    "qualitative": Kind(
+        arguments="MANIFEST --model NAME=PATH",
+        summary="image, ground truth and heat maps of the sources, a column a method",
+        draw=qualitative,
+    ),
+    "embeddings": Kind(
+        arguments="CHECKPOINT MANIFEST",
+        summary="t-SNE of the class-aware audio and visual embeddings",
+        draw=embeddings,
+    ),
+}

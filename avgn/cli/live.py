@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from avgn.cli import collections, excerpts, several
-from avgn.cli.options import add_engine_options, make_parser, parse_size, split_names
+from avgn.cli.options import add_engine_options, load_localizer, make_parser, parse_size, split_names
 from avgn.runtime.errors import InputError
 from avgn.runtime.texts import plain, printable
 from avgn.runtime.trace import tracing
@@ -170,16 +170,13 @@ def _localize_file(args: Any, video: str, name: str = "") -> None:
         raise InputError("--show is for live sources: write a file's overlay with --output and play it")
     with tracing(args.profile):
         summary = localize_file(
-            args.bundle,
+            load_localizer(args),
             video,
             output=args.output,
             json_path=args.json,
             csv_path=args.csv,
             audio=args.audio,
             audio_track=args.audio_track,
-            backend=args.backend,
-            precision=args.precision,
-            threads=args.threads,
             show_progress=sys.stderr.isatty(),
             **excerpts.chosen(args),
         )
@@ -218,16 +215,13 @@ def _localize_live(args: Any, trust: Any) -> None:
     else:
         source = UrlSource(args.video, attempts=ATTEMPTS, trust=trust)
     stats = localize_live(
-        args.bundle,
+        load_localizer(args),
         source,
         json_path=args.json,
         csv_path=args.csv,
         output=args.output,
         show=args.show,
         seconds=args.seconds,
-        backend=args.backend,
-        precision=args.precision,
-        threads=args.threads,
         report=lambda message: print(plain(message), file=sys.stderr),
     )
     print("\n".join(stats_lines(stats)), file=sys.stderr)
@@ -287,7 +281,7 @@ def serve_page(argv: Sequence[str]) -> None:
     from avgn.runtime.web.token import choose_token
 
     serve(
-        args.bundle,
+        load_localizer(args),
         host=args.host,
         port=args.port,
         token=choose_token(args.token, args.token_file),
@@ -295,8 +289,5 @@ def serve_page(argv: Sequence[str]) -> None:
         tls_key=args.tls_key,
         origins=split_names(args.allow_origin or ""),
         limits=Limits(sessions=args.max_sessions, idle=args.idle_timeout),
-        backend=args.backend,
-        precision=args.precision,
-        threads=args.threads,
         report=lambda message: print(message, flush=True),
     )

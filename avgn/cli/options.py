@@ -9,16 +9,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from avgn.cli.arguments import arrange
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.texts import printable
 
-BACKENDS = (
-    "what runs the graphs: auto (the first that this machine can run), tensorrt, tensorrt-rtx, onnxruntime-cuda, "
-    "onnxruntime-tensorrt, aoti, openvino or onnxruntime"
-)
+if TYPE_CHECKING:
+    from avgn.runtime.engines import Engine
+    from avgn.runtime.localizer import Localizer
 
 
 def make_parser(name: str, description: str) -> Any:
@@ -37,19 +36,31 @@ def make_parser(name: str, description: str) -> Any:
     return Parser(prog=f"avgn {name}", description=description, formatter_class=Formatter)
 
 
-def add_engine_options(parser: Any) -> None:
-    """Add the options of every command that runs a bundle."""
+def add_backend_option(parser: Any) -> None:
+    """Add --backend, for every command that runs a bundle."""
+    from avgn.runtime.engines import ENGINES
+
+    *names, last = ENGINES
     parser.add_argument(
         "--backend",
         type=str,
         default="auto",
-        help=BACKENDS,
+        help=f"what runs the graphs: auto (the first that this machine can run), {', '.join(names)} or {last}",
     )
+
+
+def add_engine_options(parser: Any) -> None:
+    """Add --backend, --precision and --threads: together what `load_localizer` reads."""
+    from avgn.runtime.contract import PRECISIONS
+
+    *precisions, last = PRECISIONS
+    add_backend_option(parser)
     parser.add_argument(
         "--precision",
         type=str | None,
         default=None,
-        help="a variant of the bundle: fp32, fp16, int8-cpu or int8-gpu; else the most exact one that the backend runs",
+        help=f"a variant of the bundle: {', '.join(precisions)} or {last}; else the most exact one that the backend "
+        "runs",
     )
     parser.add_argument(
         "--threads",
@@ -57,6 +68,31 @@ def add_engine_options(parser: Any) -> None:
         default=None,
         help="CPU threads of the engine; else the physical cores that this process may use",
     )
+
+
+def load_localizer(args: Any) -> Localizer:
+    """Load the bundle of a command's arguments into the engine that its options choose."""
+    from avgn.runtime.localizer import Localizer
+
+    return Localizer.load(args.bundle, args.backend, args.get("precision"), threads=args.get("threads"))
+
+
+def load_engine(model: str, backend: str = "auto", device: str = "cpu") -> Engine:
+    """Load the engine of a checkpoint folder (PyTorch, on `device`) or of a bundle (by `backend`)."""
+    from avgn.runtime.bundle import BUNDLE_FILE
+    from avgn.runtime.localizer import Localizer
+
+    folder = Path(model)
+    if (folder / "config.json").is_file() and not (folder / BUNDLE_FILE).is_file():
+        from avgn.checkpoint import load_model
+        from avgn.engine import TorchEngine
+
+        return TorchEngine(load_model(folder), device)
+    if device != "cpu":
+        raise InputError(
+            f"--device {device} is for a checkpoint, but {model} is a bundle: choose its engine with --backend"
+        )
+    return Localizer.load(model, backend).engine
 
 
 class Report:

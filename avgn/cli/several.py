@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from avgn.cli.options import load_localizer
 from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.texts import plain
 
@@ -34,7 +35,6 @@ def localize_several(args: Any, given: dict[str, Any]) -> None:
 
     Raises FailureError at the end when one could not be localized.
     """
-    from avgn.runtime.localizer import Localizer
     from avgn.runtime.several import list_jobs, localize_all
 
     videos = [args.video, *args.more]
@@ -44,10 +44,8 @@ def localize_several(args: Any, given: dict[str, Any]) -> None:
         lines = overlays
     outputs = [folder for folder in (overlays, lines, events) if folder is not None]
     jobs = list_jobs(videos, outputs, lambda message: print(f"avgn: {plain(message)}", file=sys.stderr))
-    options = {} if args.threads is None else {"threads": args.threads}
-    localizer = Localizer.load(args.bundle, args.backend, args.precision, **options)
     outcomes = localize_all(
-        localizer,
+        load_localizer(args),
         jobs,
         overlays=overlays,
         lines=lines,

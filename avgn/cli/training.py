@@ -79,15 +79,16 @@ def _synthesize_layout(args: Any) -> None:
 
 
 def train(argv: Sequence[str]) -> None:
-    from avgn.config import PRESETS
+    from avgn.config import PRESETS, READY_PRESETS
 
     parser = make_parser("train", "Train a localizer from a manifest.")
     parser.add_argument("--config", action=config_action(), help="YAML file with any of these options")
     parser.add_argument("manifest", type=str, help="training manifest, or a folder of shards")
     parser.add_argument("--validation", type=str | None, default=None, help="validation manifest")
     parser.add_argument("--output", type=str, required=True, help="new folder for the checkpoint")
-    parser.add_argument("--preset", type=str, default="avgn-resnet18", help=", ".join(PRESETS))
+    parser.add_argument("--preset", type=str, default="avgn-resnet18", help=", ".join([*PRESETS, *READY_PRESETS]))
     parser.add_argument("--system", type=str | None, default=None, help="what is trained: see avgn models")
+    parser.add_argument("--encoders", type=str | None, default=None, help="resnet18, or world: EfficientNet and YAMNet")
     parser.add_argument("--resume", action="store_true", help="go on from the output's last checkpoint")
     parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of PyTorch")
     _add_settings(parser)
@@ -135,6 +136,8 @@ def _train(args: Any) -> None:
     overrides = {name: value for name, value in vars(args.model).items() if value is not None}
     if args.system is not None:
         overrides["system"] = args.system
+    if args.encoders is not None:
+        overrides["encoders"] = args.encoders
     try:
         config = preset(args.preset, classes=manifest.classes, **overrides)
         settings = TrainConfig.from_options(**{name: args[name] for name in TrainConfig().to_dict()})

@@ -77,14 +77,14 @@ def _recolor(image: NDArray[np.uint8], share: float, rng: np.random.Generator) -
     return np.asarray(cv2.transform(image, matrix), dtype=np.uint8)
 
 
-def cut_sound(
-    sound: NDArray[np.float32], length: int, how: Augmentation, rng: np.random.Generator
+def cut_waveform(
+    waveform: NDArray[np.float32], length: int, how: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Cut a random window [length] out of a waveform [T], with a random gain; sometimes part of it is silence."""
-    if len(sound) > length:
-        start = int(rng.integers(len(sound) - length + 1))
-        sound = sound[start : start + length]
-    window = fit_window(sound, length) * np.float32(10 ** (rng.uniform(-how.gain_db, how.gain_db) / 20))
+    if len(waveform) > length:
+        start = int(rng.integers(len(waveform) - length + 1))
+        waveform = waveform[start : start + length]
+    window = fit_window(waveform, length) * np.float32(10 ** (rng.uniform(-how.gain_db, how.gain_db) / 20))
     if rng.random() < how.padding:
         count = int(rng.integers(length // 2))
         if rng.random() < 0.5:

@@ -18,9 +18,9 @@ from avgn.runtime.errors import InputError
 FULL_SCALE = 32768
 
 
-def to_int16(sound: NDArray[np.float32]) -> NDArray[np.int16]:
+def to_int16(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
     """Convert to 16 bits, half the memory of float32; what exceeds full scale is clipped."""
-    return np.clip(np.round(sound * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    return np.clip(np.round(waveform * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
 def to_float32(quantised: NDArray[np.int16]) -> NDArray[np.float32]:
@@ -28,7 +28,7 @@ def to_float32(quantised: NDArray[np.int16]) -> NDArray[np.float32]:
     return quantised.astype(np.float32) / np.float32(FULL_SCALE)
 
 
-class SoundCache:
+class WaveformCache:
     """Keeps decoded sounds of one rate in a folder. Files are named after path, size and time of what they were made
     from, so that a changed sound is decoded again; several processes may share the folder.
     """

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from avgn.config import Config
 from avgn.data.augment import NONE, Augmentation
-from avgn.data.cache import SoundCache, to_float32, to_int16
+from avgn.data.cache import WaveformCache, to_float32, to_int16
 from avgn.data.mixed import MixedScenes, read_size
 from avgn.data.mixing import Mixing, Scene, mix
 from avgn.data.sample import Sample
@@ -24,7 +24,7 @@ from avgn.runtime.manifest import Item, Manifest
 from avgn.runtime.reading import read_clip, read_frame, read_part, read_wav
 
 # windows are drawn from at most this many seconds of a sound: of a longer one a random part is read
-MOST_SOUND_SECONDS = 60.0
+MOST_WAVEFORM_SECONDS = 60.0
 
 
 class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
@@ -64,7 +64,7 @@ class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
         index_of = {name: index for index, name in enumerate(config.classes)}
         self._labels = [classes_of(item, index_of) for item in self.items]
         self.cache: dict[int, tuple[NDArray[np.uint8], NDArray[np.int16]]] | None = {} if cache else None
-        self.sounds = None if audio_cache is None else SoundCache(audio_cache, config.sample_rate)
+        self.waveforms = None if audio_cache is None else WaveformCache(audio_cache, config.sample_rate)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -72,10 +72,10 @@ class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
     def __getitem__(self, key: Key | tuple[int, int]) -> Sample:
         key = Key(*key)
         if self.train:
-            return self.sample(key.item, key.pictures, np.random.default_rng((self.seed, key.epoch, key.item)))
+            return self.sample(key.item, key.scenes, np.random.default_rng((self.seed, key.epoch, key.item)))
         sounding, visible = self.labels(key.item)
-        image, sound = self._still(key.item)
-        return mix([Scene(image=image, sound=sound, sounding=sounding, visible=visible)], [True], None, None)
+        image, waveform = self._still(key.item)
+        return mix([Scene(image=image, waveform=waveform, sounding=sounding, visible=visible)], [True], None, None)
 
     def labels(self, handle: int) -> tuple[frozenset[int], frozenset[int]]:
         """Return the classes of an item that sound and those that are visible."""
@@ -94,13 +94,13 @@ class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
         return image, resample(*read_wav(path), self.config.sample_rate)
 
     def read_part(self, handle: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Read an item's picture and at most MOST_SOUND_SECONDS of its sound."""
+        """Read an item's picture and at most MOST_WAVEFORM_SECONDS of its waveform."""
         image, kept = self._kept(handle)
         if kept is None:
             return image, resample(
-                *read_part(self._audio(handle), MOST_SOUND_SECONDS, rng.random), self.config.sample_rate
+                *read_part(self._audio(handle), MOST_WAVEFORM_SECONDS, rng.random), self.config.sample_rate
             )
-        length = round(MOST_SOUND_SECONDS * self.config.sample_rate)
+        length = round(MOST_WAVEFORM_SECONDS * self.config.sample_rate)
         if len(kept) > length:
             first = round(rng.random() * (len(kept) - length))
             kept = kept[first : first + length]
@@ -116,18 +116,18 @@ class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
     def _kept(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int16] | None]:
         """Read an item's picture, and its sound from the cache of decoded sounds if there is one."""
         if self.cache is None:
-            return self._frame(index), None if self.sounds is None else self._decoded(index)
+            return self._frame(index), None if self.waveforms is None else self._decoded(index)
         if index not in self.cache:
             self.cache[index] = (self._frame(index), self._decoded(index))
         return self.cache[index]
 
     def _decoded(self, index: int) -> NDArray[np.int16]:
         path = self._audio(index)
-        kept = None if self.sounds is None else self.sounds.get(path)
+        kept = None if self.waveforms is None else self.waveforms.get(path)
         if kept is None:
             kept = to_int16(resample(*read_wav(path), self.config.sample_rate))
-            if self.sounds is not None:
-                self.sounds.put(path, kept)
+            if self.waveforms is not None:
+                self.waveforms.put(path, kept)
         return kept
 
     def _audio(self, index: int) -> Path:
@@ -141,7 +141,7 @@ class AudioVisualDataset(MixedScenes[int], Dataset[Sample]):
         return read_frame(frame, self.read_size)
 
 
-def read_sound(item: Item, sample_rate: int) -> NDArray[np.float32]:
+def read_waveform(item: Item, sample_rate: int) -> NDArray[np.float32]:
     """Read the item's sound, mono at `sample_rate`: [T] float32."""
     assert item.audio is not None
     samples, rate = read_wav(item.audio)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.config import Config
-from avgn.data.augment import Augmentation, augment_image, cut_sound
+from avgn.data.augment import Augmentation, augment_image, cut_waveform
 from avgn.data.mixing import Mixing, Scene, mix, to_level
 from avgn.data.sample import Sample
 
@@ -35,21 +35,21 @@ class MixedScenes(ABC, Generic[Handle]):
 
     @abstractmethod
     def read(self, handle: Handle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Read a scene's picture [H,W,3], at most `zoom` times as large as the model's, and its whole sound [T]."""
+        """Read a scene's image [H,W,3], at most `zoom` times as large as the model's, and its whole waveform [T]."""
 
     def read_part(self, handle: Handle, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Read a scene's picture and sound; of a long sound, a random part is enough."""
+        """Read a scene's image and waveform; of a long one, a random part is enough."""
         return self.read(handle)
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Handle:
         """Draw any scene."""
 
-    def sample(self, first: Handle, pictures: int, rng: np.random.Generator) -> Sample:
-        """Mix `pictures` scenes, of which one is `first`."""
+    def sample(self, first: Handle, scenes: int, rng: np.random.Generator) -> Sample:
+        """Mix so many `scenes`, of which one is `first`."""
         taken = frozenset().union(*self.labels(first))
         shown, heard = [self.scene(first, rng)], [True]
-        for _ in range(pictures - 1):
+        for _ in range(scenes - 1):
             other = self._another(taken, rng)
             taken = taken.union(*self.labels(other))
             shown.append(self.scene(other, rng))
@@ -62,11 +62,13 @@ class MixedScenes(ABC, Generic[Handle]):
 
     def scene(self, handle: Handle, rng: np.random.Generator) -> Scene:
         """Read a scene and change it at random."""
-        image, sound = self.read_part(handle, rng)
+        image, waveform = self.read_part(handle, rng)
         sounding, visible = self.labels(handle)
         return Scene(
             image=augment_image(image, self.config.image_size, self.augmentation, rng),
-            sound=cut_sound(to_level(sound, self.mixing.mix_level), self.config.window_samples, self.augmentation, rng),
+            waveform=cut_waveform(
+                to_level(waveform, self.mixing.mix_level), self.config.window_samples, self.augmentation, rng
+            ),
             sounding=sounding,
             visible=visible,
         )
@@ -81,6 +83,6 @@ class MixedScenes(ABC, Generic[Handle]):
 
 
 def read_size(config: Config, augmentation: Augmentation) -> tuple[int, int]:
-    """Return (height, width) at which pictures are read: that of the largest crop's source."""
+    """Return (height, width) at which images are read: that of the largest crop's source."""
     height, width = config.image_size
     return (round(height * augmentation.zoom), round(width * augmentation.zoom))

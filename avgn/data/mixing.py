@@ -49,20 +49,20 @@ class Mixing:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Holds one scene of a mixture: image [H,W,3], sound [T], and the classes that sound and that are visible."""
+    """Holds one scene of a mixture: image [H,W,3], waveform [T], and the classes that sound and that are visible."""
 
     image: NDArray[np.uint8]
-    sound: NDArray[np.float32]
+    waveform: NDArray[np.float32]
     sounding: frozenset[int]
     visible: frozenset[int]
 
 
-def to_level(sound: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
+def to_level(waveform: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
     """Bring a waveform [T] to the loudness with which it is summed; silence stays silence."""
     if level == "plain":
-        return sound
-    rms = float(np.sqrt(np.mean(np.square(sound, dtype=np.float64)))) if sound.size else 0.0
-    return sound if rms < FAINT_RMS else sound * np.float32(TARGET_RMS / rms)
+        return waveform
+    rms = float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))) if waveform.size else 0.0
+    return waveform if rms < FAINT_RMS else waveform * np.float32(TARGET_RMS / rms)
 
 
 def mix(shown: list[Scene], heard: list[bool], unseen: Scene | None, order: np.random.Generator | None) -> Sample:
@@ -70,18 +70,18 @@ def mix(shown: list[Scene], heard: list[bool], unseen: Scene | None, order: np.r
 
     Sums are plain float sums without clipping. `order` shuffles the sources (sorted by class otherwise).
     """
-    sounds = [scene.sound for scene, loud in zip(shown, heard, strict=True) if loud]
+    waveforms = [scene.waveform for scene, loud in zip(shown, heard, strict=True) if loud]
     sounding: set[int] = set().union(*(scene.sounding for scene, loud in zip(shown, heard, strict=True) if loud))
     visible: set[int] = set().union(*(scene.visible for scene in shown))
     if unseen is not None:
-        sounds.append(unseen.sound)
+        waveforms.append(unseen.waveform)
         sounding |= unseen.sounding
     sources = sorted(sounding & visible)
     if order is not None:
         sources = [sources[k] for k in order.permutation(len(sources))]
     return Sample(
         image=shown[0].image if len(shown) == 1 else np.concatenate([scene.image for scene in shown], axis=1),
-        waveform=np.sum(sounds, axis=0, dtype=np.float32) if sounds else np.zeros_like(shown[0].sound),
+        waveform=np.sum(waveforms, axis=0, dtype=np.float32) if waveforms else np.zeros_like(shown[0].waveform),
         sounding=tuple(sorted(sounding)),
         visible=tuple(sorted(visible)),
         order=tuple(sources),

@@ -12,16 +12,16 @@ from torch.utils.data import Sampler
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item
 
-# keeps the draw of a batch's number of pictures apart from that of its items
-PICTURES_STREAM = 1
+# keeps the draw of a batch's number of scenes apart from that of its items
+SCENES_STREAM = 1
 
 
 class Key(NamedTuple):
-    """Holds what a sample depends on besides the data set's seed: `pictures` scenes are mixed, `item` is the first."""
+    """Holds what a sample depends on besides the data set's seed: `item` is the first of `scenes` that are mixed."""
 
     epoch: int
     item: int
-    pictures: int = 1
+    scenes: int = 1
 
 
 class SeededBatches(Sampler[list[Key]]):
@@ -29,7 +29,7 @@ class SeededBatches(Sampler[list[Key]]):
 
     `position()` is the number of batches that training has done: after a restart the next one follows. Of `world`
     processes, each takes its own `batch_size` of a joint batch. All samples of a joint batch mix the same number of
-    pictures, drawn from `pictures` (least, most). With `weights` [length], items are drawn with replacement.
+    scenes, drawn from `scenes` (least, most). With `weights` [length], items are drawn with replacement.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class SeededBatches(Sampler[list[Key]]):
         position: Callable[[], int] = lambda: 0,
         rank: int = 0,
         world: int = 1,
-        pictures: tuple[int, int] = (1, 1),
+        scenes: tuple[int, int] = (1, 1),
         weights: NDArray[np.float64] | None = None,
     ) -> None:
         """Prepare the batches.
 
         length: number of items. batch_size: items in a batch of one process. seed: of all draws. position: returns the
-        number of batches done. rank, world: this process's number and the number of processes. pictures: the least and
-        the most pictures that are mixed. weights: [length], how often items are drawn relative to one another.
+        number of batches done. rank, world: this process's number and the number of processes. scenes: the least and
+        the most that are mixed. weights: [length], how often items are drawn relative to one another.
         Raises InputError if the items don't fill one batch.
         """
         if length < batch_size * world:
@@ -59,7 +59,7 @@ class SeededBatches(Sampler[list[Key]]):
         self.position = position
         self.rank = rank
         self.world = world
-        self.pictures = pictures
+        self.scenes = scenes
         self.chance = None if weights is None else weights / weights.sum()
 
     def __len__(self) -> int:
@@ -72,17 +72,17 @@ class SeededBatches(Sampler[list[Key]]):
             order = rng.permutation(self.length)
         else:
             order = rng.choice(self.length, size=self.length, p=self.chance)
-        counts = picture_counts(self.seed, epoch, len(self), self.pictures)
+        counts = scene_counts(self.seed, epoch, len(self), self.scenes)
         for batch in range(done, len(self)):
             start = (batch * self.world + self.rank) * self.batch_size
             chosen = order[start : start + self.batch_size]
             yield [Key(epoch, int(index), int(counts[batch])) for index in chosen]
 
 
-def picture_counts(seed: int, epoch: int, batches: int, pictures: tuple[int, int]) -> NDArray[np.int64]:
-    """Return how many pictures each batch of an epoch mixes: [batches], the same in every process."""
-    rng = np.random.default_rng((seed, epoch, PICTURES_STREAM))
-    return rng.integers(pictures[0], pictures[1] + 1, size=batches)
+def scene_counts(seed: int, epoch: int, batches: int, scenes: tuple[int, int]) -> NDArray[np.int64]:
+    """Return how many scenes each batch of an epoch mixes: [batches], the same in every process."""
+    rng = np.random.default_rng((seed, epoch, SCENES_STREAM))
+    return rng.integers(scenes[0], scenes[1] + 1, size=batches)
 
 
 def ordered_batches(length: int, batch_size: int) -> list[list[Key]]:

@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.data.cache import to_int16
-from avgn.data.dataset import MOST_SOUND_SECONDS, classes_of, read_sound
+from avgn.data.dataset import MOST_WAVEFORM_SECONDS, classes_of, read_waveform
 from avgn.data.tar_samples import BLOCK_BYTES, TarWriter, read_tar
 from avgn.runtime.documents import parse_json
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import decode_still, import_cv2
-from avgn.runtime.limits import LARGEST_STILL, check_sound
+from avgn.runtime.limits import LARGEST_STILL, check_audio
 from avgn.runtime.manifest import Manifest
 from avgn.runtime.outputs import new_folder
 from avgn.runtime.reading import read_still
@@ -42,8 +42,8 @@ LONGER_SIDE_PIXELS = 512
 JPEG_QUALITY = 92
 # the names that a shard may have in an index that may come from a stranger
 PLAIN_NAME = re.compile(r"\w[\w.-]*")
-# bytes of a sound that are read whole: MOST_SOUND_SECONDS as shards are written
-WHOLE_SOUND_BYTES = 2 * SHARD_RATE * round(MOST_SOUND_SECONDS) + 44
+# bytes of a sound that are read whole: MOST_WAVEFORM_SECONDS as shards are written
+WHOLE_SOUND_BYTES = 2 * SHARD_RATE * round(MOST_WAVEFORM_SECONDS) + 44
 # bytes of an index that are read at most: enough for tens of thousands of shards and classes
 MOST_INDEX_BYTES = 1 << 24
 
@@ -94,7 +94,7 @@ def write_shards(
                 labels = {"id": item.id, "sounding": sorted(sounding), "visible": sorted(visible)}
                 members = {
                     "frame.jpg": _picture(item.frame),
-                    "audio.wav": _sound(read_sound(item, SHARD_RATE)),
+                    "audio.wav": _sound(read_waveform(item, SHARD_RATE)),
                     "labels.json": json.dumps(labels).encode(),
                 }
                 writer.write(f"{done - 1:09d}", members)
@@ -130,7 +130,7 @@ def read_shards(folder: Path) -> Shards:
 def read_samples(path: Path, num_classes: int, place: Callable[[], float] = lambda: 0.5) -> Iterator[Packed]:
     """Yield the samples of a shard in order; labels are below `num_classes`.
 
-    Of a long sound MOST_SOUND_SECONDS are read; `place()` in 0..1 says where they lie. Raises InputError for a file
+    Of a long sound MOST_WAVEFORM_SECONDS are read; `place()` in 0..1 says where they lie. Raises InputError for a file
     that is no shard.
     """
     try:
@@ -154,7 +154,7 @@ def decode(scene: Packed) -> tuple[NDArray[np.uint8], NDArray[np.int16], int]:
         image: Any = decode_still("its picture", scene.frame)
         with wave.open(io.BytesIO(scene.audio)) as file:
             rate, width, channels = file.getframerate(), file.getsampwidth(), file.getnchannels()
-            check_sound("its sound", rate, channels)
+            check_audio("its sound", rate, channels)
             samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
     except (wave.Error, EOFError, ValueError) as error:
         raise InputError(f"a scene of a shard can't be decoded ({error}): write the shards again") from None
@@ -231,18 +231,18 @@ def _wav(samples: bytes, rate: int) -> bytes:
 
 
 def _read_sound(member: IO[bytes], place: Callable[[], float]) -> bytes:
-    """Read a sound's wav, or that of MOST_SOUND_SECONDS of it, where it has more."""
+    """Read a sound's wav, or that of MOST_WAVEFORM_SECONDS of it, where it has more."""
     size = member.seek(0, io.SEEK_END)
     member.seek(0)
     if size <= WHOLE_SOUND_BYTES:
         return member.read()
     with wave.open(member) as file:
         rate = file.getframerate()
-        check_sound("its sound", rate, file.getnchannels())
+        check_audio("its sound", rate, file.getnchannels())
         if (file.getsampwidth(), file.getnchannels()) != (2, 1):
             raise ValueError("its sound is not of one channel of 16 bits")
         # the header's number of samples is a claim
         there = min(file.getnframes(), (size - member.tell()) // 2)
-        length = min(there, round(MOST_SOUND_SECONDS * rate))
+        length = min(there, round(MOST_WAVEFORM_SECONDS * rate))
         file.setpos(round(place() * (there - length)))
         return _wav(file.readframes(length), rate)

@@ -20,7 +20,7 @@ from avgn.data.cache import to_float32
 from avgn.data.mixed import MixedScenes, read_size
 from avgn.data.mixing import Mixing
 from avgn.data.sample import Sample
-from avgn.data.sampling import picture_counts
+from avgn.data.sampling import scene_counts
 from avgn.data.shards import Packed, Shards, decode, read_samples
 from avgn.runtime.audio import resample
 from avgn.runtime.errors import InputError
@@ -81,7 +81,7 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         epoch, done = divmod(self.position(), len(self))
-        counts = picture_counts(self.seed, epoch, len(self), self.mixing.mixture)
+        counts = scene_counts(self.seed, epoch, len(self), self.mixing.mixture)
         rng = np.random.default_rng((self.seed, epoch, self.rank, number))
         scenes = self._scenes(epoch, number, workers, rng)
         self._read_last.clear()
@@ -103,14 +103,14 @@ class ShardedDataset(MixedScenes[Packed], IterableDataset[Batch]):
         return self._read_last[int(rng.integers(len(self._read_last)))]
 
     def read(self, handle: Packed) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Decode a scene's picture and sound."""
+        """Decode a scene's picture and waveform."""
         from avgn.runtime.image import resize
 
         image, samples, rate = decode(handle)
-        sound = to_float32(samples)
+        waveform = to_float32(samples)
         if rate != self.config.sample_rate:
-            sound = resample(sound, rate, self.config.sample_rate)
-        return resize(image, self.read_size), sound
+            waveform = resample(waveform, rate, self.config.sample_rate)
+        return resize(image, self.read_size), waveform
 
     def _scenes(self, epoch: int, number: int, workers: int, rng: np.random.Generator) -> Iterator[Packed]:
         """Yield this process's and worker's scenes in random order, each once a pass, without end: others may have

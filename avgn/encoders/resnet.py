@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
@@ -65,9 +66,10 @@ def _stage(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
 class VisualEncoder(nn.Module):
     """Normalised pictures [B,3,H,W] -> cells [B,P,D] of length one, and the grid (h, w)."""
 
-    def __init__(self, width: int, dim: int, stride: int) -> None:
+    def __init__(self, backbone: Any, dim: int) -> None:
+        """`backbone` gives features [B,out_channels,h,w]."""
         super().__init__()
-        self.backbone = ResNet18(3, width, stride)
+        self.backbone = backbone
         self.project = nn.Conv2d(self.backbone.out_channels, dim, kernel_size=1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -79,9 +81,10 @@ class VisualEncoder(nn.Module):
 class AudioEncoder(nn.Module):
     """Log-spectrograms [B,1,F,frames] -> embedding [B,D] of length one, by a global maximum."""
 
-    def __init__(self, width: int, dim: int) -> None:
+    def __init__(self, backbone: Any, dim: int) -> None:
+        """`backbone` gives features [B,out_channels,h,w]."""
         super().__init__()
-        self.backbone = ResNet18(1, width)
+        self.backbone = backbone
         self.project = nn.Linear(self.backbone.out_channels, dim)
 
     def forward(self, spectrogram: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ LOG_OFFSET = 1e-3
 PATCH_FRAMES = 96
 PATCH_SAMPLES = (PATCH_FRAMES - 1) * HOP + FRAME
 WIDTH = 1024
+# frames that the network halves five times into one
+COLUMN = 32
 # what comes after the first convolution: stride, channels
 LAYERS = (
     (1, 64),
@@ -98,6 +100,13 @@ class YAMNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(nn.functional.relu(self.stem(nn.functional.pad(x, (0, 1, 0, 1)))))
+
+
+class SpectrogramYAMNet(YAMNet):
+    """YAMNet over a spectrogram [B,1,64,F] of any length: what is beyond whole columns of 32 frames is left out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[..., : x.shape[3] // COLUMN * COLUMN])
 
 
 class Separable(nn.Module):

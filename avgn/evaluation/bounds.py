@@ -5,11 +5,13 @@ H x W what a source is scored on, h x w its part of the model's grid, S masks of
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 
 from avgn.evaluation.canvas import CANVAS, area_average, centre_map, lay_out
 from avgn.evaluation.metrics import Ranking, iou, min_max
-from avgn.evaluation.protocols import Protocol
+from avgn.evaluation.protocols import Protocol, Rule
 from avgn.runtime.arrays import Array
 
 NOISE_SEED = 20230618
@@ -40,12 +42,12 @@ class FixedMap:
         return np.array([float(iou(self._binarise(mask, protocol), mask)) for mask in masks])
 
     def _binarise(self, mask: Array, protocol: Protocol) -> Array:
-        if protocol.by_area:
+        if protocol.rule == "area":
             chosen = np.zeros(self.score.size, dtype=bool)
             chosen[self._ranking.order[: np.count_nonzero(mask)]] = True
             return chosen.reshape(self.score.shape)
         if protocol.name not in self._binary:
-            score = self.score if protocol.by_order else self._scaled
+            score = self._scaled if _is_by_value(protocol) else self.score
             self._binary[protocol.name] = protocol.binarise(score, mask)[0]
         return self._binary[protocol.name]
 
@@ -87,16 +89,26 @@ def ceiling_scores(
     for s, mask in enumerate(masks):
         maps = lay_out(best_maps(mask, grid), protocol.upsample, num_pictures, pieces)
         precision[s] = Ranking(maps[0]).average_precision(mask.ravel() > 0)
-        if protocol.by_order:
-            overlap[s] = max(float(iou(protocol.binarise(m, mask)[0], mask)) for m in maps)
-        else:
+        if _is_by_value(protocol):
             overlap[s] = max(float(iou(m > level, mask)) for m in maps for level in MAP_LEVELS)
+        else:
+            overlap[s] = max(float(iou(protocol.binarise(m, mask)[0], mask)) for m in maps)
     return precision, overlap
+
+
+def _is_by_value(protocol: Protocol) -> bool:
+    """Say whether a rule looks at values; raise ValueError for one whose floor and ceiling are not known here."""
+    if protocol.rule not in get_args(Rule):
+        raise ValueError(
+            f"protocol {protocol.name!r} has a rule {protocol.rule!r} whose floor and ceiling are not known: "
+            "add it to avgn/evaluation/bounds.py"
+        )
+    return protocol.rule == "value"
 
 
 def _free_iou(mask: Array, protocol: Protocol) -> float:
     """Return the IoU of the best order of the pixels themselves: under the median it takes exactly half of them."""
-    if protocol.by_area or not protocol.by_order:
+    if protocol.rule == "area" or _is_by_value(protocol):
         return 1.0
     half = mask.size // 2
     if mask.dtype == bool:

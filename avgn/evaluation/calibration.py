@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 
+from avgn.evaluation.common import find_common
 from avgn.evaluation.inference import Predictions, predict
 from avgn.evaluation.thresholds import calibrate_thresholds
 from avgn.runtime.bundle_schema import Thresholds
@@ -13,10 +15,13 @@ from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
 
+log = logging.getLogger(__name__)
+
 
 def calibrate(engine: Engine, validation: Manifest, disjoint_from: Manifest | None = None) -> Thresholds:
     """Choose the thresholds of p^a and p^v that maximise F1 per class on `validation`.
 
+    Of other classes than the model's the common ones are calibrated, the others keep their thresholds.
     Raises InputError when an item of `validation` is in `disjoint_from` too, and for a model without presence heads.
     """
     if not engine.info.has_presence:
@@ -28,7 +33,12 @@ def calibrate(engine: Engine, validation: Manifest, disjoint_from: Manifest | No
                 f"{len(shared)} items of {validation.path} are in {disjoint_from.path} too (for example "
                 f"{min(shared)}): calibrate thresholds on other items than those that are scored"
             )
-    return calibrate_predictions(predict(engine, validation), engine.info.classes)
+    common = find_common(engine.info, validation)
+    if common.note:
+        log.warning("thresholds: %s", common.note)
+    narrow = common.narrow(engine)
+    found = calibrate_predictions(predict(narrow, common.manifest), narrow.info.classes)
+    return common.widen(found, engine.info.thresholds)
 
 
 def calibrate_predictions(found: Predictions, classes: Sequence[str]) -> Thresholds:

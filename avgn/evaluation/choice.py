@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from avgn.config import system_in
+from avgn.config import Config, system_in
 from avgn.evaluation.map_kinds import why_no_classes
 from avgn.evaluation.protocols import (
     ALL,
@@ -23,9 +23,6 @@ from avgn.evaluation.protocols import (
 from avgn.runtime.bundle_schema import BundleInfo
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest
-
-# the temperature of the method, for bundles that don't name one
-TEMPERATURE = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +74,8 @@ def choose_protocols(
 
 
 def temperature(info: BundleInfo | None) -> float:
-    """Return what the model's cosines are divided by to become scores."""
-    return float(_config(info).get("temperature", TEMPERATURE))
+    """Return what the model's cosines are divided by to become scores; the method's own where a bundle names none."""
+    return float(_config(info).get("temperature", Config.temperature))
 
 
 def map_limit(info: BundleInfo | None) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 from avgn.evaluation.canvas import CANVAS
 from avgn.evaluation.choice import Choice, choose_protocols
+from avgn.evaluation.common import find_common
 from avgn.evaluation.images import Images
 from avgn.evaluation.inference import CANVAS_INPUT, Predictions, Prior, Progress, predict
 from avgn.evaluation.map_kinds import why_no_classes
@@ -57,10 +58,14 @@ def evaluate(
     "chance", "ceiling" (all three with the right classes), "by_size", "per_class", "per_video", "counts", "items"
     (images with a scored map), "images" (all that were run), "skipped" ({reason: count}) and "notes". Where two
     pictures of an item show one class, "same_class" holds the scores of these items apart. A protocol that "all"
-    leaves out has a result without metrics, whose "skipped" says why.
-    Raises InputError for unknown or unsuitable protocols, other classes than the model's and unreadable files.
+    leaves out has a result without metrics, whose "skipped" says why. Of other classes than the model's the common
+    ones are scored, which "notes" says.
+    Raises InputError for unknown or unsuitable protocols, a manifest without any of the model's classes and unreadable
+    files.
     """
     _check_modes(engine, classes)
+    common = find_common(engine.info, manifest)
+    manifest, thresholds, engine = common.manifest, common.of(thresholds), common.narrow(engine)
     choice = choose_protocols(protocols, manifest, classes, engine.info, dsol_share)
     results: list[Result] = []
     if choice.protocols:
@@ -99,6 +104,8 @@ def evaluate(
                 progress=progress,
             )
         )
+    for result in results:
+        result["notes"] = [*([common.note] if common.note else []), *result.get("notes", ())]
     return results + _left_out(choice, len(manifest.items))
 
 

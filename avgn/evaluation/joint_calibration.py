@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from avgn.evaluation.calibration import calibrate_predictions
+from avgn.evaluation.common import find_common
 from avgn.evaluation.inference import Predictions, predict
 from avgn.runtime.arrays import Array
 from avgn.runtime.bundle import Bundle, file_sha256, write_bundle_info
@@ -27,6 +28,8 @@ BELOW_ALL_SCORES = -1e3
 # false sources an image that a rule may give
 MAX_FALSE_PER_IMAGE = 0.25
 NUM_BINS = 10
+# scales of probabilities that are tried: from this one to its inverse, two percent apart
+MIN_SCALE, NUM_SCALES = 0.02, 391
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class Calibrated:
     own.
 
     `reliability`: for each tenth of the joint probability, how many class scores lie there, their mean probability and
-    the share that are right.
+    the share that are right. `note`: which classes were left out, if any.
     """
 
     joint: Joint
@@ -43,15 +46,22 @@ class Calibrated:
     false_sources: float
     before: tuple[float, float]
     reliability: tuple[tuple[int, float, float], ...]
+    note: str = ""
 
 
 def calibrate_bundle(
-    bundle: Bundle, engine: Engine, manifest: Manifest, *, progress: Callable[[int, int], None] | None = None
+    bundle: Bundle,
+    engine: Engine,
+    manifest: Manifest,
+    *,
+    max_false: float = MAX_FALSE_PER_IMAGE,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Calibrated:
     """Fit the thresholds and the joint rule of a bundle on a manifest, and write them into its bundle.json.
 
-    One threshold serves all classes. Of the rules that give at most MAX_FALSE_PER_IMAGE false sources an image, the one
-    with the best F1 is taken.
+    One threshold serves all classes. Of the rules that give at most `max_false` false sources an image, the one with
+    the best F1 is taken; then the scale that makes the probabilities most likely. Of other classes than the bundle's
+    the common ones are fitted.
     Raises InputError for a bundle without a joint rule and for a manifest without sounding sources on screen.
     """
     rule = bundle.info.joint
@@ -59,25 +69,31 @@ def calibrate_bundle(
         raise InputError(
             f"bundle {bundle.path} has no joint rule to calibrate: set thresholds with avgn evaluate --thresholds"
         )
-    found = predict(engine, manifest, progress=progress)
-    truth = sounding_on_screen(found, bundle.info.classes)
+    common = find_common(bundle.info, manifest)
+    manifest, rule, classes = common.manifest, common.narrow_rule(rule), common.manifest.classes
+    found = predict(common.narrow(engine), manifest, progress=progress)
+    truth = sounding_on_screen(found, classes)
     if not truth.any():
         raise InputError(f"{manifest.path} has no source that sounds and is on screen: calibration needs some")
     before = _score(rule, found, truth)
     best, score = rule, before
     for weight in SEEN_WEIGHTS:
-        made = _best_threshold(replace(rule, visual_weight=rule.visual_weight * weight), found, truth)
+        made = _best_threshold(replace(rule, visual_weight=rule.visual_weight * weight), found, truth, max_false)
         value = _score(made, found, truth)
-        if _rank(value) > _rank(score):
+        if _rank(value, max_false) > _rank(score, max_false):
             best, score = made, value
-    thresholds = calibrate_predictions(found, bundle.info.classes)
+    best = fit_scale(best, found, truth)
+    thresholds = common.widen(calibrate_predictions(found, classes), bundle.info.thresholds)
     fitted = {
         "manifest_sha256": file_sha256(manifest.path),
         "items": len(found.items),
         "datasets": sorted({item.dataset for item in found.items if item.dataset}),
     }
     info = replace(
-        bundle.info, joint=best, thresholds=thresholds, provenance=bundle.info.provenance | {"calibration": fitted}
+        bundle.info,
+        joint=common.widen_rule(best, len(bundle.info.classes)),
+        thresholds=thresholds,
+        provenance=bundle.info.provenance | {"calibration": fitted},
     )
     write_bundle_info(bundle.path, info)
     return Calibrated(
@@ -86,6 +102,7 @@ def calibrate_bundle(
         false_sources=score[1],
         before=before,
         reliability=reliability(best, found, truth),
+        note=common.note,
     )
 
 
@@ -100,20 +117,38 @@ def sounding_on_screen(found: Predictions, classes: Sequence[str]) -> Array:
 
 
 def reliability(rule: Joint, found: Predictions, truth: Array) -> tuple[tuple[int, float, float], ...]:
-    """Return (count, mean probability, share that are right) of class scores in each tenth of the joint probability."""
-    prob = 1 / (1 + np.exp(-joint_odds(rule, found.audio_prob, found.visual_prob).astype(np.float64)))
+    """Return (count, mean probability, share that are right) of the classes that could be said, in each tenth of their
+    probability; those that another class stands for are left out."""
+    prob = _probabilities(rule, found)
     tenth = np.minimum((prob * NUM_BINS).astype(int), NUM_BINS - 1)
     rows = []
     for at in range(NUM_BINS):
-        inside = tenth == at
+        inside = (tenth == at) & (prob > 0)
         count = int(inside.sum())
         rows.append((count, float(prob[inside].mean()), float(truth[inside].mean())) if count else (0, 0.0, 0.0))
     return tuple(rows)
 
 
-def _best_threshold(rule: Joint, found: Predictions, truth: Array) -> Joint:
-    """Return the rule with the one threshold that gives the best F1 of at most MAX_FALSE_PER_IMAGE false sources an
-    image.
+def fit_scale(rule: Joint, found: Predictions, truth: Array) -> Joint:
+    """Return the rule with the scale that makes its probabilities most likely, on the classes that could be said.
+
+    A threshold stays at a probability of 0.5 (Platt's scaling without its offset). Unchanged where nothing, or
+    nothing wrong, could be said.
+    """
+    odds = joint_odds(rule, found.audio_prob, found.visual_prob).astype(np.float64)
+    said = _probabilities(rule, found) > 0
+    right = truth[said]
+    if right.all() or not right.any():
+        return rule
+
+    toward = np.where(right, odds[said], -odds[said])
+    scales = np.geomspace(MIN_SCALE, 1 / MIN_SCALE, NUM_SCALES)
+    surprise = [np.logaddexp(0, -scale * toward).sum() for scale in scales]
+    return replace(rule, scale=round(float(scales[int(np.argmin(surprise))]), 4))
+
+
+def _best_threshold(rule: Joint, found: Predictions, truth: Array, max_false: float) -> Joint:
+    """Return the rule with the one threshold that gives the best F1 of at most `max_false` false sources an image.
 
     Which classes give way to others depends on better ones alone, so it is the same at every threshold.
     """
@@ -125,7 +160,7 @@ def _best_threshold(rule: Joint, found: Predictions, truth: Array) -> Joint:
     order = np.argsort(-score, kind="stable")
     hits, said = np.cumsum(right[order]), np.arange(1, len(order) + 1)
     f1 = 2 * hits / (said + truth.sum())
-    allowed = said - hits <= MAX_FALSE_PER_IMAGE * len(truth)
+    allowed = said - hits <= max_false * len(truth)
     if not allowed.any():
         return rule
     at = int(np.argmax(np.where(allowed, f1, -1.0)))
@@ -134,8 +169,13 @@ def _best_threshold(rule: Joint, found: Predictions, truth: Array) -> Joint:
 
 
 def _claimed(rule: Joint, found: Predictions) -> Array:
+    return _probabilities(rule, found) >= 0.5
+
+
+def _probabilities(rule: Joint, found: Predictions) -> Array:
+    """Return [N, K]: the probability of each class after the better ones had their say, 0 for those that gave way."""
     halves = zip(found.audio_prob, found.visual_prob, found.maps, strict=True)
-    return np.stack([judge(rule, heard, seen, maps).claimed for heard, seen, maps in halves])
+    return np.stack([judge(rule, heard, seen, maps).prob for heard, seen, maps in halves])
 
 
 def _score(rule: Joint, found: Predictions, truth: Array) -> tuple[float, float]:
@@ -145,7 +185,7 @@ def _score(rule: Joint, found: Predictions, truth: Array) -> tuple[float, float]
     return 200 * right / max(1, int(said.sum() + truth.sum())), float((said & ~truth).sum() / len(truth))
 
 
-def _rank(score: tuple[float, float]) -> tuple[bool, float]:
+def _rank(score: tuple[float, float], max_false: float) -> tuple[bool, float]:
     f1, false_sources = score
-    allowed = false_sources <= MAX_FALSE_PER_IMAGE
+    allowed = false_sources <= max_false
     return allowed, f1 if allowed else -false_sources

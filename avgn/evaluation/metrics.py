@@ -44,12 +44,6 @@ def consensus(masks: Array) -> Array:
     return np.asarray(np.minimum(np.asarray(masks).sum(axis=0) / 2, 1.0))
 
 
-def success_rate(values: Array, threshold: float) -> float:
-    """Return the share of values [N] that reach the threshold; NaN without values."""
-    values = np.asarray(values)
-    return float(np.mean(values >= threshold)) if values.size else float("nan")
-
-
 def area_under_success(values: Array) -> Array:
     """Return each value's own area under its success curve over t = 0, 1/20, ..., 1 (trapezoid): [...] -> [...].
 

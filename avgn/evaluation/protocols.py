@@ -18,6 +18,7 @@ from avgn.runtime.errors import InputError
 
 View = Literal["own", "whole", "misread"]
 Silence = Literal["normalised", "softmax"]
+Rule = Literal["median", "area", "value"]
 
 CLASS_MODES = ("given", "predicted")
 VIDEO = "video"
@@ -31,8 +32,9 @@ class Protocol:
 
     upsample: maps [K, h, w], size (H, W) -> [K, H, W]; normalise: [..., H, W] -> [..., H, W];
     binarise: map [H, W], mask [H, W] -> (B [H, W] bool, whether the order of equal pixels decided).
-    `by_order`: binarise looks at the order of pixels alone, so it is given the map as it is; else after `normalise`.
-    `by_area`: it looks at the mask, too. `flat_is_chance`: a flat map is scored as a random one.
+    `rule`: what binarise does, for floors and ceilings: it takes the pixels from the "median" up, as many of the
+    largest as the mask has ("area"), or those above a "value" whatever the mask; only the last is given the map after
+    `normalise`, the others look at the order of pixels alone. `flat_is_chance`: a flat map is scored as a random one.
     `view`: what a source of a concatenated pair is scored on; "misread" is its own picture with boxes as the release
     reads them. `single`: for pictures of one source. `ranked`: maps are ranked by their confidence, with negatives.
     `silence`: the maps that NSA looks at, None where the protocol has none. `alpha`: the weight of the map beside an
@@ -43,8 +45,7 @@ class Protocol:
     upsample: Upsample
     normalise: Callable[[Array], Array]
     binarise: Callable[[Array, Array], tuple[Array, bool]]
-    by_order: bool = True
-    by_area: bool = False
+    rule: Rule
     flat_is_chance: bool = False
     view: View = "whole"
     single: bool = False
@@ -56,7 +57,7 @@ class Protocol:
 
     def binary(self, score: Array, mask: Array) -> tuple[Array, bool]:
         """Binarise one upsampled map: (B [H, W], whether the order of equal pixels decided)."""
-        return self.binarise(score if self.by_order else self.normalise(score), mask)
+        return self.binarise(self.normalise(score) if self.rule == "value" else score, mask)
 
 
 def _at_least_median(score: Array, mask: Array) -> tuple[Array, bool]:
@@ -102,6 +103,7 @@ PROTOCOLS: dict[str, Protocol] = {
             upsample=upsample_bilinear,
             normalise=scaled,
             binarise=_at_least_median,
+            rule="median",
             flat_is_chance=True,
             view="own",
             silence="normalised",
@@ -111,15 +113,17 @@ PROTOCOLS: dict[str, Protocol] = {
             upsample=upsample_bilinear,
             normalise=scaled,
             binarise=_at_least_median,
+            rule="median",
             flat_is_chance=True,
             silence="normalised",
         ),
-        Protocol(name="adaptive", upsample=upsample_bilinear, normalise=as_it_is, binarise=_same_area, by_area=True),
+        Protocol(name="adaptive", upsample=upsample_bilinear, normalise=as_it_is, binarise=_same_area, rule="area"),
         Protocol(
             name="lvs",
             upsample=upsample_bilinear,
             normalise=scaled,
             binarise=_above_median,
+            rule="median",
             flat_is_chance=True,
             single=True,
             silence="normalised",
@@ -130,6 +134,7 @@ PROTOCOLS: dict[str, Protocol] = {
             upsample=upsample_bilinear,
             normalise=scaled,
             binarise=_at_least_median,
+            rule="median",
             flat_is_chance=True,
             single=True,
             silence="normalised",
@@ -142,7 +147,7 @@ PROTOCOLS: dict[str, Protocol] = {
             upsample=upsample_bicubic,
             normalise=fixed_range(1.0),
             binarise=_at_least_half,
-            by_order=False,
+            rule="value",
             single=True,
             ranked=True,
             silence="normalised",
@@ -153,7 +158,7 @@ PROTOCOLS: dict[str, Protocol] = {
             upsample=upsample_bilinear,
             normalise=as_it_is,
             binarise=share_of_max(SOLO_THRESHOLD),
-            by_order=False,
+            rule="value",
             silence="softmax",
             modes=("given",),
         ),
@@ -164,6 +169,7 @@ PROTOCOLS: dict[str, Protocol] = {
             upsample=upsample_bicubic,
             normalise=scaled,
             binarise=_at_least_median,
+            rule="median",
             flat_is_chance=True,
             view="misread",
             modes=("given",),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from avgn.inspection.pictures import draw_item
 from avgn.inspection.spectrogram import RATE, draw_spectrogram
+from avgn.inspection.truth import draw_item
 from avgn.runtime.audio import resample
 from avgn.runtime.clock import AudioClock
 from avgn.runtime.errors import InputError
@@ -28,7 +28,7 @@ class Card:
     """Holds what is shown of an item; `fault` says why a picture or a sound is missing."""
 
     item: Item
-    picture: NDArray[np.uint8] | None
+    frame: NDArray[np.uint8] | None
     sound: NDArray[np.uint8] | None
     fault: str | None
 
@@ -69,11 +69,11 @@ def draw_cards(manifest: Manifest, items: Sequence[Item], progress: Callable[[in
 
 
 def _draw(item: Item, classes: Sequence[str]) -> Card:
-    picture = sound = None
+    frame = sound = None
     faults = []
     time = 0.0
     try:
-        picture, time = draw_item(item, classes, CARD_HEIGHT)
+        frame, time = draw_item(item, classes, CARD_HEIGHT)
     except (InputError, OSError) as error:
         faults.append(str(error))
     try:
@@ -82,7 +82,7 @@ def _draw(item: Item, classes: Sequence[str]) -> Card:
             sound = draw_spectrogram(waveform, (CARD_HEIGHT, SPECTROGRAM_WIDTH))
     except (InputError, OSError) as error:
         faults.append(str(error))
-    return Card(item=item, picture=picture, sound=sound, fault="; ".join(dict.fromkeys(faults)) or None)
+    return Card(item=item, frame=frame, sound=sound, fault="; ".join(dict.fromkeys(faults)) or None)
 
 
 def _sound(item: Item, time: float) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from avgn.runtime.files import write_whole
 from avgn.runtime.image import import_cv2, resize
 from avgn.runtime.sinks.text import drawable, line_height, put, shorten
 
-PICTURE_WIDTH = 360
+FRAME_WIDTH = 360
 LINE_HEIGHT = 18
 MAX_LINES = 4
 GAP_PIXELS = 8
@@ -53,15 +53,15 @@ def draw_sheet(cards: Sequence[Card]) -> NDArray[np.uint8]:
 
 def _draw_cell(card: Card) -> NDArray[np.uint8]:
     """Draw one card: a centred picture beside a spectrogram, with words below."""
-    width = PICTURE_WIDTH + GAP_PIXELS + SPECTROGRAM_WIDTH
+    width = FRAME_WIDTH + GAP_PIXELS + SPECTROGRAM_WIDTH
     cell = np.full((CARD_HEIGHT + MAX_LINES * LINE_HEIGHT + GAP_PIXELS, width, 3), PAPER_GRAY, np.uint8)
-    cell[:CARD_HEIGHT, :PICTURE_WIDTH] = 225
-    if card.picture is not None:
-        picture = fit(card.picture, (CARD_HEIGHT, PICTURE_WIDTH))
-        top, left = (CARD_HEIGHT - picture.shape[0]) // 2, (PICTURE_WIDTH - picture.shape[1]) // 2
-        cell[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    cell[:CARD_HEIGHT, :FRAME_WIDTH] = 225
+    if card.frame is not None:
+        frame = fit(card.frame, (CARD_HEIGHT, FRAME_WIDTH))
+        top, left = (CARD_HEIGHT - frame.shape[0]) // 2, (FRAME_WIDTH - frame.shape[1]) // 2
+        cell[top : top + frame.shape[0], left : left + frame.shape[1]] = frame
     if card.sound is not None:
-        cell[:CARD_HEIGHT, PICTURE_WIDTH + GAP_PIXELS :] = card.sound
+        cell[:CARD_HEIGHT, FRAME_WIDTH + GAP_PIXELS :] = card.sound
     lines = [(text, BLACK) for text in card.words[:MAX_LINES]]
     if card.fault is not None:
         lines = [*lines[: MAX_LINES - 1], (card.fault, RED)]
@@ -71,7 +71,7 @@ def _draw_cell(card: Card) -> NDArray[np.uint8]:
     return cell
 
 
-def fit(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def fit(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Shrink a picture that is larger than `size` (H, W), keeping its aspect ratio."""
-    share = min(1.0, size[0] / picture.shape[0], size[1] / picture.shape[1])
-    return resize(picture, (max(1, round(share * picture.shape[0])), max(1, round(share * picture.shape[1]))))
+    share = min(1.0, size[0] / frame.shape[0], size[1] / frame.shape[1])
+    return resize(frame, (max(1, round(share * frame.shape[0])), max(1, round(share * frame.shape[1]))))

@@ -128,7 +128,9 @@ def read_recipe(name: str) -> Recipe:
     for root in roots_of(recipe.sets, narrow.pretrain):
         # folders of synthetic data are removed and written under this name
         if not is_name(root) or root == ".." or "\0" in root or Path(root).name != root:
-            raise InputError(f"recipe {path}: root must be a folder's name below --data, got {shown(root)}: as MUSIC")
+            raise InputError(
+                f"recipe {path}: root must be a folder's name below --data, got {shown(root)}: MUSIC is one"
+            )
     _check_names("set", [spec.name for spec in sets], path)
     _check_names("row", [row.name for row in rows], path)
     return recipe

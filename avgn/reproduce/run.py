@@ -117,7 +117,7 @@ def _runs(
         )
     if shared := count_shared(whole, test):
         log.warning(
-            "%s: %d of %d test items are of videos that are trained on: their scores say nothing about new videos",
+            "%s: %d of %d test items come from training videos: their scores say nothing about new videos",
             spec.name,
             shared,
             len(test.items),

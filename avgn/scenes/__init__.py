@@ -3,8 +3,8 @@
 numpy and OpenCV suffice; writing videos needs PyAV.
 """
 
+from avgn.scenes.classes import CLASSES
 from avgn.scenes.scene import (
-    CLASSES,
     Scene,
     SceneConfig,
     SceneObject,

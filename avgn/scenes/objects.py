@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from avgn.scenes.classes import CLASSES, SCENE_CLASSES
 from avgn.scenes.draw import Draw
-from avgn.scenes.outlines import OUTLINES, Outline, Points
-from avgn.scenes.textures import TEXTURES
+from avgn.scenes.outlines import Outline, Points
 
 SUPERSAMPLE = 3
 SUBPIXEL_BITS = 4
@@ -44,7 +44,8 @@ class Sprite:
 def draw_sprite(label: str, area: float, d: Draw) -> Sprite:
     """Draw an object of a class so that its mask covers `area` pixels (to about 1 %)."""
     pose = _pose(d)
-    parts = [(_warp(points, warp), filled) for warp in [_warp_field(d)] for points, filled in OUTLINES[label](d)]
+    wobble = _warp_field(d)
+    parts = [(_warp(points, wobble), filled) for points, filled in SCENE_CLASSES[label].outline(d)]
     posed = [(points @ pose.T, filled) for points, filled in parts]
     corner = np.stack([points.min(axis=0) for points, filled in posed if filled]).min(axis=0)
     extent = np.stack([points.max(axis=0) for points, filled in posed if filled]).max(axis=0) - corner
@@ -76,7 +77,7 @@ def object_palette(label: str, d: Draw) -> NDArray[np.float32]:
     """
     colours = palette(d, 3, least=(OBJECT_SATURATION, OBJECT_VALUE))
     if d.chance(LEAN_CHANCE):
-        hue = (sorted(OUTLINES).index(label) / len(OUTLINES) + d.uniform(-LEAN_WIDTH, LEAN_WIDTH)) % 1.0
+        hue = (CLASSES.index(label) / len(CLASSES) + d.uniform(-LEAN_WIDTH, LEAN_WIDTH)) % 1.0
         rgb = colorsys.hsv_to_rgb(hue, d.uniform(0.6, 1.0), d.uniform(0.45, 1.0))
         colours[0] = np.array(rgb, dtype=np.float32)
     return colours
@@ -178,7 +179,7 @@ def _paint(
     y = ((np.arange(height, dtype=np.float32) - 0.5) / scale + corner[1]).astype(np.float32)[:, None]
     back = np.linalg.inv(pose).astype(np.float32)
     u, v = back[0, 0] * x + back[0, 1] * y, back[1, 0] * x + back[1, 1] * y
-    first, second = TEXTURES[label](u, v, 1.0 / scale, d)
+    first, second = SCENE_CLASSES[label].texture(u, v, 1.0 / scale, d)
     base, accent, detail = object_palette(label, d)
     colour = base + first[..., None] * (accent - base)
     colour += second[..., None] * (detail - colour)

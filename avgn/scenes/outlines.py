@@ -6,8 +6,6 @@ are solid round their middle: where an object is should be a place on the object
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -154,17 +152,3 @@ def siren(d: Draw) -> Outline:
         angle = -np.pi / 2 + index * 2 * np.pi / 3
         parts.append((ellipse(0.58 * np.cos(angle), 0.58 * np.sin(angle), 0.46, blade, angle + twist), True))
     return [*parts, (ellipse(0, 0, hub, hub), True)]
-
-
-OUTLINES: dict[str, Callable[[Draw], Outline]] = {
-    "beacon": beacon,
-    "bell": bell,
-    "buzzer": buzzer,
-    "drum": drum,
-    "flute": flute,
-    "harp": harp,
-    "organ": organ,
-    "phone": phone,
-    "rattle": rattle,
-    "siren": siren,
-}

@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Box
+from avgn.scenes.classes import CLASSES, draw_sound
 from avgn.scenes.draw import SPLITS, Draw, check_split
 from avgn.scenes.mixture import mix
 from avgn.scenes.picture import box_of, draw_picture
 from avgn.scenes.synth import RATE
-from avgn.scenes.timbres import TIMBRES, draw_sound
 
-CLASSES: tuple[str, ...] = tuple(sorted(TIMBRES))
 SIZES = ((224, 224), (256, 192), (296, 168))
 MOST_OBJECTS = 6
 Array = NDArray[np.float32]

@@ -6,7 +6,6 @@ the first to the second palette colour, the second one from there to the third. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -129,17 +128,3 @@ def siren(u: Image, v: Image, fine: float, d: Draw) -> Weights:
     phase = (np.arctan2(v, u) / (2 * np.pi) * rays + twist * radius + d.uniform(0, 1)).astype(np.float32)
     softness = float(rays * fine / (2 * np.pi * 0.6))
     return stripes(phase, duty, softness), above(-radius, -d.uniform(0.16, 0.3), fine)
-
-
-TEXTURES: dict[str, Callable[[Image, Image, float, Draw], Weights]] = {
-    "beacon": beacon,
-    "bell": bell,
-    "buzzer": buzzer,
-    "drum": drum,
-    "flute": flute,
-    "harp": harp,
-    "organ": organ,
-    "phone": phone,
-    "rattle": rattle,
-    "siren": siren,
-}

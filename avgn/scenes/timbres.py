@@ -5,10 +5,7 @@ Every stretch of one second holds the class's pattern: events come 2-8 times a s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from numpy.typing import NDArray
 
 from avgn.scenes.draw import Draw
 from avgn.scenes.synth import (
@@ -21,7 +18,6 @@ from avgn.scenes.synth import (
     ends,
     harmonics,
     oscillate,
-    place_in_room,
     strike,
     table,
     times,
@@ -180,22 +176,3 @@ def siren(d: Draw, num: int) -> Wave:
     sweep = np.sin(2 * np.pi * phase) if d.chance(0.5) else 4 * np.abs(phase % 1 - 0.5) - 1
     frequency = (pitch * np.exp2(depth * sweep)).astype(np.float32)
     return oscillate(frequency, table(harmonics(d, pitch * 2**depth, 8, (0.6, 2.0)), d.rng))
-
-
-TIMBRES: dict[str, Callable[[Draw, int], Wave]] = {
-    "beacon": beacon,
-    "bell": bell,
-    "buzzer": buzzer,
-    "drum": drum,
-    "flute": flute,
-    "harp": harp,
-    "organ": organ,
-    "phone": phone,
-    "rattle": rattle,
-    "siren": siren,
-}
-
-
-def draw_sound(label: str, num: int, d: Draw) -> NDArray[np.float32]:
-    """Render a class's sound in a room: [num] samples at 22 050 Hz with an RMS of 1."""
-    return place_in_room(TIMBRES[label](d, num), d)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Box, Item, Source
 from avgn.scenes.backgrounds import draw_background
+from avgn.scenes.classes import draw_sound
 from avgn.scenes.draw import Draw
 from avgn.scenes.encode import FPS, encode_video
 from avgn.scenes.mixture import mix
@@ -24,7 +25,6 @@ from avgn.scenes.picture import box_of, draw_and_place
 from avgn.scenes.placement import paste
 from avgn.scenes.scene import SceneConfig, draw_cast, streams
 from avgn.scenes.synth import RATE, Wave
-from avgn.scenes.timbres import draw_sound
 
 SIZE = (640, 360)
 MASK_STEP_PIXELS = 2

@@ -18,7 +18,8 @@ from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.interrupts import leave_to_parent
 from avgn.runtime.manifest import Item, Source, write_manifest
 from avgn.runtime.outputs import new_folder
-from avgn.scenes.scene import CLASSES, Scene, SceneConfig, render_scene
+from avgn.scenes.classes import CLASSES
+from avgn.scenes.scene import Scene, SceneConfig, render_scene
 from avgn.scenes.synth import RATE
 from avgn.scenes.video import MAX_SECONDS, write_video_item
 

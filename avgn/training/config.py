@@ -13,6 +13,7 @@ from avgn.data.mixing import Mixing
 Schedule = Literal["constant", "cosine"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Keep = Literal["best", "last"]
+FREEZE = ENCODERS, NOTHING = ("encoders", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +86,16 @@ class TrainConfig:
     keep: Keep = "best"
     """Weights that become the checkpoint: those of the lowest validation loss (best), or the last."""
     visual_weights: str = "imagenet"
-    """What the visual encoder's ResNet starts from: imagenet, random or a file."""
+    """What the visual encoder's ResNet starts from: imagenet, random or a file; encoders `world` start both from their
+    published weights, or with random from none.
+    """
     audio_weights: str | None = None
     """File that the audio encoder's ResNet starts from."""
+    init: str | None = None
+    """Checkpoint folder, of the same configuration, whose weights the run starts from."""
+    freeze: str | None = None
+    """What is not trained: encoders, or none. By default the encoders `world` with published weights, otherwise none.
+    """
 
     def __post_init__(self) -> None:
         for name, kind in (("schedule", Schedule), ("precision", Precision), ("keep", Keep)):
@@ -108,6 +116,10 @@ class TrainConfig:
             raise ValueError(
                 "compile and checkpoint_activations can't be combined, both rebuild the backward pass: leave one out"
             )
+        if self.freeze not in (None, *FREEZE):
+            raise ValueError(f"freeze must be {' or '.join(FREEZE)}, got {self.freeze!r}: leave it out for the default")
+        if self.init is not None and (self.visual_weights != "imagenet" or self.audio_weights is not None):
+            raise ValueError("init gives all weights: leave visual_weights and audio_weights out")
         if self.auxiliary < 0:
             raise ValueError(f"auxiliary must not be negative, got {self.auxiliary}: 0 switches it off")
         if not self.learning_rate > 0:
@@ -126,7 +138,7 @@ class TrainConfig:
         return cls(**options)
 
     def to_dict(self) -> dict[str, Any]:
-        """The flat options, as JSON can hold them."""
+        """Return the flat options, as JSON can hold them."""
         flat: dict[str, Any] = {}
         for name, value in vars(self).items():
             flat |= vars(value) if name in NESTED else {name: value}

@@ -16,7 +16,7 @@ import lightning
 import torch
 from lightning.pytorch import Trainer
 
-from avgn.checkpoint import save_model
+from avgn.checkpoint import load_model, save_model
 from avgn.config import Config
 from avgn.data.batch import collate
 from avgn.data.dataset import AudioVisualDataset
@@ -27,6 +27,7 @@ from avgn.encoders import LEAST_CHANNELS_LAST, load_audio_weights, load_visual_w
 from avgn.engine import TorchEngine
 from avgn.evaluation.calibration import calibrate
 from avgn.model import LocalizerModel, build_model
+from avgn.runtime.documents import shown
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.manifest import Manifest
@@ -38,6 +39,7 @@ from avgn.training.hooks import hooks_of
 from avgn.training.module import AVGNModule
 from avgn.training.prefetch import OnDevice
 from avgn.training.processes import Processes
+from avgn.training.resting import is_frozen
 from avgn.training.source import TrainingSource
 from avgn.training.stages import looking
 from avgn.training.throughput import Throughput
@@ -46,6 +48,9 @@ from avgn.training.worker_errors import of_worker
 from avgn.types import Batch
 
 log = logging.getLogger(__name__)
+
+# entries that say what weights mean, whatever their sizes
+SAME_IN_INIT = ("system", "encoders", "tokens", "frontend", "sample_rate", "classes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +134,7 @@ def prepare(
         # the others would find what the first one writes
         check_output(output, resume=resume)
     if resume:
-        check_resumed(output, config)
+        check_resumed(output, config, training)
     source = TrainingSource(manifest, config, training, processes)
     held_out = None
     if validation is not None:
@@ -171,20 +176,54 @@ def prepare(
 
 
 def _start_model(config: Config, training: TrainConfig, *, resume: bool) -> tuple[LocalizerModel, str]:
-    """The model with the weights that it starts from, and what they are called."""
+    """Return the model with the weights that it starts from, and what they are called."""
     model = build_model(config)
     used = "a checkpoint"
     if not resume:
-        try:
-            used = load_visual_weights(model.visual_encoder, training.visual_weights)
-            if training.audio_weights is not None:
-                load_audio_weights(model.audio_encoder, training.audio_weights)
-        except ValueError as error:
-            raise InputError(str(error)) from None
+        used = _load_weights(model, training)
         log.info("visual encoder starts from %s", used)
     if training.channels_last and min(config.width_visual, config.width_audio) >= LEAST_CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
     return model, used
+
+
+def _load_weights(model: LocalizerModel, training: TrainConfig) -> str:
+    """Load what the model starts from; returns what it is called."""
+    config = model.config
+    if training.init is not None:
+        start = load_model(training.init)
+        changed = [name for name in SAME_IN_INIT if getattr(start.config, name) != getattr(config, name)]
+        if changed:
+            raise InputError(
+                f"checkpoint {training.init} has other {', '.join(changed)} than this run "
+                f"({shown(getattr(start.config, changed[0]))}): give one of the same"
+            )
+        try:
+            model.load_state_dict(start.state_dict())
+        except RuntimeError:
+            raise InputError(
+                f"checkpoint {training.init} has other sizes than this run: take its preset and its `--model` options"
+            ) from None
+        return f"checkpoint {training.init}"
+    if config.encoders == "world":
+        return _load_world(model, training)
+    try:
+        used = load_visual_weights(model.visual_encoder, training.visual_weights)
+        if training.audio_weights is not None:
+            load_audio_weights(model.audio_encoder, training.audio_weights)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return used
+
+
+def _load_world(model: LocalizerModel, training: TrainConfig) -> str:
+    from avgn.world.start import start_published
+
+    if training.visual_weights not in ("imagenet", "random") or training.audio_weights is not None:
+        raise InputError("visual_weights and audio_weights are files of ResNets: leave them out with encoders world")
+    if training.visual_weights == "random":
+        return "random"
+    return start_published(model, rounded=is_frozen(model.config, training))
 
 
 def fit(run: Run) -> None:
@@ -258,7 +297,7 @@ def _empty(folder: Path) -> None:
 
 
 def _held_out_batches(scenes: AudioVisualDataset, batch_size: int) -> Iterator[Batch]:
-    """The validation scenes in order."""
+    """Yield the validation scenes in order."""
     for keys in ordered_batches(len(scenes), batch_size):
         yield collate([scenes[key] for key in keys], scenes.config.num_classes)
 

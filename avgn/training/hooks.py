@@ -37,7 +37,7 @@ class TrainingHooks:
         return waveform, image
 
     def losses(self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True) -> Losses:
-        """The losses of this stage of one global batch, or without `gather` of this process's own."""
+        """Return the losses of this stage of one global batch, or without `gather` of this process's own."""
         return self.model.losses(audio, image, labels, gather=gather, stage=self.stage)
 
     def enter_stage(self, stage: int, batches: Iterable[Batch]) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from avgn.encoders import ResNet18
 from avgn.model import LocalizerModel
 from avgn.transformer import Block
 
@@ -17,14 +18,7 @@ from avgn.transformer import Block
 def checkpoint_activations(model: LocalizerModel) -> None:
     """Make the costly parts of a model keep their inputs alone; outputs, gradients and statistics stay equal."""
     parts: list[nn.Module] = [
-        stage
-        for encoder in (model.audio_encoder, model.visual_encoder)
-        for stage in (
-            encoder.backbone.layer1,
-            encoder.backbone.layer2,
-            encoder.backbone.layer3,
-            encoder.backbone.layer4,
-        )
+        stage for encoder in (model.audio_encoder, model.visual_encoder) for stage in _stages(encoder.backbone)
     ]
     parts += [module for module in model.modules() if isinstance(module, Block)]
     for part in parts:
@@ -33,13 +27,20 @@ def checkpoint_activations(model: LocalizerModel) -> None:
         )
 
 
+def _stages(backbone: nn.Module) -> list[nn.Module]:
+    """Return what a backbone is a chain of, but for its ends."""
+    if isinstance(backbone, ResNet18):
+        return [backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4]
+    return [part for child in backbone.children() if isinstance(child, nn.Sequential) for part in child]
+
+
 def _contexts(part: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     return nullcontext(), _still_statistics(part)
 
 
 @contextmanager
 def _still_statistics(part: nn.Module) -> Iterator[None]:
-    """The second computation must not move the running statistics of batch norms again."""
+    """Yield the second computation must not move the running statistics of batch norms again."""
     norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]

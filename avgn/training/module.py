@@ -19,11 +19,14 @@ from avgn.runtime.errors import FailureError
 from avgn.training.config import TrainConfig
 from avgn.training.hooks import TrainingHooks, hooks_of
 from avgn.training.memory import checkpoint_activations
+from avgn.training.resting import is_frozen, rest
 from avgn.training.spec_augment import SpecAugment
 from avgn.training.stages import Stages, Survey
 from avgn.types import AudioSources, Batch, ImageCells, Labels, Losses
 
 MOST_SKIPPED_IN_A_ROW = 10
+# where a trainer's checkpoint says whether the encoders were trained
+FROZEN = "avgn_frozen"
 
 
 class AuxiliaryHeads(nn.Module):
@@ -78,6 +81,7 @@ class AVGNModule(LightningModule):
             self.teacher = _steady(copy.deepcopy(model))
         self.stages = Stages()
         self.survey = survey
+        self.resting = rest(model, training)
         self.auxiliary = AuxiliaryHeads(model) if training.auxiliary > 0 else None
         if training.checkpoint_activations:
             checkpoint_activations(model)
@@ -89,12 +93,18 @@ class AVGNModule(LightningModule):
         """The model's configuration."""
         return self.model.config
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[FROZEN] = is_frozen(self.config, self.settings)
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         # Lightning doesn't move frozen dataclasses
         return batch.to(device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self.stages.begin_step(self.hooks, self.global_step, self.total_steps, self.current_epoch, self._survey)
+        # whatever put the whole into training mode before
+        for part in self.resting:
+            part.eval()
         # drop-path depends on the step alone, so that a resumed run repeats an unbroken one
         accumulate = self.settings.accumulate
         step = self.global_step * accumulate + batch_idx % accumulate
@@ -223,7 +233,7 @@ class AVGNModule(LightningModule):
 
 
 def _steady(model: LocalizerModel) -> LocalizerModel:
-    """A copy that is averaged into, not trained: nothing is dropped in it."""
+    """Return a copy that is averaged into, not trained: nothing is dropped in it."""
     for part in model.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0

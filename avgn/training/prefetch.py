@@ -37,7 +37,7 @@ class OnDevice:
 
 
 def _arrived(batch: Batch, copied: torch.cuda.Event) -> Batch:
-    """The batch for the stream that computes, whose memory is not given out again before it is read."""
+    """Return the batch for the stream that computes, whose memory is not given out again before it is read."""
     computing = torch.cuda.current_stream()
     computing.wait_event(copied)
     tensors: list[Tensor] = [batch.image, batch.waveform, *vars(batch.labels).values()]

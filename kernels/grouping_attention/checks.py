@@ -14,7 +14,7 @@ from avgn.kernels.selfcheck import error, random
 
 
 def reference_forward(query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> Four:
-    """What `run_forward` gives, from the reference; its backward needs no saved sums."""
+    """Return what `run_forward` gives, from the reference; its backward needs no saved sums."""
     out = reference.grouping_attention(query, key, value, scale=scale, eps=eps, hard=hard)
     assert isinstance(out, Tensor)
     _, lse, norm, winner = outputs_like(query, key, hard)
@@ -24,7 +24,7 @@ def reference_forward(query: Tensor, key: Tensor, value: Tensor, scale: float, e
 def reference_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool
 ) -> Three:
-    """What `run_backward` gives, from the reference."""
+    """Return what `run_backward` gives, from the reference."""
     with torch.enable_grad():
         inputs = [one.detach().requires_grad_() for one in (query, key, value)]
         out = reference.grouping_attention(*inputs, scale=scale, eps=eps, hard=hard)
@@ -34,14 +34,14 @@ def reference_backward(
 
 
 def forward_error(query: Tensor, key: Tensor) -> float:
-    """The error of the grouped values on numbers of its own."""
+    """Return the error of the grouped values on numbers of its own."""
     (q, k, v), scale = _sample(query, key)
     found = run_forward(q, k, v, scale, 0.0, False)[0]
     return error([found], [reference_forward(q.double(), k.double(), v.double(), scale, 0.0, False)[0]])
 
 
 def backward_error(query: Tensor, key: Tensor) -> float:
-    """The error of the gradients on numbers of its own."""
+    """Return the error of the gradients on numbers of its own."""
     (q, k, v), scale = _sample(query, key)
     saved = run_forward(q, k, v, scale, 0.0, False)
     slope = random(query, saved[0].shape)[0]

@@ -48,7 +48,7 @@ def forward_whole(
     BLOCK_D: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """A whole sample: reads every input once."""
+    """Compute a whole sample; reads every input once."""
     sample = tl.program_id(0).to(tl.int64)
     cells = tl.arange(0, BLOCK_P)
     classes = tl.arange(0, BLOCK_C)
@@ -115,7 +115,7 @@ def forward_rows(
     BLOCK_D: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The scores [B,P,stride_a] of a block of cells, their log-sum-exp over the classes, and (hard) the winner."""
+    """Compute a block of cells: scores [B,P,stride_a], their log-sum-exp over the classes, and (hard) the winner."""
     blocks = tl.cdiv(num_cells, BLOCK_P)
     sample = (tl.program_id(0) // blocks).to(tl.int64)
     cells = (tl.program_id(0) % blocks) * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -234,7 +234,7 @@ def _of_classes(
     BLOCK_O: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """A block of classes and columns of mixed^T [C,P] times rows_of [P,D]."""
+    """Compute a block of classes and columns of mixed^T [C,P] times rows_of [P,D]."""
     acc = tl.zeros((BLOCK_C, BLOCK_O), tl.float32)
     for start in range(0, num_cells, BLOCK_K):
         cells = start + tl.arange(0, BLOCK_K)
@@ -260,7 +260,7 @@ def forward_products(
     BLOCK_O: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """A block of classes and columns of w^T V."""
+    """Compute a block of classes and columns of w^T V."""
     columns = tl.cdiv(width, BLOCK_O)
     tiles = tl.cdiv(num_classes, BLOCK_C) * columns
     sample = (tl.program_id(0) // tiles).to(tl.int64)
@@ -477,7 +477,7 @@ def _of_cells(
     BLOCK_O: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """A block of cells and columns of mixed [P,C] times rows_of [C,D]."""
+    """Compute a block of cells and columns of mixed [P,C] times rows_of [C,D]."""
     cells = first + tl.arange(0, BLOCK_P)
     acc = tl.zeros((BLOCK_P, BLOCK_O), tl.float32)
     for start in range(0, num_classes, BLOCK_K):
@@ -511,7 +511,7 @@ def backward_products(
     BLOCK_O: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """A tile of one gradient of a sample: dQ = dS K, dV = w G, or dK = dS^T Q."""
+    """Compute a tile of one gradient of a sample: dQ = dS K, dV = w G, or dK = dS^T Q."""
     columns = tl.cdiv(width, BLOCK_O)
     of_cells = tl.cdiv(num_cells, BLOCK_P) * columns
     tiles = 2 * of_cells + tl.cdiv(num_classes, BLOCK_C) * columns

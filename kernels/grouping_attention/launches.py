@@ -213,7 +213,7 @@ def run_backward(
 
 
 def _along(grad: Tensor, out: Tensor) -> Tensor:
-    """The sums over D of grad * out, [B,C] float32."""
+    """Return the sums over D of grad * out, [B,C] float32."""
     batch, classes, width = out.shape
     delta = out.new_empty(batch, classes, dtype=torch.float32)
     plan = plan_along(width)
@@ -248,5 +248,5 @@ def gradients_like(query: Tensor, key: Tensor, value: Tensor) -> Three:
 
 
 def _padded(classes: int) -> int:
-    """The classes in rows of which each starts at 32 bytes."""
+    """Return the classes in rows of which each starts at 32 bytes."""
     return ceil_div(classes, 16) * 16

@@ -17,33 +17,33 @@ WHOLE_ELEMENTS = 16_384
 
 
 def fits_whole(cells: int, classes: int) -> bool:
-    """Whether one program takes the forward of a whole sample."""
+    """Return whether one program takes the forward of a whole sample."""
     return block(cells) * block(classes) <= WHOLE_ELEMENTS
 
 
 @cache
 def plan_whole(hard: bool, cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
-    """The forward of a whole sample in one program."""
+    """Return the forward of a whole sample in one program."""
     # half of the multiprocessors' warps wait for memory: eight a program were faster than four at every size
     return {"HARD": hard, **_plan(block(cells), block(classes), width, dtype, shared), "num_warps": 8}
 
 
 @cache
 def plan_rows(hard: bool, cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
-    """The scores of a block of cells: all classes a program where they fit, so that queries are read once."""
+    """Return the scores of a block of cells: all classes a program where they fit, so that queries are read once."""
     most = (64, 64) if is_plain(dtype, shared) else (64, 256) if shared >= SHARED_MEMORY[(9, 0)] else (64, 128)
     return {"HARD": hard, **_plan(block(cells, most=most[0]), block(classes, most=most[1]), width, dtype, shared)}
 
 
 @cache
 def plan_weights(hard: bool, cells: int, classes: int) -> dict[str, Any]:
-    """The weights of a block of classes over all cells."""
+    """Return the weights of a block of classes over all cells."""
     return {"HARD": hard, "BLOCK_P": block(cells, most=64), "BLOCK_C": block(classes, most=64), "num_warps": 8}
 
 
 @cache
 def plan_mix(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
-    """A block of classes and columns of the grouped values."""
+    """Return a block of classes and columns of the grouped values."""
     plain = is_plain(dtype, shared)
     return {
         "BLOCK_C": block(classes, most=64 if plain else 256 if shared >= SHARED_MEMORY[(9, 0)] else 128),
@@ -63,7 +63,7 @@ def plan_along(width: int) -> dict[str, Any]:
 
 @cache
 def plan_scores(hard: bool, cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
-    """The weights and the gradient of the scores of a block of cells."""
+    """Return the weights and the gradient of the scores of a block of cells."""
     plain = is_plain(dtype, shared)
     high, wide = block(cells, most=32 if plain else 64), block(classes, most=64 if plain else 256)
     if not plain and shared < SHARED_MEMORY[(9, 0)]:
@@ -78,7 +78,7 @@ def plan_scores(hard: bool, cells: int, classes: int, width: int, dtype: torch.d
 
 @cache
 def plan_products(cells: int, classes: int, width: int, dtype: torch.dtype, shared: int) -> dict[str, Any]:
-    """A tile of one gradient."""
+    """Return a tile of one gradient."""
     plain = is_plain(dtype, shared)
     return {
         "BLOCK_P": block(cells, most=32 if plain else 64),

@@ -17,7 +17,7 @@ Inputs = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 
 def reference_forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Five:
-    """What `run_forward` gives, from the reference; its backward needs no lengths."""
+    """Return what `run_forward` gives, from the reference; its backward needs no lengths."""
     _, _, *lengths = outputs_like(audio, visual, gate)
     index = None if gate_id is None else gate_id.long()
     similarity, argmax = reference.max_pooled_cosine(audio, visual, gate, gate_index=index)
@@ -33,7 +33,7 @@ def reference_backward(
     gate_id: Tensor | None,
     needs: list[bool],
 ) -> Three:
-    """What `run_backward` gives, from the reference."""
+    """Return what `run_backward` gives, from the reference."""
     index = None if gate_id is None else gate_id.long()
     with torch.enable_grad():
         inputs = [one.detach().requires_grad_() for one in (audio, visual, gate) if one is not None]
@@ -44,13 +44,13 @@ def reference_backward(
 
 
 def forward_error(audio: Tensor, visual: Tensor, gate: Tensor | None) -> float:
-    """The error of the similarity on numbers of its own."""
+    """Return the error of the similarity on numbers of its own."""
     inputs = _sample(audio, visual, gate)
     return error([run_forward(*inputs)[0]], [reference_forward(*_wide(inputs))[0]])
 
 
 def backward_error(audio: Tensor, visual: Tensor, gate: Tensor | None) -> float:
-    """The error of the gradients on numbers of its own, over pairs that have the true winner."""
+    """Return the error of the gradients on numbers of its own, over pairs that have the true winner."""
     inputs = _sample(audio, visual, gate)
     saved, truth = run_forward(*inputs), reference_forward(*_wide(inputs))
     slope = random(saved[0], saved[0].shape)[0].masked_fill_(truth[1] != saved[1], 0.0)

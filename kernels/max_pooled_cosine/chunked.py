@@ -26,7 +26,7 @@ def max_pooled_cosine(
     audio_mask: Tensor | None = None,
     visual_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same as the reference; its peak of memory is that of the inputs' gradients and a chunk."""
+    """Return the same as the reference; its peak of memory is that of the inputs' gradients and a chunk."""
     check_shapes(audio, visual, gate, gate_index, audio_mask, visual_mask)
     with torch.autocast(audio.device.type, enabled=False):
         similarity, argmax = Chunked.apply(audio, visual, gate, gate_index)
@@ -116,7 +116,7 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _gate_ids(audio: Tensor, gate: Tensor | None, gate_index: Tensor | None) -> Tensor | None:
-    """The gate of each source, [R]."""
+    """Return the gate of each source, [R]."""
     if gate is None:
         return None
     if gate_index is not None:

@@ -269,7 +269,7 @@ def pool(
     BLOCK_R: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """The best of an image's blocks of BLOCK_P cells, ties to the lowest."""
+    """Find the best of an image's blocks of BLOCK_P cells, ties to the lowest."""
     row_blocks = tl.cdiv(num_rows, BLOCK_R)
     image = (tl.program_id(0) // row_blocks).to(tl.int64)
     rows = (tl.program_id(0) % row_blocks) * BLOCK_R + tl.arange(0, BLOCK_R)

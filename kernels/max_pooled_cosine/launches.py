@@ -217,7 +217,7 @@ def run_backward(
 
 
 def _order(keys: Tensor, rows: int, groups: int, sources: int, num_keys: int) -> tuple[Tensor, Tensor]:
-    """The rows of each group sorted by key, and where each key starts, both int32."""
+    """Return the rows of each group sorted by key, and where each key starts, both int32."""
     order = keys.new_empty(groups, rows, dtype=torch.int32)
     starts = keys.new_empty(groups, num_keys + 1, dtype=torch.int32)
     plan = plan_order(rows, num_keys)

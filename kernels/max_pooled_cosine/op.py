@@ -137,7 +137,7 @@ max_pooled_cosine_op.register_autograd(_operator_backward, setup_context=_save)
 
 
 def _given(found: Three, needs: list[bool]) -> tuple[Tensor | None, ...]:
-    """The gradients that are needed, in the places of the operator's inputs."""
+    """Return the gradients that are needed, in the places of the operator's inputs."""
     return (*(one if need else None for one, need in zip(found, needs, strict=True)), None)
 
 

@@ -51,6 +51,6 @@ def max_pooled_cosine(
 
 
 def _is_large(audio: Tensor, visual: Tensor) -> bool:
-    """Whether [B,M,N,P] or [B,M,N,D] would be worth avoiding (what is traced stays the reference)."""
+    """Return whether [B,M,N,P] or [B,M,N,D] would be worth avoiding (what is traced stays the reference)."""
     pairs = audio.shape[0] * audio.shape[1] * visual.shape[0]
     return pairs * max(visual.shape[1], visual.shape[2]) > LARGE and not prefers_reference()

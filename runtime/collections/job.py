@@ -1,4 +1,4 @@
-"""What workers are told and what they answer; plain values, so that any process can take them."""
+"""What workers are given and what they answer: plain values, which any process can take."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Outcome:
 
 
 def list_entries(manifest: Manifest) -> tuple[list[Entry], list[Outcome]]:
-    """The items that can be localized, and those left out with the reason."""
+    """Return the items that can be localized, and those left out with the reason."""
     entries: list[Entry] = []
     left_out: list[Outcome] = []
     for item in manifest.items:

@@ -198,7 +198,7 @@ class DirectOutput(Output):
             raise write_error(self._place.name, error) from None
 
     def finish(self, order: Sequence[str], left_out: Sequence[Outcome]) -> None:
-        """All rows are out."""
+        """Finish: all rows are written."""
 
     def close(self) -> None:
         """Close it."""
@@ -263,7 +263,7 @@ class ParquetOutput(Output):
 
 
 def _schema(pyarrow: Any) -> Any:
-    """All columns of still and video rows; those of the other kind are null."""
+    """Return all columns of still and video rows; those of the other kind are null."""
     floats, text = pyarrow.list_(pyarrow.float64()), pyarrow.string()
     source = {"label": text, "certainty": pyarrow.float64()}
     source |= {"audio_prob": pyarrow.float64(), "visual_prob": pyarrow.float64()}
@@ -285,7 +285,7 @@ def _schema(pyarrow: Any) -> Any:
 
 
 def _scan(path: Path, file: IO[bytes]) -> dict[str, tuple[int, int]]:
-    """Where the row of each id lies (start, length); a last line that was cut off is cut away."""
+    """Return where the row of each id lies (start, length); a last line that was cut off is cut away."""
     places: dict[str, tuple[int, int]] = {}
     file.seek(0)
     start = 0
@@ -335,7 +335,7 @@ def _show(fact: Any) -> str:
 
 
 def _open_journal(path: Path) -> IO[bytes]:
-    """Open a journal to go on with; a link, which somebody else may have laid, is none."""
+    """Open a journal to go on with; a link, which somebody else may have laid, is refused."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     facts = os.fstat(handle)
     if facts.st_nlink > 1:
@@ -348,7 +348,7 @@ def _open_journal(path: Path) -> IO[bytes]:
 
 
 def open_collection_output(json_path: Name | None, parquet: Name | None) -> Output:
-    """The output that was asked for. Raises InputError for two or none, and for what can't be written."""
+    """Return the output that was asked for. Raises InputError for two or none, and for what can't be written."""
     if json_path is not None and parquet is None:
         place = find_place(json_path)
         return DirectOutput(place) if place.is_direct else JsonLinesOutput(place)

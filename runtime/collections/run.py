@@ -38,13 +38,13 @@ class CollectionSummary:
     failures: Path
 
     def lines(self) -> list[str]:
-        """What people want to know."""
+        """Return what people want to know."""
         rate = self.localized / self.seconds if self.seconds else 0.0
         found = f"{self.localized} of {self.items} items localized in {self.seconds:.1f} s ({rate:.1f} items/s)"
         return [found + (f", {self.before} were there already" if self.before else ""), str(self.output)]
 
     def warning(self) -> str | None:
-        """The sentence about items without a result, or None."""
+        """Return the sentence about items without a result, or None."""
         if not self.left_out:
             return None
         first = self.left_out[0]
@@ -78,13 +78,7 @@ def localize_collection(
     videos with several, by number from 1 or by language. `progress(done, total)` is called after each chunk.
     Raises InputError for anything given that can't be used, FailureError when a worker fails.
     """
-    for name, value in (("workers", workers), ("batch", batch)):
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
-    if cluster is not None and cluster not in CLUSTERS:
-        raise InputError(f"cluster {cluster!r} is not known: choose one of {', '.join(CLUSTERS)}")
-    if address is not None and cluster is None:
-        raise InputError(f"address {address} is a cluster's: say --cluster ray, too")
+    _check(workers, batch, cluster, address)
     listed = read_manifest(manifest, check_files=False)
     loaded = Bundle.load(bundle)
     output = open_collection_output(json_path, parquet)
@@ -127,6 +121,16 @@ def localize_collection(
     )
 
 
+def _check(workers: int, batch: int, cluster: str | None, address: str | None) -> None:
+    for name, value in (("workers", workers), ("batch", batch)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+    if cluster is not None and cluster not in CLUSTERS:
+        raise InputError(f"cluster {cluster!r} is not known: choose one of {', '.join(CLUSTERS)}")
+    if address is not None and cluster is None:
+        raise InputError(f"address {address} is a cluster's: say --cluster ray, too")
+
+
 def _execute(
     job: Job, entries: list[Entry], workers: int, cluster: str | None, address: str | None
 ) -> Iterable[list[Outcome]]:
@@ -139,7 +143,7 @@ def _execute(
 
 
 def _facts(manifest: Manifest, bundle: Bundle, job: Job) -> dict[str, Any]:
-    """What decides a row; two runs that agree in it may share an output."""
+    """Return what decides a row; two runs that agree in it may share an output."""
     model = {"name": str(bundle.info.model["name"]), "sha256": file_sha256(bundle.path / BUNDLE_FILE)}
     return {
         "format": FORMAT,

@@ -47,24 +47,23 @@ class Runner:
 
     def __init__(self, job: Job) -> None:
         """Load the engine. Raises InputError or FailureError as `Localizer.load` does."""
-        options = {} if job.threads is None else {"threads": job.threads}
         self.job = job
-        self.localizer = Localizer.load(job.bundle, job.backend, job.precision, **options)
+        self.localizer = Localizer.load(job.bundle, job.backend, job.precision, threads=job.threads)
         info = self.localizer.engine.info
         config = DecisionConfig.for_bundle(info)
         # a still has no time in which a state could last
         self.rules = Rules.for_bundle(info, replace(config, min_on=0.0, unknown_seconds=0.0, off_screen_seconds=0.0))
 
     def __call__(self, chunk: list[Entry]) -> list[Outcome]:
-        """The outcome of every entry."""
+        """Return the outcome of every entry."""
         return self.localize(self.read(chunk))
 
     def read(self, chunk: list[Entry]) -> list[Piece]:
-        """Every entry's files in memory (videos are left to `localize`), or why they can't be read."""
+        """Return every entry's files in memory (videos are left to `localize`), or why they can't be read."""
         return [self._read(entry) for entry in chunk]
 
     def localize(self, pieces: list[Piece]) -> list[Outcome]:
-        """The outcomes of what `read` gave."""
+        """Return the outcomes of what `read` gave."""
         outcomes = [piece for piece in pieces if isinstance(piece, Outcome)]
         outcomes += [self._localize_video(piece) for piece in pieces if isinstance(piece, Entry)]
         stills = [piece for piece in pieces if isinstance(piece, Still)]

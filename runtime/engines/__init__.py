@@ -56,7 +56,7 @@ class EngineEntry:
             return True
 
     def obstacle(self, target: str = "any") -> str | None:
-        """Why the engine can't run variants for `target` on this machine, or None."""
+        """Return why the engine can't run variants for `target` on this machine, or None."""
         if self.missing():
             return f"{self.requires} is not installed: pip install 'avgn[{self.extra}]'"
         if self.gpu or target.startswith("sm_"):
@@ -178,7 +178,7 @@ def choose_engine(bundle: Bundle, backend: str = "auto", precision: str | None =
 
 
 def obstacle_of(name: str, bundle: Bundle, variant: Variant) -> str | None:
-    """Why the engine `name` can't or may not run a variant on this machine, or None."""
+    """Return why the engine `name` can't or may not run a variant on this machine, or None."""
     return ENGINES[name].obstacle(variant.target) or native_obstacle(bundle, variant)
 
 
@@ -203,7 +203,7 @@ def load_engine(bundle: Bundle, variant: Variant, name: str, **options: Any) -> 
 
 
 def _loads(name: str) -> bool:
-    """Whether a shared library is there: among the system's, or as pip installs TensorRT's."""
+    """Return whether a shared library is there: among the system's, or as pip installs TensorRT's."""
     if ctypes.util.find_library(name) is not None or importlib.util.find_spec("tensorrt_libs") is not None:
         return True
     for release in RELEASES:

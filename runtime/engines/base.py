@@ -37,6 +37,13 @@ class Engine(Protocol):
         ...
 
 
+def check_engine(engine: object) -> None:
+    """Raise TypeError for what is no Engine."""
+    if not isinstance(engine, Engine):
+        way = "its .engine" if hasattr(engine, "engine") else "Localizer.load(bundle).engine"
+        raise TypeError(f"engine must run the halves of a bundle, got {type(engine).__name__}: give {way}")
+
+
 class GraphEngine:
     """What engines of exported graphs share: inputs are checked, `_run` runs a half."""
 
@@ -149,6 +156,6 @@ def _agree(one: Sequence[int | str], other: Sequence[int | str]) -> bool:
 
 
 def complete(info: BundleInfo, half: str, found: Mapping[str, Floats], batch: int) -> dict[str, Floats]:
-    """A half's outputs in order; the probabilities that a bundle without presence heads lacks are ones."""
+    """Return a half's outputs in order; the probabilities that a bundle without presence heads lacks are ones."""
     ones = np.ones((batch, len(info.classes)), np.float32)
     return {name: found.get(name, ones) if name in PROBABILITIES else found[name] for name in OUTPUTS[half]}

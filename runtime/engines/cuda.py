@@ -24,7 +24,7 @@ def import_cuda() -> ModuleType:
 
 
 def check(answer: tuple[Any, ...]) -> Any:
-    """What a call of the runtime gave besides its status. Raises FailureError with the status' name."""
+    """Return what a call of the runtime gave besides its status. Raises FailureError with the status' name."""
     status, *values = answer
     if int(status) != 0:
         raise FailureError(f"CUDA failed ({status.name}): see nvidia-smi, or use --backend onnxruntime")
@@ -43,7 +43,7 @@ class Stream:
         check(self._cuda.cudaStreamSynchronize(self.handle))
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """What `work` queues, as a graph that `launch` runs; nothing is run meanwhile."""
+        """Return what `work` queues, as a graph that `launch` runs; nothing is run meanwhile."""
         cuda = self._cuda
         check(cuda.cudaStreamBeginCapture(self.handle, cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
         try:

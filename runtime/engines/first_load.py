@@ -51,7 +51,7 @@ def check_first_load(bundle: Bundle, variant: Variant, engine: Engine, parent: E
 
 
 def compare_engines(engine: Engine, parent: Engine) -> dict[str, float]:
-    """The chain of both halves on probes: the mean cosine of maps, the largest difference of probabilities."""
+    """Return the chain of both halves on probes: the mean cosine of maps, the largest difference of probabilities."""
     waveform, image = probes(parent.info)
     results = []
     for each in (engine, parent):
@@ -91,7 +91,7 @@ def probes(info: BundleInfo) -> tuple[Floats, npt.NDArray[np.uint8]]:
 
 
 def parent_of(bundle: Bundle, variant: Variant) -> Variant:
-    """The ONNX graphs that an engine was built from. Raises InputError for a bundle without them."""
+    """Return the ONNX graphs that an engine was built from. Raises InputError for a bundle without them."""
     for each in bundle.info.variants:
         if each.engine == "onnxruntime" and each.precision == variant.precision:
             return replace(each)

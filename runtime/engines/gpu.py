@@ -26,7 +26,7 @@ class Gpu:
 
 @lru_cache(maxsize=1)
 def find_gpu() -> Gpu | str:
-    """The first NVIDIA GPU, or why there is none."""
+    """Return the first NVIDIA GPU, or why there is none."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:

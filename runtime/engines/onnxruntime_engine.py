@@ -61,7 +61,7 @@ class OnnxRuntimeEngine(GraphEngine):
         return "onnxruntime"
 
     def _open(self, half: str, sizes: Mapping[str, int] | None = None, providers: Sequence[Any] | None = None) -> Any:
-        """A session of a half; `sizes` fixes axes that its graph leaves open, by their names."""
+        """Return a session of a half; `sizes` fixes axes that its graph leaves open, by their names."""
         options = self._library.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1

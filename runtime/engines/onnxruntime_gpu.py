@@ -62,7 +62,7 @@ class BoundEngine(OnnxRuntimeEngine):
             return work()
 
     def _bound(self, half: str, feed: Feed) -> _Binding:
-        """The session and the buffers of the feed's shapes, made when they are first asked for."""
+        """Return the session and the buffers of the feed's shapes, made when they are first asked for."""
         known = self._shapes[half]
         key = tuple(value.shape for value in feed.values())
         if key not in known:
@@ -83,7 +83,7 @@ class BoundEngine(OnnxRuntimeEngine):
         return self._open(half, self._overrides(half, sizes))
 
     def _sizes(self, half: str, feed: Feed) -> dict[str, int]:
-        """The axes that bundle.json leaves open, by its names."""
+        """Return the axes that bundle.json leaves open, by its names."""
         sizes: dict[str, int] = {}
         for spec in self._variant.inputs[half]:
             for axis, size in zip(spec.shape, feed[spec.name].shape, strict=True):
@@ -94,7 +94,7 @@ class BoundEngine(OnnxRuntimeEngine):
         return sizes
 
     def _overrides(self, half: str, sizes: Mapping[str, int]) -> dict[str, int]:
-        """The same axes by the names that they have in the graph."""
+        """Return the same axes by the names that they have in the graph."""
         specs = {spec.name: spec for spec in self._variant.inputs[half]}
         found: dict[str, int] = {}
         for value in self._sessions[half].get_inputs():
@@ -137,7 +137,7 @@ class CudaEngine(BoundEngine):
         return _worker().submit(work).result()
 
     def _session(self, half: str, sizes: Mapping[str, int]) -> Any:
-        """A session with a CUDA graph, or without where the graph of a model can't be recorded."""
+        """Return a session with a CUDA graph, or without where the graph of a model can't be recorded."""
         axes = self._overrides(half, sizes)
         if not self._cuda_graphs:
             return self._open(half, axes)
@@ -154,7 +154,7 @@ class CudaEngine(BoundEngine):
         return {"device_id": 0, "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
 
     def _behind(self) -> list[Any]:
-        """The providers that take what the first one leaves."""
+        """Return the providers that take what the first one leaves."""
         return []
 
 
@@ -225,12 +225,12 @@ class _Binding:
 
 @cache
 def _worker() -> ThreadPoolExecutor:
-    """The one thread that all sessions with CUDA graphs of this process run in."""
+    """Return the one thread that all sessions with CUDA graphs of this process run in."""
     return ThreadPoolExecutor(1, thread_name_prefix="avgn-onnxruntime-cuda")
 
 
 def _cells(info: BundleInfo, size: tuple[int, ...], specs: tuple[TensorSpec, ...]) -> dict[str, int]:
-    """The open axes of the maps for pictures of another size: cells are as large as at the bundle's own."""
+    """Return the open axes of the maps for pictures of another size: cells are as large as at the bundle's own."""
     maps = next((spec.shape[2:] for spec in specs if spec.name == "maps"), ())
     cells = [side * count // whole for side, count, whole in zip(size, info.grid, info.image_size, strict=True)]
     return {axis: count for axis, count in zip(maps, cells, strict=False) if isinstance(axis, str)}

@@ -122,7 +122,7 @@ class OpenVinoEngine(GraphEngine):
         return requests[key]
 
     def _plan(self, half: str, size: int) -> Any:
-        """The half compiled for batches of `size` at the bundle's picture size, or for ANY."""
+        """Return the half compiled for batches of `size` at the bundle's picture size, or for ANY."""
         with self._lock:
             if (half, size) not in self._plans:
                 graph = self._graphs[half]
@@ -145,7 +145,7 @@ def _has(model: Any, name: str) -> bool:
 
 
 def _specs(ports: Any, names: tuple[str, ...]) -> list[TensorSpec]:
-    """A port has every name that its tensor had on the way: the contract's counts."""
+    """Return a port has every name that its tensor had on the way: the contract's counts."""
     specs = []
     for port in ports:
         shape = tuple(

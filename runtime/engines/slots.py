@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Slots(Generic[T]):
-    """At most `count` things, each made when it is first needed; who finds all taken waits.
+    """Lend at most `count` things, each made when first needed; a thread that finds all of them taken waits.
 
     The one given back last is taken first, so a single caller works with one, and its buffers stay warm.
     """
@@ -24,7 +24,8 @@ class Slots(Generic[T]):
 
     @contextmanager
     def take(self) -> Iterator[T]:
-        """A thing for the caller alone until the block ends. What `make` raises is passed on, and made anew later."""
+        """Yield a thing for the caller alone until the block ends. What `make` raises is passed on, and made anew
+        later."""
         with self._changed:
             while not self._free and not self._unmade:
                 self._changed.wait()

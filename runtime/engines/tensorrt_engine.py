@@ -67,7 +67,7 @@ class TensorRtEngine(GraphEngine):
 
 
 def import_library(name: str) -> Any:
-    """The module of "tensorrt" or "tensorrt-rtx"; raises MissingExtraError where it is not installed."""
+    """Return the module of "tensorrt" or "tensorrt-rtx"; raises MissingExtraError where it is not installed."""
     module, extra = MODULES[name]
     try:
         return importlib.import_module(module)
@@ -97,7 +97,7 @@ class _Half:
         self._slots = Slots(lambda: _Slot(library, self._engine, file, made, cuda_graphs), SLOTS)
 
     def specs(self, inputs: tuple[str, ...]) -> dict[str, list[TensorSpec]]:
-        """The tensors of both sides; axes that a profile leaves open are called by their place."""
+        """Return the tensors of both sides; axes that a profile leaves open are called by their place."""
         sides: dict[str, list[TensorSpec]] = {"inputs": [], "outputs": []}
         for at in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(at)
@@ -153,7 +153,7 @@ class _Slot:
             shape.buffers[name].download(self._stream)
 
     def _shape(self, feed: Mapping[str, npt.NDArray[Any]]) -> _Shape:
-        """The buffers and the context of the feed's shapes, made when they are first asked for."""
+        """Return the buffers and the context of the feed's shapes, made when they are first asked for."""
         key = tuple(value.shape for value in feed.values())
         known = self._shapes.get(key)
         if known is None:

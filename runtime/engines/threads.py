@@ -10,7 +10,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def physical_cores() -> int:
-    """The physical cores that this process may use (affinity and container quota respected), at least 1."""
+    """Return the physical cores that this process may use (affinity and container quota respected), at least 1."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     cores = {_core(cpu) for cpu in allowed}
     return max(1, min(len(cores), _quota()))

@@ -23,12 +23,12 @@ LEVELS = ("plain", "avx2", "avx512")
 
 
 def is_native(variant: Variant) -> bool:
-    """Whether a variant's files are machine code."""
+    """Return whether a variant's files are machine code."""
     return variant.engine in NATIVE
 
 
 def is_trusted(variant: Variant) -> bool:
-    """Whether all files of a variant have a mark on this machine."""
+    """Return whether all files of a variant have a mark on this machine."""
     return all(_mark(digest).is_file() for digest in variant.sha256.values())
 
 
@@ -63,7 +63,7 @@ def forget(variants: Iterable[Variant]) -> int:
 
 
 def native_obstacle(bundle: Bundle, variant: Variant) -> str | None:
-    """Why a native variant may not or can't run here, or None."""
+    """Return why a native variant may not or can't run here, or None."""
     if not is_native(variant):
         return None
     if not is_trusted(variant):
@@ -84,7 +84,7 @@ def native_obstacle(bundle: Bundle, variant: Variant) -> str | None:
 
 
 def checked_bytes(bundle: Bundle, variant: Variant, half: str) -> bytes:
-    """The file of a half, exactly what was marked: read once, so that nobody can change it in between.
+    """Return the file of a half, exactly what was marked: read once, so that nobody can change it in between.
 
     Raises InputError for a file without a mark, or whose content is not the one that bundle.json names.
     """
@@ -97,7 +97,7 @@ def checked_bytes(bundle: Bundle, variant: Variant, half: str) -> bytes:
 
 
 def cpu_target() -> str:
-    """What packages built on this processor are for: cpu-x86_64-avx512."""
+    """Return what packages built on this processor are for: cpu-x86_64-avx512."""
     try:
         flags = set(CPU_INFO.read_text().partition("flags")[2].partition("\n")[0].split())
     except OSError:

@@ -95,7 +95,7 @@ class DirectFile:
 
 
 def _replaced_stdout(place: Place) -> TextIO | None:
-    """What stands in for standard output in notebooks and under contextlib.redirect_stdout, else None."""
+    """Return what stands in for standard output in notebooks and under contextlib.redirect_stdout, else None."""
     if place.name != STDOUT or sys.stdout is None:
         return None
     try:
@@ -137,7 +137,7 @@ def _open_fifo(place: Place) -> int:
         else:
             if not stat.S_ISFIFO(os.fstat(handle).st_mode):
                 os.close(handle)
-                raise InputError(f"output {shown(place.name)} was a FIFO and is none any more: choose another path")
+                raise InputError(f"output {shown(place.name)} was a FIFO and no longer is: choose another path")
             os.set_blocking(handle, True)
             return handle
         if not said and time.monotonic() - begin > SAY_AFTER_SECONDS:

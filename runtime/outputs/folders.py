@@ -20,7 +20,7 @@ LAST = (".json", ".jsonl")
 
 @contextmanager
 def new_folder(target: str | os.PathLike[str], kind: str = "folder", *, overwrite: bool = False) -> Iterator[Path]:
-    """A folder to fill that becomes `target` when all went well, and is gone otherwise.
+    """Yield a folder to fill that becomes `target` when all went well, and is gone otherwise.
 
     `target` may be an empty folder, which is filled at the end, or with `overwrite` one that is replaced; links to
     folders are followed. Raises InputError, with nothing left, for anything else and when it can't be written.
@@ -80,7 +80,7 @@ def held_folder(folder: str | os.PathLike[str], kind: str = "output folder") -> 
 
 
 def _check_free(name: str, path: Path, kind: str, overwrite: bool) -> bool:
-    """Whether a folder is there that may be used."""
+    """Return whether a folder is there that may be used."""
     if not os.path.lexists(path):
         return False
     if not path.is_dir() or (_entries(path) and not overwrite):
@@ -96,7 +96,7 @@ def _make_parents(path: Path) -> None:
 
 
 def _entries(path: Path) -> set[Path]:
-    """What a folder holds besides what is being filled in it, or was by a run that was killed."""
+    """Return what a folder holds besides what is being filled in it, or was by a run that was killed."""
     return set(path.iterdir()) - set(left_over(path / path.name))
 
 

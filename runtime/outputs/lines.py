@@ -47,7 +47,7 @@ class TextOutput:
         self.closed = True
 
     def hurry(self) -> None:
-        """The run is to end: a reader that does not read is not waited for."""
+        """Stop waiting for a reader that does not read: the run is to end."""
         self._file.hurry()
 
     def abort(self) -> None:

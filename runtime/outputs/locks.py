@@ -12,7 +12,8 @@ WAIT_SECONDS = 2.0
 
 
 def lock(handle: int) -> bool:
-    """Whether this process alone holds the open file or folder; where there are no locks, it is taken on trust."""
+    """Return whether this process alone holds the open file or folder; where there are no locks, it is taken on
+    trust."""
     try:
         import fcntl
     except ImportError:
@@ -27,7 +28,7 @@ def lock(handle: int) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds it; what its maker left behind is free."""
+    """Return whether a living process holds it; what its maker left behind is free."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -20,12 +20,12 @@ LONGEST_STEM = 200
 
 
 def new_name(target: Path) -> Path:
-    """A path beside `target` that nobody can foresee."""
+    """Return a path beside `target` that nobody can foresee."""
     return target.with_name(f"{_stem(target)}.{secrets.token_hex(TOKEN_BYTES)}{ENDING}")
 
 
 def left_over(target: Path) -> list[Path]:
-    """What runs on `target` have beside it, and what runs that were killed left behind."""
+    """Return what runs on `target` have beside it, and what runs that were killed left behind."""
     beginning = f"{_stem(target)}."
     length = len(beginning) + 2 * TOKEN_BYTES + len(ENDING)
     try:
@@ -43,7 +43,9 @@ def refuse_second_run(name: str, target: Path, kind: str = "output") -> None:
             raise InputError(
                 f"{kind} {shown(name)} is being written by another run: wait for it or choose another path"
             )
-        log.warning("%s is what a run that was cut off wrote of %s: keep or remove it", shown(path), shown(name))
+        log.warning(
+            "%s was left by a run that was cut off while it wrote %s: keep or remove it", shown(path), shown(name)
+        )
 
 
 def _stem(target: Path) -> str:

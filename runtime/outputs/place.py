@@ -63,7 +63,7 @@ def find_place(name: Name, *inputs: Path, kind: str = "output") -> Place:
 
 
 def takes_stdout(*names: Name | None) -> bool:
-    """Whether one of the outputs is standard output, which then belongs to it alone."""
+    """Return whether one of the outputs is standard output, which then belongs to it alone."""
     return any(name is not None and find_place(name).is_stdout for name in names)
 
 
@@ -102,7 +102,7 @@ def _existing(text: str, found: os.stat_result, kind: str) -> Place:
 
 
 def _new_path(text: str, kind: str) -> Path:
-    """The path of a file to be made: a link that leads to nothing yet is followed."""
+    """Return the path of a file to be made: a link that leads to nothing yet is followed."""
     path = Path(os.path.realpath(text))
     if text.endswith(os.sep):
         raise InputError(f"{kind} {shown(text)} is the name of a folder: give the name of a file")
@@ -113,7 +113,8 @@ def _new_path(text: str, kind: str) -> Path:
 
 
 def _stat(text: str) -> os.stat_result | None:
-    """The facts of what is there, links followed; None where nothing is. Raises OSError for loops and long names."""
+    """Return the facts of what is there, links followed; None where nothing is. Raises OSError for loops and long
+    names."""
     try:
         return os.stat(text)
     except FileNotFoundError:
@@ -128,7 +129,8 @@ def _refuse_inputs(text: str, found: os.stat_result, inputs: tuple[Path, ...], k
 
 
 def _descriptor(text: str) -> int | None:
-    """The descriptor of this process that a path such as /dev/stdout or a link to /dev/fd/3 leads to, or None."""
+    """Return the descriptor of this process that a path such as /dev/stdout or a link to /dev/fd/3 leads to, or
+    None."""
     match = _match_descriptor(text)
     if match is None or (match[1] is not None and int(match[1]) != os.getpid()):
         return None

@@ -41,7 +41,7 @@ OTHERWISE = "choose another path"
 
 
 def write_error(path: str | os.PathLike[str], error: BaseException, kind: str = "output") -> InputError:
-    """The one-sentence error for an output that could not be written."""
+    """Return the one-sentence error for an output that could not be written."""
     number = getattr(error, "errno", None)
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     reason, way_out = WAYS_OUT.get(number or 0, (said, OTHERWISE))
@@ -49,7 +49,7 @@ def write_error(path: str | os.PathLike[str], error: BaseException, kind: str = 
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A path as it may be printed: what is no text, or would steer a terminal, is escaped."""
+    """Return a path as it may be printed: what is no text, or would steer a terminal, is escaped."""
     text = os.fsdecode(path)
     if text.isprintable():
         return text

@@ -20,7 +20,7 @@ class Sink(Protocol):
         ...
 
     def hurry(self) -> None:
-        """The run is to end: wait no longer for whoever reads the output."""
+        """Stop waiting for whoever reads the output: the run is to end."""
         ...
 
     def abort(self) -> None:

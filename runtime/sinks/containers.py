@@ -35,7 +35,7 @@ class SoundFormat:
     keeps_priming: bool = True
 
     def rate(self, given: int) -> int:
-        """The rate nearest to a given one."""
+        """Return the rate nearest to a given one."""
         return min(self.rates, key=lambda known: abs(known - given))
 
 
@@ -55,7 +55,7 @@ class Container:
     options: dict[str, str] = field(default_factory=dict)
 
     def codec_options(self, pixels: int, crf: int, preset: str | None) -> dict[str, str]:
-        """The encoder's options for pictures of so many pixels; larger ones are encoded faster."""
+        """Return the encoder's options for pictures of so many pixels; larger ones are encoded faster."""
         if self.codec == "libx264":
             # in order: FFmpeg ends a hybrid file at the picture that was written last, whenever it is shown
             return {"crf": str(crf), "preset": preset or ("veryfast" if pixels <= LARGE else "ultrafast"), "bf": "0"}
@@ -68,7 +68,7 @@ class Container:
         return {}
 
     def mux_options(self, seekable: bool) -> dict[str, str]:
-        """The muxer's options: what is written so far can be played, whatever happens to the process."""
+        """Return the muxer's options: what is written so far can be played, whatever happens to the process."""
         options = {"flush_packets": "1", "max_interleave_delta": str(FRAGMENT_SECONDS * 1_000_000)}
         if self.format not in ("mp4", "mov"):
             return options | self.options
@@ -124,7 +124,7 @@ CONTAINERS = {".mp4": MP4, ".m4v": MP4, ".mkv": MKV, ".webm": WEBM, ".mov": MOV,
 
 
 def container_of(place: Place) -> Container:
-    """The kind of video that an output's name asks for; what has no name of its own gets MP4 in fragments.
+    """Return the kind of video that an output's name asks for; what has no name of its own gets MP4 in fragments.
 
     Raises InputError for a suffix that is not known.
     """
@@ -155,7 +155,7 @@ WHOLE_HYBRID = 62
 
 @lru_cache(maxsize=1)
 def has_hybrid() -> bool:
-    """Whether this FFmpeg can end a fragmented MP4 with an index that knows every picture."""
+    """Return whether this FFmpeg can end a fragmented MP4 with an index that knows every picture."""
     av = import_av()
     if av.library_versions.get("libavformat", (0,))[0] < WHOLE_HYBRID:
         return False

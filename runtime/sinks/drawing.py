@@ -28,7 +28,7 @@ GOLDEN_TURN = 0.61803398875
 
 @lru_cache(maxsize=1024)
 def color_of(index: int) -> Color:
-    """The colour of class `index`: neighbours in the list are far apart on the wheel."""
+    """Return the colour of class `index`: neighbours in the list are far apart on the wheel."""
     red, green, blue = colorsys.hsv_to_rgb((0.02 + index * GOLDEN_TURN) % 1.0, 0.85, 1.0)
     return (round(255 * red), round(255 * green), round(255 * blue))
 
@@ -96,7 +96,7 @@ def _anchor(picture: Pixels, box: tuple[float, float, float, float]) -> tuple[in
 
 
 def percent(source: Heard) -> str:
-    """How sure the decision is: 50 % at the class's threshold."""
+    """Return how sure the decision is: 50 % at the class's threshold."""
     return f"{round(100 * source.certainty)}%"
 
 

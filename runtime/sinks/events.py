@@ -62,13 +62,14 @@ class EventFollower:
         return ended
 
     def finish(self) -> list[Event]:
-        """The events that still go on at the end of the stream."""
+        """Return the events that still go on at the end of the stream."""
         ended, self._open = list(self._open.values()), {}
         return ended
 
 
 def cell(text: str) -> str:
-    """A name as a spreadsheet shows it: one that a spreadsheet would compute or break gets an apostrophe before it."""
+    """Return a name as a spreadsheet shows it: one that a spreadsheet would compute or break gets an apostrophe
+    before it."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 

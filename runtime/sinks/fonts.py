@@ -55,7 +55,7 @@ def import_pillow() -> Any:
 
 
 def font_folders() -> list[Path]:
-    """Where this system keeps its fonts, and packages theirs."""
+    """Return where this system keeps its fonts, and packages theirs."""
     home = Path.home()
     folders = [
         *(home / ".fonts", home / ".local/share/fonts", Path("/usr/local/share/fonts"), Path("/usr/share/fonts")),
@@ -71,7 +71,7 @@ def font_folders() -> list[Path]:
 
 @lru_cache(maxsize=1)
 def font_files() -> tuple[Path, ...]:
-    """Every font file of this machine, the most readable first; AVGN_FONT names one that comes before all."""
+    """Return every font file of this machine, the most readable first; AVGN_FONT names one that comes before all."""
     found: list[Path] = []
     for folder in font_folders():
         for base, folders, names in os.walk(folder):
@@ -97,7 +97,8 @@ def _rank(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=64)
 def open_font(path: Path | None, size: int) -> Any | None:
-    """A font in pixels; None where the file is no font of this size. Without a path: the one inside Pillow (Latin)."""
+    """Return a font in pixels; None where the file is no font of this size. Without a path: the one inside Pillow
+    (Latin)."""
     fonts = import_pillow()
     try:
         return fonts.load_default(size) if path is None else fonts.truetype(str(path), size)
@@ -106,13 +107,14 @@ def open_font(path: Path | None, size: int) -> Any | None:
 
 
 def is_bitmap(path: Path | None) -> bool:
-    """Whether a font holds coloured bitmaps of one size."""
+    """Return whether a font holds coloured bitmaps of one size."""
     return path is not None and open_font(path, CHECK_SIZE) is None and open_font(path, BITMAP_SIZE) is not None
 
 
 @lru_cache(maxsize=4096)
 def font_of(char: str) -> Path | None | bool:
-    """The file of the first font that has a character, None for the one inside Pillow, False where none has it."""
+    """Return the file of the first font that has a character, None for the one inside Pillow, False where none has
+    it."""
     files = font_files()
     for path in (*files[:1], *_recent, *files[1:], None):
         if has(path, char):
@@ -128,7 +130,7 @@ _recent: list[Path] = []
 
 @lru_cache(maxsize=8192)
 def has(path: Path | None, char: str) -> bool:
-    """Whether a font draws a character, and not the box that stands for a missing one."""
+    """Return whether a font draws a character, and not the box that stands for a missing one."""
     size = BITMAP_SIZE if is_bitmap(path) else CHECK_SIZE
     font = open_font(path, size)
     if font is None:
@@ -141,7 +143,7 @@ def has(path: Path | None, char: str) -> bool:
 
 
 def runs(text: str) -> list[tuple[Path | None | bool, str]]:
-    """The text cut where the font changes; joiners, accents and spaces go with what is before them."""
+    """Return the text cut where the font changes; joiners, accents and spaces go with what is before them."""
     found: list[tuple[Path | None | bool, str]] = []
     for char in text:
         joined = char.isspace() or unicodedata.category(char) in ("Mn", "Me", "Mc", "Cf")

@@ -31,14 +31,14 @@ class Labels:
         self.taken: list[Box] = []
 
     def put(self, name: str, share: str, color: Color, at: tuple[int, int]) -> Box:
-        """A label above the point `at` (the corner of what it belongs to), or as near as there is room."""
+        """Return a label above the point `at` (the corner of what it belongs to), or as near as there is room."""
         name, share, size, width, height = self._fit(name, share, self.width)
         left = max(0, min(at[0], self.width - width))
         first = at[1] - height if at[1] >= height else at[1]
         return self._draw(name, share, size, self._free(left, first, width, height), color)
 
     def put_right(self, name: str, share: str, color: Color) -> Box:
-        """A label in the upper right corner, below those that are there."""
+        """Return a label in the upper right corner, below those that are there."""
         name, share, size, width, height = self._fit(name, share, self.width - 2 * self.edge)
         return self._draw(
             name, share, size, self._free(self.width - width - self.edge, self.edge, width, height), color
@@ -61,7 +61,7 @@ class Labels:
         return text_width(name, size) + gap + text_width(share, size) + 2 * _margin(size)
 
     def _free(self, left: int, first: int, width: int, height: int) -> Box:
-        """The place nearest to `first` from the top that is inside of the picture and covers no other label."""
+        """Return the place nearest to `first` from the top that is inside of the picture and covers no other label."""
         last = max(0, self.height - height)
         tops = {min(last, max(0, top)) for box in self.taken for top in (box[1] - height, box[3])}
         tops |= {min(last, max(0, first))}

@@ -14,7 +14,7 @@ from avgn.runtime.sinks.containers import container_of
 from avgn.runtime.sinks.sound import LiveSound, SoundTrack
 from avgn.runtime.sinks.video_file import VideoFile
 
-# what a live picture is told to last where nothing follows it
+# how long a live picture lasts where nothing follows it
 LIVE_FPS = 30.0
 
 
@@ -53,7 +53,7 @@ class OverlayWriter:
         self._file.close(interrupted=interrupted)
 
     def hurry(self) -> None:
-        """The run is to end: wait no longer for whoever reads the output."""
+        """Stop waiting for whoever reads the output: the run is to end."""
         self._file.hurry()
 
     def abort(self) -> None:
@@ -98,7 +98,7 @@ class LiveOverlay:
             self._file.close(interrupted=True)
 
     def hurry(self) -> None:
-        """The run is to end: wait no longer for whoever reads the output."""
+        """Stop waiting for whoever reads the output: the run is to end."""
         self._output.hurry()
 
     def abort(self) -> None:

@@ -111,7 +111,7 @@ class LiveSound:
                 self._clock.forget(self._clock.end - LIVE_RATE)
 
     def attach(self, output: Any, form: SoundFormat) -> LiveSound:
-        """Add the stream to an output container; where no sound has come and none is expected there is none."""
+        """Add the stream to an output container, unless no sound has come and none is expected."""
         with self._lock:
             self._output, self._form = output, form
             if self._clock.end or self._is_expected():
@@ -154,7 +154,7 @@ def _mux(output: Any, packets: list[Any], form: SoundFormat) -> None:
 
 
 def _contiguous(block: AudioBlock, position: int) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
-    """The block's samples, with the silence before them or without what overlaps with `position`."""
+    """Yield the block's samples, with the silence before them or without what overlaps with `position`."""
     samples = block.samples
     jump = round(block.time * block.rate) - position
     if abs(jump) <= TOLERANCE * block.rate:

@@ -28,13 +28,13 @@ _lock = threading.Lock()
 
 
 def line_height(size: int) -> int:
-    """The height in pixels of a line of text of `size` pixels."""
+    """Return the height in pixels of a line of text of `size` pixels."""
     return round(LINE * size)
 
 
 @lru_cache(maxsize=1024)
 def drawable(text: str) -> str:
-    """The text without the characters that no font here has; said once for each text that loses some."""
+    """Return the text without the characters that no font here has; said once for each text that loses some."""
     with _lock:
         kept = "".join(part for font, part in fonts.runs(text) if font is not False or _opencv_has(part))
     kept = " ".join(kept.split())
@@ -51,20 +51,21 @@ def drawable(text: str) -> str:
 
 @lru_cache(maxsize=512)
 def render(text: str, size: int, ink: Color) -> Pixels:
-    """The text as RGBA [line_height(size), W, 4]."""
+    """Return the text as RGBA [line_height(size), W, 4]."""
     with _lock:
         parts = [_render_run(font, part, size, ink) for font, part in fonts.runs(text)]
     return np.concatenate(parts, axis=1) if parts else np.zeros((line_height(size), 0, 4), np.uint8)
 
 
 def text_width(text: str, size: int) -> int:
-    """The width in pixels of a text."""
+    """Return the width in pixels of a text."""
     return int(render(text, size, (0, 0, 0)).shape[1])
 
 
 @lru_cache(maxsize=512)
 def shorten(text: str, size: int, width: int) -> str:
-    """The longest beginning of a text that is at most `width` pixels wide with an ellipsis behind it; may be empty."""
+    """Return the longest beginning of a text that is at most `width` pixels wide with an ellipsis behind it; may be
+    empty."""
     if text_width(text, size) <= width:
         return text
     low, high = 0, len(text)
@@ -111,7 +112,7 @@ def _render_run(font: Path | None | bool, text: str, size: int, ink: Color) -> P
 
 
 def _opencv_face() -> Any | None:
-    """The font inside OpenCV 5, which has Chinese, Japanese, Cyrillic and Arabic letters; None before."""
+    """Return the font inside OpenCV 5, which has Chinese, Japanese, Cyrillic and Arabic letters; None before."""
     cv2 = import_cv2()
     return cv2.FontFace("uni") if hasattr(cv2, "FontFace") else None
 

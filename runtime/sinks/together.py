@@ -24,7 +24,7 @@ class Together:
         self._left: list[Sink] = []
 
     def add(self, sink: Sink) -> None:
-        """One output more; it is finished or removed with the others."""
+        """Add an output; it is finished or removed with the others."""
         self._all.append(sink)
         self._left.append(sink)
 
@@ -37,7 +37,7 @@ class Together:
                 self._drop(sink, error)
 
     def hurry(self) -> None:
-        """The run is to end: wait no longer for whoever reads."""
+        """Stop waiting for whoever reads: the run is to end."""
         for sink in self._left:
             sink.hurry()
 

@@ -106,7 +106,7 @@ class VideoFile:
             raise self._error(error) from None
 
     def hurry(self) -> None:
-        """The run is to end: a reader that does not read is not waited for."""
+        """Stop waiting for a reader that does not read: the run is to end."""
         self.file.hurry()
 
     def abort(self) -> None:
@@ -128,7 +128,7 @@ class VideoFile:
         return stream
 
     def _frames(self, picture: Pixels | None, ticks: int) -> list[Any]:
-        """The picture as frames for the encoder; None: those that are still on their way."""
+        """Return the picture as frames for the encoder; None: those that are still on their way."""
         if self._palette is not None:
             return self._palette.take(picture, ticks, self._base)
         if picture is None:
@@ -143,7 +143,7 @@ class VideoFile:
             raise self.file.error
 
     def _error(self, error: Exception) -> Exception:
-        """What is raised for an error: the file's own, or that the encoder can't do what is asked."""
+        """Return what is raised for an error: the file's own, or that the encoder can't do what is asked."""
         error = self.file.error or error
         if isinstance(error, (InputError, BrokenPipeError)):
             return error
@@ -162,7 +162,7 @@ class VideoFile:
             self._container.mux(packet)
 
     def _fit(self, picture: Pixels) -> Pixels:
-        """The picture at the video's size: even, and the same when the input changes its size on the way."""
+        """Return the picture at the video's size: even, and the same when the input changes its size on the way."""
         height, width = picture.shape[:2]
         if (height, width) == (self._height, self._width):
             return picture

@@ -67,7 +67,7 @@ class Window:
 
 
 def has_windows(cv2: Any) -> bool:
-    """Whether this OpenCV was built with a GUI."""
+    """Return whether this OpenCV was built with a GUI."""
     lines = [line.strip() for line in cv2.getBuildInformation().splitlines()]
     at = next((at for at, line in enumerate(lines) if line.startswith("GUI")), None)
     if at is None:

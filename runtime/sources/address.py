@@ -55,18 +55,18 @@ class Address:
 
 
 def is_url(text: str) -> bool:
-    """Whether `text` names something on the network that this package reads."""
+    """Return whether `text` names something on the network that this package reads."""
     scheme, mark, _ = text.partition("://")
     return bool(mark) and scheme.lower() in SCHEMES
 
 
 def scheme_of(url: str) -> str:
-    """The scheme, in small letters."""
+    """Return the scheme, in small letters."""
     return url.partition("://")[0].lower()
 
 
 def without_secrets(url: str) -> str:
-    """The address without the user's name, password and query."""
+    """Return the address without the user's name, password and query."""
     scheme, mark, rest = url.partition("://")
     host = rest.partition("?")[0]
     user, at, tail = host.rpartition("@")
@@ -74,7 +74,8 @@ def without_secrets(url: str) -> str:
 
 
 def local_path(text: str) -> str:
-    """The path that a file:// address names; other text as it is. Raises InputError for another machine's file."""
+    """Return the path that a file:// address names; other text as it is. Raises InputError for another machine's
+    file."""
     if not text.lower().startswith("file:"):
         return text
     parts = urllib.parse.urlsplit(text)
@@ -108,7 +109,7 @@ def look_at(url: str, live: bool | None = None, trust: Trust | None = None) -> A
 
 
 def _ask(url: str, trust: Trust) -> Address:
-    """What a web server says that it has."""
+    """Return what a web server says that it has."""
     try:
         # broken off after the headers, unless it is a playlist
         with open_web(url, {}, trust) as answer:
@@ -136,7 +137,7 @@ def _ask(url: str, trust: Trust) -> Address:
 
 
 def _look_into(url: str, text: str, trust: Trust, depth: int = 0) -> Address:
-    """Whether a playlist is finished, HLS or DASH; of several qualities the first is looked at."""
+    """Return whether a playlist is finished, HLS or DASH; of several qualities the first is looked at."""
     if "<MPD" in text[:4096]:
         if not _reads_dash():
             raise InputError(
@@ -164,7 +165,7 @@ def _look_into(url: str, text: str, trust: Trust, depth: int = 0) -> Address:
 
 
 def open_web(url: str, headers: dict[str, str], trust: Trust) -> Any:
-    """The answer of a web server to a GET. Raises OSError, ValueError or HTTPException when there is none."""
+    """Return the answer of a web server to a GET. Raises OSError, ValueError or HTTPException when there is none."""
     return Web(trust, ASK_TIMEOUT).get(url, headers)
 
 

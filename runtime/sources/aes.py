@@ -19,7 +19,7 @@ PIECE = 1 << 16
 
 
 def _multiply(a: int, b: int) -> int:
-    """The product in GF(2^8) of the standard."""
+    """Return the product in GF(2^8) of the standard."""
     product = 0
     while b:
         product ^= a if b & 1 else 0
@@ -29,7 +29,7 @@ def _multiply(a: int, b: int) -> int:
 
 
 def _boxes() -> tuple[Bytes, Bytes]:
-    """The substitution of bytes and its inverse [256]."""
+    """Return the substitution of bytes and its inverse [256]."""
     box = np.zeros(256, np.uint8)
     for value in range(256):
         inverse = next((other for other in range(1, 256) if _multiply(value, other) == 1), 0) if value else 0
@@ -54,7 +54,7 @@ SHIFTED_BACK = np.array([(column - row) % 4 * 4 + row for column in range(4) for
 
 
 def expand(key: bytes) -> Bytes:
-    """The keys of all rounds [11, 16]."""
+    """Return the keys of all rounds [11, 16]."""
     words = [list(key[at : at + 4]) for at in range(0, BLOCK, 4)]
     factor = 1
     while len(words) < 4 * (ROUNDS + 1):
@@ -81,7 +81,7 @@ def decrypt_blocks(blocks: Bytes, keys: Bytes) -> Bytes:
 
 
 def _mixed_back(key: Bytes) -> Bytes:
-    """The inverse of the mixing, of one round's key [16]."""
+    """Return the inverse of the mixing, of one round's key [16]."""
     columns = key.reshape(4, 4)
     mixed = MIXED[0][columns[:, 0]]
     for row in range(1, 4):

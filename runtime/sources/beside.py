@@ -53,7 +53,8 @@ class MicrophoneBeside:
             self._microphone.close()
 
     def _first_sound(self, begin: float) -> Iterator[LiveEvent]:
-        """The sound from before the first picture and the first that follows it, as far as the microphone gives any."""
+        """Yield the sound from before the first picture and the first that follows it, as far as the microphone
+        gives any."""
         deadline, heard = clock.monotonic() + PATIENCE, 0.0
         while heard < FIRST_SOUND and clock.monotonic() < deadline:
             for event in self._microphone.events(begin):

@@ -44,18 +44,19 @@ class Device:
 
 
 def is_camera(text: str) -> bool:
-    """Whether `text` names a camera: camera:0, camera:/dev/video0."""
+    """Return whether `text` names a camera: camera:0, camera:/dev/video0."""
     return text.startswith(PREFIX)
 
 
 def camera_name(text: str) -> str:
-    """A camera's bare number or /dev path as is_camera knows it, camera:0; other text as it is, and files' names."""
+    """Return a camera's bare number or /dev path as is_camera knows it, camera:0; other text as it is, and files'
+    names."""
     is_number = text.isascii() and text.isdigit() and not Path(text).exists()
     return PREFIX + text if is_number or V4L_DEVICE.fullmatch(text) else text
 
 
 def list_devices() -> list[Device]:
-    """The cameras and microphones of this machine; what can't be asked for is left out."""
+    """Return the cameras and microphones of this machine; what can't be asked for is left out."""
     found = _cameras()
     try:
         library = import_sounddevice()
@@ -133,7 +134,7 @@ class Microphone:
         return bool(self._stream.active)
 
     def blocks(self) -> list[tuple[np.ndarray[Any, Any], float]]:
-        """What came since the last call: samples [T, C] and the monotonic time of the first of them."""
+        """Return what came since the last call: samples [T, C] and the monotonic time of the first of them."""
         found: list[tuple[np.ndarray[Any, Any], float]] = []
         while True:
             try:
@@ -178,7 +179,7 @@ class Reopened:
         self._closed = False
 
     def blocks(self) -> tuple[list[tuple[np.ndarray[Any, Any], float]], int]:
-        """What came since the last call, as from Microphone.blocks, and its rate."""
+        """Return what came since the last call, as from Microphone.blocks, and its rate."""
         now = clock.monotonic()
         if self.current is None:
             self._try_again(now)
@@ -195,7 +196,8 @@ class Reopened:
         return blocks, self.current.rate
 
     def events(self, begin: float) -> Iterator[LiveEvent]:
-        """What came since the last call, with times since the moment `begin`, and whether the microphone went away."""
+        """Yield what came since the last call, with times since the moment `begin`, and whether the microphone went
+        away."""
         was_away = self.current is None
         blocks, rate = self.blocks()
         is_away = self.current is None
@@ -267,7 +269,7 @@ class CameraSource:
 
     @property
     def microphone(self) -> Microphone | None:
-        """The microphone in use; None where there is none, or none at the moment."""
+        """The microphone in use; None without one, or while it is lost."""
         return None if self._microphone is None else self._microphone.current
 
     def close(self) -> None:
@@ -320,7 +322,7 @@ class CameraSource:
             yield from self._microphone.events(self._begin)
 
     def _pace(self, capture: Any | None) -> float:
-        """Seconds between the pictures of a file, 0 for a camera, which has a pace of its own."""
+        """Return seconds between the pictures of a file, 0 for a camera, which has a pace of its own."""
         if capture is None or not isinstance(self.camera, str) or not Path(self.camera).is_file():
             return 0.0
         fps = capture.get(import_cv2().CAP_PROP_FPS)

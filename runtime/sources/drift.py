@@ -24,7 +24,8 @@ class CaptureClock:
         self._next: float | None = None
 
     def block(self, samples: int, captured: float) -> float:
-        """The time of a block's first sample, from its length and the moment at which that sample was captured."""
+        """Return the time of a block's first sample, from its length and the moment at which that sample was
+        captured."""
         length = samples / self.rate
         if self._next is None:
             self._next = captured

@@ -35,7 +35,7 @@ SPARE = 64 << 20
 
 @contextmanager
 def fetched(address: Address, report: Callable[[str], None] = lambda message: None) -> Iterator[Path]:
-    """A local file with what a finished address holds, removed at the end.
+    """Yield a local file with what a finished address holds, removed at the end.
 
     Raises InputError when it doesn't fit on the disk or is no media, FailureError when it breaks off.
     """
@@ -167,6 +167,6 @@ def _copy_packets(packets: Iterator[Any], copies: dict[int, Any], out: Any, star
 
 
 def _name_of(address: Address) -> str:
-    """A file name for messages: the last part of the address, without what a file system may not like."""
+    """Return a file name for messages: the last part of the address, without what a file system may not like."""
     last = urllib.parse.unquote(urllib.parse.urlsplit(address.url).path).rpartition("/")[2]
     return re.sub(r"[^\w.-]", "_", last).lstrip(".-")[-80:] or "video"

@@ -30,7 +30,7 @@ class PushedSource:
         return self._name
 
     def push_frame(self, rgb: npt.NDArray[np.uint8], time: float) -> None:
-        """A picture [H, W, 3] uint8 RGB at `time` seconds."""
+        """Push a frame [H, W, 3] uint8 RGB at `time` seconds."""
         self._put(VideoFrame(rgb=rgb, time=time, captured=clock.monotonic()))
 
     def push_audio(self, samples: npt.NDArray[np.generic], rate: int, time: float) -> None:

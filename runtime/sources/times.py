@@ -60,13 +60,13 @@ class Times:
         self._first = 0.0
 
     def picture(self, stamp: float | None) -> float:
-        """The time of a picture in seconds; never before the one before."""
+        """Return the time of a picture in seconds; never before the one before."""
         time = self._of("video", stamp)
         self._last["video"] = max(time, self._last.get("video", time))
         return self._last["video"]
 
     def sound(self, stamp: float | None, samples: int, rate: int) -> float:
-        """The time of a block of sound in seconds; what runs backwards is left to who already heard it."""
+        """Return the time of a block of sound in seconds; what runs backwards is left to who already heard it."""
         time = self._of("audio", stamp)
         if "audio" not in self._arriving:
             return time
@@ -88,10 +88,10 @@ class Times:
         if time is None:
             time = now
             if abs(self._error.get(kind, 0.0)) > GRADUAL * self._jump:
-                log.warning("the stream's clock does not keep time: the moments at which its pieces come count")
+                log.warning("the stream's clock does not keep time: the times at which its pieces arrive are used")
                 self._arriving.add(kind)
                 return now
-            log.warning("the stream's clock jumped by %.1f s: it is set anew", stamp + self._offsets[0] - now)
+            log.warning("the stream's clock jumped by %.1f s: it is set again", stamp + self._offsets[0] - now)
             self._offsets = [now - stamp, self._offsets[0]]
         self._error[kind] = time - now
         if time > now and self._is_catching_up(stamp, now):
@@ -101,7 +101,7 @@ class Times:
         return time
 
     def _is_catching_up(self, stamp: float, now: float) -> bool:
-        """Whether a piece belongs to what was waiting when the connection was made."""
+        """Return whether a piece belongs to what was waiting when the connection was made."""
         assert self._opened is not None
         elapsed, lasted = now - self._opened, stamp - self._first
         return elapsed < BURST or CATCHING_UP * elapsed < lasted < BACKLOG

@@ -15,7 +15,7 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.media import AudioBlock, AudioEnd, VideoFrame, audio_stream
 from avgn.runtime.memory import give_back
 from avgn.runtime.nvtx import stage
-from avgn.runtime.pictures import Turner
+from avgn.runtime.orientation import Turner
 from avgn.runtime.sources import LiveEvent, StateChange
 from avgn.runtime.sources.address import SCHEMES, is_url, scheme_of, without_secrets
 from avgn.runtime.sources.opening import open_address
@@ -51,7 +51,7 @@ class UrlSource:
         `listen`: an RTSP camera connects to us instead of us to it. `options`: FFmpeg's. `trust`: what it may lead
         to; by default the host that the address names and no other.
 
-        Raises InputError for an address that is none of SCHEMES.
+        Raises InputError for an address of another scheme than SCHEMES.
         """
         if not is_url(url):
             raise InputError(f"{url} is no network stream: start it with one of {', '.join(SCHEMES)}://")
@@ -180,7 +180,7 @@ class UrlSource:
 
 
 def _has_stamps(format: Any) -> bool:
-    """Whether a container's pictures have times: raw video and pictures one after another have none."""
+    """Return whether a container's pictures have times: raw video and pictures one after another have none."""
     return not (int(format.flags) & NO_STAMPS or format.name.endswith("_pipe"))
 
 

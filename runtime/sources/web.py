@@ -43,7 +43,7 @@ class Trust:
 
 
 def host_of(url: str) -> str:
-    """The host of an address in small letters; empty where there is none."""
+    """Return the host of an address in small letters; empty where there is none."""
     try:
         return (urllib.parse.urlsplit(url).hostname or "").rstrip(".").lower()
     except ValueError:
@@ -85,7 +85,7 @@ class Web:
     cookies: http.cookiejar.CookieJar = field(default_factory=http.cookiejar.CookieJar)
 
     def get(self, url: str, headers: dict[str, str]) -> Any:
-        """The answer to a GET; user and password of the address are sent where they are asked for.
+        """Return the answer to a GET; user and password of the address are sent where they are asked for.
 
         Raises RefusedError for what may not be fetched, OSError, ValueError or HTTPException when there is no answer.
         """
@@ -170,7 +170,7 @@ class WebFile:
         return self._seekable
 
     def read(self, size: int = -1) -> bytes:
-        """What has come, at most `size` bytes; waits only where nothing has."""
+        """Return what has come, at most `size` bytes; waits only where nothing has."""
         most = self._end - self._first - self._position if self._end else PIECE
         data: bytes = self._answer.read1(max(0, min(most, size if size > 0 else PIECE)))
         self._position += len(data)

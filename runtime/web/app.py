@@ -88,7 +88,7 @@ class Application:
         self._workers = ThreadPoolExecutor(DECODERS, thread_name_prefix="avgn-web")
 
     def build(self) -> ASGIApp:
-        """The ASGI application."""
+        """Return the ASGI application."""
         routes = [
             Route("/healthz", self.health),
             Route("/metrics", self.show_metrics),
@@ -98,7 +98,7 @@ class Application:
         return Reception(Starlette(routes=routes, lifespan=self.lifespan), self._gate, self._door, self._heading)
 
     async def health(self, request: Request) -> Response:
-        """Whether the engine runs, and for how many."""
+        """Return whether the engine runs, and for how many."""
         failed = self._multi.error is not None
         body = {
             "status": "failed" if failed else "ok",
@@ -119,7 +119,7 @@ class Application:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def stream(self, socket: WebSocket) -> None:
-        """A visitor, from the handshake to the end."""
+        """Serve a visitor, from the handshake to the end."""
         visit: Visit = socket.scope["state"][STATE]
         if (refused := self._gate.refusal(socket)) is not None:
             status, reason = refused

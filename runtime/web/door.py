@@ -84,11 +84,11 @@ class Visit:
         self._used = (self.arrived, self.door.stalled(self.arrived))
 
     def waited(self, now: float) -> float:
-        """Seconds that the visitor has been given since the stage began, or the last message came."""
+        """Return seconds that the visitor has been given since the stage began, or the last message came."""
         return self._since_mark(self._since, now)
 
     def unused(self, now: float) -> float:
-        """Seconds without pictures or sound."""
+        """Return seconds without pictures or sound."""
         return self._since_mark(self._used, now)
 
     def _since_mark(self, mark: tuple[float, float], now: float) -> float:
@@ -106,13 +106,13 @@ class Visit:
         return self._frames.take(frames, now, stalled) and self._bytes.take(size, now, stalled)
 
     def ending(self) -> asyncio.Future[WireError]:
-        """What a session waits for beside its messages: the reason why it must end."""
+        """Return what a session waits for beside its messages: the reason why it must end."""
         if self._ending is None:
             self._ending = asyncio.get_running_loop().create_future()
         return self._ending
 
     def end(self, error: WireError) -> None:
-        """End the visit: a session is told why, anything else is cut off."""
+        """End the visit: a session gets the reason, anything else is cut off."""
         if self._ending is None:
             self.drop()
         elif not self._ending.done():
@@ -157,11 +157,11 @@ class Door:
         self.visits.pop(visit, None)
 
     def count(self, *stages: Stage) -> int:
-        """How many have come to one of these stages, and no further."""
+        """Return how many have come to one of these stages, and no further."""
         return sum(visit.stage in stages for visit in self.visits)
 
     def stalled(self, now: float) -> float:
-        """Seconds that the server has stood still so far: stopped, starved, or busy with something else."""
+        """Return seconds that the server has stood still so far: stopped, starved, or busy with something else."""
         if now - self._looked > STANDSTILL:
             self._stalled += now - self._looked
             self._looked = now

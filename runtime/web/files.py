@@ -29,7 +29,7 @@ class PageFile:
 
 
 def read_page(folder: Path = PAGE) -> dict[str, PageFile]:
-    """The files of a folder by the path that they are asked for."""
+    """Return the files of a folder by the path that they are asked for."""
     found = {}
     for path in sorted(folder.iterdir()):
         if path.suffix in KINDS:
@@ -46,7 +46,7 @@ class PageFiles:
         self._files = read_page()
 
     async def __call__(self, request: Request) -> Response:
-        """The file, or that there is none."""
+        """Answer with the file, or with 404."""
         file = self._files.get(request.scope["path"])
         if file is None:
             return PlainTextResponse("there is no such page", status_code=404)

@@ -28,7 +28,7 @@ class FrameCounter:
         return self._fragments > MOST_FRAGMENTS or self._is_flood
 
     def take(self, data: bytes) -> int:
-        """How many frames begin in `data`; of a flood no more than that it is one."""
+        """Return how many frames begin in `data`; of a flood no more than that it is one."""
         at, begun = 0, 0
         while at < len(data) and begun <= FLOOD:
             if self._left:
@@ -61,7 +61,7 @@ class FrameCounter:
 
 
 def _header_size(header: bytes) -> int | None:
-    """The bytes of a frame's header, or None while that can't be told or they are not all there."""
+    """Return the bytes of a frame's header, or None while that can't be told or they are not all there."""
     if len(header) < 2:
         return None
     size = 2 + {126: 2, 127: 8}.get(header[1] & LENGTH, 0) + (4 if header[1] & MASKED else 0)

@@ -48,14 +48,14 @@ class Heading:
         self.encoded = [(name.encode(), value.encode()) for name, value in self.headers.items()]
 
     def put_into(self, answer: bytes) -> bytes:
-        """An answer's first bytes, with the headers it lacks after its status line."""
+        """Return an answer's first bytes, with the headers it lacks after its status line."""
         status, end, rest = answer.partition(b"\r\n")
         known = rest.partition(b"\r\n\r\n")[0].lower()
         lines = [b"%s: %s\r\n" % pair for pair in self.encoded if pair[0] + b":" not in known]
         return b"".join([status, end, *lines, rest])
 
     def answer(self, status: int, text: str) -> bytes:
-        """A whole answer, after which the connection ends."""
+        """Return a whole answer, after which the connection ends."""
         body = text.encode()
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
         head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
@@ -94,7 +94,7 @@ class ConnectionGate:
         return None if origin.lower() == f"{scheme}://{host}".lower() else (403, "origin")
 
     def _is_ours(self, name: str) -> bool:
-        """Whether a name can only mean this machine; an address can't be made to lead elsewhere."""
+        """Return whether a name can only mean this machine; an address can't be made to lead elsewhere."""
         if name.lower() in ("localhost", self._host):
             return True
         try:
@@ -108,7 +108,7 @@ class ConnectionGate:
         )
 
     def fits(self, given: object) -> bool:
-        """Whether this is the token, where there is one; takes as long for every wrong one."""
+        """Return whether this is the token, where there is one; takes as long for every wrong one."""
         if self._token is None:
             return True
         # lone surrogates can be written in JSON

@@ -17,7 +17,7 @@ PORTION = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Picture:
+class Jpeg:
     """A JPEG at `at` seconds of the stream; `time` is the browser's own, `arrived` the server's (monotonic)."""
 
     jpeg: bytes
@@ -41,34 +41,34 @@ class Inbox:
     def __init__(self, pass_over: Callable[[], None]) -> None:
         """`pass_over` is called for every picture that is never looked at."""
         self._pass_over = pass_over
-        self._pictures: deque[Picture] = deque()
-        self._sound: deque[Samples] = deque()
+        self._frames: deque[Jpeg] = deque()
+        self._samples: deque[Samples] = deque()
         self._filled = asyncio.Event()
 
-    def put(self, piece: Picture | Samples) -> None:
+    def put(self, piece: Jpeg | Samples) -> None:
         """Add a piece; the oldest picture goes where there are too many."""
         if isinstance(piece, Samples):
-            self._sound.append(piece)
+            self._samples.append(piece)
         else:
-            if len(self._pictures) >= WAITING:
-                self._pictures.popleft()
+            if len(self._frames) >= WAITING:
+                self._frames.popleft()
                 self._pass_over()
-            self._pictures.append(piece)
+            self._frames.append(piece)
         self._filled.set()
 
     def clear(self) -> None:
         """Forget everything."""
-        self._pictures.clear()
-        self._sound.clear()
+        self._frames.clear()
+        self._samples.clear()
 
-    async def take(self) -> tuple[list[Samples], Picture | None]:
+    async def take(self) -> tuple[list[Samples], Jpeg | None]:
         """Wait for something: a portion of the sound, and the next picture."""
-        while not self._sound and not self._pictures:
+        while not self._samples and not self._frames:
             self._filled.clear()
             await self._filled.wait()
         portion: list[Samples] = []
         seconds = 0.0
-        while self._sound and seconds < PORTION:
-            portion.append(self._sound.popleft())
+        while self._samples and seconds < PORTION:
+            portion.append(self._samples.popleft())
             seconds += len(portion[-1].samples) / portion[-1].rate
-        return portion, self._pictures.popleft() if self._pictures else None
+        return portion, self._frames.popleft() if self._frames else None

@@ -41,14 +41,14 @@ class Limits:
     burst: float = 4.0
     # beyond these, pictures are passed over for newer ones; while the machine is busy beyond the fair ones, which are
     # more than the page sends
-    pictures_per_second: float = 60.0
+    frames_per_second: float = 60.0
     pixels_per_second: float = 10e6
-    fair_pictures: float = 34.0
+    fair_frames: float = 34.0
     fair_pixels: float = 3.5e6
     # seconds of sound a second, those that may come at once, and those that may come at once in the beginning
-    sound_rate: float = 1.1
-    sound_burst: float = 15.0
-    sound_begin: float = 3.0
+    audio_rate: float = 1.1
+    audio_burst: float = 15.0
+    audio_begin: float = 3.0
     # resets and ends of sound
     resets_per_second: float = 1.0
     reset_burst: float = 10.0
@@ -85,7 +85,7 @@ class Bucket:
         self._extra = 0.0
 
     def take(self, amount: float, now: float, stalled: float = 0.0) -> bool:
-        """Whether `amount` was still there; `stalled`: the seconds that the server has stood still so far."""
+        """Return whether `amount` was still there; `stalled`: the seconds that the server has stood still so far."""
         self._extra = min(LONGEST_STALL * self._rate, self._extra + self._rate * (stalled - self._stalled))
         self._left = min(self._most, self._left + self._rate * (now - self._at))
         self._at, self._stalled = now, stalled

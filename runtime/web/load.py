@@ -36,11 +36,11 @@ class Budget:
     def __init__(self, limits: Limits, load: Load) -> None:
         now = clock.monotonic()
         self._load = load
-        self._most = _Pair(limits.pictures_per_second, limits.pixels_per_second, now)
-        self._fair = _Pair(limits.fair_pictures, limits.fair_pixels, now)
+        self._most = _Pair(limits.frames_per_second, limits.pixels_per_second, now)
+        self._fair = _Pair(limits.fair_frames, limits.fair_pixels, now)
 
     def take(self, pixels: int) -> bool:
-        """Whether a picture of so many pixels is within it."""
+        """Return whether a picture of so many pixels is within it."""
         now = clock.monotonic()
         is_fair = self._fair.take(pixels, now)
         return self._most.take(pixels, now) and (is_fair or not self._load.is_high)
@@ -49,9 +49,9 @@ class Budget:
 class _Pair:
     """Pictures and pixels a second, a second's worth of them at once."""
 
-    def __init__(self, pictures: float, pixels: float, now: float) -> None:
-        self._pictures = Bucket(pictures, 1.0, now)
+    def __init__(self, frames: float, pixels: float, now: float) -> None:
+        self._frames = Bucket(frames, 1.0, now)
         self._pixels = Bucket(pixels, 1.0, now)
 
     def take(self, pixels: int, now: float) -> bool:
-        return self._pictures.take(1, now) and self._pixels.take(pixels, now)
+        return self._frames.take(1, now) and self._pixels.take(pixels, now)

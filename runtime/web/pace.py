@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time as clock
 
-# addresses that are told apart; of more, the one not seen for longest is forgotten
+# addresses that are remembered; of more, the one not seen for longest is forgotten
 MOST = 1000
 
 
@@ -18,7 +18,7 @@ class Pace:
         self._next: dict[str, float] = {}
 
     def wait(self, address: str) -> float:
-        """The seconds to wait for the next turn, which is taken."""
+        """Return the seconds to wait for the next turn, which is taken."""
         now = clock.monotonic()
         turn = max(now, self._next.pop(address, now)) + self._gap
         wait = max(0.0, turn - now - self._ahead)

@@ -63,86 +63,96 @@ class Outlet:
             self.visit.drop()
 
 
-def make_protocols(door: Door, heading: Heading) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:
-    """The protocols (HTTP, WebSocket) for uvicorn's `http` and `ws`."""
+class VisitorHttp(H11Protocol):
+    """HTTP of a visitor whom the door has let in, and may show out."""
 
-    class Http(H11Protocol):
-        visit: Visit
-        app_state: dict[str, Any]
+    door: Door
+    heading: Heading
+    visit: Visit
+    app_state: dict[str, Any]
 
-        def connection_made(self, transport: Any) -> None:
-            self.visit = door.enter(transport)
-            self.app_state = {**self.app_state, STATE: self.visit}
-            super().connection_made(Outlet(transport, self.visit, heading))
+    def connection_made(self, transport: Any) -> None:
+        self.visit = self.door.enter(transport)
+        self.app_state = {**self.app_state, STATE: self.visit}
+        super().connection_made(Outlet(transport, self.visit, self.heading))
 
-        def data_received(self, data: bytes) -> None:
-            # requests have no content that is read, so a header is all that may come
-            if self.visit.take(1, len(data)):
-                super().data_received(data)
-            else:
-                self.visit.drop()
+    def data_received(self, data: bytes) -> None:
+        # requests have no content that is read, so a header is all that may come
+        if self.visit.take(1, len(data)):
+            super().data_received(data)
+        else:
+            self.visit.drop()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            door.leave(self.visit)
-            super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.door.leave(self.visit)
+        super().connection_lost(exc)
 
-        def send_400_response(self, msg: str) -> None:
-            if self.cycle is not None and not self.cycle.response_complete:
-                # amid another answer
-                self.visit.drop()
-                return
-            self.transport.write(heading.answer(400, msg))
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            # amid another answer
+            self.visit.drop()
+            return
+        self.transport.write(self.heading.answer(400, msg))
+        self.transport.close()
+
+
+class VisitorWebSocket(WebSocketsSansIOProtocol):
+    """A WebSocket of the same visitor; its bytes are counted before they are read."""
+
+    door: Door
+    heading: Heading
+    visit: Visit
+
+    def connection_made(self, transport: Any) -> None:
+        self.visit = transport.visit
+        self.visit.enter(Stage.HELLO)
+        transport.heads_answers = True
+        transport.lingers = self._lingers
+        self._counter: FrameCounter | None = None
+        self._is_over = False
+        self._rest = REST
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._counter is None:
+            self._counter = FrameCounter()
+            self._take_request(data)
+            return
+        if self._is_over:
+            self._overlook(len(data))
+            return
+        if not self.visit.take(self._counter.take(data), len(data)) or self._counter.is_attack:
+            self._is_over = True
+            self.visit.end(WireError(TOO_FAST, "too many messages or bytes a second"))
+            return
+        super().data_received(data)
+        if self.visit.was_told and not self._lingers():
             self.transport.close()
 
-    class WebSocket(WebSocketsSansIOProtocol):
-        visit: Visit
+    def _lingers(self) -> bool:
+        return self.visit.was_told and self.conn.close_rcvd is None
 
-        def connection_made(self, transport: Any) -> None:
-            self.visit = transport.visit
-            self.visit.enter(Stage.HELLO)
-            transport.heads_answers = True
-            transport.lingers = self._lingers
-            self._counter: FrameCounter | None = None
-            self._is_over = False
-            self._rest = REST
-            super().connection_made(transport)
+    def _overlook(self, size: int) -> None:
+        """Read the rest of what was on its way, for a program amid sending reads nothing, but no flood."""
+        self._rest -= size
+        if self._rest < 0:
+            self.transport.pause_reading()
 
-        def data_received(self, data: bytes) -> None:
-            if self._counter is None:
-                self._counter = FrameCounter()
-                self._take_request(data)
-                return
-            if self._is_over:
-                self._overlook(len(data))
-                return
-            if not self.visit.take(self._counter.take(data), len(data)) or self._counter.is_attack:
-                self._is_over = True
-                self.visit.end(WireError(TOO_FAST, "too many messages or bytes a second"))
-                return
+    def _take_request(self, data: bytes) -> None:
+        """Read the request once more that the other protocol has read; what one takes the other may refuse."""
+        with contextlib.suppress(Exception):
             super().data_received(data)
-            if self.visit.was_told and not self._lingers():
-                self.transport.close()
+        if not self.handshake_initiated:
+            self._is_over = True
+            self.transport.write(self.heading.answer(400, "this is no handshake"))
+            self.transport.close()
 
-        def _lingers(self) -> bool:
-            return self.visit.was_told and self.conn.close_rcvd is None
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.door.leave(self.visit)
+        super().connection_lost(exc)
 
-        def _overlook(self, size: int) -> None:
-            """Read the rest of what was on its way, for a program amid sending reads nothing, but no flood."""
-            self._rest -= size
-            if self._rest < 0:
-                self.transport.pause_reading()
 
-        def _take_request(self, data: bytes) -> None:
-            """Read the request once more that the other protocol has read; what one takes the other may refuse."""
-            with contextlib.suppress(Exception):
-                super().data_received(data)
-            if not self.handshake_initiated:
-                self._is_over = True
-                self.transport.write(heading.answer(400, "this is no handshake"))
-                self.transport.close()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            door.leave(self.visit)
-            super().connection_lost(exc)
-
-    return Http, WebSocket
+def make_protocols(door: Door, heading: Heading) -> tuple[type[VisitorHttp], type[VisitorWebSocket]]:
+    """Make the classes for uvicorn's `http` and `ws`, which creates their objects itself."""
+    ours = {"door": door, "heading": heading}
+    return type("Http", (VisitorHttp,), ours), type("WebSocket", (VisitorWebSocket,), ours)

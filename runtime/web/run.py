@@ -12,7 +12,7 @@ from avgn.runtime.multi import MultiStream
 from avgn.runtime.result import Result
 from avgn.runtime.stream_handle import StreamHandle
 from avgn.runtime.web import wire
-from avgn.runtime.web.inbox import Picture, Samples
+from avgn.runtime.web.inbox import Jpeg, Samples
 from avgn.runtime.web.load import Budget, Load
 from avgn.runtime.web.metrics import Metrics
 from avgn.runtime.web.wire import WireError
@@ -22,7 +22,7 @@ from avgn.runtime.web.wire import WireError
 class Sent:
     """What comes back with a result: its picture, whose stream it was, how many were passed over before it."""
 
-    picture: Picture
+    frame: Jpeg
     run: Run
     lost: int
 
@@ -42,7 +42,7 @@ class Run:
         self._stream: StreamHandle | None = None
         self._is_closed = False
 
-    def work(self, sound: list[Samples], picture: Picture | None, lost: int, asked: float) -> bool:
+    def work(self, samples: list[Samples], frame: Jpeg | None, lost: int, asked: float) -> bool:
         """Take sound and a picture into the stream, as `asked` for at a moment (monotonic).
 
         False for a picture that is passed over.
@@ -52,12 +52,12 @@ class Run:
         self._load.note(clock.monotonic() - asked)
         try:
             stream = self._open()
-            for piece in sound:
+            for piece in samples:
                 if piece.samples.size:
                     stream.push_audio(piece.samples, piece.rate, piece.at)
                 else:
                     stream.end_audio()
-            return picture is None or self._see(stream, picture, lost)
+            return frame is None or self._see(stream, frame, lost)
         except RuntimeError:
             # closed under our hands: by a reset, or with everything
             if self._is_closed:
@@ -81,10 +81,10 @@ class Run:
                 self._stream = self._multi.open(self._on_result, name="visitor")
             return self._stream
 
-    def _see(self, stream: StreamHandle, picture: Picture, lost: int) -> bool:
-        checked = wire.check_jpeg(picture.jpeg)
+    def _see(self, stream: StreamHandle, frame: Jpeg, lost: int) -> bool:
+        checked = wire.check_jpeg(frame.jpeg)
         if not self._budget.take(checked.width * checked.height):
             return False
         self._metrics.frames.inc()
-        stream.push_frame(wire.decode(checked), picture.at, Sent(picture, self, lost))
+        stream.push_frame(wire.decode(checked), frame.at, Sent(frame, self, lost))
         return True

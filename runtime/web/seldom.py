@@ -6,7 +6,7 @@ import logging
 import threading
 import time as clock
 
-# seconds between two lines about the same thing, and how many things are told apart
+# seconds between two lines about the same thing, and how many things are remembered
 PAUSE = 10.0
 MOST = 1000
 
@@ -20,7 +20,7 @@ class Seldom:
         self._seen: dict[str, tuple[float, int]] = {}
 
     def count(self, what: str) -> int:
-        """How often it has happened since the last line about it, if it is time for another, else 0."""
+        """Return how often it has happened since the last line about it, if it is time for another, else 0."""
         now = clock.monotonic()
         with self._lock:
             said, times = self._seen.pop(what, (float("-inf"), 0))
@@ -39,7 +39,7 @@ class Quiet(logging.Filter):
         self._seldom = Seldom()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is passed on."""
+        """Return whether the record is passed on."""
         times = self._seldom.count(str(record.msg))
         if times and record.exc_info:
             error = record.exc_info[1]

@@ -9,16 +9,15 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import InputError, MissingExtraError
-from avgn.runtime.localizer import Localizer
+from avgn.runtime.localizer import Localizer, check_localizer
 from avgn.runtime.multi import MultiStream
 from avgn.runtime.web.limits import Limits
 from avgn.runtime.web.token import check_token
 
 
 def serve(
-    bundle: str | os.PathLike[str] | Bundle | Localizer,
+    localizer: Localizer,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -27,17 +26,13 @@ def serve(
     tls_key: str | None = None,
     origins: Sequence[str] = (),
     limits: Limits | None = None,
-    backend: str = "auto",
-    precision: str | None = None,
-    threads: int | None = None,
     report: Callable[[str], None] = lambda message: None,
     control: Callable[[Any], None] = lambda server: None,
 ) -> None:
     """Serve the page until interrupted. `control` is given uvicorn's server, whose `should_exit` ends it.
 
-    Raises InputError before anything listens: for a host other than this machine without a token, a token
-    that can be guessed, a bad certificate, a
-    port that is taken.
+    Raises InputError before anything listens: for a host other than this machine without a token, a token that can be
+    guessed, a bad certificate, a port that is taken.
     """
     try:
         import starlette  # noqa: F401
@@ -47,6 +42,7 @@ def serve(
     from avgn.runtime.web.gate import ConnectionGate
     from avgn.runtime.web.running import run
 
+    check_localizer(localizer)
     limits = limits or Limits()
     local = is_loopback(host)
     check_token(host, local, token)
@@ -54,10 +50,8 @@ def serve(
     for origin in origins:
         if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
             raise InputError(f"--allow-origin must be like https://example.org, got {origin!r}")
-    options = {} if threads is None else {"threads": threads}
     listening = listen(host, port)
     try:
-        localizer = bundle if isinstance(bundle, Localizer) else Localizer.load(bundle, backend, precision, **options)
         with MultiStream(localizer.engine) as multi:
             scheme = "https" if tls else "http"
             shown = host if local or host not in ("0.0.0.0", "::", "") else socket.gethostname()
@@ -75,7 +69,7 @@ def serve(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
+    """Return whether only this machine can reach `host`."""
     if host == "localhost":
         return True
     try:
@@ -85,7 +79,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_tls(certificate: str | None, key: str | None) -> bool:
-    """Whether to serve https; raises InputError for half a pair or files that are none."""
+    """Return whether to serve https; raises InputError for half of a pair, or for files that hold no such pair."""
     if certificate is None and key is None:
         return False
     if certificate is None or key is None:
@@ -103,7 +97,7 @@ def check_tls(certificate: str | None, key: str | None) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises InputError where there can be none."""
+    """Return a listening socket; raises InputError where there can be none."""
     if not 0 <= port <= 65535:
         raise InputError(f"--port must be from 0 to 65535, got {port}")
     try:

@@ -25,7 +25,7 @@ from avgn.runtime.sources.drift import CaptureClock
 from avgn.runtime.web import wire
 from avgn.runtime.web.door import Stage, Visit
 from avgn.runtime.web.gate import ConnectionGate
-from avgn.runtime.web.inbox import Inbox, Picture, Samples
+from avgn.runtime.web.inbox import Inbox, Jpeg, Samples
 from avgn.runtime.web.limits import Bucket
 from avgn.runtime.web.load import Budget, Load
 from avgn.runtime.web.run import Run, Sent
@@ -55,12 +55,12 @@ class Session:
         now = clock.monotonic()
         stalled = visit.door.stalled(now)
         self._resets = Bucket(limits.resets_per_second, limits.reset_burst / limits.resets_per_second, now, stalled)
-        burst = limits.sound_burst / limits.sound_rate
-        self._seconds = Bucket(limits.sound_rate, burst, now, stalled, begin=limits.sound_begin)
+        burst = limits.audio_burst / limits.audio_rate
+        self._seconds = Bucket(limits.audio_rate, burst, now, stalled, begin=limits.audio_begin)
         self._load = load
         self._budget = Budget(limits, load)
         self._inbox = Inbox(self._pass_over)
-        # pictures passed over before the stream, and how many of them results have told of
+        # frames passed over before the stream, and how many of them results have reported
         self._dropped = 0
         self._told = 0
         self._begin()
@@ -70,7 +70,7 @@ class Session:
         self._started = (0.0, 0.0)
         self._last = 0.0
         self._rate = 0
-        self._sound: CaptureClock | None = None
+        self._audio_clock: CaptureClock | None = None
         self._run = Run(self._multi, self._load, self._budget, self._metrics, self._take_result)
 
     async def greet(self) -> None:
@@ -125,7 +125,7 @@ class Session:
             if isinstance(piece, wire.Frame):
                 self._take_frame(piece)
             else:
-                self._take_sound(piece)
+                self._take_samples(piece)
 
     def _hold_place(self) -> None:
         """Who sends pictures or sound has one of the places, if there is one."""
@@ -138,21 +138,21 @@ class Session:
 
     def _take_frame(self, frame: wire.Frame) -> None:
         self._last = max(self._last, self._time(frame.time))
-        self._inbox.put(Picture(jpeg=frame.jpeg, at=self._last, time=frame.time, arrived=self._visit.arrived))
+        self._inbox.put(Jpeg(jpeg=frame.jpeg, at=self._last, time=frame.time, arrived=self._visit.arrived))
 
-    def _take_sound(self, sound: wire.Sound) -> None:
-        at = self._time(sound.time)
-        if self._sound is None or sound.rate != self._rate:
-            if self._sound is not None:
+    def _take_samples(self, samples: wire.Samples) -> None:
+        at = self._time(samples.time)
+        if self._audio_clock is None or samples.rate != self._rate:
+            if self._audio_clock is not None:
                 raise WireError(wire.UNSUPPORTED, 'sound keeps its rate: send a "reset" first')
-            self._sound, self._rate = CaptureClock(sound.rate), sound.rate
-        seconds = len(sound.samples) / sound.rate
+            self._audio_clock, self._rate = CaptureClock(samples.rate), samples.rate
+        seconds = len(samples.samples) / samples.rate
         if not self._may(self._seconds, seconds):
             raise WireError(wire.TOO_FAST, "more sound than time")
         self._metrics.audio_seconds.inc(seconds)
         # the browser's blocks arrive in bursts: their times follow a loop, as a microphone's do
-        at = self._sound.block(len(sound.samples), at)
-        self._inbox.put(Samples(samples=sound.samples, rate=sound.rate, at=at))
+        at = self._audio_clock.block(len(samples.samples), at)
+        self._inbox.put(Samples(samples=samples.samples, rate=samples.rate, at=at))
 
     def _take_command(self, value: dict[str, Any]) -> None:
         kind = value["type"]
@@ -181,7 +181,7 @@ class Session:
         self._visit.enter(Stage.LOOKING)
 
     def _time(self, given: float) -> float:
-        """A time of the browser's clock on the stream's, which starts with the first message."""
+        """Return a time of the browser's clock on the stream's, which starts with the first message."""
         now = self._visit.arrived
         stalled = self._visit.door.stalled(now)
         if self._origin is None:
@@ -197,9 +197,9 @@ class Session:
     async def _work(self) -> None:
         """Decode and resample what comes, in the workers' threads."""
         while True:
-            sound, picture = await self._inbox.take()
+            samples, frame = await self._inbox.take()
             run = self._run
-            work = partial(run.work, sound, picture, self._dropped, clock.monotonic())
+            work = partial(run.work, samples, frame, self._dropped, clock.monotonic())
             if not await self._loop.run_in_executor(self._workers, work):
                 self._pass_over()
 
@@ -211,8 +211,8 @@ class Session:
         assert isinstance(payload, Sent)
         lost, self._told = payload.lost - self._told, payload.lost
         result = replace(result, dropped=result.dropped + lost)
-        self._metrics.result(clock.monotonic() - payload.picture.arrived, result.dropped)
-        text = wire.answer(result, payload.picture.time)
+        self._metrics.result(clock.monotonic() - payload.frame.arrived, result.dropped)
+        text = wire.answer(result, payload.frame.time)
         with contextlib.suppress(RuntimeError):
             # the loop may have ended under a result that was on its way
             self._loop.call_soon_threadsafe(self._queue, text, payload.run)
@@ -255,5 +255,5 @@ class Session:
 
 
 def reason_of(error: WireError) -> str:
-    """A close frame's reason: at most 123 bytes."""
+    """Return a close frame's reason: at most 123 bytes."""
     return json.dumps(error.reason)[1:-1].encode()[:120].decode("ascii", "ignore")

@@ -20,7 +20,7 @@ ADVICE = "python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > token"
 
 
 def choose_token(given: str | None, file: str | None) -> str | None:
-    """The token of --token or --token-file, else that of the environment, from which it is taken out."""
+    """Return the token of --token or --token-file, else that of the environment, from which it is taken out."""
     from_environment = os.environ.pop(ENVIRONMENT, None)
     if given is not None:
         if file is not None:
@@ -31,7 +31,7 @@ def choose_token(given: str | None, file: str | None) -> str | None:
 
 
 def read_token(file: str) -> str:
-    """The first line of a file; raises InputError where there is none."""
+    """Return the first line of a file; raises InputError where there is none."""
     try:
         with Path(file).open("rb") as stream:
             raw = stream.read(LARGEST_FILE)
@@ -61,7 +61,8 @@ def check_token(host: str, local: bool, token: str | None) -> None:
 
 
 def is_guessable(token: str) -> bool:
-    """Whether a token is a pattern: few different characters, repetitions, sequences, words that everybody tries."""
+    """Return whether a token is a pattern: few different characters, repetitions, sequences, words that everybody
+    tries."""
     if any(token == (token[:period] * len(token))[: len(token)] for period in range(1, len(token) // 2 + 1)):
         return True
     rest = token.lower()

@@ -25,7 +25,7 @@ from avgn.runtime.sinks.drawing import color_of
 
 VERSION = 1
 HEADER = struct.Struct("<B3xId")
-FRAME, SOUND = 1, 2
+FRAME, SAMPLES = 1, 2
 # what browsers' audio contexts run at; any other rate would cost a filter of its own
 RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000)
 MAX_TEXT = 4096
@@ -56,7 +56,7 @@ class Frame:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sound:
+class Samples:
     """PCM [T] int16 at `rate` Hz whose first sample was captured at `time`."""
 
     time: float
@@ -64,8 +64,8 @@ class Sound:
     samples: npt.NDArray[np.int16]
 
 
-def read_binary(data: bytes) -> Frame | Sound:
-    """A binary message; raises WireError for anything that is none."""
+def read_binary(data: bytes) -> Frame | Samples:
+    """Read a binary message; raises WireError for anything else."""
     if len(data) <= HEADER.size:
         raise WireError(INVALID, f"a binary message has a header of {HEADER.size} bytes and content")
     kind, rate, time = HEADER.unpack_from(data)
@@ -74,17 +74,17 @@ def read_binary(data: bytes) -> Frame | Sound:
     body = data[HEADER.size :]
     if kind == FRAME:
         return Frame(time=time, jpeg=body)
-    if kind != SOUND:
+    if kind != SAMPLES:
         raise WireError(UNSUPPORTED, f"message kind {kind} is not known")
     if rate not in RATES:
         raise WireError(UNSUPPORTED, f"sound of {rate} Hz is not taken: use 48000")
     if len(body) % 2 or len(body) > 2 * rate:
         raise WireError(INVALID, "sound is PCM16 of at most a second")
-    return Sound(time=time, rate=rate, samples=np.frombuffer(body, "<i2"))
+    return Samples(time=time, rate=rate, samples=np.frombuffer(body, "<i2"))
 
 
 def read_text(text: str) -> dict[str, Any]:
-    """A text message: a JSON object with a "type"; raises WireError for anything else."""
+    """Return a text message: a JSON object with a "type"; raises WireError for anything else."""
     if len(text) > MAX_TEXT:
         raise WireError(TOO_BIG, f"text messages have at most {MAX_TEXT} characters")
     try:
@@ -97,29 +97,28 @@ def read_text(text: str) -> dict[str, Any]:
 
 
 def check_jpeg(data: bytes) -> Baseline:
-    """A picture that may be decoded. Raises WireError for one that is too large, or no baseline JPEG of one scan: a
-    small file of any other kind can cost seconds.
-    """
+    """Return a picture that may be decoded. Raises WireError for one that is too large, or no baseline JPEG of one
+    scan: a small file of any other kind can cost seconds."""
     try:
-        picture = read_baseline(data)
+        jpeg = read_baseline(data)
     except JpegError as error:
         raise WireError(INVALID if error.is_broken else UNSUPPORTED, str(error)) from None
-    width, height = picture.width, picture.height
+    width, height = jpeg.width, jpeg.height
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise WireError(TOO_BIG, f"pictures have at most {MAX_SIDE} pixels a side, {MAX_PIXELS} in all")
-    return picture
+    return jpeg
 
 
-def decode(picture: Baseline) -> Pixels:
-    """A checked picture as RGB [H, W, 3]; raises WireError where the decoder sees it otherwise.
+def decode(jpeg: Baseline) -> Pixels:
+    """Return a checked picture as RGB [H, W, 3]; raises WireError where the decoder sees it otherwise.
 
-    Pillow and not OpenCV, whose libjpeg writes a line on standard error for every damaged picture.
+    Pillow and not OpenCV, whose libjpeg writes a line on standard error for every damaged JPEG.
     """
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(picture.data), formats=("JPEG",)) as image:
-            if image.size == (picture.width, picture.height):
+        with Image.open(io.BytesIO(jpeg.data), formats=("JPEG",)) as image:
+            if image.size == (jpeg.width, jpeg.height):
                 return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, struct.error):
         pass
@@ -132,7 +131,7 @@ def decode_jpeg(data: bytes) -> Pixels:
 
 
 def hello(classes: tuple[str, ...], grid: tuple[int, int], engine: str, has_presence: bool) -> str:
-    """The server's first message: what it can name, and in which colours."""
+    """Return the server's first message: what it can name, and in which colours."""
     colors = ["#{:02x}{:02x}{:02x}".format(*color_of(index)) for index in range(len(classes))]
     named = [{"label": label, "color": color} for label, color in zip(classes, colors, strict=True)]
     facts = {"version": VERSION, "classes": named, "grid": list(grid), "engine": engine, "has_presence": has_presence}
@@ -140,7 +139,8 @@ def hello(classes: tuple[str, ...], grid: tuple[int, int], engine: str, has_pres
 
 
 def answer(result: Result, time: float) -> str:
-    """A result line for the browser: `time` is the frame's own, maps are row-major levels 0..255 of their range."""
+    """Return a result line for the browser: `time` is the frame's own, maps are row-major levels 0..255 of their
+    range."""
     line = result.to_json()
     for entry, source in zip(line["sources"], result.sources, strict=True):
         entry["index"] = source.index

@@ -48,7 +48,7 @@ def shown(manifest: Manifest) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
 def test_qualitative_in_every_format_and_reproducible(stills: Path, tmp_path: Path, kind: str) -> None:
-    from avgn.cli.evaluation import load_engine
+    from avgn.cli.options import load_engine
     from avgn.figures.qualitative import draw_qualitative
 
     engines = {"AVGN": load_engine("tiny")}
@@ -63,7 +63,7 @@ def test_qualitative_in_every_format_and_reproducible(stills: Path, tmp_path: Pa
 
 
 def test_qualitative_shows_each_source_by_each_method(manifest: Manifest, tmp_path: Path) -> None:
-    from avgn.cli.evaluation import load_engine
+    from avgn.cli.options import load_engine
     from avgn.figures.qualitative import draw_qualitative
 
     name = next(i.id for i in manifest.items if len({s.label for s in i.sources if s.sounding and s.on_screen}) == 2)
@@ -93,7 +93,7 @@ def test_qualitative_in_a_command(stills: Path, manifest: Manifest, tmp_path: Pa
 
 
 def test_heat_is_where_the_model_looks(manifest: Manifest) -> None:
-    from avgn.cli.evaluation import load_engine
+    from avgn.cli.options import load_engine
     from avgn.figures import qualitative
 
     item = next(item for item in manifest.items if item.id == shown(manifest)[0])
@@ -253,7 +253,7 @@ def test_bad_input(stills: Path, manifest: Manifest, tmp_path: Path, capsys: pyt
 
 def test_a_still_that_costs_minutes_is_refused(manifest: Manifest, tmp_path: Path) -> None:
     """Pictures of figures are decoded within the limits of all others."""
-    from avgn.cli.evaluation import load_engine
+    from avgn.cli.options import load_engine
     from avgn.figures.qualitative import draw_qualitative
 
     name = shown(manifest)[0]

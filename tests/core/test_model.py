@@ -238,19 +238,19 @@ def test_ablation_rows_have_the_parts_they_name() -> None:
 def test_image_net_weights_file_is_loaded_and_a_wrong_one_is_refused(tmp_path: Any) -> None:
     from torchvision.models import resnet18
 
-    from avgn.encoders import VisualEncoder, load_visual_weights
+    from avgn.encoders import ResNet18, VisualEncoder, load_visual_weights
 
     torch.manual_seed(3)
     theirs = resnet18(weights=None)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
-    encoder = VisualEncoder(64, 32, 32).eval()
+    encoder = VisualEncoder(ResNet18(3), 32).eval()
     assert load_visual_weights(encoder, str(tmp_path / "weights.pth")).endswith("weights.pth")
     x = torch.randn(1, 3, 64, 64)
     layers = torch.nn.Sequential(*list(theirs.eval().children())[:-2])
     with torch.no_grad():
         torch.testing.assert_close(encoder.backbone(x), layers(x))
     with pytest.raises(ValueError, match="don't fit a ResNet-18 of this width"):
-        load_visual_weights(VisualEncoder(16, 32, 32), str(tmp_path / "weights.pth"))
+        load_visual_weights(VisualEncoder(ResNet18(3, 16), 32), str(tmp_path / "weights.pth"))
     with pytest.raises(ValueError, match="don't exist"):
         load_visual_weights(encoder, str(tmp_path / "none.pth"))
     (tmp_path / "bad.pth").write_bytes(b"no weights")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from avgn.config import preset
-from avgn.encoders import AudioEncoder, VisualEncoder
+from avgn.encoders import AudioEncoder, ResNet18, VisualEncoder
 from avgn.grouping import AUDIO_EPS, Grouping, build_audio_grouping, build_visual_grouping
 from avgn.model import AVGN
 from avgn.transformer import INIT_STD, Block, SelfAttention, TokenTransformer, build_transformer
@@ -164,7 +164,7 @@ def test_both_halves_share_the_tokens_and_nothing_else() -> None:
 
 def test_features_have_length_one_and_sound_is_pooled_by_its_maximum() -> None:
     torch.manual_seed(0)
-    audio, visual = AudioEncoder(4, DIM).eval(), VisualEncoder(4, DIM, 16).eval()
+    audio, visual = AudioEncoder(ResNet18(1, 4), DIM).eval(), VisualEncoder(ResNet18(3, 4, 16), DIM).eval()
     spectrogram, pixels = torch.randn(2, 1, 257, 100), torch.randn(2, 3, 64, 96)
     with torch.no_grad():
         heard, (seen, grid) = audio(spectrogram), visual(pixels)

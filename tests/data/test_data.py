@@ -94,12 +94,12 @@ def test_mixtures_depend_on_seed_epoch_and_item_alone(manifest: Manifest, config
 
 
 def test_a_joint_batch_mixes_the_same_number_of_pictures_in_every_process() -> None:
-    whole = list(SeededBatches(60, 6, seed=3, pictures=(1, 3)))
-    counts = [{key.pictures for key in batch} for batch in whole]
+    whole = list(SeededBatches(60, 6, seed=3, scenes=(1, 3)))
+    counts = [{key.scenes for key in batch} for batch in whole]
     assert all(len(count) == 1 for count in counts) and {1, 2, 3} == set().union(*counts)
-    halves = [list(SeededBatches(60, 3, seed=3, rank=rank, world=2, pictures=(1, 3))) for rank in (0, 1)]
+    halves = [list(SeededBatches(60, 3, seed=3, rank=rank, world=2, scenes=(1, 3))) for rank in (0, 1)]
     assert [a + b for a, b in zip(*halves, strict=True)] == whole
-    assert list(SeededBatches(60, 6, seed=3, position=lambda: 13, pictures=(1, 3)))[0] != whole[3]
+    assert list(SeededBatches(60, 6, seed=3, position=lambda: 13, scenes=(1, 3)))[0] != whole[3]
 
 
 def test_balanced_sampling_makes_classes_come_equally_often() -> None:
@@ -163,7 +163,7 @@ def test_colours_change_within_their_share() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_with_workers_gives_the_same_batches(workers: int, manifest: Manifest, config: Config) -> None:
     data = AudioVisualDataset(manifest, config, train=True, mixing=Mixing(mixture=(1, 2)))
-    batches = list(SeededBatches(len(data), 8, seed=1, pictures=(1, 2)))
+    batches = list(SeededBatches(len(data), 8, seed=1, scenes=(1, 2)))
     for keys, batch in zip(batches, build_loader(data, batches, workers), strict=True):
         expected = collate([data[key] for key in keys], len(CLASSES))
         assert (batch.image == expected.image).all() and (batch.waveform == expected.waveform).all()

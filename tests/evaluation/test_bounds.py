@@ -30,7 +30,7 @@ def test_a_fixed_map_scores_as_any_map(name: str) -> None:
         expected = metrics.average_precision(fixed.score[None], masks)[0]
         np.testing.assert_allclose(fixed.average_precision(masks), expected, atol=1e-12)
         # rules that look at values get a floor of 0..1
-        score = fixed.score if PROTOCOLS[name].by_order else metrics.min_max(fixed.score)[0]
+        score = fixed.score if PROTOCOLS[name].rule != "value" else metrics.min_max(fixed.score)[0]
         overlap = [float(metrics.iou(PROTOCOLS[name].binarise(score, mask)[0], mask)) for mask in masks]
         np.testing.assert_allclose(fixed.iou(masks, PROTOCOLS[name]), overlap)
     assert np.isnan(bounds.centre_blob(CANVAS).average_precision(np.zeros((1, *CANVAS)))[0])
@@ -47,6 +47,39 @@ def test_no_tried_map_beats_the_ceiling(name: str) -> None:
         rivals = rng.normal(size=(20, 7, 7)).astype(np.float32)
         for rival in protocol.upsample(rivals, CANVAS):
             assert metrics.iou(protocol.binary(rival, mask)[0], mask) <= best[0] + 0.02
+
+
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+def test_a_protocol_does_what_its_rule_says(name: str) -> None:
+    """Floors and ceilings are made for the rule that a protocol names, so a wrong name would give wrong numbers."""
+    protocol = PROTOCOLS[name]
+    rng = np.random.default_rng(2)
+    score = rng.permutation(10_000).reshape(100, 100) / 10_000
+    small, large = rng.random((100, 100)) < 0.1, rng.random((100, 100)) < 0.6
+    chosen = [protocol.binarise(score, mask)[0] for mask in (small, large)]
+    counts = [np.count_nonzero(pixels) for pixels in chosen]
+    # whatever it counts, it takes the largest
+    for pixels, count in zip(chosen, counts, strict=True):
+        assert np.array_equal(pixels, score >= np.sort(score.ravel())[-count])
+    bent = [np.count_nonzero(protocol.binarise(score**3, mask)[0]) for mask in (small, large)]
+    if protocol.rule == "area":
+        assert counts == bent == [np.count_nonzero(small), np.count_nonzero(large)]
+    elif protocol.rule == "median":
+        assert counts == bent == [5_000, 5_000]
+    else:
+        assert counts[0] == counts[1] > bent[0]
+
+
+def test_a_rule_without_known_bounds_is_refused() -> None:
+    fraction = replace(PROTOCOLS["source-wise"], name="upper tenth", rule="fraction")  # type: ignore[arg-type]
+    mask = box_mask([(0.1, 0.2, 0.5, 0.9)])
+    for bound in (
+        lambda: bounds.noise(CANVAS).iou(mask[None], fraction),
+        lambda: bounds.ceiling_scores(mask[None], (7, 7), fraction),
+        lambda: bounds.ceiling_scores(mask[None], CANVAS, fraction),
+    ):
+        with pytest.raises(ValueError, match=r"'upper tenth' has a rule 'fraction' whose floor and ceiling are not"):
+            bound()
 
 
 @pytest.mark.parametrize("grid", [(7, 7), (14, 10), (3, 5)])

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from avgn.cli import main
 from avgn.cli.excerpts import with_threshold
-from avgn.config import preset
 from avgn.evaluation import joint_calibration
 from avgn.evaluation.inference import Predictions
 from avgn.runtime.bundle import Bundle, write_bundle_info
 from avgn.runtime.bundle_schema import Joint
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest, Source
-from avgn.training.fit import train
+from avgn.scenes import SceneConfig, synthesize
 
 COUNT = 120
 
@@ -32,6 +33,12 @@ def bundle(tmp_path: Path) -> Bundle:
     rule = Joint(visual_weight=1.0, thresholds=(-9.0,) * len(info.classes), margin=99.0, apart=0.0, floor=-99.0)
     write_bundle_info(folder, replace(info, joint=rule))
     return Bundle.load(folder)
+
+
+@pytest.fixture(scope="module")
+def duets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    scenes = SceneConfig(split="test", sources=(2, 2), silent=(1, 1), off_screen=0.0)
+    return synthesize(tmp_path_factory.mktemp("duets") / "set", scenes=4, config=scenes, seed=3, jobs=1)
 
 
 def planted(bundle: Bundle, manifest: Path) -> tuple[Manifest, Predictions]:
@@ -67,12 +74,52 @@ def test_the_planted_rule_is_found_and_written(bundle: Bundle, tmp_path: Path, m
     made = joint_calibration.calibrate_bundle(bundle, None, manifest)  # type: ignore[arg-type]
     assert made.before[1] > 1 and made.f1 > 95 and made.false_sources <= joint_calibration.MAX_FALSE_PER_IMAGE
     assert made.joint.visual_weight == pytest.approx(0.5)
-    assert sum(count for count, _, _ in made.reliability) == COUNT * len(bundle.classes)
+    # a few peak in the same cell and stand for each other
+    assert 0.9 < sum(count for count, _, _ in made.reliability) / (COUNT * len(bundle.classes)) < 1
     read = Bundle.load(bundle.path).info
     assert read.joint == made.joint
     assert read.provenance["calibration"]["items"] == COUNT
     assert read.provenance["calibration"]["datasets"] == ["planted"]
     assert read.variants == bundle.info.variants
+
+
+def test_the_scale_makes_probabilities_that_can_be_believed(bundle: Bundle) -> None:
+    """Truth is drawn with sigmoid(0.4 * odds): the scale must be 0.4, and every tenth right as often as it says."""
+    random = np.random.default_rng(1)
+    count, classes = 20_000, 2
+    odds = random.normal(0, 4, (count, classes)).astype(np.float32)
+    truth = random.random((count, classes)) < 1 / (1 + np.exp(-0.4 * odds))
+    found = Predictions(
+        items=(),
+        maps=(np.eye(2, dtype=np.float32)[:, :, None],) * count,
+        audio_prob=1 / (1 + np.exp(-odds)),
+        visual_prob=np.full_like(odds, 0.5),
+        pieces=(1,) * count,
+    )
+    rule = Joint(visual_weight=1.0, thresholds=(0.0, 0.0), margin=99.0, apart=0.0, floor=-99.0)
+    fitted = joint_calibration.fit_scale(rule, found, truth)
+    assert fitted.scale == pytest.approx(0.4, rel=0.05)
+    for _, mean, share in joint_calibration.reliability(fitted, found, truth):
+        assert share == pytest.approx(mean, abs=0.03)
+    all_right = np.ones_like(truth)
+    assert joint_calibration.fit_scale(rule, found, all_right) == rule
+
+
+def test_the_command_fits_a_copy_and_draws_its_reliability(
+    bundle: Bundle, duets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot, report = tmp_path / "reliability.png", tmp_path / "found.json"
+    command = ["calibrate", str(bundle.path), str(duets), "--plot", str(plot)]
+    assert main([*command, "--json", str(report), "--max-false", "0.5"]) == 0
+    found = json.loads(report.read_text())
+    assert found["false_sources"] <= 0.5 < found["before"][1]
+    assert f"false sources an image {found['before'][1]:.2f} -> {found['false_sources']:.2f}" in capsys.readouterr().out
+    written = Bundle.load(bundle.path).info.joint
+    assert written is not None and written.scale == found["joint"]["scale"]
+    drawn = cv2.imread(str(plot))
+    assert drawn is not None and min(drawn.shape[:2]) > 400 and drawn.std() > 10
+    assert main([*command, "--max-false", "0"]) == 2
+    assert main(["calibrate", str(bundle.path), str(duets), "--plot", str(tmp_path / "a.txt")]) == 2
 
 
 def test_a_bundle_without_a_joint_rule_is_refused(bundle: Bundle, tmp_path: Path) -> None:
@@ -95,10 +142,3 @@ def test_a_threshold_asks_for_that_joint_probability(bundle: Bundle) -> None:
     shifts = np.subtract(moved.thresholds, bundle.info.joint.thresholds)
     assert shifts[0] == pytest.approx(np.log(9)) and shifts[1] == pytest.approx(15)
     assert not shifts[2:].any()
-
-
-def test_a_model_of_published_weights_is_not_trained(tmp_path: Path) -> None:
-    config = preset("avgn-world", classes=("dog", "violin"))
-    manifest = Manifest(path=tmp_path / "manifest.jsonl", classes=config.classes, items=())
-    with pytest.raises(InputError, match="avgn-world is made from published weights and is not trained"):
-        train(config, manifest, None, tmp_path / "out")

@@ -16,8 +16,8 @@ from avgn.config import preset
 from avgn.export.graph_safety import fix_sizes, graph_hazards, known_shapes, trace
 from avgn.export.halves import AudioHalf, ImageHalf
 from avgn.export.mixed import to_mixed
-from avgn.export.optimize import optimize
-from avgn.model import LocalizerModel, build_model
+from avgn.export.optimize import OptimizedModel, optimize
+from avgn.model import build_model
 from avgn.runtime import Bundle, InputError
 from avgn.systems import SYSTEMS
 from tests.baselines.scenes import small
@@ -26,13 +26,13 @@ from tests.export.models import small_model
 KERNELS = {"reference": "aten.bmm.default", "": "avgn.grouping_attention.default"}
 
 
-def hazards_of(model: LocalizerModel) -> dict[str, tuple[str, ...]]:
-    config = model.config
+def hazards_of(optimized: OptimizedModel) -> dict[str, tuple[str, ...]]:
+    config = optimized.model.config
     image = torch.zeros(1, *config.image_size, 3, dtype=torch.uint8)
     sources = torch.zeros(1, config.num_maps, config.source_dim)
     halves: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {
-        "image": (ImageHalf(model), (image, sources)),
-        "audio": (AudioHalf(model), (torch.zeros(1, config.window_samples),)),
+        "image": (ImageHalf(optimized), (image, sources)),
+        "audio": (AudioHalf(optimized), (torch.zeros(1, config.window_samples),)),
     }
     return {half: trace(module.eval(), arguments).hazards for half, (module, arguments) in halves.items()}
 
@@ -43,27 +43,23 @@ def test_the_image_half_of_a_preset_never_waits_for_the_host(
     name: str, kernels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AVGN_KERNELS", kernels)
-    model = optimize(build_model(preset(name)).eval())
-    config = model.config
+    optimized = optimize(build_model(preset(name)).eval())
+    config = optimized.model.config
     image = torch.zeros(1, *config.image_size, 3, dtype=torch.uint8)
-    found = trace(ImageHalf(model), (image, torch.zeros(1, config.num_maps, config.source_dim)))
+    found = trace(ImageHalf(optimized), (image, torch.zeros(1, config.num_maps, config.source_dim)))
     assert found.hazards == ()
     # what was traced is the whole half, with the kernels that a GPU would run
     assert found.operators["aten.convolution.default"] == 21
     assert found.operators[KERNELS[kernels]] >= 1
 
 
-@pytest.mark.parametrize("half", ["model", "optimized", "mixed"])
+@pytest.mark.parametrize("half", ["optimized", "mixed"])
 @pytest.mark.parametrize(
     "options", [{}, {"assignment": "hard"}, {"system": "avgn-released", "visual_gate": "none"}], ids=str
 )
 def test_nor_does_any_form_of_it(half: str, options: dict[str, Any]) -> None:
-    model: LocalizerModel = small_model(**options)
-    if half != "model":
-        model = optimize(model)
-    if half == "mixed":
-        model = to_mixed(model)
-    assert hazards_of(model) == {"image": (), "audio": ()}
+    optimized = optimize(small_model(**options))
+    assert hazards_of(to_mixed(optimized) if half == "mixed" else optimized) == {"image": (), "audio": ()}
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from avgn.config import preset
 from avgn.engine import TorchEngine
-from avgn.export.halves import HalvesEngine
+from avgn.export.graphs import MIN_OPSET, write_graphs
+from avgn.export.halves import AudioHalf, HalvesEngine, ImageHalf
+from avgn.export.inputs import half_of
+from avgn.export.mixed import to_mixed
 from avgn.export.optimize import optimize
 from avgn.export.samples import InputBatch
 from avgn.export.spectrum import FoldedSpectrogram
@@ -91,7 +95,9 @@ def test_a_fault_in_any_joined_matrix_would_be_seen(options: dict[str, Any]) -> 
     model, batches = exact_model(options)
     core = TorchEngine(model)
     frozen = optimize(model)
-    parts = {name: value for name, value in frozen.named_parameters() if "query_key" in name or "value_out" in name}
+    parts = {
+        name: value for name, value in frozen.model.named_parameters() if "query_key" in name or "value_out" in name
+    }
     assert len(parts) == 3
     for name, weight in parts.items():
         kept = weight.detach().clone()
@@ -112,12 +118,31 @@ def test_the_model_itself_is_not_changed() -> None:
     assert torch.equal(model.image_std, scale)
 
 
+def test_a_model_that_was_not_optimized_is_not_exported(tmp_path: Path) -> None:
+    """Its first convolution does not divide by the pixels' deviation, so its graphs would be wrong."""
+    with pytest.raises(TypeError, match="got AVGN"):
+        # mypy refuses it as well: it would call an ignore without an error unused
+        AudioHalf(small_model())  # type: ignore[arg-type]
+    model: Any = small_model()
+    for export in (
+        AudioHalf,
+        ImageHalf,
+        HalvesEngine,
+        to_mixed,
+        lambda given: half_of(given, "image"),
+        lambda given: write_graphs(given, tmp_path, opset=MIN_OPSET, facts={}),
+    ):
+        with pytest.raises(TypeError, match=r"only an optimized model is exported, got AVGN: give optimize\(model\)"):
+            export(model)
+    assert not list(tmp_path.iterdir())
+
+
 def test_fewer_operations_are_left() -> None:
     model = model_of({"classes": tuple(f"c{index}" for index in range(40))})
     for line in operations(model, optimize(model)):
         before, after = (float(word) for word in line.replace(",", "").split() if word.replace(".", "").isdigit())
         assert after < before, line
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in optimize(model).modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in optimize(model).model.modules())
 
 
 @pytest.mark.parametrize("samples", [22_050, 66_150, 5_003])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,18 @@ import torch
 
 from avgn.checkpoint import load_model, save_model
 from avgn.config import preset
+from avgn.encoders.rounding import round_weights
 from avgn.engine import TorchEngine
+from avgn.export import sensitivity
 from avgn.export.bundle import ExportOptions, export_bundle
+from avgn.export.quantize import layers
 from avgn.export.storage import store_halves
-from avgn.export.world import round_weights
 from avgn.runtime.bundle import Bundle
+from avgn.runtime.contract import PRECISIONS, TOLERANCES
 from avgn.runtime.engines import choose_engine
+from avgn.runtime.engines.base import GraphEngine
+from avgn.runtime.manifest import Manifest, read_manifest
+from avgn.scenes import SceneConfig, synthesize
 from avgn.world.model import WorldLocalizer
 
 pytestmark = pytest.mark.slow
@@ -30,13 +37,37 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[TorchEngine, Bun
     model = WorldLocalizer(preset("avgn-world", classes=LABELS, image_size=(64, 64))).eval()
     round_weights(model)
     save_model(model, folder / "checkpoint", training={"converted": "nothing"})
-    bundle = export_bundle(folder / "checkpoint", folder / "bundle", ExportOptions())
+    # that every layer is tried alone is tested with the other models, and takes minutes here
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sensitivity, "examine", all_in_8_bits)
+        options = ExportOptions(precisions=PRECISIONS, calibration=scenes(folder / "scenes"), samples=4, max_drop=100)
+        bundle = export_bundle(folder / "checkpoint", folder / "bundle", options)
     return TorchEngine(load_model(folder / "checkpoint")), bundle
+
+
+def scenes(folder: Path) -> Manifest:
+    """Drawn things under the names of real ones."""
+    config = SceneConfig(split="val", sources=(1, 1), silent=(0, 0), off_screen=0.0, size=(64, 64), seconds=3.0)
+    manifest = read_manifest(synthesize(folder, scenes=6, config=config, seed=0, jobs=1))
+    items = [
+        replace(item, sources=tuple(replace(each, label=LABELS[len(item.id) % 3]) for each in item.sources[:1]))
+        for item in manifest.items
+    ]
+    return replace(manifest, classes=LABELS, items=tuple(items))
+
+
+def all_in_8_bits(file: Path, *rest: object) -> list[sensitivity.LayerReport]:
+    return [
+        sensitivity.LayerReport(
+            name=layer.name, kind=layer.kind, multiply_adds=1, damage=None, quantized=layer.kind == "layer"
+        )
+        for layer in layers(onnx.load(file))
+    ]
 
 
 def test_the_graphs_hold_patches_and_halves(exported: tuple[TorchEngine, Bundle]) -> None:
     core, bundle = exported
-    (variant,) = bundle.variants
+    variant = next(each for each in bundle.variants if each.precision == "fp32")
     assert variant.verified is not None and variant.verified["max_abs_maps"] <= 1e-5
     assert variant.inputs["audio"][0].shape == ("batch", 15_600)
     assert bundle.info.patches == core.info.patches and bundle.info.joint == core.info.joint
@@ -58,6 +89,29 @@ def test_engines_agree_with_the_model_on_whole_windows(exported: tuple[TorchEngi
         np.testing.assert_allclose(found[name], values, atol=1e-3, rtol=1e-3)
     for name, values in core.run_image(image, expected["sources"]).items():
         np.testing.assert_allclose(engine.run_image(image, found["sources"])[name], values, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-cpu", "int8-gpu"])
+def test_smaller_graphs_agree_in_both_engines(exported: tuple[TorchEngine, Bundle], precision: str) -> None:
+    core, bundle = exported
+    random = np.random.default_rng(0)
+    waveform = (0.1 * random.standard_normal((1, core.info.window_samples))).astype(np.float32)
+    image = random.integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    found = []
+    for backend in ("onnxruntime", "openvino"):
+        engine = choose_engine(bundle, backend, precision)
+        heard = engine.run_audio(waveform)
+        assert isinstance(engine, GraphEngine)
+        assert engine.run_patches(waveform[:, :15_600]).shape == (1, 3, 1)
+        found.append(heard | engine.run_image(image, heard["sources"]))
+    one, other = (np.concatenate([values[name].ravel() for name in ("sources", "maps")]) for values in found)
+    cosine = float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+    assert cosine >= TOLERANCES[precision].engine_cosine
+    graph = onnx.load(bundle.path / f"image.{precision}.onnx")
+    kinds = [node.op_type for node in graph.graph.node]
+    if precision == "int8-cpu":
+        # what is left of the clips of 81 layers are those of BlazeFace's scores
+        assert kinds.count("QuantizeLinear") > 40 and kinds.count("Clip") <= 2
 
 
 def test_only_what_loses_nothing_is_stored_as_halves(tmp_path: Path) -> None:
@@ -90,3 +144,11 @@ def test_only_what_loses_nothing_is_stored_as_halves(tmp_path: Path) -> None:
         onnxruntime.InferenceSession(tmp_path / name).run(None, {"x": x})[0] for name in ("whole.onnx", "stored.onnx")
     )
     np.testing.assert_array_equal(before, after)
+
+
+def test_bytes_stay_bytes_where_their_mean_is_whole(exported: tuple[TorchEngine, Bundle]) -> None:
+    _, bundle = exported
+    graph = onnx.load(bundle.path / "image.int8-cpu.onnx").graph
+    (first,) = [node for node in graph.node if "image" in node.input]
+    assert first.op_type == "Transpose"
+    assert "image_mean" not in {tensor.name for tensor in graph.initializer}

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 
+from avgn.machine import most_resident_mb
 from tests.commands import ENVIRONMENT
 from tests.hostile.attacks import ATTACKS
 
@@ -133,7 +134,7 @@ def _fork(arguments: list[str], folder: Path) -> Cost:
         said=said,
         cpu=usage.ru_utime + usage.ru_stime,
         wall=time.monotonic() - begin,
-        megabytes=usage.ru_maxrss / 1024,
+        megabytes=most_resident_mb(usage),
         left=(folder / "out").exists() or (folder / "ran").exists(),
         read=read_at is not None and secret.stat().st_atime != read_at,
     )

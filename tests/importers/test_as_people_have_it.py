@@ -16,7 +16,7 @@ import pytest
 from avgn.checkpoint import save_model
 from avgn.config import preset
 from avgn.convert import read_classes
-from avgn.data.cache import SoundCache
+from avgn.data.cache import WaveformCache
 from avgn.importers import import_dataset
 from avgn.importers.files import PICTURES, Files, read_rows
 from avgn.importers.registry import read_class_list
@@ -144,7 +144,7 @@ def test_file_names_that_are_no_utf8_go_through(tmp_path: Path, clip: Path) -> N
     assert forked("import", "videos", root, "--output", tmp_path / "m.jsonl").returncode == 0
     assert items[0].frame is not None and items[0].frame.stat().st_mtime_ns == kept
     # the decoded sounds are kept under a name made of theirs
-    SoundCache(tmp_path / "cache", 8000).put(items[0].sounds[0], np.zeros(4, np.int16))
+    WaveformCache(tmp_path / "cache", 8000).put(items[0].sounds[0], np.zeros(4, np.int16))
     labels = tmp_path / "labels.csv"
     labels.write_bytes(os.fsencode(f"drum/{name};drum\n"))
     assert imported(root, tmp_path / "l.jsonl", labels=labels)[0] == ["drum"]
@@ -336,7 +336,7 @@ def test_files_have_the_mode_that_the_umask_says(tmp_path: Path) -> None:
             modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
             assert modes == dict.fromkeys(("model.safetensors", "config.json"), 0o666 & ~mask)
             sound = write_wav(tmp_path / f"{mask:o}.wav")
-            SoundCache(tmp_path / f"cache{mask:o}", 8000).put(sound, np.zeros(4, np.int16))
+            WaveformCache(tmp_path / f"cache{mask:o}", 8000).put(sound, np.zeros(4, np.int16))
             kept = next((tmp_path / f"cache{mask:o}").rglob("*.npy"))
             assert kept.stat().st_mode & 0o777 == 0o666 & ~mask
     finally:

@@ -17,9 +17,9 @@ from avgn.importers import import_dataset
 from avgn.inspection import draw_cards, lines_of, pick, summarize
 from avgn.inspection.boxes import box_statistics
 from avgn.inspection.page import render_page
-from avgn.inspection.pictures import draw_item, telling_frame, to_pixels
 from avgn.inspection.sheet import draw_sheet
 from avgn.inspection.spectrogram import draw_spectrogram, log_spectrogram
+from avgn.inspection.truth import draw_item, telling_frame, to_pixels
 from avgn.runtime.manifest import Box, Item, Manifest, Part, Source, read_manifest, write_manifest
 from avgn.runtime.sinks.drawing import color_of
 from avgn.scenes import SceneConfig, synthesize
@@ -233,7 +233,7 @@ def test_what_cannot_be_read_becomes_a_card_that_says_so(tmp_path: Path, small: 
     sound.write_bytes(sound.read_bytes()[:-100])
     (tmp_path / "audio" / "b.wav").write_bytes(b"")
     cards = draw_cards(small, small.items)
-    assert all(card.picture is None and card.fault is not None for card in cards)
+    assert all(card.frame is None and card.fault is not None for card in cards)
     assert cards[0].sound is not None and cards[1].sound is None
     assert cards[0].fault is not None and "a.jpg is not an image that can be read" in cards[0].fault
     red = (draw_sheet(cards) == np.array((190, 0, 0))).all(axis=2).sum()

@@ -16,7 +16,7 @@ from scipy.io import wavfile
 from avgn.runtime import InputError, open_media
 from avgn.runtime.audio import fit_window, resample, resample_span, to_mono
 from avgn.runtime.clock import AudioClock
-from avgn.runtime.limits import MAX_PIXELS, usable_fps, waiting_pictures
+from avgn.runtime.limits import MAX_PIXELS, usable_fps, waiting_frames
 from avgn.runtime.reading import read_clip, read_frame, read_part, read_wav
 from tests.runtime.clips import Scene, write_clip
 from tests.runtime.ffmpeg import ffmpeg, make_clip, needs_ffmpeg
@@ -162,8 +162,8 @@ def test_a_large_still_is_refused_by_the_decoder(tmp_path: Path) -> None:
 
 def test_large_pictures_wait_in_short_lines() -> None:
     assert MAX_PIXELS >= 8192 * 4320
-    assert waiting_pictures(1920, 1080, 8) == 8 and waiting_pictures(3840, 2160, 8) == 5
-    assert waiting_pictures(8192, 4320, 8) == 1 and waiting_pictures(1, 1, 4) == 4
+    assert waiting_frames(1920, 1080, 8) == 8 and waiting_frames(3840, 2160, 8) == 5
+    assert waiting_frames(8192, 4320, 8) == 1 and waiting_frames(1, 1, 4) == 4
     assert usable_fps(None, 0.0, 1e6, 50.0, default=25.0) == 50 and usable_fps(0.001, default=25.0) == 1
     assert usable_fps(None, 1e6, default=25.0) == 25 and usable_fps(29.97, default=25.0) == 29.97
 

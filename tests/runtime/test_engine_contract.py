@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from avgn.runtime.engines import ENGINES, Engine, _fitting, check_unverified, ch
 from avgn.runtime.engines.base import check_image
 from avgn.runtime.engines.first_load import check_first_load, compare_engines, parent_of, probes
 from avgn.runtime.engines.gpu import find_gpu
+from avgn.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from avgn.runtime.engines.onnxruntime_gpu import BoundEngine
 from avgn.runtime.engines.tensorrt_engine import TensorRtEngine
 from tests.runtime.simulated_gpu import simulated
@@ -43,24 +45,31 @@ def reference(bundle: Bundle) -> Engine:
     return choose_engine(bundle, "onnxruntime", "fp32")
 
 
-@pytest.fixture(scope="module", params=[*ENGINES, BOUND, SIMULATED])
-def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
-    if request.param == BOUND:
+@contextlib.contextmanager
+def loaded(name: str, bundle: Bundle) -> Iterator[Engine]:
+    """The engine `name` with the fp32 graphs of a bundle; skips where it can't run."""
+    if name == BOUND:
         # the code of the GPU engine with buffers of the CPU
         yield BoundEngine(bundle, parent_of(bundle, fp32(bundle)))
         return
-    if request.param == SIMULATED:
+    if name == SIMULATED:
         # the code of the TensorRT engine with a device made of the CPU
         with simulated():
             yield TensorRtEngine(bundle, replace(parent_of(bundle, fp32(bundle)), engine="tensorrt"))
         return
-    entry = ENGINES[request.param]
+    entry = ENGINES[name]
     if (obstacle := entry.obstacle()) is not None:
-        pytest.skip(f"{request.param}: {obstacle}")
+        pytest.skip(f"{name}: {obstacle}")
     held = [v for v in bundle.variants if v.engine in entry.reads and v.precision == "fp32"]
     if not held:
-        pytest.skip(f"{request.param}: {bundle.path} holds no engine for it; make gpu exports one")
-    yield load_engine(bundle, held[0], request.param)
+        pytest.skip(f"{name}: {bundle.path} holds no engine for it; make gpu exports one")
+    yield load_engine(bundle, held[0], name)
+
+
+@pytest.fixture(scope="module", params=[*ENGINES, BOUND, SIMULATED])
+def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
+    with loaded(request.param, bundle) as engine:
+        yield engine
 
 
 def fp32(bundle: Bundle) -> Variant:
@@ -203,6 +212,32 @@ def test_threads_share_it(engine: Engine) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(60)))
+
+
+def check_that_other_graphs_are_refused(
+    bundle: Bundle, load: Callable[[Bundle], contextlib.AbstractContextManager[object]]
+) -> None:
+    """What the graphs compute must be what bundle.json says; an engine that doesn't look would give other labels."""
+    fewer_classes = replace(bundle, info=replace(bundle.info, classes=bundle.classes[:-1]))
+    sentence = r"'(sources|audio_prob)' of the audio graph is .* the bundle's sizes ask for"
+    with pytest.raises(InputError, match=sentence), load(fewer_classes):
+        pass
+
+
+@pytest.mark.parametrize("name", [*ENGINES, BOUND, SIMULATED])
+def test_graphs_that_are_not_what_the_bundle_says_are_refused(name: str, bundle: Bundle) -> None:
+    check_that_other_graphs_are_refused(bundle, lambda other: loaded(name, other))
+
+
+def test_an_engine_that_never_looks_at_its_graphs_would_be_found_out(bundle: Bundle) -> None:
+    @contextlib.contextmanager
+    def load(other: Bundle) -> Iterator[Engine]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("avgn.runtime.engines.onnxruntime_engine.check_graph", lambda *_: None)
+            yield OnnxRuntimeEngine(other, parent_of(other, fp32(other)))
+
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        check_that_other_graphs_are_refused(bundle, load)
 
 
 def test_an_engine_that_can_not_run_here_says_why(bundle: Bundle) -> None:

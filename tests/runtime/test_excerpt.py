@@ -90,7 +90,7 @@ def test_sound_is_read_from_before_the_part_to_behind_it(video: Path) -> None:
     assert not any(isinstance(event, AudioEnd) for event in events[:-30])
 
 
-def test_numbers_that_cannot_be_meant(tmp_path: Path, video: Path) -> None:
+def test_numbers_that_cannot_be_meant(tmp_path: Path, video: Path, localizer: Localizer) -> None:
     for option, value in (
         ("--start", -1),
         ("--duration", 0),
@@ -105,9 +105,9 @@ def test_numbers_that_cannot_be_meant(tmp_path: Path, video: Path) -> None:
         assert "is for video files" in refused("localize", "tiny", "rtsp://127.0.0.1:9/x", option, 1)
     for strange in (float("nan"), float("inf")):
         with pytest.raises(InputError, match="--duration must be 0.001 or more seconds"):
-            localize_file("tiny", video, duration=strange)
+            localize_file(localizer, video, duration=strange)
     with pytest.raises(InputError, match="has no picture from second 9.99 on"):
-        localize_file("tiny", video, start=9.99)
+        localize_file(localizer, video, start=9.99)
 
 
 def test_thresholds_of_ones_own(tmp_path: Path, video: Path) -> None:

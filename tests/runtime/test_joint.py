@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict as to_dict
 from dataclasses import replace
 
 import numpy as np
@@ -75,12 +76,25 @@ def test_the_schema_keeps_both() -> None:
         ("joint", {"visual_weight": 1}, "joint.thresholds must list one value for each of the 3 classes"),
         ("joint", {"visual_weight": -1, "thresholds": [0, 0, 0]}, "joint.visual_weight must be a number from 0"),
         ("joint", {"visual_weight": 1, "thresholds": [0, 0, 0], "margin": 1, "apart": 2}, "joint.apart must be"),
+        ("joint", to_dict(RULE) | {"scale": 0}, "joint.scale must be a number from 1e-06"),
     ],
 )
 def test_the_schema_refuses(field: str, value: object, message: str) -> None:
     raw = json.loads(to_json(info())) | {field: value}
     with pytest.raises(InputError, match=message):
         from_json(json.dumps(raw))
+
+
+def test_the_scale_leaves_the_threshold_and_stretches_the_rest() -> None:
+    plain, scaled = (
+        judge(replace(RULE, margin=9.0, scale=scale), odds(1, 2, 0), odds(-2, 2, 0), maps((0, 0), (2, 2), (3, 0)))
+        for scale in (1.0, 0.5)
+    )
+    np.testing.assert_allclose(np.log(plain.prob / (1 - plain.prob)), [0, 3, 0], atol=1e-5)
+    np.testing.assert_allclose(np.log(scaled.prob / (1 - scaled.prob)), [0, 1.5, 0], atol=1e-5)
+    older = json.loads(to_json(info()))
+    del older["joint"]["scale"]
+    assert from_json(json.dumps(older)) == info()
 
 
 def test_one_thing_with_one_sound_is_one_source() -> None:

@@ -301,4 +301,4 @@ def test_a_clock_that_jumps_is_set_anew_once(caplog: pytest.LogCaptureFixture) -
         before = index < 100 or index in (101, 103, 105)
         found.append(times.picture((500 if before else 0) + index / 25))
     assert found == sorted(found) and abs(found[-1] - (now - 10)) < 0.2
-    assert caplog.text.count("it is set anew") == 1
+    assert caplog.text.count("it is set again") == 1

@@ -18,7 +18,7 @@ from tests.runtime.clips import write_clip
 from tests.runtime.ffmpeg import first_picture, make_clip, needs_ffmpeg
 from tests.runtime.servers import free_port, stamped, wait_for, watch
 from tests.runtime.stamped import read_stamp
-from tests.runtime.test_pictures import SCENE, stored_as, turn
+from tests.runtime.test_orientation import SCENE, stored_as, turn
 
 
 def test_no_picture_after_connecting_is_lost(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,9 @@ import numpy as np
 import pytest
 
 from avgn.runtime import InputError, Localizer, localize_file, open_media
+from avgn.runtime.live_run import localize_live
+from avgn.runtime.multi import MultiStream
+from avgn.runtime.web.server import serve
 from avgn.runtime.workers import Worker, prefetch
 from tests.runtime.clips import Scene, read_video, still_clip, write_clip
 
@@ -121,9 +125,27 @@ def test_nothing_is_left_behind_by_bad_inputs(localizer: Localizer, clip: Path, 
         localize_file(localizer, clip, json_path=tmp_path)
     with pytest.raises(InputError, match="is also an input: choose another name"):
         localize_file(localizer, silent, audio=clip, output=silent)
-    with pytest.raises(InputError, match="does not exist: give a folder made by avgn export"):
-        localize_file(tmp_path / "none", clip, **outputs)
     assert [p.name for p in tmp_path.iterdir()] == ["silent.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("tiny", "got str: give Localizer.load('tiny')"),
+        (Path("models/a"), "Path: give Localizer.load('models/a')"),
+        (None, "got NoneType: give Localizer.load(bundle)"),
+    ],
+    ids=["name", "path", "none"],
+)
+def test_what_is_no_localizer_is_refused_with_the_way_to_load_one(clip: Path, given: Any, sentence: str) -> None:
+    for enter in (lambda: localize_file(given, clip), lambda: localize_live(given, str(clip)), lambda: serve(given)):
+        with pytest.raises(TypeError, match=re.escape(sentence)):
+            enter()
+
+
+def test_a_localizer_is_no_engine(localizer: Any) -> None:
+    with pytest.raises(TypeError, match=r"engine must run .* got Localizer: give its .engine"):
+        MultiStream(localizer)
 
 
 def test_a_failing_sink_stops_the_run_and_leaves_nothing(localizer: Localizer, clip: Path, tmp_path: Path) -> None:
@@ -138,7 +160,7 @@ def test_a_failing_sink_stops_the_run_and_leaves_nothing(localizer: Localizer, c
 
 RUN = """
 import resource, sys
-from avgn.runtime import InputError, localize_file
+from avgn.runtime import InputError, Localizer, localize_file
 limit = int(sys.argv[4])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -147,8 +169,9 @@ def note(result, rgb):
     if result.frame == 30:
         print("running", flush=True)
 try:
-    localize_file(sys.argv[1], sys.argv[2], sinks=[note], **{{"mp4": "output", "jsonl": "json_path"}[k]: v
-                                                            for k, v in arguments.items()})
+    localizer = Localizer.load(sys.argv[1])
+    outputs = {{"mp4": "output", "jsonl": "json_path"}[k]: v for k, v in arguments.items()}
+    localize_file(localizer, sys.argv[2], sinks=[note], **outputs)
 except InputError as error:
     print(error, file=sys.stderr)
     sys.exit(2)

@@ -82,9 +82,7 @@ def test_what_a_killed_run_left_blocks_nobody_and_is_named(tmp_path: Path, caplo
     process.communicate(timeout=20)
     put(tmp_path / "o.txt", "new\n")
     (left,) = tmp_path.glob("*.partial")
-    assert f"{left} is what a run that was cut off wrote" in caplog.text and left.read_text().startswith(
-        "a" * 50 + "\n"
-    )
+    assert f"{left} was left by a run that was cut off" in caplog.text and left.read_text().startswith("a" * 50 + "\n")
     assert (tmp_path / "o.txt").read_text() == "new\n"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from avgn.data.augment import NONE, Augmentation, cut_sound
-from avgn.data.sampling import SeededBatches, class_balance, picture_counts
+from avgn.data.augment import NONE, Augmentation, cut_waveform
+from avgn.data.sampling import SeededBatches, class_balance, scene_counts
 from avgn.runtime.manifest import Item, Source
 
 
@@ -20,9 +20,9 @@ def item(*labels: str) -> Item:
 
 
 def test_gain_is_an_amplitude_in_decibels() -> None:
-    sound = np.full(1000, 0.01, np.float32)
+    waveform = np.full(1000, 0.01, np.float32)
     rng = np.random.default_rng(0)
-    gains = [20 * np.log10(cut_sound(sound, 1000, only(gain_db=6.0), rng)[0] / 0.01) for _ in range(2000)]
+    gains = [20 * np.log10(cut_waveform(waveform, 1000, only(gain_db=6.0), rng)[0] / 0.01) for _ in range(2000)]
     # evenly spread over +-6 dB of level: power would halve it
     assert -6.001 <= min(gains) < -5.9 and 5.9 < max(gains) <= 6.001
     assert np.mean(gains) == pytest.approx(0, abs=0.3) and np.std(gains) == pytest.approx(12 / 12**0.5, abs=0.2)
@@ -31,10 +31,10 @@ def test_gain_is_an_amplitude_in_decibels() -> None:
 @pytest.mark.parametrize("length", [2, 3, 1000])
 def test_padding_silences_less_than_half_at_either_edge(length: int) -> None:
     rng = np.random.default_rng(0)
-    sound = np.ones(length, np.float32)
+    waveform = np.ones(length, np.float32)
     counts = {"start": [0], "end": [0]}
     for _ in range(500):
-        window = cut_sound(sound, length, only(padding=1.0), rng)
+        window = cut_waveform(waveform, length, only(padding=1.0), rng)
         silent = np.flatnonzero(window == 0)
         # with nothing to silence at the end, nothing is silenced
         assert len(silent) < max(1, length // 2) and window.max() == 1
@@ -44,7 +44,7 @@ def test_padding_silences_less_than_half_at_either_edge(length: int) -> None:
             counts[edge].append(len(silent))
     if length == 1000:
         assert all(max(found) > 450 and 150 < len(found) < 350 for found in counts.values())
-    assert (cut_sound(sound, length, only(padding=0.0), rng) == 1).all()
+    assert (cut_waveform(waveform, length, only(padding=0.0), rng) == 1).all()
 
 
 def test_balance_makes_classes_come_equally_often() -> None:
@@ -65,13 +65,13 @@ def test_balance_makes_classes_come_equally_often() -> None:
 @pytest.mark.parametrize("done", [0, 1, 7, 12, 25])
 def test_pictures_of_a_batch_are_the_same_after_a_resume(done: int, world: int) -> None:
     def run(position: int, rank: int) -> list[list[tuple[int, int, int]]]:
-        batches = SeededBatches(120, 10 // world, seed=3, rank=rank, world=world, pictures=(1, 4))
+        batches = SeededBatches(120, 10 // world, seed=3, rank=rank, world=world, scenes=(1, 4))
         return [[tuple(key) for key in batch] for batch in _from(batches, position)]  # type: ignore[misc]
 
     for rank in range(world):
         whole = run(done // 12 * 12, rank)
         assert run(done, rank) == whole[done % 12 :]
-        assert [batch[0][2] for batch in whole] == list(picture_counts(3, done // 12, 12, (1, 4)))
+        assert [batch[0][2] for batch in whole] == list(scene_counts(3, done // 12, 12, (1, 4)))
         # one number for a joint batch, not the same one throughout
         assert all(len({key[2] for key in batch}) == 1 for batch in whole)
         assert len({batch[0][2] for batch in whole}) > 1

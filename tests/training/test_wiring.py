@@ -42,11 +42,11 @@ def test_training_scenes_have_the_settings_of_the_run(manifest: Manifest, tmp_pa
     )  # fmt: skip
     source = TrainingSource(manifest, CONFIG, settings, Processes(rank=1, count=2))
     scenes: Any = source._scenes
-    assert scenes.train and scenes.seed == 5 and scenes.cache is not None and scenes.sounds is not None
+    assert scenes.train and scenes.seed == 5 and scenes.cache is not None and scenes.waveforms is not None
     assert scenes.augmentation == Augmentation(zoom=1.5, gain_db=3.0) == settings.augmentation
     assert scenes.mixing == Mixing(mixture=(2, 3), mix_level="rms", silent=0.25, off_screen=0.5)
     batches: Any = source._batches
-    assert (batches.seed, batches.rank, batches.world, batches.pictures) == (5, 1, 2, (2, 3))
+    assert (batches.seed, batches.rank, batches.world, batches.scenes) == (5, 1, 2, (2, 3))
     assert batches.chance is not None and len(batches.chance) == 12
     plain: Any = TrainingSource(manifest, CONFIG, TrainConfig(batch_size=3), Processes(rank=0, count=1))
     assert plain._batches.chance is None
@@ -158,11 +158,11 @@ def test_zoom_crops_at_least_the_share_that_it_says_and_flip_mirrors_half() -> N
 @pytest.mark.parametrize("name", ["silent", "off_screen"])
 def test_chances_of_a_mixture_are_those_that_were_asked_for(name: str, manifest: Manifest) -> None:
     options: dict[str, Any] = {name: 0.3}
-    pictures = 2 if name == "silent" else 1
+    scenes = 2 if name == "silent" else 1
 
     def sounds(mixing: Mixing) -> list[np.ndarray]:
         data = AudioVisualDataset(manifest, CONFIG, train=True, augmentation=NONE, mixing=mixing, cache=True)
-        return [data[Key(epoch, n, pictures)].waveform for epoch in range(40) for n in range(12)]
+        return [data[Key(epoch, n, scenes)].waveform for epoch in range(40) for n in range(12)]
 
     # the same draws otherwise: a sound differs where a picture was muted, or one more was heard
     pairs = zip(sounds(Mixing(**options)), sounds(Mixing()), strict=True)
@@ -179,8 +179,8 @@ def test_chances_of_a_mixture_are_those_that_were_asked_for(name: str, manifest:
 def test_what_is_muted_is_not_in_the_sum_and_sources_are_shuffled() -> None:
     def scene(value: int, *classes: int) -> Scene:
         kinds = frozenset(classes)
-        image, sound = np.full((2, 2, 3), value, np.uint8), np.full(4, float(value), np.float32)
-        return Scene(image=image, sound=sound, sounding=kinds, visible=kinds | {9})
+        image, waveform = np.full((2, 2, 3), value, np.uint8), np.full(4, float(value), np.float32)
+        return Scene(image=image, waveform=waveform, sounding=kinds, visible=kinds | {9})
 
     shown, unseen = [scene(1, 0), scene(2, 1, 2)], scene(4, 3)
     sample = mix(shown, [True, False], unseen, None)
@@ -197,8 +197,8 @@ def test_labels_of_a_batch_say_what_sounds_and_what_is_visible_apart() -> None:
 
     def sample(sounding: tuple[int, ...], visible: tuple[int, ...]) -> Sample:
         order = tuple(sorted(set(sounding) & set(visible)))
-        image, sound = np.zeros((2, 2, 3), np.uint8), np.zeros(4, np.float32)
-        return Sample(image=image, waveform=sound, sounding=sounding, visible=visible, order=order)
+        image, waveform = np.zeros((2, 2, 3), np.uint8), np.zeros(4, np.float32)
+        return Sample(image=image, waveform=waveform, sounding=sounding, visible=visible, order=order)
 
     labels = collate([sample((0, 2), (2, 3)), sample((1,), (0,))], 4).labels
     assert labels.sounding.tolist() == [[1, 0, 1, 0], [0, 1, 0, 0]]

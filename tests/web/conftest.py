@@ -1,3 +1,5 @@
+"""A server of the shipped bundle, one a module of tests."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

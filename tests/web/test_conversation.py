@@ -107,7 +107,7 @@ async def test_pictures_and_sound_become_results(engine: Any) -> None:
         running = asyncio.create_task(session.run())
         for at in range(5):
             for half in (0.0, 0.1):
-                socket.messages.append(message(wire.SOUND, 100 + at / 5 + half, bytes(9600), 48000))
+                socket.messages.append(message(wire.SAMPLES, 100 + at / 5 + half, bytes(9600), 48000))
             socket.messages.append(message(wire.FRAME, 100 + at / 5, PICTURE))
             while len(socket.sent) < 2 + at:
                 assert not running.done()
@@ -149,7 +149,7 @@ async def test_a_picture_that_costs_too_much_is_passed_over_and_told_of(engine: 
         (message(wire.FRAME, float("nan"), PICTURE), wire.BAD_CLOCK),
         (message(wire.FRAME, 1.0, PICTURE[:-2]), wire.INVALID),
         (message(wire.FRAME, 1.0, b"no picture"), wire.UNSUPPORTED),
-        (message(wire.SOUND, 1.0, bytes(2), 1), wire.UNSUPPORTED),
+        (message(wire.SAMPLES, 1.0, bytes(2), 1), wire.UNSUPPORTED),
     ],
 )
 @awaited

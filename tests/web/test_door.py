@@ -222,7 +222,7 @@ def test_more_sound_than_time_ends_the_session(small: str) -> None:
         one.send(HELLO)
         one.recv(timeout=5)
         for at in range(6):
-            one.send(message(wire.SOUND, 1.0 + at, bytes(2 * 8000), 8000))
+            one.send(message(wire.SAMPLES, 1.0 + at, bytes(2 * 8000), 8000))
         assert closed(one) == wire.TOO_FAST
 
 

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,6 @@ from avgn.runtime.web.server import serve
 from avgn.runtime.web.token import check_token, choose_token, is_guessable
 from tests.web.browser import serving
 from tests.web.visits import TOKEN, closed, get, talk
-
-
-@pytest.fixture(scope="module")
-def url(tiny: Localizer) -> Iterator[str]:
-    with serving(tiny) as address:
-        yield address
 
 
 def raw(url: str, request: bytes, seconds: float = 5.0) -> bytes:

@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from avgn.runtime.web.inbox import WAITING, Inbox, Picture, Samples
+from avgn.runtime.web.inbox import WAITING, Inbox, Jpeg, Samples
 from avgn.runtime.web.limits import Limits
 from avgn.runtime.web.load import Budget, Load
 
@@ -18,7 +18,7 @@ def test_the_inbox_gives_sound_in_portions_and_pictures_in_order() -> None:
         inbox = Inbox(lambda: lost.append(1))
         for at in range(10):
             inbox.put(Samples(samples=np.zeros(2000, np.int16), rate=8000, at=at / 4))
-            inbox.put(Picture(jpeg=b"", at=float(at), time=0.0, arrived=0.0))
+            inbox.put(Jpeg(jpeg=b"", at=float(at), time=0.0, arrived=0.0))
         assert len(lost) == 10 - WAITING
         sound, picture = await inbox.take()
         assert [one.at for one in sound] == [0.0, 0.25] and picture is not None and picture.at == 2.0
@@ -31,7 +31,7 @@ def test_the_inbox_gives_sound_in_portions_and_pictures_in_order() -> None:
 
 def test_who_costs_most_waits_first_and_only_while_others_wait() -> None:
     load = Load()
-    limits = Limits(pictures_per_second=6, pixels_per_second=600.0, fair_pictures=3, fair_pixels=300.0)
+    limits = Limits(frames_per_second=6, pixels_per_second=600.0, fair_frames=3, fair_pixels=300.0)
     calm = Budget(limits, load)
     assert [calm.take(100) for _ in range(7)] == [True] * 6 + [False]
     assert [Budget(limits, load).take(400), Budget(limits, load).take(700)] == [True, False]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,12 +39,6 @@ def devices(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     folder = tmp_path_factory.mktemp("devices")
     camera = browser.write_camera(folder / "scene.y4m", scene.frame)
     return camera, browser.write_microphone(folder / "scene.wav", scene.audio, RATE)
-
-
-@pytest.fixture(scope="module")
-def url(tiny: Localizer) -> Iterator[str]:
-    with browser.serving(tiny) as address:
-        yield address
 
 
 def keep(page: Any, name: str, folder: Path) -> None:

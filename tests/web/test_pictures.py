@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from avgn.data.shards import Packed, decode
-from avgn.inspection.pictures import read_picture
+from avgn.inspection.truth import read_rgb
 from avgn.runtime import InputError
 from avgn.runtime.image import decode_still
 from avgn.runtime.jpeg import EOI, JpegError, check_work, read_baseline
@@ -147,7 +147,7 @@ def test_stills_that_cost_minutes_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=str(path)):
             read_frame(path, (8, 8))
         with pytest.raises(InputError, match=str(path)):
-            read_picture(path)
+            read_rgb(path)
         scene = Packed(frame=data, audio=b"", sounding=frozenset(), visible=frozenset())
         with pytest.raises(InputError, match="shard"):
             decode(scene)

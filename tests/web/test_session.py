@@ -14,7 +14,7 @@ import pytest
 from avgn.runtime import Localizer
 from avgn.runtime.web import wire
 from avgn.runtime.web.door import Stage
-from avgn.runtime.web.inbox import WAITING, Picture
+from avgn.runtime.web.inbox import WAITING, Jpeg
 from avgn.runtime.web.run import Sent
 from avgn.runtime.web.wire import WireError
 from tests.hostile.web_attacks import jpeg, message
@@ -45,22 +45,22 @@ async def test_no_result_from_before_a_reset_is_sent(engine: Any) -> None:
 async def test_a_reset_forgets_the_clock_the_rate_and_what_is_in_line(engine: Any) -> None:
     async with visiting(engine) as session:
         at_once(session, message(wire.FRAME, 50.0, b"x"), message(wire.FRAME, 52.0, b"x"))
-        at_once(session, message(wire.SOUND, 50.0, bytes(960), 48000))
-        assert [one.at for one in session._inbox._pictures] == [0.0, 2.0] and session._visit.stage is Stage.PLACE
+        at_once(session, message(wire.SAMPLES, 50.0, bytes(960), 48000))
+        assert [one.at for one in session._inbox._frames] == [0.0, 2.0] and session._visit.stage is Stage.PLACE
         # times never step back, and clocks never jump
         at_once(session, message(wire.FRAME, 51.0, b"x"))
-        assert session._inbox._pictures[-1].at == 2.0
+        assert session._inbox._frames[-1].at == 2.0
         with pytest.raises(WireError) as refused:
             at_once(session, message(wire.FRAME, 5.0, b"x"))
         assert refused.value.code == wire.BAD_CLOCK
         at_once(session, json.dumps({"type": "reset"}))
-        assert not session._inbox._pictures and not session._inbox._sound
+        assert not session._inbox._frames and not session._inbox._samples
         assert session._visit.door.count(Stage.LOOKING) == 1
         # another clock, behind the old one, and another rate
-        at_once(session, message(wire.FRAME, 7.0, b"x"), message(wire.SOUND, 7.5, bytes(320), 16000))
-        assert session._inbox._pictures[0].at == 0.0 and 0.4 < session._inbox._sound[0].at <= 0.5
+        at_once(session, message(wire.FRAME, 7.0, b"x"), message(wire.SAMPLES, 7.5, bytes(320), 16000))
+        assert session._inbox._frames[0].at == 0.0 and 0.4 < session._inbox._samples[0].at <= 0.5
         with pytest.raises(WireError) as refused:
-            at_once(session, message(wire.SOUND, 7.5, bytes(320), 8000))
+            at_once(session, message(wire.SAMPLES, 7.5, bytes(320), 8000))
         assert refused.value.code == wire.UNSUPPORTED
 
 
@@ -99,7 +99,7 @@ async def test_no_place_is_left_for_pictures(engine: Any) -> None:
     async with visiting(engine, sessions=1) as session:
         session._visit.door.enter(Wire()).enter(Stage.PLACE)
         with pytest.raises(WireError) as refused:
-            at_once(session, message(wire.SOUND, 50.0, bytes(960), 48000))
+            at_once(session, message(wire.SAMPLES, 50.0, bytes(960), 48000))
         assert refused.value.code == wire.FULL
 
 
@@ -110,7 +110,7 @@ async def test_pictures_passed_over_are_told_of_once(engine: Any) -> None:
         picture = jpeg(64, 48)
         at_once(session, json.dumps({"type": "sound-end"}))
         at_once(session, *(message(wire.FRAME, 50 + at / 30, picture) for at in range(WAITING + 5)))
-        assert session._dropped == 5 and len(session._inbox._pictures) == WAITING
+        assert session._dropped == 5 and len(session._inbox._frames) == WAITING
         working = asyncio.create_task(session._work())
         found: list[Any] = []
         deadline = time.monotonic() + 20
@@ -128,7 +128,7 @@ async def test_pictures_passed_over_are_told_of_once(engine: Any) -> None:
 @awaited
 async def test_lost_pictures_are_in_the_result_that_follows(engine: Any) -> None:
     async with visiting(engine) as session:
-        picture = Picture(jpeg=b"", at=0.0, time=50.0, arrived=time.monotonic())
+        picture = Jpeg(jpeg=b"", at=0.0, time=50.0, arrived=time.monotonic())
         for lost in (4, 4, 6):
             session._take_result(replace(result(), dropped=1), Sent(picture, session._run, lost))
         await asyncio.sleep(0.01)
@@ -139,9 +139,9 @@ async def test_lost_pictures_are_in_the_result_that_follows(engine: Any) -> None
 @awaited
 async def test_what_comes_before_the_first_message_is_at_its_time(engine: Any) -> None:
     async with visiting(engine) as session:
-        at_once(session, message(wire.SOUND, 50.0, bytes(960), 48000), message(wire.FRAME, 49.5, b"x"))
-        assert session._inbox._pictures[0].at == 0.0 == session._inbox._sound[0].at
-        assert session._inbox._pictures[0].time == 49.5
+        at_once(session, message(wire.SAMPLES, 50.0, bytes(960), 48000), message(wire.FRAME, 49.5, b"x"))
+        assert session._inbox._frames[0].at == 0.0 == session._inbox._samples[0].at
+        assert session._inbox._frames[0].time == 49.5
 
 
 @awaited
@@ -171,20 +171,20 @@ async def test_as_much_sound_comes_at_once_as_the_limits_say(engine: Any) -> Non
     """1.5 s at first, later 4 s, which come back at the rate of 2 s a second."""
 
     def second(at: float) -> bytes:
-        return message(wire.SOUND, at, bytes(16000), 8000)
+        return message(wire.SAMPLES, at, bytes(16000), 8000)
 
-    async with visiting(engine, sound_rate=2.0, sound_burst=4.0, sound_begin=1.5, clock=1e6) as session:
+    async with visiting(engine, audio_rate=2.0, audio_burst=4.0, audio_begin=1.5, clock=1e6) as session:
         at_once(session, second(0.0))
         with pytest.raises(WireError, match="sound") as refused:
-            session._take_sound(wire.Sound(time=1.0, rate=8000, samples=np.zeros(8000, np.int16)))
+            session._take_samples(wire.Samples(time=1.0, rate=8000, samples=np.zeros(8000, np.int16)))
         assert refused.value.code == wire.TOO_FAST
         later(session, 100.0)
         for at in range(4):
-            session._take_sound(wire.Sound(time=1.0 + at, rate=8000, samples=np.zeros(8000, np.int16)))
+            session._take_samples(wire.Samples(time=1.0 + at, rate=8000, samples=np.zeros(8000, np.int16)))
         with pytest.raises(WireError):
-            session._take_sound(wire.Sound(time=5.0, rate=8000, samples=np.zeros(8000, np.int16)))
+            session._take_samples(wire.Samples(time=5.0, rate=8000, samples=np.zeros(8000, np.int16)))
         later(session, 0.4)
-        session._take_sound(wire.Sound(time=5.0, rate=8000, samples=np.zeros(6000, np.int16)))
+        session._take_samples(wire.Samples(time=5.0, rate=8000, samples=np.zeros(6000, np.int16)))
         # the last of each try was not taken
         assert counted(session, "avgn_audio_seconds_total") == 5.75
 
@@ -193,14 +193,14 @@ async def test_as_much_sound_comes_at_once_as_the_limits_say(engine: Any) -> Non
 async def test_sound_keeps_its_rate_and_follows_its_own_clock(engine: Any) -> None:
     async with visiting(engine) as session:
         for at in (0.0, 0.1):
-            at_once(session, message(wire.SOUND, 5.0 + at, bytes(3200), 16000))
+            at_once(session, message(wire.SAMPLES, 5.0 + at, bytes(3200), 16000))
         # a burst: both blocks at nearly the same time, which the clock knows better
-        at_once(session, message(wire.SOUND, 5.12, bytes(3200), 16000))
-        times = [one.at for one in session._inbox._sound]
+        at_once(session, message(wire.SAMPLES, 5.12, bytes(3200), 16000))
+        times = [one.at for one in session._inbox._samples]
         assert times[:2] == [0.0, pytest.approx(0.1)] and 0.19 < times[2] < 0.2
-        assert [one.rate for one in session._inbox._sound] == [16000] * 3
+        assert [one.rate for one in session._inbox._samples] == [16000] * 3
         with pytest.raises(WireError, match="rate") as refused:
-            at_once(session, message(wire.SOUND, 5.3, bytes(3200), 48000))
+            at_once(session, message(wire.SAMPLES, 5.3, bytes(3200), 48000))
         assert refused.value.code == wire.UNSUPPORTED
 
 
@@ -225,8 +225,8 @@ async def test_commands_are_as_rare_as_the_limits_say(engine: Any, kind: str) ->
 async def test_the_end_of_sound_waits_in_line_and_begins_nothing_anew(engine: Any) -> None:
     async with visiting(engine) as session:
         run = session._run
-        at_once(session, message(wire.SOUND, 5.0, bytes(3200), 16000), '{"type": "sound-end"}')
-        assert [one.samples.size for one in session._inbox._sound] == [1600, 0] and session._run is run
+        at_once(session, message(wire.SAMPLES, 5.0, bytes(3200), 16000), '{"type": "sound-end"}')
+        assert [one.samples.size for one in session._inbox._samples] == [1600, 0] and session._run is run
         sound, picture = await session._inbox.take()
         assert len(sound) == 2 and picture is None
 
@@ -282,6 +282,6 @@ async def test_the_newest_results_wait_for_the_network(engine: Any) -> None:
 @awaited
 async def test_a_result_takes_as_long_as_it_took(engine: Any) -> None:
     async with visiting(engine) as session:
-        picture = Picture(jpeg=b"", at=0.0, time=50.0, arrived=time.monotonic() - 0.25)
+        picture = Jpeg(jpeg=b"", at=0.0, time=50.0, arrived=time.monotonic() - 0.25)
         session._take_result(result(), Sent(picture, session._run, 0))
         assert 0.25 <= counted(session, "avgn_latency_seconds_sum") < 2

@@ -14,7 +14,7 @@ import pytest
 from avgn.runtime.jpeg import read_baseline
 from avgn.runtime.sinks.drawing import color_of
 from avgn.runtime.web import wire
-from avgn.runtime.web.wire import Frame, Sound, WireError
+from avgn.runtime.web.wire import Frame, Samples, WireError
 from tests.hostile.web_attacks import jpeg, message
 from tests.web.visitors import result, source
 
@@ -31,7 +31,7 @@ def code_of(read: Any, *given: Any) -> int:
 
 def test_the_numbers_that_both_ends_know() -> None:
     """The page knows them by value, and so does whoever wrote a client of their own."""
-    assert (wire.VERSION, wire.FRAME, wire.SOUND, wire.HEADER.size) == (1, 1, 2, 16)
+    assert (wire.VERSION, wire.FRAME, wire.SAMPLES, wire.HEADER.size) == (1, 1, 2, 16)
     closing = (wire.UNSUPPORTED, wire.INVALID, wire.POLICY, wire.TOO_BIG, wire.FAILED, wire.FULL)
     assert closing == (1003, 1007, 1008, 1009, 1011, 1013)
     assert (wire.BAD_CLOCK, wire.NO_TOKEN, wire.IDLE, wire.TOO_FAST) == (4400, 4401, 4408, 4429)
@@ -50,25 +50,25 @@ def test_a_frame_is_its_time_and_its_picture() -> None:
 
 
 def test_sound_is_little_endian_from_its_time_on() -> None:
-    found = wire.read_binary(message(wire.SOUND, 2.25, b"\x01\x00\x00\x80\xff\x7f", 16000))
-    assert isinstance(found, Sound) and (found.time, found.rate) == (2.25, 16000)
+    found = wire.read_binary(message(wire.SAMPLES, 2.25, b"\x01\x00\x00\x80\xff\x7f", 16000))
+    assert isinstance(found, Samples) and (found.time, found.rate) == (2.25, 16000)
     assert found.samples.dtype == np.int16 and found.samples.tolist() == [1, -32768, 32767]
 
 
 @pytest.mark.parametrize("rate", RATES)
 def test_sound_of_browsers_is_taken_up_to_a_second(rate: int) -> None:
-    found = wire.read_binary(message(wire.SOUND, 0.0, bytes(2 * rate), rate))
-    assert isinstance(found, Sound) and len(found.samples) == rate == found.rate
-    assert code_of(wire.read_binary, message(wire.SOUND, 0.0, bytes(2 * rate + 2), rate)) == wire.INVALID
+    found = wire.read_binary(message(wire.SAMPLES, 0.0, bytes(2 * rate), rate))
+    assert isinstance(found, Samples) and len(found.samples) == rate == found.rate
+    assert code_of(wire.read_binary, message(wire.SAMPLES, 0.0, bytes(2 * rate + 2), rate)) == wire.INVALID
     for other in (rate - 1, rate + 1):
-        assert code_of(wire.read_binary, message(wire.SOUND, 0.0, bytes(2), other)) == wire.UNSUPPORTED
+        assert code_of(wire.read_binary, message(wire.SAMPLES, 0.0, bytes(2), other)) == wire.UNSUPPORTED
 
 
 @pytest.mark.parametrize("size", [1, 3, 9, 15999])
 def test_half_a_sample_is_no_sound(size: int) -> None:
-    assert code_of(wire.read_binary, message(wire.SOUND, 0.0, bytes(size), 16000)) == wire.INVALID
-    found = wire.read_binary(message(wire.SOUND, 0.0, bytes(size + 1), 16000))
-    assert isinstance(found, Sound) and len(found.samples) == (size + 1) // 2
+    assert code_of(wire.read_binary, message(wire.SAMPLES, 0.0, bytes(size), 16000)) == wire.INVALID
+    found = wire.read_binary(message(wire.SAMPLES, 0.0, bytes(size + 1), 16000))
+    assert isinstance(found, Samples) and len(found.samples) == (size + 1) // 2
 
 
 def test_binary_messages_have_a_header_content_a_kind_and_a_time() -> None:
@@ -76,13 +76,13 @@ def test_binary_messages_have_a_header_content_a_kind_and_a_time() -> None:
         assert code_of(wire.read_binary, message(wire.FRAME, 0.0, b"")[:size]) == wire.INVALID
     for kind in (0, 3, 255):
         assert code_of(wire.read_binary, message(kind, 0.0, b"xx", 48000)) == wire.UNSUPPORTED
-    for kind in (wire.FRAME, wire.SOUND):
+    for kind in (wire.FRAME, wire.SAMPLES):
         for time in (float("nan"), float("inf"), float("-inf")):
             assert code_of(wire.read_binary, message(kind, time, b"xx", 48000)) == wire.BAD_CLOCK
 
 
 def test_messages_are_values_that_nobody_changes() -> None:
-    frame, sound = Frame(time=1.0, jpeg=b""), Sound(time=1.0, rate=8000, samples=np.zeros(2, np.int16))
+    frame, sound = Frame(time=1.0, jpeg=b""), Samples(time=1.0, rate=8000, samples=np.zeros(2, np.int16))
     for one in (frame, sound):
         with pytest.raises(dataclasses.FrozenInstanceError):
             one.time = 2.0  # type: ignore[misc]

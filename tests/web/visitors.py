@@ -111,7 +111,7 @@ def at_once(session: Session, *messages: str | bytes) -> None:
         if isinstance(piece, wire.Frame):
             session._take_frame(piece)
         else:
-            session._take_sound(piece)
+            session._take_samples(piece)
 
 
 def later(session: Session, seconds: float) -> None:

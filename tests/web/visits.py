@@ -72,7 +72,7 @@ class Visitor(threading.Thread):
                 noise = np.random.default_rng(0).integers(-3000, 3000, 3200, np.int16).tobytes()
                 while not self.leaving.is_set():
                     at = index / 15
-                    socket.send(message(wire.SOUND, 100 + at, noise, 48000))
+                    socket.send(message(wire.SAMPLES, 100 + at, noise, 48000))
                     socket.send(message(wire.FRAME, 100 + at, picture))
                     index += 1
                     while (left := begin + index / 15 - time.monotonic()) > 0:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from avgn.runtime import Localizer, localize_file, open_media
-from avgn.runtime.pictures import shape_of
+from avgn.runtime.orientation import shape_of
 from tests.runtime.clips import Scene, read_video, write_clip
 from tests.runtime.ffmpeg import ffmpeg, first_picture, make_clip, needs_ffmpeg
 

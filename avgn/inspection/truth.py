@@ -36,21 +36,21 @@ def draw_item(item: Item, classes: Sequence[str], height: int) -> tuple[Pixels, 
     if item.video_file is not None and not item.frames:
         number = telling_frame(item)
         rgb, number, time = read_video_frame(item.video_file, number)
-        picture = scale(rgb, height)
-        _draw_sources(picture, item.sources, classes, number)
-        return picture, time
-    pictures = []
+        drawn = scale(rgb, height)
+        _draw_sources(drawn, item.sources, classes, number)
+        return drawn, time
+    parts = []
     for part, path in enumerate(item.frames):
-        picture = scale(read_picture(path), height)
+        drawn = scale(read_rgb(path), height)
         here = [source for source in item.sources if source.part is None or source.part == part]
-        _draw_sources(picture, here, classes, None)
-        pictures.append(picture)
-    if not pictures:
+        _draw_sources(drawn, here, classes, None)
+        parts.append(drawn)
+    if not parts:
         raise InputError(f"item {item.id!r} has no picture: give it a frame, parts or a video_file")
-    return np.ascontiguousarray(np.concatenate(pictures, axis=1)), 0.0
+    return np.ascontiguousarray(np.concatenate(parts, axis=1)), 0.0
 
 
-def read_picture(path: Path) -> Pixels:
+def read_rgb(path: Path) -> Pixels:
     """Read an image file as RGB [H, W, 3]. Raises InputError that names it if that fails."""
     image = read_still("frame", path)
     return np.ascontiguousarray(image[..., ::-1])
@@ -85,24 +85,24 @@ def scale(rgb: Pixels, height: int) -> Pixels:
     return resize(rgb, (height, max(1, round(rgb.shape[1] * height / rgb.shape[0]))))
 
 
-def _draw_sources(picture: Pixels, sources: Sequence[Source], classes: Sequence[str], frame: int | None) -> None:
+def _draw_sources(drawn: Pixels, sources: Sequence[Source], classes: Sequence[str], frame: int | None) -> None:
     """Draw all sources in place; `frame` is the number of a video's frame."""
     for source in sources:
         if source.mask is not None:
-            _draw_mask(picture, read_mask(source.mask, picture.shape[:2]), color_of(classes.index(source.label)))
+            _draw_mask(drawn, read_mask(source.mask, drawn.shape[:2]), color_of(classes.index(source.label)))
     labels: list[tuple[str, int, int, Color]] = []
     for source in sources:
         color = color_of(classes.index(source.label))
-        corners = [to_pixels(box, picture.shape[:2]) for box in _boxes_here(source, frame)]
+        corners = [to_pixels(box, drawn.shape[:2]) for box in _boxes_here(source, frame)]
         for x1, y1, x2, y2 in corners:
             thickness = LINE_PIXELS if source.sounding else 1
-            import_cv2().rectangle(picture, (x1, y1), (x2, y2), color, thickness)
+            import_cv2().rectangle(drawn, (x1, y1), (x2, y2), color, thickness)
         if corners:
             name = source.label if source.sounding else f"{source.label} (silent)"
             labels.append((name, corners[0][0], corners[0][1], color))
     taken: list[tuple[int, int, int]] = []
     for text, x, y, color in labels:
-        _draw_label(picture, text, x, y, color, taken)
+        _draw_label(drawn, text, x, y, color, taken)
 
 
 def to_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -119,28 +119,28 @@ def _boxes_here(source: Source, frame: int | None) -> list[Box]:
     return list(source.boxes)
 
 
-def _draw_mask(picture: Pixels, mask: NDArray[np.bool_], color: Color) -> None:
+def _draw_mask(drawn: Pixels, mask: NDArray[np.bool_], color: Color) -> None:
     cv2 = import_cv2()
-    picture[mask] = ((1 - TINT_OPACITY) * picture[mask] + TINT_OPACITY * np.array(color)).astype(np.uint8)
+    drawn[mask] = ((1 - TINT_OPACITY) * drawn[mask] + TINT_OPACITY * np.array(color)).astype(np.uint8)
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, outlines, -1, color, 1)
+    cv2.drawContours(drawn, outlines, -1, color, 1)
 
 
-def _draw_label(picture: Pixels, text: str, x: int, y: int, color: Color, taken: list[tuple[int, int, int]]) -> None:
+def _draw_label(drawn: Pixels, text: str, x: int, y: int, color: Color, taken: list[tuple[int, int, int]]) -> None:
     """Draw a name above its box if there is room, and never over another name.
 
     picture: RGB [H, W, 3], changed in place. x, y: the box's top-left corner in pixels. taken: (left, top, width) of
     the names drawn so far, to which this one is added.
     """
-    text = shorten(drawable(text), TEXT_PIXELS, picture.shape[1] - 4)
+    text = shorten(drawable(text), TEXT_PIXELS, drawn.shape[1] - 4)
     width, height = text_width(text, TEXT_PIXELS) + 4, line_height(TEXT_PIXELS)
-    left = max(0, min(x, picture.shape[1] - width))
+    left = max(0, min(x, drawn.shape[1] - width))
     top = y - height if y >= height else y
     while any(abs(left - other[0]) < max(width, other[2]) and abs(top - other[1]) < height for other in taken):
         top += height
     taken.append((left, top, width))
-    import_cv2().rectangle(picture, (left, top), (left + width, top + height - 1), color, -1)
-    put(picture, text, (left + 2, top), TEXT_PIXELS, ink_on(color))
+    import_cv2().rectangle(drawn, (left, top), (left + width, top + height - 1), color, -1)
+    put(drawn, text, (left + 2, top), TEXT_PIXELS, ink_on(color))
 
 
 def ink_on(color: Color) -> Color:

@@ -52,7 +52,8 @@ ROTATIONS = {
 
 
 def orientation_of(frame: Any) -> Orientation:
-    """The orientation in a decoded frame's display matrix: any of the eight; other angles count as the nearest."""
+    """Return the orientation in a decoded frame's display matrix: any of the eight; other angles count as the
+    nearest."""
     data = _display_matrix(frame)
     if data is None:
         turns = round(getattr(frame, "rotation", 0) / 90) % 4
@@ -100,7 +101,7 @@ class Turner:
         self._how = Orientation()
 
     def __call__(self, frame: Any, aspect: float = 1.0) -> Pixels:
-        """A decoded frame as [H, W, 3] uint8 RGB, upright, with square pixels."""
+        """Return a decoded frame as [H, W, 3] uint8 RGB, upright, with square pixels."""
         how = orientation_of(frame)
         if how != Orientation() or frame.key_frame:
             self._how = how
@@ -108,7 +109,7 @@ class Turner:
 
 
 def upright(frame: Any, aspect: float, how: Orientation) -> Pixels:
-    """A decoded frame as [H, W, 3] uint8 RGB, turned as `how` says, with square pixels."""
+    """Return a decoded frame as [H, W, 3] uint8 RGB, turned as `how` says, with square pixels."""
     rgb: Pixels = frame.to_ndarray(format="rgb24")
     height, width = rgb.shape[:2]
     shape = shape_of(width, height, aspect)
