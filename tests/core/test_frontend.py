@@ -87,6 +87,7 @@ def test_silence_is_finite_and_wrong_shapes_are_refused() -> None:
         module(torch.zeros(RATE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["legacy", "new", "untouched"])
 def test_whole_float32_leaves_the_settings_as_they_were(by: str) -> None:
     """Products have all bits inside, and outside what the program asked for, by either of PyTorch's two ways."""

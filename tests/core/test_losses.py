@@ -271,10 +271,12 @@ def noise_training(negatives: str, visual_gate: str, steps: int = 250) -> float:
     return sum(ratios) / len(ratios)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("visual_gate", ["grouped", "token", "none"])
 def test_class_negatives_have_no_short_cut(visual_gate: str) -> None:
     assert noise_training("class", visual_gate) >= 0.9
 
 
+@pytest.mark.slow
 def test_the_printed_form_leaks_the_class() -> None:
     assert noise_training("nth", "grouped") <= 0.5
