@@ -103,7 +103,7 @@ def test_the_largest_activation_is_the_largest_in_value_of_all_runs_of_inputs_an
         # what computes in float32 isn't watched
         model[2](torch.full((1, 1, 3), 1e9))
 
-    assert mixed.largest_activations(model, run) == {"0": 7.0, "1": 900.0}
+    assert mixed.largest_activations(OptimizedModel(model), run) == {"0": 7.0, "1": 900.0}
     assert not any(module._forward_hooks for module in model.modules())
 
 
