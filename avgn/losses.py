@@ -83,7 +83,7 @@ def localization_loss(
 
 
 def class_negatives(present: Tensor, order: Tensor) -> Tensor:
-    """[B,M,N] bool: sample m is sample b itself, or lacks the class order [B,N] of its n-th source.
+    """Say [B,M,N] bool whether sample m is sample b itself, or lacks the class order [B,N] of its n-th source.
 
     `present` [M,C] says which classes a sample has: one that has the class is no negative.
     """

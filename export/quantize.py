@@ -175,7 +175,7 @@ def _take_pixels_as_they_are(graph: onnx.ModelProto) -> None:
 
 
 def _chain(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> tuple[onnx.NodeProto, ...] | None:
-    """The Cast, Transpose and Sub that lie before a node, if they do."""
+    """Find the Cast, Transpose and Sub that lie before a node, if they do."""
     found = []
     for kind in ("Sub", "Transpose", "Cast"):
         before = makers.get(node.input[0])

@@ -143,7 +143,7 @@ class Maker:
         return Graphs(precision=flavour, files=files, metrics=metrics)
 
     def _heard_at_once(self, core: TorchEngine, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Windows [B,T] as the audio graph takes them: whole, or as many of their patches from the middle [B,S]."""
+        """Cut windows [B,T] as the audio graph takes them: whole, or as many of their patches from the middle [B,S]."""
         if core.info.patches is None:
             return waveform
         patches = cut_patches(core.info, waveform)

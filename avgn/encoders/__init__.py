@@ -32,7 +32,7 @@ __all__ = [
 
 
 def build_encoders(config: Config) -> tuple[Any, Any, Any]:
-    """The front-end, the audio encoder and the visual encoder of a configuration, with random weights."""
+    """Build the front-end, the audio encoder and the visual encoder of a configuration, with random weights."""
     if config.encoders == "world":
         front_end: nn.Module = LogMel()
         hear: nn.Module = SpectrogramYAMNet()
@@ -42,7 +42,7 @@ def build_encoders(config: Config) -> tuple[Any, Any, Any]:
 
 
 def picture_backbone(config: Config) -> Any:
-    """The network that sees normalised pictures: [B,3,H,W] -> [B,out_channels,h,w]."""
+    """Build the network that sees normalised pictures: [B,3,H,W] -> [B,out_channels,h,w]."""
     if config.encoders == "world":
         return EfficientNetLite0(config.visual_stride)
     return ResNet18(3, config.width_visual, config.visual_stride)

@@ -25,7 +25,7 @@ def joint_contrast(
     visual_weight: float,
     gather: bool = True,
 ) -> Tensor:
-    """Cross-entropy of every source over the pictures, and over the sounds where `config.symmetric` (eq. 10).
+    """Contrast every source over the pictures, and over the sounds where `config.symmetric` (eq. 10).
 
     What is heard is the same for all pictures, and what is seen for all sounds: the first direction trains the cells'
     tokens, the second one those of the sound.
@@ -43,7 +43,7 @@ def joint_contrast(
 
 
 def token_cosines(heard: Tensor, seen: Tensor, counts: tuple[list[int], list[int]]) -> Tensor:
-    """Cosines [K,K] of the class tokens: a class is the means of its rows heard [R,D] and seen [S,E] together.
+    """Compare class tokens by cosines [K,K]: a class is the means of its rows heard [R,D] and seen [S,E] together.
 
     `counts`: rows of each class in both; those that faces show have none to be seen by.
     """

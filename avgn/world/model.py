@@ -216,18 +216,18 @@ class WorldLocalizer(LocalizerModel):
         return [self.visual_encoder.backbone, self.face]
 
     def published_parts(self) -> list[nn.Module]:
-        """What rests while the tokens are trained: the encoders, and what noise sounds like, which no label names."""
+        """List what rests while tokens are trained: encoders, and what noise sounds like, which no label names."""
         return [*super().published_parts(), self.audio_tokens.noises]
 
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """L_loc + L_group of log-odds (avgn/world/losses.py)."""
+        """Compute L_loc + L_group of log-odds (avgn/world/losses.py)."""
         localize = partial(joint_contrast, visual_weight=VISUAL_WEIGHT)
         return compute_losses(audio, image, labels, self.token_logits(), self.config, gather=gather, localize=localize)
 
     def token_logits(self) -> Tensor:
-        """Class logits [K,K] of the tokens: their cosines, divided by the temperature."""
+        """Compute class logits [K,K] of the tokens: their cosines, divided by the temperature."""
         found = find_classes(self.config.classes)
         counts = [len(each.audioset) for each in found], [len(each.imagenet) for each in found]
         cosines = token_cosines(self.audio_tokens.rows.weight, self.cell_tokens.rows.weight, counts)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from avgn.config import preset
 from avgn.export import mixed, quantize, sensitivity
 from avgn.export.graph_safety import trace
-from avgn.export.optimize import FrozenGrouping
+from avgn.export.optimize import FrozenGrouping, OptimizedModel
 from avgn.export.spectrum import FoldedSpectrogram
 from avgn.export.variants import Maker
 from avgn.frontend import Spectrogram
@@ -85,7 +85,7 @@ def test_what_is_not_finite_stays_seen_whatever_comes_after(wrong: float, place:
     values = [3.0, -7.0, 2.0]
     values[place] = wrong
     model: Any = nn.Sequential(Gives(*values))
-    found = mixed.largest_activations(model, lambda: [model(torch.zeros(1)) for _ in values])
+    found = mixed.largest_activations(OptimizedModel(model), lambda: [model(torch.zeros(1)) for _ in values])
     assert list(found) == ["0"]
     # the export refuses what is not at most the limit: neither a NaN nor an infinity is
     assert not found["0"] <= mixed.MAX_ACTIVATION
@@ -103,7 +103,7 @@ def test_the_largest_activation_is_the_largest_in_value_of_all_runs_of_inputs_an
         # what computes in float32 isn't watched
         model[2](torch.full((1, 1, 3), 1e9))
 
-    assert mixed.largest_activations(model, run) == {"0": 7.0, "1": 900.0}
+    assert mixed.largest_activations(OptimizedModel(model), run) == {"0": 7.0, "1": 900.0}
     assert not any(module._forward_hooks for module in model.modules())
 
 
