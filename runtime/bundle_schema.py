@@ -64,8 +64,9 @@ class Joint:
     """How both halves decide together: log-odds heard + `visual_weight` * log-odds seen against `thresholds` [K].
 
     `margin`: how far behind the best class another one may be; `apart`: how far from each other, in parts of the
-    picture's sides, the maps of two sources peak. What is heard by log-odds below `floor` is no source. `scale` turns
-    the log-odds above a threshold into those of a probability that can be believed.
+    picture's sides, the maps of two sources peak. What is heard by log-odds below `floor`, or seen by log-odds below
+    `seen_floor`, is no source on screen. `scale` turns the log-odds above a threshold into those of a probability that
+    can be believed.
     """
 
     visual_weight: float
@@ -74,6 +75,7 @@ class Joint:
     apart: float
     floor: float
     scale: float = 1.0
+    seen_floor: float = -1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +250,7 @@ class _Reader:
             apart=self.number(entry.get("apart"), "joint.apart", 0, 1),
             floor=self.number(entry.get("floor"), "joint.floor", -1e6, 1e6),
             scale=self.number(entry.get("scale", 1.0), "joint.scale", 1e-6, 1e6),
+            seen_floor=self.number(entry.get("seen_floor", -1e6), "joint.seen_floor", -1e6, 1e6),
         )
 
     def patches(self, raw: Any) -> Patches | None:

@@ -42,16 +42,16 @@ def joint_odds(rule: Joint, audio_prob: Floats, visual_prob: Floats) -> Floats:
 def judge(rule: Joint, audio_prob: Floats, visual_prob: Floats, maps: Floats) -> Verdict:
     """The verdict on one frame: audio_prob, visual_prob [K], maps [K, h, w].
 
-    A class that is heard less than `floor` is none, nor one that is behind the best one by more than `margin`, nor one
-    whose map peaks within `apart` (parts of the picture's sides) of a better one's.
+    A class that is heard less than `floor` or seen less than `seen_floor` is none, nor one that is behind the best one
+    by more than `margin`, nor one whose map peaks within `apart` (parts of the picture's sides) of a better one's.
     """
     odds = joint_odds(rule, audio_prob, visual_prob)
-    heard = _odds(audio_prob) >= rule.floor
-    prob = np.where(heard, 1 / (1 + np.exp(-np.clip(rule.scale * odds, -LIMIT, LIMIT))), 0.0).astype(np.float32)
+    able = (_odds(audio_prob) >= rule.floor) & (_odds(visual_prob) >= rule.seen_floor)
+    prob = np.where(able, 1 / (1 + np.exp(-np.clip(rule.scale * odds, -LIMIT, LIMIT))), 0.0).astype(np.float32)
     known = prob.copy()
-    score = np.where(heard, odds + np.asarray(rule.thresholds, np.float32), -np.inf)
-    candidates = [int(k) for k in np.argsort(-score, kind="stable") if heard[k] and odds[k] >= -rule.margin]
-    if heard.any():
+    score = np.where(able, odds + np.asarray(rule.thresholds, np.float32), -np.inf)
+    candidates = [int(k) for k in np.argsort(-score, kind="stable") if able[k] and odds[k] >= -rule.margin]
+    if able.any():
         prob[score < score.max() - rule.margin] = 0.0
     kept: dict[int, list[tuple[int, float]]] = {}
     peaks = {k: _peak(maps[k]) for k in candidates}

@@ -97,6 +97,15 @@ def test_the_scale_leaves_the_threshold_and_stretches_the_rest() -> None:
     assert from_json(json.dumps(older)) == info()
 
 
+def test_what_is_hardly_seen_is_no_source_on_screen() -> None:
+    rule = replace(RULE, seen_floor=-2.5)
+    verdict = judge(rule, odds(6, 6, -1), odds(-3, -2, 4), maps((0, 0), (2, 2), (3, 0)))
+    assert verdict.claimed.tolist() == [False, True, False]
+    assert (
+        verdict.prob[0] == 0 and judge(RULE, odds(6, 6, -1), odds(-3, -2, 4), maps((0, 0), (2, 2), (3, 0))).claimed[0]
+    )
+
+
 def test_one_thing_with_one_sound_is_one_source() -> None:
     """dog and wolf peak in neighbouring cells, the bell elsewhere."""
     verdict = judge(replace(RULE, apart=0.3), odds(2, 1, 1.5), odds(1, 1, 1), maps((1, 1), (1, 2), (3, 3)))
