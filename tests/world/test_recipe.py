@@ -18,7 +18,7 @@ from avgn.world.classes import NOISES, audioset_names, find_classes, world_class
 from avgn.world.model import LOUDEST, NOISE_LEAD, NOISE_WEIGHT
 from avgn.world.refit import read_refit
 from recipes.world import fetch, sources
-from recipes.world.__main__ import enough, main, summarize
+from recipes.world.__main__ import PLANS, enough, main, summarize
 from recipes.world.encode import make_examples
 from recipes.world.fit import Evidence, FitConfig, fit_rows, presence, published_evidence
 from recipes.world.mix import Plan, Sounds, mix
@@ -118,7 +118,9 @@ def order(odds: torch.Tensor, heard: torch.Tensor) -> float:
 
 
 def test_the_shipped_fit_went_through_the_models_own_constants() -> None:
-    facts = read_refit().provenance["fit"]
+    provenance = read_refit().provenance
+    assert provenance["mixtures"] == [vars(plan) for plan in PLANS], "the recipe changed: fit the rows again"
+    facts = provenance["fit"]
     assert (facts["noise_weight"], facts["noise_lead"], facts["loudest"]) == (NOISE_WEIGHT, NOISE_LEAD, LOUDEST), (
         "the gate or the pooling changed: fit the rows again (make world-audio)"
     )
