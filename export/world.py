@@ -1,8 +1,9 @@
 """Makes the bundle `world`: python -m avgn.export.world --output runs/world
 
 From the packages that hold the published weights, and what was fitted to audio rows on free recordings (avgn.world.
-refit), to a checkpoint and a verified bundle. Kernels are rounded to float16, which their graphs store; all is computed
-in float32. --published leaves the fit out, to compare with.
+refit), to a checkpoint and a verified bundle. Kernels are rounded to float16; fp32 graphs store them so and compute in
+float32, 8 bits are calibrated on scenes of the demo's material (avgn.export.world_scenes). --published leaves the fit
+out, to compare with.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ from avgn.checkpoint import save_model
 from avgn.encoders.packages import EFFICIENTNET, FACES, YAMNET
 from avgn.encoders.rounding import round_weights
 from avgn.export.bundle import ExportOptions, export_bundle
+from avgn.export.world_scenes import write_scenes
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import FailureError, InputError
 from avgn.world.classes import world_classes
 from avgn.world.refit import NOTHING, Refit, read_refit
 from avgn.world.weights import build_world, world_config
 
+# what the package ships: on a CPU 8 bits take two thirds of the time and half the bytes, and cost no accuracy
+PRECISIONS = ("int8-cpu",)
+# scenes of free material that 8 bits are calibrated on (the first ones) and checked on (the others)
+NUM_SCENES, NUM_SAMPLES = 160, 48
 SOURCES = ", ".join(f"{each.package} {each.version}" for each in (EFFICIENTNET, YAMNET, FACES))
 
 
@@ -40,25 +46,30 @@ def make_checkpoint(folder: Path, labels: Sequence[str] | None = None, *, refit:
 def make_bundle(
     output: Path,
     *,
-    precisions: tuple[str, ...] = ("fp32",),
+    precisions: tuple[str, ...] = PRECISIONS,
     refit: Refit | None = None,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda message: None,
 ) -> Bundle:
-    """Write `output`/checkpoint and `output`/bundle; `refit` as in `make_checkpoint`.
+    """Write `output`/checkpoint and `output`/bundle, and `output`/scenes where 8 bits are calibrated; `refit` as in
+    `make_checkpoint`.
 
     Raises InputError where a package is missing.
     """
     checkpoint = make_checkpoint(output / "checkpoint", refit=refit)
-    return export_bundle(
-        checkpoint, output / "bundle", ExportOptions(precisions=precisions), overwrite=overwrite, report=report
+    in_8_bits = any(precision.startswith("int8") for precision in precisions)
+    options = ExportOptions(
+        precisions=precisions,
+        calibration=write_scenes(output / "scenes", NUM_SCENES) if in_8_bits else None,
+        samples=NUM_SAMPLES if in_8_bits else None,
     )
+    return export_bundle(checkpoint, output / "bundle", options, overwrite=overwrite, report=report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--precision", default="fp32", help="comma-separated")
+    parser.add_argument("--precision", default=",".join(PRECISIONS), help="comma-separated")
     parser.add_argument("--published", action="store_true", help="leave the fit of audio rows out")
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args(argv)
