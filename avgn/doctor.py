@@ -169,7 +169,9 @@ def _try_engines(found: Findings, bundle: Bundle) -> list[Engine]:
     except InputError as error:
         found.broken.append(f"engines: {error}")
     for name, entry in ENGINES.items():
-        variant = next((v for v in bundle.info.variants if v.engine in entry.reads and v.precision == "fp32"), None)
+        readable = [v for v in bundle.info.variants if v.engine in entry.reads]
+        # any precision tells whether an engine runs; fp32 is the one that is compared elsewhere
+        variant = next((v for v in readable if v.precision == "fp32"), readable[0] if readable else None)
         if variant is None:
             absent.setdefault("no such graphs in this bundle", []).append(name)
         elif _obstacle(name, variant.target):
