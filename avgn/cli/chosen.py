@@ -43,6 +43,7 @@ def _is_bundle(word: str, others: Sequence[str], is_alone: bool) -> bool:
         if any((path / name).is_file() for name in (BUNDLE_FILE, "config.json")):
             return True
         return bool(others or is_alone) and next(find_videos(path, PassedOver()), None) is None
-    if os.path.lexists(path):
+    # a FIFO, a device, a socket or a link to itself before a video can only be meant as the bundle
+    if os.path.isfile(path) or (os.path.lexists(path) and path.suffix.lower() in _PARTS):
         return path.suffix.lower() in _PARTS
     return bool(others or is_alone) and path.suffix.lower() not in VIDEO_SUFFIXES
