@@ -53,7 +53,7 @@ assert stream.push_frame(np.zeros((480, 640, 3), np.uint8), 1.0)
 assert "torch" not in sys.modules
 # getrusage would count what the process was forked from
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(time.perf_counter() - begin, float(peak.split()[1]) / 1024)
+print(time.perf_counter() - begin, float(peak.split()[1]) * 1024 / 1e6)
 """
 
 

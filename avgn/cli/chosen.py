@@ -30,7 +30,7 @@ def split_bundle(words: Sequence[str], *, is_alone: bool = False) -> tuple[str |
 
 def _is_bundle(word: str, others: Sequence[str], is_alone: bool) -> bool:
     """Return whether the first word is a bundle: a shipped name, a folder that holds a bundle or a checkpoint, a file
-    of one; with words behind it also what is not there and has no video's suffix, and a folder without videos."""
+    of one; with words behind it also a folder without videos, and what has no video's suffix and is no file."""
     from avgn.runtime.folders import VIDEO_SUFFIXES, PassedOver, find_videos
     from avgn.runtime.sources.devices import camera_name, is_camera
 
@@ -43,7 +43,7 @@ def _is_bundle(word: str, others: Sequence[str], is_alone: bool) -> bool:
         if any((path / name).is_file() for name in (BUNDLE_FILE, "config.json")):
             return True
         return bool(others or is_alone) and next(find_videos(path, PassedOver()), None) is None
-    # a FIFO, a device, a socket or a link to itself before a video can only be meant as the bundle
     if os.path.isfile(path) or (os.path.lexists(path) and path.suffix.lower() in _PARTS):
         return path.suffix.lower() in _PARTS
+    # before a video, what is not there, a FIFO, a device, a socket or a link to itself can only be meant as the bundle
     return bool(others or is_alone) and path.suffix.lower() not in VIDEO_SUFFIXES

@@ -142,3 +142,8 @@ def test_a_threshold_asks_for_that_joint_probability(bundle: Bundle) -> None:
     shifts = np.subtract(moved.thresholds, bundle.info.joint.thresholds)
     assert shifts[0] == pytest.approx(np.log(9)) and shifts[1] == pytest.approx(15)
     assert not shifts[2:].any()
+    # a scale of a half: twice the log-odds for the same probability
+    write_bundle_info(bundle.path, replace(bundle.info, joint=replace(bundle.info.joint, scale=0.5)))
+    scaled = with_threshold(str(bundle.path), f"{first}=0.9").info.joint
+    assert scaled is not None
+    assert scaled.thresholds[0] - bundle.info.joint.thresholds[0] == pytest.approx(2 * np.log(9))
