@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from avgn.checkpoint import load_model, save_model
-from avgn.config import PATCH_HOP, PATCH_SAMPLES, Config, preset
+from avgn.config import Config, preset
 from avgn.encoders.packages import EFFICIENTNET, FACES, FOLDER, YAMNET, YAMNET_CLASSES
 from avgn.engine import TorchEngine
 from avgn.export.optimize import optimize
@@ -25,6 +25,7 @@ from avgn.world.model import (
     VISUAL_WEIGHT,
     WorldLocalizer,
 )
+from avgn.world.settings import PATCH_HOP, PATCH_SAMPLES
 from avgn.world.weights import build_world, read_published, world_config
 from tests.core.published import needs
 
