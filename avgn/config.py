@@ -353,17 +353,17 @@ def preset(name: str, **overrides: Any) -> Config:
     the sizes, and the system's name takes avgn's place in the preset's.
     Raises ValueError for an unknown preset or entry.
     """
+    if name not in PRESETS and name not in READY_PRESETS:
+        raise ValueError(f"preset {name!r} is not known: choose one of {', '.join([*PRESETS, *READY_PRESETS])}")
     overrides = todays_names(overrides)
-    if name in READY_PRESETS:
-        if "classes" not in overrides:
-            raise ValueError(f"preset {name} joins classes by their names: give some as `classes`")
-        return READY_PRESETS[name](**overrides)
-    if name not in PRESETS:
-        raise ValueError(f"preset {name!r} is not known: choose one of {', '.join(PRESETS)}")
     known = {field.name for field in fields(Config)}
     unknown = sorted(set(overrides) - known)
     if unknown:
         raise ValueError(f"unknown configuration entries {unknown}: known are {', '.join(sorted(known))}")
+    if name in READY_PRESETS:
+        if "classes" not in overrides:
+            raise ValueError(f"preset {name} joins classes by their names: give some as `classes`")
+        return READY_PRESETS[name](**overrides)
     if overrides.get("encoders") == "world":
         overrides = settings.WITH_ENCODERS | overrides
     overrides.setdefault("classes", tuple(f"class_{index:02d}" for index in range(37)))

@@ -77,6 +77,8 @@ def test_settings_that_do_not_fit_are_refused(overrides: dict[str, object], mess
         preset("avgn-world", classes=LABELS, **overrides)
     with pytest.raises(ValueError, match="joins classes by their names"):
         preset("avgn-world")
+    with pytest.raises(ValueError, match=r"unknown configuration entries \['widths'\]"):
+        preset("avgn-world", classes=LABELS, widths=3)
 
 
 def test_the_configuration_survives_json() -> None:
