@@ -154,8 +154,8 @@ def _take_pixels_as_they_are(graph: onnx.ModelProto) -> None:
     makers = {name: node for node in graph.graph.node for name in node.output}
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
     for node in graph.graph.node:
-        chain = _chain(node, makers)
-        if chain is None or node.op_type != "QuantizeLinear":
+        chain = _chain(node, makers) if node.op_type == "QuantizeLinear" else None
+        if chain is None:
             continue
         cast, turn, less = chain
         step, zero = (constants.get(name) for name in node.input[1:3])

@@ -52,6 +52,7 @@ def localize_live(
         raise InputError(f"--seconds must be above 0, got {seconds}: leave it out to go on until interrupted")
     live = UrlSource(source, attempts=ATTEMPTS) if isinstance(source, str) else source
     writers = Together()
+    window: Window | None = None
     states = States(live.name, report)
     try:
         check_distinct((output, json_path, csv_path))
@@ -66,8 +67,6 @@ def localize_live(
         with LivePipeline(live, localizer.engine, sinks, on_state=states.take, on_audio=listener.hear) as pipeline:
             interrupted = _wait(pipeline, listener, window, seconds)
             writers.hurry()
-        if window is not None:
-            window.close()
         if not pipeline.stats.frames and (states.last.reason or not interrupted):
             raise FailureError(_nothing(live.name, states.last, None if states.last.state == "ended" else seconds))
         writers.close()
@@ -78,6 +77,9 @@ def localize_live(
     except BaseException:
         writers.abort()
         raise
+    finally:
+        if window is not None:
+            window.close()
 
 
 def _add_overlay(

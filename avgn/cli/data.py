@@ -6,12 +6,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from avgn.cli.options import Report, make_parser
 
 
-def import_data(argv: Sequence[str]) -> None:
-    from avgn.importers.registry import IMPORTERS, import_dataset, read_class_list
+def _import_parser() -> Any:
+    """Declare the options."""
+    from avgn.importers.registry import IMPORTERS
 
     parser = make_parser("import", "Read a data set as its users have it on disk and write one manifest.")
     parser.epilog = "data sets and the lists that they read:\n  " + "\n  ".join(
@@ -47,8 +49,13 @@ def import_data(argv: Sequence[str]) -> None:
     parser.add_argument("--check", action="store_true", help="decode every frame and sound, and leave out damaged ones")
     parser.add_argument("--strict", action="store_true", help="fail if anything is missing or wrong")
     parser.add_argument("--json", type=str | None, default=None, help="write the report to this file")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def import_data(argv: Sequence[str]) -> None:
+    args = _import_parser().parse_args(argv)
     from avgn.importers.base import ImportOptions
+    from avgn.importers.registry import import_dataset, read_class_list
     from avgn.runtime.errors import InputError
 
     if args.boxes not in (None, "xywh", "xyxy"):

@@ -162,7 +162,7 @@ def calibrate(argv: Sequence[str]) -> None:
     )
     args = parser.parse_args(argv)
     from avgn.evaluation.joint_calibration import calibrate_bundle
-    from avgn.figures.page import check_output
+    from avgn.figures.page import check_output, import_matplotlib
     from avgn.figures.reliability import plot_reliability
     from avgn.progress import Progress
     from avgn.runtime.bundle import SHIPPED, Bundle
@@ -173,7 +173,9 @@ def calibrate(argv: Sequence[str]) -> None:
     if not args.max_false > 0:
         raise InputError(f"--max-false must be above 0, got {args.max_false:g}: no rule is never wrong")
     if args.plot is not None:
+        # whatever is missing is said before bundle.json is written again
         check_output(args.plot)
+        import_matplotlib()
     report = Report(args.json, Path(args.manifest), Path(args.bundle))
     manifest = read_manifest(args.manifest)
     engine = load_localizer(args).engine

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from avgn.config import PATCH_HOP, Config
+from avgn.config import Config
 from avgn.encoders.blazeface import BlazeFace
 from avgn.encoders.efficientnet_lite import HEAD, EfficientNetLite0
 from avgn.encoders.yamnet import HOP, WIDTH, LogMel, YAMNet, cut_patches
@@ -24,6 +24,7 @@ from avgn.runtime.bundle_schema import Joint
 from avgn.types import AudioSources, ImageCells, Labels, Losses
 from avgn.world.classes import NOISES, find_classes
 from avgn.world.losses import joint_contrast, token_cosines
+from avgn.world.settings import PATCH_HOP
 
 # patches whose evidence counts: the mean of the loudest
 LOUDEST = 3

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avgn.config import PATCH_HOP
 from avgn.encoders import yamnet
 from avgn.encoders.packages import YAMNET, read_onnx_numbers
 from avgn.world.model import PatchEncoder
+from avgn.world.settings import PATCH_HOP
 from recipes.world.mix import Plan, Sounds, mix
 
 # windows that a process mixes at a time

@@ -131,6 +131,21 @@ def convolution(folder: Path, *, image: bool = True) -> Path:
     return path
 
 
+def test_constants_in_nodes_of_their_own_are_no_obstacle(tmp_path: Path) -> None:
+    graph = onnx.load(convolution(tmp_path))
+    held = numpy_helper.from_array(np.full((1, 1, 1, 1), 0.5, np.float32), "half")
+    graph.graph.node.insert(0, helper.make_node("Constant", [], ["half"], value=held))
+    graph.graph.node.append(helper.make_node("Add", ["made", "half"], ["moved"]))
+    graph.graph.output[0].name = "moved"
+    file, out = tmp_path / "constant.onnx", tmp_path / "out.onnx"
+    onnx.save(graph, file)
+    feeds = [{"image": np.random.default_rng(2).uniform(0, 255, (1, 3, 8, 8)).astype(np.float32)} for _ in range(4)]
+    quantize.quantize(file, out, "int8-cpu", quantize.calibrate(file, feeds, "percentile"))
+    sessions = [onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in (file, out)]
+    exact, found = (session.run(None, feeds[0])[0] for session in sessions)
+    assert np.abs(found - exact).max() <= 0.03 * np.abs(exact).max()
+
+
 @pytest.mark.parametrize("flavour", INT8)
 def test_pixels_keep_their_whole_range_whatever_calibration_saw(flavour: str, tmp_path: Path) -> None:
     """Calibrated on grey pictures alone, black and white ones must not be cut."""

@@ -238,6 +238,20 @@ def test_a_sink_that_fails_is_reported(tiny: Localizer, video: Path, caplog: pyt
             pipeline.wait(5.0)
 
 
+def test_what_the_listeners_of_states_and_sound_raise_is_reported(tiny: Localizer) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("nobody takes it")
+
+    for listeners in ({"on_state": fail}, {"on_audio": fail}):
+        source = PushedSource()
+        with LivePipeline(source, tiny.engine, **listeners) as pipeline:  # type: ignore[arg-type]
+            source.push_audio(np.zeros(100, np.float32), 22_050, 0.0)
+            source.end()
+            with pytest.raises(OSError, match="nobody takes it"):
+                pipeline.wait(5.0)
+            assert pipeline.state == "ended" and pipeline.reason == "nobody takes it"
+
+
 class Broken:
     """The real engine, until its machine fails."""
 

@@ -12,6 +12,7 @@ import torch
 
 from avgn.encoders.packages import FOLDER, YAMNET, YAMNET_CLASSES, read_onnx_numbers
 from avgn.encoders.yamnet import RATE, rename
+from avgn.export.world import main as make_world
 from avgn.runtime.bundle import file_sha256
 from avgn.runtime.errors import FailureError, InputError
 from avgn.world.classes import NOISES, audioset_names, find_classes, world_classes
@@ -138,6 +139,19 @@ def test_phrases_are_playable_and_their_own() -> None:
             for note in takes[0]:
                 assert part.low <= note.pitch <= part.high and 0 < note.velocity < 128
                 assert 0 <= note.start < SECONDS and note.length > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [(("--precision", "int9"), "precision 'int9' is not known"), ((), "exists already")]
+)
+def test_a_bundle_that_cannot_be_made_leaves_nothing(
+    given: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "bundle.json").write_text("{}")
+    assert make_world(["--output", str(tmp_path), *given]) == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_sources_are_free_and_named() -> None:
