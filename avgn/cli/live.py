@@ -220,7 +220,7 @@ def _localize_live(args: Any, trust: Any) -> None:
             chosen,
             size=None if args.camera_size is None else parse_size("--camera-size", args.camera_size),
             fps=args.camera_fps,
-            sound=microphone != "none",
+            audio=microphone != "none",
         )
     elif microphone not in (None, "none"):
         from avgn.runtime.sources.beside import MicrophoneBeside

@@ -20,7 +20,7 @@ SYNTH, SYNTH_VERSION = "tinysoundfont", "0.3.7"
 SECONDS = 5.0
 # three times what the model hears at: cheap to resample
 RATE_PLAYED = 48_000
-PHRASES, SOUNDS = 5, 4
+PHRASES, LONG_TAKES = 5, 4
 # General MIDI keeps drums in a bank of their own and plays them on this channel
 DRUMS, DRUM_CHANNEL = 128, 9
 SILENT = 1e-3
@@ -163,6 +163,6 @@ def play(synth: Any, font: int, part: Part, notes: list[Note], rate: int) -> NDA
     synth.sounds_off(channel)
     # what the last phrase leaves in the voices
     synth.generate(RATE_PLAYED // 5)
-    sound = np.concatenate(pieces).reshape(-1, 2).mean(axis=1)
-    peak = float(np.abs(sound).max())
-    return resample(sound * np.float32(0.5 / peak), RATE_PLAYED, rate) if peak > SILENT else None
+    waveform = np.concatenate(pieces).reshape(-1, 2).mean(axis=1)
+    peak = float(np.abs(waveform).max())
+    return resample(waveform * np.float32(0.5 / peak), RATE_PLAYED, rate) if peak > SILENT else None

@@ -313,6 +313,6 @@ def test_a_clock_that_jumps_is_set_anew_once(caplog: pytest.LogCaptureFixture) -
         now = 10 + index / 25
         # the sender starts again: its stamps fall back to zero, and three pictures of before come late
         before = index < 100 or index in (101, 103, 105)
-        found.append(times.picture((500 if before else 0) + index / 25))
+        found.append(times.frame((500 if before else 0) + index / 25))
     assert found == sorted(found) and abs(found[-1] - (now - 10)) < 0.2
     assert caplog.text.count("it is set again") == 1

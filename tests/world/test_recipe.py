@@ -22,7 +22,7 @@ from recipes.world import fetch, sources
 from recipes.world.__main__ import PLANS, enough, main, summarize
 from recipes.world.encode import make_examples
 from recipes.world.fit import Evidence, FitConfig, fit_rows, presence, published_evidence
-from recipes.world.mix import Plan, Sounds, mix
+from recipes.world.mix import Plan, Waveforms, mix
 from recipes.world.phrases import DRUMS, SECONDS, compose, seed_of
 from recipes.world.programs import EFFECTS, INSTRUMENTS
 from recipes.world.sources import NOISE, PACKAGES, RECORDINGS, Package
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 WINDOW = 47_600
 
 
-def some_sounds() -> Sounds:
+def some_sounds() -> Waveforms:
     rng = np.random.default_rng(0)
     lengths = {"dog": RATE // 2, "violin": 4 * RATE, "bell": RATE, NOISE: 2 * RATE}
     return {label: [rng.standard_normal(n).astype(np.float32) for _ in range(2)] for label, n in lengths.items()}
