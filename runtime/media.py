@@ -16,7 +16,7 @@ from typing import Any
 from avgn.runtime.arrays import Floats
 from avgn.runtime.audio import to_float
 from avgn.runtime.av_features import import_av
-from avgn.runtime.container import open_container
+from avgn.runtime.container import Wanted, open_container
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import MAX_OFFSET, check_audio, check_frame_size, usable_fps
 from avgn.runtime.orientation import Turner, orientation_of, shape_of
@@ -106,23 +106,25 @@ class MediaFile:
             if stream is None:
                 raise InputError(f"{path} has no video: give a video file (a sound file goes to --audio)")
             check_frame_size(path, stream.codec_context.width, stream.codec_context.height)
-            self._video = Track.of(path, container, stream, video_stream)
+            self._video = Track.of(path, container, stream, video_stream, "video")
             fps = usable_fps(stream.average_rate, stream.guessed_rate, default=DEFAULT_FPS)
             aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
             codec = codec_of(stream)
-        with open_container(self.audio_path) as container:
+        # a video's own sound is looked for in a video
+        wanted: Wanted = "video" if audio is None else "sound"
+        way_out = "give the sound with --audio FILE" if audio is None else "give another file to --audio"
+        with open_container(self.audio_path, wanted) as container:
             chosen = self.audio_stream(container)
             if chosen is None:
-                way_out = "give the sound with --audio FILE" if audio is None else "give another file to --audio"
                 raise InputError(f"{self.audio_path} has no sound: {way_out}")
-            self._audio = Track.of(self.audio_path, container, chosen, self.audio_stream)
+            self._audio = Track.of(self.audio_path, container, chosen, self.audio_stream, wanted)
             audio_tracks = len(container.streams.audio)
             audio_codec = codec_of(chosen)
         frame, block = self._video.look_at_first(1 / fps), self._audio.look_at_first(None)
         if frame is None:
             raise InputError(f"{path} holds no picture that can be decoded: it is zero-length or damaged")
         if block is None:
-            raise InputError(f"{self.audio_path} holds no sound samples: give the sound with --audio FILE")
+            raise InputError(f"{self.audio_path} holds no sound samples: {way_out}")
         check_audio(self.audio_path, block.sample_rate, block.layout.nb_channels)
         # of the file, whatever a part of it shows
         self._frame_seconds = 1 / fps
@@ -230,6 +232,10 @@ class MediaFile:
             else:
                 heard = max(heard, block.time + len(block.samples) / block.rate)
                 yield block
+
+    def open_audio(self) -> Any:
+        """Open the file that the sound is taken from for another reading."""
+        return self._audio.open()
 
     def audio_stream(self, container: Any) -> Any | None:
         """Return the track of an opened container that the sound is taken from."""

@@ -19,7 +19,7 @@ def probe(path: str | os.PathLike[str], audio_track: str | None = None) -> dict[
     Times in seconds of the file's own timestamps. "used" is None if the file can't be localized by itself, and
     "problem" says why. Raises InputError for a file that isn't a media file.
     """
-    with open_container(Path(path)) as container:
+    with open_container(Path(path), "media") as container:
         facts: dict[str, Any] = {
             "file": os.fspath(path),
             "format": str(container.format.name),

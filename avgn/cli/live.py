@@ -122,6 +122,10 @@ def localize(argv: Sequence[str]) -> None:
     from avgn.runtime.sources.web import Trust
 
     args.video = camera_name(local_path(args.video))
+    if args.audio is not None:
+        args.audio = local_path(args.audio)
+        if is_url(args.audio):
+            raise InputError(f"--audio takes a file, not the address {args.audio}: fetch it first")
     for name in () if is_camera(args.video) else ("camera_size", "camera_fps"):
         if getattr(args, name) is not None:
             raise InputError(f"--{name.replace('_', '-')} goes with a camera: give camera:0 in place of {args.video}")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from avgn.runtime.clock import AudioClock
-from avgn.runtime.media import AudioBlock, MediaFile, import_av, open_container
+from avgn.runtime.media import AudioBlock, MediaFile, import_av
 from avgn.runtime.sinks.containers import AudioFormat
 
 LAYOUTS = {1: "mono", 2: "stereo"}
@@ -43,7 +43,7 @@ class AudioTrack:
             self._time = max(self._time, reached)
 
     def _copy(self, media: MediaFile) -> Iterator[float]:
-        with open_container(media.audio_path) as container:
+        with media.open_audio() as container:
             source = media.audio_stream(container)
             assert source is not None
             target = self._output.add_stream_from_template(source)

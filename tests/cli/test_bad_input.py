@@ -84,6 +84,15 @@ def test_half_a_video(tmp_path: Path, video: Path) -> None:
     assert "has no sound" in message and "--audio" in message
     sound = remux(video, tmp_path / "sound.mp4", "audio")
     assert "has no video" in refused("localize", "tiny", sound, "--output", tmp_path / "o.mp4")
+    message = refused("localize", "tiny", silent, "--audio", silent, "--output", tmp_path / "o.mp4")
+    assert message == f"avgn: {silent} has no sound: give another file to --audio"
+    (tmp_path / "broken.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVEfmt ")
+    path = tmp_path / "broken.wav"
+    for name in (path, path.as_uri()):
+        message = refused("localize", "tiny", silent, "--audio", name, "--output", tmp_path / "o.mp4")
+        assert message.startswith(f"avgn: {path} can't be opened as sound (")
+    message = refused("localize", "tiny", silent, "--audio", "http://127.0.0.1/a.wav", "--output", tmp_path / "o.mp4")
+    assert message == "avgn: --audio takes a file, not the address http://127.0.0.1/a.wav: fetch it first"
     assert not (tmp_path / "o.mp4").exists()
     done = avgn("localize", "tiny", silent, "--audio", sound, "--json", tmp_path / "r.jsonl")
     assert done.returncode == 0, done.stderr

@@ -156,8 +156,7 @@ def test_without_a_font_a_class_keeps_its_number(bare: None, caplog: pytest.LogC
 
 
 def test_a_font_of_ones_own(bare: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    import matplotlib
-
+    matplotlib = pytest.importorskip("matplotlib", reason="matplotlib, whose font is drawn, is not installed")
     own = Path(matplotlib.__file__).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
     assert text.drawable("ж") == ""
     monkeypatch.setenv("AVGN_FONT", str(own))
