@@ -26,7 +26,7 @@ FOLDER = "AVGN_WEIGHTS"
 
 @dataclass(frozen=True, kw_only=True)
 class Packaged:
-    """Names a file of a package: the package's name and version, the file's path inside it, and the hash of its bytes."""
+    """Names a file of a package: the package's name and version, the file's path inside, and the hash of its bytes."""
 
     package: str
     version: str

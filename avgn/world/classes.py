@@ -48,7 +48,7 @@ NOISES = (
 
 @dataclass(frozen=True, kw_only=True)
 class WorldClass:
-    """Holds a class: AudioSet's names of what it sounds like, ImageNet's indices of what it looks like (none: faces)."""
+    """Holds a class: AudioSet's names of its sounds, and ImageNet's indices of what it looks like (none: faces)."""
 
     label: str
     audioset: tuple[str, ...]

@@ -78,7 +78,7 @@ class CellEncoder(nn.Module):
 
 
 class AudioTokens(nn.Module):
-    """Turns features [...,1024] into log-odds [...,K]: the largest of a class's rows, less where noise is ahead of it."""
+    """Turns features [...,1024] into log-odds [...,K]: the largest of a class's rows, less where noise is ahead."""
 
     which: Tensor
 

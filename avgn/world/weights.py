@@ -105,7 +105,7 @@ def _load(module: nn.Module, state: dict[str, Tensor], packaged: Packaged) -> No
 
 
 def _for_pixels(face: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return BlazeFace's state for pixels as EfficientNet takes them: its first convolution holds the scale and offset."""
+    """Return BlazeFace's state for pixels as EfficientNet takes them: its first convolution rescales them."""
     scale = efficientnet_lite.PIXEL_STD / FACE_STD
     offset = (efficientnet_lite.PIXEL_MEAN - FACE_MEAN) / FACE_STD
     weight = face["stem.weight"]
