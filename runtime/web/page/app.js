@@ -1,148 +1,23 @@
-import { Capture } from "./capture.js";
-import { View } from "./view.js";
+// The page of a server: its wire is a WebSocket, and the server may ask for a token.
+
+import { startPage } from "./page.js";
 import { Wire } from "./wire.js";
 
-const find = (id) => document.getElementById(id);
-const [start, stop, freeze, save, file] = ["start", "stop", "freeze", "save", "file"].map(find);
-const stage = find("stage");
-const message = find("message");
-const SHOWN = 8000;
+const entrance = document.getElementById("entrance");
+const token = document.getElementById("token");
 
-const view = new View({
-  picture: find("picture"),
-  onScreen: find("on-screen"),
-  offScreen: find("off-screen"),
-  state: find("state"),
-  spoken: find("spoken"),
-  choice: find("classes"),
-});
+const { wire, fail } = startPage(
+  (take, change) => new Wire(take, change),
+  { live: "connected", lost: "connecting again", token: "token needed" },
+  (state, reason) => {
+    entrance.hidden = state !== "token";
+    if (state !== "token") return;
+    token.focus();
+    if (reason) fail(reason);
+  },
+);
 
-const counted = { results: 0, since: performance.now(), latencies: [] };
-
-function fail(text) {
-  message.textContent = text;
-  message.hidden = false;
-  clearTimeout(message.timer);
-  message.timer = setTimeout(() => (message.hidden = true), SHOWN);
-}
-
-function take(answer) {
-  if (answer.type === "hello") {
-    view.name(answer.classes, answer.grid);
-    start.disabled = false;
-    capture.resume();
-    return;
-  }
-  const latency = capture.answered(answer.time);
-  if (latency !== null) counted.latencies.push(1000 * latency);
-  counted.results += 1;
-  view.take(answer);
-  dispatchEvent(new CustomEvent("avgn-result", { detail: { ...answer, latency } }));
-}
-
-function change(state, reason) {
-  const shown = find("connection");
-  shown.dataset.state = state;
-  shown.textContent = { live: "connected", lost: "connecting again", token: "token needed" }[state];
-  find("entrance").hidden = state !== "token";
-  if (state === "token") find("token").focus();
-  if (reason && (state === "token" || capture.running)) fail(reason);
-  if (state !== "live") view.clear();
-}
-
-const wire = new Wire(take, change);
-const capture = new Capture(wire, {
-  show: (video) => view.draw(video),
-  fail,
-  end: ended,
-});
-
-function setFrozen(frozen) {
-  view.frozen = frozen;
-  freeze.setAttribute("aria-pressed", String(frozen));
-}
-
-async function begin(work) {
-  message.hidden = true;
-  setFrozen(false);
-  try {
-    await work();
-  } catch (error) {
-    capture.stop();
-    fail(`This browser can't do it (${error.message}).`);
-  }
-  const { running } = capture;
-  find("welcome").hidden = running;
-  for (const button of [stop, freeze, save]) button.disabled = !running;
-  if (running) stop.focus({ preventScroll: true });
-}
-
-function ended() {
-  capture.stop();
-  setFrozen(false);
-  view.clear();
-  find("welcome").hidden = false;
-  stop.disabled = freeze.disabled = true;
-  start.focus({ preventScroll: true });
-}
-
-function savePicture() {
-  view.picture.toBlob((png) => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(png);
-    link.download = `avgn-${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}.png`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  }, "image/png");
-}
-
-start.onclick = () => begin(() => capture.useCamera());
-stop.onclick = ended;
-freeze.onclick = () => setFrozen(!view.frozen);
-save.onclick = savePicture;
-file.onchange = () => {
-  const [chosen] = file.files;
-  if (chosen) begin(() => capture.useFile(chosen));
-  file.value = "";
-};
-find("all").onclick = () => view.choose(view.classes.map(({ label }) => label), true);
-find("none").onclick = () => view.choose(view.classes.map(({ label }) => label), false);
-find("entrance").onsubmit = (event) => {
+entrance.onsubmit = (event) => {
   event.preventDefault();
-  wire.enter(find("token").value);
+  wire.enter(token.value);
 };
-
-for (const kind of ["dragenter", "dragover"]) {
-  addEventListener(kind, (event) => {
-    event.preventDefault();
-    stage.classList.add("dragging");
-  });
-}
-addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) stage.classList.remove("dragging");
-});
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  stage.classList.remove("dragging");
-  const [dropped] = event.dataTransfer.files;
-  if (dropped) begin(() => capture.useFile(dropped));
-});
-
-addEventListener("keydown", (event) => {
-  const typing = event.target.matches("input:not([type=checkbox])");
-  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-  const button = { f: freeze, s: save, Escape: stop }[event.key];
-  if (button && !button.disabled) button.click();
-});
-
-setInterval(() => {
-  const now = performance.now();
-  const { results, since, latencies } = counted;
-  find("fps").textContent = String(Math.round((1000 * results) / (now - since)));
-  latencies.sort((one, other) => one - other);
-  if (latencies.length) find("latency").textContent = String(Math.round(latencies[latencies.length >> 1]));
-  find("skipped").textContent = String(capture.skipped);
-  Object.assign(counted, { results: 0, since: now, latencies: [] });
-}, 1000);
-
-wire.connect();

@@ -1,9 +1,6 @@
 // Pictures and sound of a camera or of a video file, with the moments at which they were captured.
 
-const SIDE = 320;
-const QUALITY = 0.8;
 const PACE = 1 / 32;
-const IN_FLIGHT = 4;
 const PATIENCE = 1;
 
 const now = () => performance.now() / 1000;
@@ -21,7 +18,6 @@ export class Capture {
   // `show(video)` is called for every picture, `fail(text)` when something can't be used, `end()` after a file's end.
   constructor(wire, { show, fail, end }) {
     Object.assign(this, { wire, show, fail, end });
-    this.small = document.createElement("canvas");
     this.video = null;
     this.sent = [];
     this.skipped = 0;
@@ -154,27 +150,25 @@ export class Capture {
     const time = Math.abs(stamp - captured) < 1 ? captured : stamp;
     this.sent = this.sent.filter((one) => stamp - one < PATIENCE);
     if (time - this.lastSent < PACE && time > this.lastSent) return;
-    if (this.encoding || this.wire.crowded || this.sent.length >= IN_FLIGHT) {
+    if (this.encoding || this.wire.crowded || this.sent.length >= this.wire.inFlight) {
       this.skipped += 1;
       return;
     }
     this.lastSent = time;
     this.encoding = true;
-    const scale = Math.min(1, SIDE / Math.max(video.videoWidth, video.videoHeight));
-    this.small.width = Math.max(1, Math.round(scale * video.videoWidth));
-    this.small.height = Math.max(1, Math.round(scale * video.videoHeight));
-    const pen = this.small.getContext("2d", { alpha: false });
-    pen.imageSmoothingQuality = "medium";
-    pen.drawImage(video, 0, 0, this.small.width, this.small.height);
     this.sent.push(time);
-    this.small.toBlob(
-      async (jpeg) => {
-        this.encoding = false;
-        if (jpeg && this.video === video) await this.wire.sendFrame(jpeg, time);
-      },
-      "image/jpeg",
-      QUALITY,
-    );
+    this.send(video, time);
+  }
+
+  async send(video, time) {
+    let picture = null;
+    try {
+      picture = await this.wire.picture(video);
+    } catch {
+      // a video that has just been left gives none
+    }
+    this.encoding = false;
+    if (picture && this.video === video) await this.wire.sendFrame(picture, time);
   }
 
   // The seconds since the picture of a result was captured, or null where it was not one of the last.

@@ -6,6 +6,10 @@ const HEADER = 16;
 const NO_TOKEN = 4401;
 const FULL = 1013;
 const BUFFERED = 400_000;
+// a picture's longer side in pixels, its JPEG's quality, and how many may be without an answer
+const SIDE = 320;
+const QUALITY = 0.8;
+const IN_FLIGHT = 4;
 
 function headed(kind, rate, time, body) {
   const message = new Uint8Array(HEADER + body.byteLength);
@@ -27,6 +31,8 @@ export class Wire {
     if (location.hash) history.replaceState(null, "", location.pathname + location.search);
     this.attempt = 0;
     this.open = false;
+    this.inFlight = IN_FLIGHT;
+    this.small = document.createElement("canvas");
   }
 
   connect() {
@@ -66,6 +72,18 @@ export class Wire {
 
   get crowded() {
     return !this.open || this.socket.bufferedAmount > BUFFERED;
+  }
+
+  // What sendFrame takes of a video: its picture now, as a small JPEG.
+  picture(video) {
+    const { small } = this;
+    const scale = Math.min(1, SIDE / Math.max(video.videoWidth, video.videoHeight));
+    small.width = Math.max(1, Math.round(scale * video.videoWidth));
+    small.height = Math.max(1, Math.round(scale * video.videoHeight));
+    const pen = small.getContext("2d", { alpha: false });
+    pen.imageSmoothingQuality = "medium";
+    pen.drawImage(video, 0, 0, small.width, small.height);
+    return new Promise((done) => small.toBlob(done, "image/jpeg", QUALITY));
   }
 
   async sendFrame(jpeg, time) {

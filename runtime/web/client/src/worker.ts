@@ -1,0 +1,178 @@
+// The worker: a bundle, and one stream at a time. Everything that takes longer than a moment happens here.
+
+import { BundleError } from "./bundle.js";
+import { colorOf } from "./colors.js";
+import { CaptureClock } from "./drift.js";
+import type { Picture } from "./image.js";
+import { loadBundle } from "./loading.js";
+import type { Request, Setting } from "./messages.js";
+import type { Floats } from "./numbers.js";
+import { OnnxEngine } from "./onnx.js";
+import { answerOf } from "./result.js";
+import type { Result } from "./result.js";
+import { StreamLocalizer } from "./stream.js";
+
+// seconds that a frame waits for its sound
+const MAX_WAIT = 0.25;
+// bytes of a progress message apart
+const STEP = 1 << 18;
+
+interface Run {
+  stream: StreamLocalizer;
+  setting: Setting;
+  /** The time of the first message, which is the stream's zero. */
+  origin: number | null;
+  last: number;
+  sound: CaptureClock | null;
+  /** The newest picture that nobody has looked at yet. */
+  waiting: { bitmap: ImageBitmap; at: number } | null;
+  /** Times as they were given, by the stream's own. */
+  given: Map<number, number>;
+}
+
+let engine: OnnxEngine | null = null;
+let run: Run | null = null;
+let isBusy = false;
+let canvas: OffscreenCanvas | null = null;
+
+function say(message: object): void {
+  postMessage(message);
+}
+
+addEventListener("message", ({ data }: MessageEvent<Request>) => {
+  take(data).catch(refuse);
+});
+
+async function take(message: Request): Promise<void> {
+  if (message.type === "load") return load(message);
+  if (message.type === "reset") return reset(message.setting ?? {});
+  if (!run) return;
+  if (message.type === "sound") takeSound(run, message.samples, message.rate, message.time);
+  else if (message.type === "sound-end") run.stream.endAudio();
+  else if (message.type === "frame") takeBitmap(run, message.picture, message.time);
+  else run.stream.pushFrame(message.picture, timeOf(run, message.time, true));
+  await pump();
+}
+
+async function load(message: Extract<Request, { type: "load" }>): Promise<void> {
+  let told = -STEP;
+  const bundle = await loadBundle(new URL(message.bundle), (loaded, total) => {
+    if (loaded - told < STEP && loaded !== total) return;
+    told = loaded;
+    say({ type: "progress", loaded, total });
+  });
+  say({ type: "starting" });
+  engine = await OnnxEngine.open(bundle, new URL(message.runtime), message.threads);
+  reset({});
+  const { info } = engine;
+  say({
+    type: "hello",
+    classes: info.classes.map((label, index) => ({ label, color: colorOf(index) })),
+    grid: info.grid,
+    has_presence: info.has_presence,
+    engine: "onnxruntime-web",
+    threads: message.threads,
+    model: info.name,
+  });
+}
+
+function reset(setting: Setting): void {
+  if (!engine) return;
+  run?.waiting?.bitmap.close();
+  const stream = new StreamLocalizer(engine, { maxWait: MAX_WAIT, ...setting });
+  run = { stream, setting, origin: null, last: 0, sound: null, waiting: null, given: new Map() };
+}
+
+/** A time of the page's clock on the stream's, which starts with the first message; pictures never go back. */
+function timeOf(to: Run, given: number, isPicture: boolean): number {
+  if (!Number.isFinite(given)) throw new Error("times are finite seconds");
+  if (to.setting.exact) return given;
+  to.origin ??= given;
+  if (!isPicture) return given - to.origin;
+  to.last = Math.max(to.last, given - to.origin);
+  to.given.set(to.last, given);
+  return to.last;
+}
+
+function takeSound(to: Run, samples: Floats, rate: number, time: number): void {
+  let at = timeOf(to, time, false);
+  if (!to.setting.exact) {
+    // blocks arrive in bursts: their times follow a loop
+    if (to.sound?.rate !== rate) to.sound = new CaptureClock(rate);
+    at = to.sound.block(samples.length, at);
+  }
+  to.stream.pushAudio(samples, rate, at);
+}
+
+function takeBitmap(to: Run, bitmap: ImageBitmap, time: number): void {
+  if (to.waiting) {
+    to.waiting.bitmap.close();
+    to.stream.passOver();
+  }
+  to.waiting = { bitmap, at: timeOf(to, time, true) };
+}
+
+function pixelsOf(bitmap: ImageBitmap): Picture {
+  const { width, height } = bitmap;
+  if (canvas?.width !== width || canvas.height !== height) canvas = new OffscreenCanvas(width, height);
+  const pen = canvas.getContext("2d", { willReadFrequently: true, alpha: false })!;
+  pen.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return { width, height, channels: 4, data: pen.getImageData(0, 0, width, height).data };
+}
+
+/** Run frames until none is ready; what came in the meantime is taken between two of them. */
+async function pump(): Promise<void> {
+  if (isBusy) return;
+  isBusy = true;
+  try {
+    for (;;) {
+      const now = run!;
+      const { waiting } = now;
+      if (waiting) {
+        now.waiting = null;
+        now.stream.pushFrame(pixelsOf(waiting.bitmap), waiting.at);
+      }
+      const result = await now.stream.next();
+      if (result && now === run) answer(now, result);
+      if (!result && now === run) return;
+      // a graph that runs lets no message in: the newest picture may be among them
+      await turn();
+    }
+  } finally {
+    isBusy = false;
+  }
+}
+
+function answer(of: Run, result: Result): void {
+  const time = of.given.get(result.time) ?? result.time;
+  for (const at of of.given.keys()) if (at <= result.time) of.given.delete(at);
+  const raw = of.setting.raw
+    ? { maps: result.maps, audio_prob: result.audioProb, visual_prob: result.visualProb, window: result.window }
+    : {};
+  say({ ...answerOf(result, time), ...raw });
+}
+
+const channel = new MessageChannel();
+let turned: () => void = () => {};
+channel.port1.onmessage = () => turned();
+
+function turn(): Promise<void> {
+  return new Promise((done) => {
+    turned = done;
+    channel.port2.postMessage(null);
+  });
+}
+
+function refuse(error: unknown): void {
+  say({ type: "refused", reason: reasonOf(error) });
+}
+
+function reasonOf(error: unknown): string {
+  if (error instanceof BundleError) return error.message;
+  const text = error instanceof Error ? error.message.replace(/\s+/g, " ").slice(0, 160) : String(error);
+  if (error instanceof RangeError || /memory|allocat|bad_alloc/i.test(text)) {
+    return "There is not enough memory for the model: close other tabs and load the page again.";
+  }
+  return `The model can't run in this browser (${text}): load the page again, or use another browser.`;
+}

@@ -1,0 +1,156 @@
+// The page itself, whoever answers it: a server (app.js), or a worker of its own (the page of `avgn deploy web`).
+
+import { Capture } from "./capture.js";
+import { View } from "./view.js";
+
+const find = (id) => document.getElementById(id);
+const [start, stop, freeze, save, file] = ["start", "stop", "freeze", "save", "file"].map(find);
+const stage = find("stage");
+const message = find("message");
+const SHOWN = 8000;
+
+const view = new View({
+  picture: find("picture"),
+  onScreen: find("on-screen"),
+  offScreen: find("off-screen"),
+  state: find("state"),
+  spoken: find("spoken"),
+  choice: find("classes"),
+});
+
+const counted = { results: 0, dropped: 0, since: performance.now(), latencies: [] };
+let capture;
+
+function fail(text) {
+  message.textContent = text;
+  message.hidden = false;
+  clearTimeout(message.timer);
+  message.timer = setTimeout(() => (message.hidden = true), SHOWN);
+}
+
+function take(answer) {
+  if (answer.type === "hello") {
+    view.name(answer.classes, answer.grid);
+    start.disabled = false;
+    capture.resume();
+    return;
+  }
+  const latency = capture.answered(answer.time);
+  if (latency !== null) counted.latencies.push(1000 * latency);
+  counted.results += 1;
+  counted.dropped += answer.dropped;
+  view.take(answer);
+  dispatchEvent(new CustomEvent("avgn-result", { detail: { ...answer, latency } }));
+}
+
+// Say how the connection is, in the words for it; with a reason, loudly. "refused" is for good.
+function show(state, words, reason = "") {
+  const shown = find("connection");
+  shown.dataset.state = state;
+  shown.textContent = words;
+  const isRefused = state === "refused";
+  if (reason && (isRefused || capture.running)) fail(reason);
+  if (isRefused) {
+    clearTimeout(message.timer);
+    ended();
+    start.disabled = file.disabled = true;
+  }
+  if (state !== "live" && state !== "ready") view.clear();
+}
+
+function setFrozen(frozen) {
+  view.frozen = frozen;
+  freeze.setAttribute("aria-pressed", String(frozen));
+}
+
+async function begin(work) {
+  message.hidden = true;
+  setFrozen(false);
+  try {
+    await work();
+  } catch (error) {
+    capture.stop();
+    fail(`This browser can't do it (${error.message}).`);
+  }
+  counted.dropped = 0;
+  const { running } = capture;
+  find("welcome").hidden = running;
+  for (const button of [stop, freeze, save]) button.disabled = !running;
+  if (running) stop.focus({ preventScroll: true });
+}
+
+function ended() {
+  capture.stop();
+  setFrozen(false);
+  view.clear();
+  find("welcome").hidden = false;
+  stop.disabled = freeze.disabled = true;
+  start.focus({ preventScroll: true });
+}
+
+function savePicture() {
+  view.picture.toBlob((png) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(png);
+    link.download = `avgn-${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}.png`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }, "image/png");
+}
+
+start.onclick = () => begin(() => capture.useCamera());
+stop.onclick = ended;
+freeze.onclick = () => setFrozen(!view.frozen);
+save.onclick = savePicture;
+file.onchange = () => {
+  const [chosen] = file.files;
+  if (chosen) begin(() => capture.useFile(chosen));
+  file.value = "";
+};
+find("all").onclick = () => view.choose(view.classes.map(({ label }) => label), true);
+find("none").onclick = () => view.choose(view.classes.map(({ label }) => label), false);
+
+for (const kind of ["dragenter", "dragover"]) {
+  addEventListener(kind, (event) => {
+    event.preventDefault();
+    stage.classList.add("dragging");
+  });
+}
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) stage.classList.remove("dragging");
+});
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  stage.classList.remove("dragging");
+  const [dropped] = event.dataTransfer.files;
+  if (dropped && !file.disabled) begin(() => capture.useFile(dropped));
+});
+
+addEventListener("keydown", (event) => {
+  const typing = event.target.matches("input:not([type=checkbox])");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const button = { f: freeze, s: save, Escape: stop }[event.key];
+  if (button && !button.disabled) button.click();
+});
+
+setInterval(() => {
+  const now = performance.now();
+  const { results, since, latencies } = counted;
+  find("fps").textContent = String(Math.round((1000 * results) / (now - since)));
+  latencies.sort((one, other) => one - other);
+  if (latencies.length) find("latency").textContent = String(Math.round(latencies[latencies.length >> 1]));
+  find("skipped").textContent = String(capture.skipped + counted.dropped);
+  Object.assign(counted, { results: 0, since: now, latencies: [] });
+}, 1000);
+
+// Run the page on a wire that `makeWire(take, change)` makes: `take(message)` gets the hello and the results,
+// `change(state, reason, share)` how the connection is. `words` are what is shown for each state.
+export function startPage(makeWire, words, follow = () => {}) {
+  const wire = makeWire(take, (state, reason, share) => {
+    show(state, share === undefined ? words[state] : `${words[state]}: ${Math.round(100 * share)} %`, reason);
+    follow(state, reason, share);
+  });
+  capture = new Capture(wire, { show: (video) => view.draw(video), fail, end: ended });
+  wire.connect();
+  return { wire, fail };
+}
