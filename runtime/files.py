@@ -12,7 +12,7 @@ from avgn.runtime.outputs import write_whole
 __all__ = ["cache_folder", "write_whole"]
 
 # the cache's folders whose content decides what runs
-PARTS = ("trusted", "verified", "engines", "onnxruntime-tensorrt")
+PARTS = ("trusted", "verified", "engines", "onnxruntime-tensorrt", "web")
 
 
 def cache_folder() -> Path:

@@ -36,7 +36,7 @@ commands:
   verify BUNDLE             compare a bundle's variants with their model again
   trust BUNDLE              let machine code of a bundle run here that was built elsewhere
   benchmark [BUNDLE...]     speed, memory, size and accuracy of bundles in every engine of this machine
-  deploy SERVER BUNDLE OUT  lay a bundle out for triton-server
+  deploy KIND BUNDLE OUT    lay a bundle out for triton-server, or as a web page that needs no server
   convert RELEASED OUT      read a checkpoint in the published AVGN format
   localize [BUNDLE] VIDEO   find the sounding objects of a video file, a network stream or a manifest's items
   probe FILE                list a media file's tracks, and what would be read of them

@@ -111,7 +111,11 @@ def trust(argv: Sequence[str]) -> None:
 
 
 def deploy(argv: Sequence[str]) -> None:
+    if argv and argv[0] == "web":
+        deploy_web(argv[1:])
+        return
     parser = make_parser("deploy", "Lay a bundle out for a server: avgn deploy triton-server BUNDLE REPOSITORY.")
+    parser.epilog = "As a page that runs without a server: avgn deploy web BUNDLE SITE (avgn deploy web --help)."
     parser.add_argument("server", type=str, help="triton-server")
     parser.add_argument("bundle", type=str, help="bundle folder, or the name world or tiny")
     parser.add_argument("repository", type=str, help="the server's model repository")
@@ -120,10 +124,38 @@ def deploy(argv: Sequence[str]) -> None:
     parser.add_argument("--max-batch", type=int, default=16)
     args = parser.parse_args(argv)
     if args.server != "triton-server":
-        raise InputError(f"server {args.server!r} is not known: use triton-server")
+        raise InputError(f"server {args.server!r} is not known: use triton-server or web")
     from avgn.export.triton_server import write_repository
 
     for folder in write_repository(
         args.bundle, args.repository, precision=args.precision, engine=args.engine, max_batch=args.max_batch
     ):
         print(folder)
+
+
+def deploy_web(argv: Sequence[str]) -> None:
+    parser = make_parser(
+        "deploy web", "Lay a bundle out as a web page that runs in its visitor's browser: static files for any host."
+    )
+    parser.add_argument("bundle", type=str, help="bundle folder, or the name world or tiny")
+    parser.add_argument("site", type=str, help="new folder")
+    parser.add_argument(
+        "--precision", type=str | None, default=None, help="which of its ONNX graphs; default: the first"
+    )
+    parser.add_argument(
+        "--runtime",
+        type=str | None,
+        default=None,
+        help="the folder dist of npm's onnxruntime-web; default: npm fetches it, once",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a site that is there")
+    parser.add_argument("--serve", action="store_true", help="serve it on this machine when it is written, to try it")
+    parser.add_argument("--port", type=int, default=8000, help="with --serve: port to listen on; 0 takes any free one")
+    args = parser.parse_args(argv)
+    from avgn.runtime.web.site import write_site
+    from avgn.runtime.web.site_server import serve_site
+
+    site = write_site(args.bundle, args.site, precision=args.precision, runtime=args.runtime, overwrite=args.overwrite)
+    print(site, flush=True)
+    if args.serve:
+        serve_site(site, args.port, lambda message: print(message, flush=True))

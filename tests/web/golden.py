@@ -126,7 +126,11 @@ def regions() -> Iterator[dict[str, Any]]:
     for seed in range(20, 32):
         heat = maps(seed, 1)[0]
         yield {"seed": seed, "peak": peak_of(heat), "box": region_box(heat, 0.5)}
-    yield {"seed": None, "peak": peak_of(np.zeros(GRID, np.float32)), "box": region_box(np.zeros(GRID, np.float32), 0.5)}
+    yield {
+        "seed": None,
+        "peak": peak_of(np.zeros(GRID, np.float32)),
+        "box": region_box(np.zeros(GRID, np.float32), 0.5),
+    }
 
 
 def rules() -> dict[str, Rules]:

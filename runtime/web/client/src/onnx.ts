@@ -6,7 +6,7 @@ import type { Engine, Heard, Seen } from "./engine.js";
 import type { Bundle } from "./loading.js";
 import type { Bytes, Floats } from "./numbers.js";
 // the runtime lies beside the page, as its package ships it
-import * as ort from "./ort/ort.wasm.min.mjs";
+import * as ort from "./ort/ort.js";
 
 const INPUTS = { audio: ["waveform"], image: ["image", "sources"] } as const;
 
@@ -20,7 +20,8 @@ export class OnnxEngine implements Engine {
   /** Open both graphs with the runtime's files at `runtime`. Throws BundleError for graphs that can't be run. */
   static async open(bundle: Bundle, runtime: URL, threads: number): Promise<OnnxEngine> {
     ort.env.wasm.numThreads = threads;
-    ort.env.wasm.wasmPaths = runtime.href;
+    const file = (name: string) => new URL(name, runtime).href;
+    ort.env.wasm.wasmPaths = { mjs: file("ort-wasm.js"), wasm: file("ort-wasm.wasm") };
     ort.env.logLevel = "error";
     const sessions = {} as Record<Half, ort.InferenceSession>;
     // one after the other: the runtime starts once
