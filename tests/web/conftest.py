@@ -1,12 +1,14 @@
-"""A server of the shipped bundle, one a module of tests."""
+"""A server of the shipped bundle, one a module of tests; the packages of the client."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from avgn.runtime import Localizer
+from tests.web import node
 from tests.web.browser import serving
 
 
@@ -20,3 +22,11 @@ def url(tiny: Localizer) -> Iterator[str]:
     """The address of a server without a token."""
     with serving(tiny) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def packages() -> Path:
+    """The WebAssembly runtime's files; with them, all packages of the client."""
+    if reason := node.missing():
+        pytest.skip(reason)
+    return node.dist()
