@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ from avgn.scenes.synth import RATE
 STEP = 10
 BLOCK = 2205
 SCENE = "scene.bin"
+# a page of the site that loads no model of its own
+EMPTY = "scene.html"
 # feeds all frames and samples of a file to a worker, and returns what it answers
 FEED = """
 async ({ count, height, width, rate, block, times, threads, raw, file }) => {
@@ -100,9 +101,33 @@ class Pair:
         return self.python.to_json()
 
     @property
+    def maps(self) -> Floats:
+        """The browser's maps, as many values as Python's."""
+        return np.frombuffer(base64.b64decode(self.browser["maps"]), np.float32)
+
+    @property
     def maps_apart(self) -> float:
-        found = np.frombuffer(base64.b64decode(self.browser["maps"]), np.float32)
-        return float(np.abs(found - self.python.maps.ravel()).max())
+        """The largest difference of a value."""
+        return float(np.abs(self.maps - self.python.maps.ravel()).max())
+
+    @property
+    def maps_cosine(self) -> float:
+        """The mean cosine of the classes' maps."""
+        ours = self.python.maps.reshape(len(self.python.maps), -1).astype(np.float64)
+        theirs = self.maps.reshape(ours.shape).astype(np.float64)
+        norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+        return float(np.mean((ours * theirs).sum(axis=1) / np.maximum(norms, 1e-12)))
+
+    @property
+    def numbers_apart(self) -> float:
+        """The largest difference of a number of the lines' sources, which are the same ones."""
+        most = 0.0
+        for ours, theirs in zip(self.line["sources"], self.browser["sources"], strict=True):
+            for name in ("certainty", "audio_prob", "visual_prob"):
+                most = max(most, abs(ours[name] - theirs[name]))
+            for name in ("peak", "box"):
+                most = max([most, *(abs(a - b) for a, b in zip(ours[name] or (), theirs[name] or (), strict=True))])
+        return most
 
     @property
     def same(self) -> bool:
@@ -122,7 +147,8 @@ def scene(step: int = STEP) -> tuple[list[Pixels], list[float], Floats]:
 
 
 def write_scene(site: Path, frames: list[Pixels], sound: Floats) -> None:
-    """Lay the scene beside the page."""
+    """Lay the scene beside the page, and an empty page."""
+    (site / EMPTY).write_text('<!doctype html><title>scene</title><link rel="icon" href="icon.svg">')
     with (site / SCENE).open("wb") as file:
         for frame in frames:
             file.write(frame.tobytes())
@@ -166,7 +192,6 @@ def hosted(site: Path, *, isolated: bool) -> Iterator[str]:
 def table(pairs: list[Pair]) -> str:
     """Return one line a frame: its time, what Python says, what the page says, how far their maps are apart."""
     rows = [
-        f"{pair.python.time:6.2f}  {json.dumps(said(pair.line))}  {json.dumps(said(pair.browser))}  {pair.maps_apart:.1e}"
-        for pair in pairs
+        f"{pair.python.time:6.2f}  {said(pair.line)}  {said(pair.browser)}  {pair.maps_apart:.1e}" for pair in pairs
     ]
     return "\n".join(rows)

@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,21 @@ def serving(bundle: Any, **options: Any) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def chromium(camera: Path | None = None, microphone: Path | None = None, **context: Any) -> Iterator[Any]:
-    """A page of a new browser whose camera and microphone are files; anything on its console is an error."""
+def chromium(
+    camera: Path | None = None,
+    microphone: Path | None = None,
+    *,
+    devices: bool = True,
+    flags: Sequence[str] = (),
+    **context: Any,
+) -> Iterator[Any]:
+    """A page of a new browser whose camera and microphone are files, or that has none without `devices`; `flags` are
+    more of its options. Anything on its console is an error.
+    """
     from playwright.sync_api import sync_playwright
 
     arguments = ["--autoplay-policy=no-user-gesture-required", "--use-fake-ui-for-media-stream"]
-    arguments += ["--use-fake-device-for-media-stream"]
+    arguments += [*flags, *(["--use-fake-device-for-media-stream"] if devices else [])]
     arguments += [f"--use-file-for-fake-video-capture={camera}"] if camera else []
     arguments += [f"--use-file-for-fake-audio-capture={microphone}"] if microphone else []
     if os.geteuid() == 0:

@@ -44,8 +44,12 @@ function take(answer) {
 }
 
 // Say how the connection is, in the words for it; with a reason, loudly. "refused" is for good.
-function show(state, words, reason = "") {
+function show(state, words, reason, share) {
   const shown = find("connection");
+  const bar = find("loading");
+  bar.hidden = state !== "loading" && state !== "starting";
+  if (share === undefined) bar.removeAttribute("value");
+  else bar.value = share;
   shown.dataset.state = state;
   shown.textContent = words;
   const isRefused = state === "refused";
@@ -53,6 +57,7 @@ function show(state, words, reason = "") {
   if (isRefused) {
     clearTimeout(message.timer);
     ended();
+    find("welcome").hidden = true;
     start.disabled = file.disabled = true;
   }
   if (state !== "live" && state !== "ready") view.clear();
@@ -147,7 +152,7 @@ setInterval(() => {
 // `change(state, reason, share)` how the connection is. `words` are what is shown for each state.
 export function startPage(makeWire, words, follow = () => {}) {
   const wire = makeWire(take, (state, reason, share) => {
-    show(state, share === undefined ? words[state] : `${words[state]}: ${Math.round(100 * share)} %`, reason);
+    show(state, share === undefined ? words[state] : `${words[state]}: ${Math.round(100 * share)} %`, reason, share);
     follow(state, reason, share);
   });
   capture = new Capture(wire, { show: (video) => view.draw(video), fail, end: ended });

@@ -1,0 +1,288 @@
+"""The page without a server: written by `avgn deploy web`, run in a real browser from a plain host."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from avgn.cli import main
+from avgn.demo import collage
+from avgn.runtime.contract import TOLERANCES
+from avgn.runtime.web.site import POLICY, write_site
+from avgn.scenes.synth import RATE
+from tests.web import beside, browser
+from tests.web.test_page import results, until
+
+needs_browser = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
+# where pictures of the page are kept
+SHOTS = os.environ.get("AVGN_SCREENSHOTS")
+# milliseconds: the model starts within two seconds on a quiet machine
+READY = 90_000
+# largest difference of maps in float32, and the largest of a probability
+MAPS = 2e-3
+TRIES = 5
+
+
+@pytest.fixture(scope="session")
+def tiny_site(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_site("tiny", tmp_path_factory.mktemp("tiny") / "site", runtime=packages)
+
+
+@pytest.fixture(scope="session")
+def world_site(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_site("world", tmp_path_factory.mktemp("world") / "site", runtime=packages)
+
+
+@pytest.fixture
+def copied(tiny_site: Path, tmp_path: Path) -> Iterator[Path]:
+    """A site that a test may spoil."""
+    yield Path(shutil.copytree(tiny_site, tmp_path / "copied"))
+
+
+def keep(page: Any, name: str, folder: Path) -> None:
+    page.screenshot(path=str((Path(SHOTS) if SHOTS else folder) / f"{name}.png"))
+
+
+def open_page(page: Any, url: str) -> None:
+    page.goto(url)
+    page.wait_for_selector("#connection[data-state=ready]", timeout=READY)
+
+
+def test_what_is_written(tiny_site: Path) -> None:
+    html = (tiny_site / "index.html").read_text()
+    assert POLICY in html and "unsafe-inline" not in POLICY and "'unsafe-eval'" not in POLICY
+    # no code or style in the page itself, which the policy would refuse, and nothing of another origin
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\bstyle=|\bon[a-z]+=|https?://", html)
+    assert "token" not in html and "local.js" in html
+    info = json.loads((tiny_site / "bundle" / "bundle.json").read_text())
+    assert [variant["engine"] for variant in info["variants"]] == ["onnxruntime"]
+    files = {path.relative_to(tiny_site).as_posix() for path in tiny_site.rglob("*") if path.is_file()}
+    facts = json.loads(re.search(r"= (\{.*\});", (tiny_site / "sw.js").read_text())[1])  # type: ignore[index]
+    assert set(facts["files"]) == files - {"sw.js", ".nojekyll"}
+    assert set(facts["code"]) == {name for name in facts["files"] if "bundle/" not in name and ".wasm" not in name}
+    # the page's own code, without the runtime as its package ships it
+    code = sum((tiny_site / name).stat().st_size for name in facts["code"] if not name.startswith("ort/"))
+    assert code < 100_000
+
+
+@pytest.mark.parametrize(
+    "options, status, words",
+    [
+        (["--precision", "fp16"], 2, "no ONNX graphs in fp16"),
+        (
+            ["--runtime", "missing"],
+            2,
+            "--runtime missing has no ort.wasm.min.mjs: give the folder dist of onnxruntime-web",
+        ),
+        ([], 2, "npm is not installed"),
+    ],
+)
+def test_refusals_leave_nothing(
+    options: list[str],
+    status: int,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("AVGN_CACHE", str(tmp_path / "cache"))
+    assert main(["deploy", "web", "tiny", "site", *options]) == status
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_site_that_is_there_and_a_runtime_that_was_changed(
+    tiny_site: Path, packages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = tmp_path / "dist"
+    changed.mkdir()
+    for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
+        shutil.copyfile(packages / name, changed / name)
+    with (changed / "ort-wasm-simd-threaded.mjs").open("a") as file:
+        file.write("fetch('https://elsewhere')")
+    assert main(["deploy", "web", "tiny", str(tmp_path / "site"), "--runtime", str(changed)]) == 2
+    assert "holds another ort-wasm-simd-threaded.mjs" in capsys.readouterr().err
+    assert not (tmp_path / "site").exists()
+    before = {path: path.stat().st_mtime_ns for path in tiny_site.rglob("*")}
+    assert main(["deploy", "web", "tiny", str(tiny_site), "--runtime", str(packages)]) == 2
+    assert "exists and is not an empty folder" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in tiny_site.rglob("*")}
+
+
+@needs_browser
+def test_from_a_plain_host_and_then_without_any(
+    tiny_site: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Isolated although the host sends no headers, nothing from other origins, and all of it again offline."""
+    monkeypatch.setenv("PW_EXPERIMENTAL_SERVICE_WORKER_NETWORK_EVENTS", "1")
+    with browser.chromium(viewport={"width": 1280, "height": 800}) as page:
+        asked: list[str] = []
+        page.context.on("request", lambda request: asked.append(request.url))
+        with beside.hosted(tiny_site, isolated=False) as url:
+            open_page(page, url)
+            assert page.evaluate("crossOriginIsolated && navigator.serviceWorker.controller !== null")
+            keep(page, "site-ready", tmp_path)
+        # the host has gone
+        page.reload()
+        page.wait_for_selector("#connection[data-state=ready]", timeout=READY)
+        assert page.evaluate("crossOriginIsolated")
+        assert len(asked) > 15 and {urlsplit(one).netloc for one in asked} == {urlsplit(url).netloc}
+
+
+@needs_browser
+@pytest.mark.parametrize("name", ["tiny", "world"])
+def test_the_scene_gives_the_same_here_and_there(name: str, request: pytest.FixtureRequest) -> None:
+    """Frame by frame: the same decisions, and maps that are the same in float32; 8 bits within what engines may differ
+    by."""
+    site: Path = request.getfixturevalue(f"{name}_site")
+    compare(name, site, beside.STEP)
+
+
+@needs_browser
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["tiny", "world"])
+def test_all_of_the_scene_gives_the_same_here_and_there(name: str, request: pytest.FixtureRequest) -> None:
+    compare(name, request.getfixturevalue(f"{name}_site"), 2)
+
+
+def compare(name: str, site: Path, step: int) -> None:
+    frames, times, sound = beside.scene(step)
+    beside.write_scene(site, frames, sound)
+    ours = beside.in_python(name, frames, times, sound)
+    with beside.hosted(site, isolated=True) as url, browser.chromium() as page:
+        page.goto(f"{url}{beside.EMPTY}")
+        theirs, _ = beside.in_browser(page, frames, times, threads=1)
+    for name_there in (beside.SCENE, beside.EMPTY):
+        (site / name_there).unlink()
+    pairs = [beside.Pair(python=one, browser=other) for one, other in zip(ours, theirs, strict=True)]
+    table = beside.table(pairs)
+    assert all(pair.same for pair in pairs), table
+    assert len({label for pair in pairs for label, _ in beside.said(pair.line)}) > 2
+    for pair in pairs:
+        assert pair.browser["window"] == pair.python.window
+        np.testing.assert_allclose(pair.browser["audio_prob"], pair.python.audio_prob, atol=1e-4, err_msg=table)
+    if name == "tiny":
+        assert max(pair.maps_apart for pair in pairs) <= MAPS, table
+        numbers = [pair.numbers_apart for pair in pairs]
+        assert max(numbers) <= MAPS, numbers
+    else:
+        limits = TOLERANCES["int8-cpu"]
+        assert limits.engine_cosine is not None and limits.engine_prob is not None
+        assert np.mean([pair.maps_cosine for pair in pairs]) >= limits.engine_cosine, table
+        seen = [np.abs(np.subtract(pair.browser["visual_prob"], pair.python.visual_prob)).max() for pair in pairs]
+        assert max(seen) <= limits.engine_prob, seen
+
+
+@needs_browser
+def test_the_page_names_what_the_camera_and_the_microphone_hold(world_site: Path, tmp_path: Path) -> None:
+    """A photograph as the camera, its recording as the microphone: the dog is named, and where it is."""
+    dog = next(source for source in collage.true_sources() if source.label == "dog")
+    assert dog.track is not None and dog.track[0] is not None
+    x1, y1, x2, y2 = dog.track[0]
+    camera = browser.write_camera(tmp_path / "photographs.y4m", next(collage.draw_frames()))
+    microphone = browser.write_microphone(tmp_path / "dog.wav", collage.read_recording("dog.flac"), RATE)
+    with (
+        beside.hosted(world_site, isolated=False) as url,
+        browser.chromium(camera, microphone, viewport={"width": 1280, "height": 800}) as page,
+    ):
+        open_page(page, url)
+        page.evaluate(
+            "new PerformanceObserver((list) => { for (const one of list.getEntries()) longest = "
+            "Math.max(longest, one.duration); }).observe({ type: 'longtask' }); window.longest = 0"
+        )
+        page.click("#start:enabled")
+        until(page, "document.getElementById('on-screen').innerText.includes('dog')", 60.0)
+        for _ in range(TRIES):
+            found = results(page, 10, 60.0)
+            named = [source for one in found for source in one["sources"] if source["label"] == "dog"]
+            if len(named) >= 0.9 * len(found):
+                break
+        keep(page, "site-world", tmp_path)
+        assert len(named) >= 0.9 * len(found)
+        places = [source["peak"] for source in named]
+        assert all(x1 <= x <= x2 and y1 <= y <= y2 for x, y in places), places
+        # the newest picture wins: what is answered is never far behind
+        assert np.median([one["latency"] for one in found if one["latency"] is not None]) < 3.0
+        page.click("#freeze")
+        assert page.get_attribute("#freeze", "aria-pressed") == "true"
+        page.click("#stop")
+        page.wait_for_selector("#start", state="visible")
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def change(file: Path, **facts: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **facts}))
+
+
+SPOILED = {
+    "a graph that was changed": (lambda site: flip(site / "bundle/audio.onnx"), "Graph audio.onnx has sha256"),
+    "a foreign bundle": (lambda site: change(site / "bundle/bundle.json", format="other"), "not a bundle"),
+    "a newer bundle": (lambda site: change(site / "bundle/bundle.json", version=2), "bundle version 2 is not known"),
+    "no JSON": (lambda site: (site / "bundle/bundle.json").write_text("<!doctype html>"), "is not valid JSON"),
+    "no graph": (lambda site: (site / "bundle/image.onnx").write_bytes(b""), "Graph image.onnx has sha256"),
+}
+
+
+@needs_browser
+@pytest.mark.parametrize("case", SPOILED)
+def test_a_bundle_that_is_broken_or_foreign_is_refused(case: str, copied: Path, tmp_path: Path) -> None:
+    spoil, words = SPOILED[case]
+    spoil(copied)
+    with beside.hosted(copied, isolated=True) as url, browser.chromium() as page:
+        page.goto(url)
+        page.wait_for_selector("#connection[data-state=refused]", timeout=READY)
+        assert words in page.inner_text("#message")
+        assert page.is_disabled("#start") and page.is_disabled("#file")
+        keep(page, "site-refused", tmp_path)
+
+
+@needs_browser
+def test_what_the_browser_can_not_do_is_said(tiny_site: Path, tmp_path: Path) -> None:
+    with beside.hosted(tiny_site, isolated=True) as url:
+        with browser.chromium(devices=False) as page:
+            open_page(page, url)
+            page.click("#start")
+            until(page, "!document.getElementById('message').hidden")
+            assert "has no camera" in page.inner_text("#message") and page.is_visible("#start")
+            keep(page, "site-no-camera", tmp_path)
+        with browser.chromium() as page:
+            page.add_init_script("WebAssembly.validate = () => false")
+            page.goto(url)
+            page.wait_for_selector("#connection[data-state=refused]", timeout=READY)
+            assert "no SIMD" in page.inner_text("#message")
+    # headers of isolation mean nothing there, which the browser would say
+    with (
+        beside.hosted(tiny_site, isolated=False) as url,
+        browser.chromium(flags=["--host-resolver-rules=MAP plain.test 127.0.0.1"]) as page,
+    ):
+        page.goto(f"http://plain.test:{urlsplit(url).port}/")
+        page.wait_for_selector("#connection[data-state=refused]", timeout=READY)
+        assert "only over https" in page.inner_text("#message")
+
+
+@needs_browser
+def test_a_phone(tiny_site: Path, tmp_path: Path) -> None:
+    phone: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
+    with beside.hosted(tiny_site, isolated=True) as url, browser.chromium(**phone) as page:
+        open_page(page, url)
+        page.tap("#start:enabled")
+        results(page, 3, 60.0)
+        keep(page, "site-phone", tmp_path)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
