@@ -72,7 +72,7 @@ def test_a_wheel_holds_what_is_not_code(tmp_path: Path) -> None:
     # from a copy: building leaves its folders behind
     for name in ("avgn", "export", "kernels", "runtime"):
         links = ("export", "kernels", "runtime") if name == "avgn" else ()
-        ignored = shutil.ignore_patterns("__pycache__", *links)
+        ignored = shutil.ignore_patterns("__pycache__", "node_modules", *links)
         shutil.copytree(ROOT / name, tmp_path / "tree" / name, ignore=ignored)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, tmp_path / "tree")
@@ -86,6 +86,10 @@ def test_a_wheel_holds_what_is_not_code(tmp_path: Path) -> None:
     recipes = {f"avgn/recipes/{file.name}" for file in (ROOT / "avgn" / "recipes").glob("*.yaml")}
     assert recipes and recipes <= held and "avgn/reproduce/published.json" in held
     assert {"avgn/world/classes.json", "avgn/world/refit.npz"} <= held
+    # what the page without a server is made of, without its sources
+    client = {f"client/built/{name}.js" for name in ("local", "worker")} | {"client/site/sw.js", "client/runtime.json"}
+    assert {f"avgn/runtime/web/{name}" for name in (*client, "client/package-lock.json")} <= held
+    assert not any("/client/src/" in name for name in held)
     assert "avgn/py.typed" in held and "avgn/export/bundle.py" in held
 
 

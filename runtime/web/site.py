@@ -118,5 +118,5 @@ def _copy_bundle(bundle: Bundle, variant: Variant, folder: Path) -> None:
     names = {half: f"{half}.onnx" for half in HALVES}
     for half in HALVES:
         shutil.copyfile(bundle.graph(variant, half), folder / names[half])
-    alone = replace(bundle.info, variants=(replace(variant, **names),))
+    alone = replace(bundle.info, variants=(replace(variant, audio=names["audio"], image=names["image"]),))
     (folder / BUNDLE_FILE).write_text(to_json(alone), encoding="utf-8")

@@ -29,14 +29,13 @@ SCENE = "scene.bin"
 EMPTY = "scene.html"
 # feeds all frames and samples of a file to a worker, and returns what it answers
 FEED = """
-async ({ count, height, width, rate, block, times, threads, raw, file }) => {
+async ({ count, height, width, rate, block, times, threads, raw, memory, file }) => {
   const bytes = await (await fetch(file)).arrayBuffer();
   const size = 3 * height * width;
   const samples = new Float32Array(bytes, count * size);
   const worker = new Worker(new URL('worker.js', document.baseURI), { type: 'module' });
   const results = [];
   const begin = performance.now();
-  const times_ms = { begin };
   const seconds = () => (performance.now() - begin) / 1000;
   const facts = {};
   try {
@@ -69,6 +68,7 @@ async ({ count, height, width, rate, block, times, threads, raw, file }) => {
       });
     });
     facts.all_seconds = seconds();
+    if (memory) facts.memory_bytes = (await performance.measureUserAgentSpecificMemory()).bytes;
   } finally {
     worker.terminate();
   }
@@ -166,12 +166,12 @@ def in_python(bundle: str, frames: list[Pixels], times: list[float], sound: Floa
 
 
 def in_browser(
-    page: Any, frames: list[Pixels], times: list[float], *, threads: int, raw: bool = True
+    page: Any, frames: list[Pixels], times: list[float], *, threads: int, raw: bool = True, memory: bool = False
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Return the worker's results, and how long it took."""
+    """Return the worker's results, and how long it took; with `memory` (of an isolated page) what all of it holds."""
     height, width = frames[0].shape[:2]
     facts = {"count": len(frames), "height": height, "width": width, "rate": RATE, "block": BLOCK, "file": SCENE}
-    found = page.evaluate(FEED, {**facts, "times": times, "threads": threads, "raw": raw})
+    found = page.evaluate(FEED, {**facts, "times": times, "threads": threads, "raw": raw, "memory": memory})
     return found["results"], found["facts"]
 
 

@@ -13,7 +13,7 @@ from tests.web import golden, node
 # of the code that is shipped, in bytes
 LARGEST = 150_000
 # other machines round the last bits of a sum otherwise
-CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+RELATIVE, ABSOLUTE = 1e-5, 1e-6
 
 
 def leaves(value: Any) -> tuple[list[float], Any]:
@@ -36,7 +36,7 @@ def test_the_golden_numbers_are_those_of_this_runtime() -> None:
         numbers, rest = leaves(kept[name])
         others, other_rest = leaves(found[name])
         assert rest == other_rest, name
-        np.testing.assert_allclose(others, numbers, err_msg=name, **CLOSE)
+        np.testing.assert_allclose(others, numbers, rtol=RELATIVE, atol=ABSOLUTE, err_msg=name)
 
 
 def test_types_tests_and_build(packages: Path, tmp_path: Path) -> None:

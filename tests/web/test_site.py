@@ -198,10 +198,6 @@ def test_the_page_names_what_the_camera_and_the_microphone_hold(world_site: Path
         browser.chromium(camera, microphone, viewport={"width": 1280, "height": 800}) as page,
     ):
         open_page(page, url)
-        page.evaluate(
-            "new PerformanceObserver((list) => { for (const one of list.getEntries()) longest = "
-            "Math.max(longest, one.duration); }).observe({ type: 'longtask' }); window.longest = 0"
-        )
         page.click("#start:enabled")
         until(page, "document.getElementById('on-screen').innerText.includes('dog')", 60.0)
         for _ in range(TRIES):

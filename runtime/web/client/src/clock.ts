@@ -63,6 +63,11 @@ export class AudioClock {
     return out;
   }
 
+  /** How many samples are kept. */
+  get held(): number {
+    return this.segments.reduce((sum, [, samples]) => sum + samples.length, 0);
+  }
+
   /** Let go of the sound before sample `before`. */
   forget(before: number): void {
     while (this.segments.length && this.segments[0]![0] + this.segments[0]![1].length <= before) this.segments.shift();

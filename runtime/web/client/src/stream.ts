@@ -17,6 +17,8 @@ import type { Result } from "./result.js";
 
 // a frame time within a millionth of a hop of a window's end counts as that end
 const SLACK = 1e-6;
+// seconds of sound that stay beside those of two windows where no frame asks for them
+const KEPT = 5;
 const now = (): number => performance.now();
 
 export type Mode = "live" | "file";
@@ -48,7 +50,7 @@ interface AudioWindow extends Heard {
 /** Localizes one stream with an engine that others may share. */
 export class StreamLocalizer {
   private readonly rules: Rules;
-  private readonly clock: AudioClock;
+  readonly clock: AudioClock;
   private readonly memory: PatchMemory = new Map();
   private readonly mode: Mode;
   private readonly every: boolean;
@@ -81,6 +83,8 @@ export class StreamLocalizer {
   /** Take mono sound [T] at `rate` Hz whose first sample is at `time` seconds. */
   pushAudio(samples: Floats, rate: number, time: number): void {
     this.clock.push(samples, rate, time);
+    // a tab in the background has sound without frames, for hours
+    if (!this.every) this.clock.forget(this.clock.end - 2 * this.engine.info.windowSamples - KEPT * this.clock.sampleRate);
   }
 
   endAudio(): void {

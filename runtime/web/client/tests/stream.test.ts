@@ -117,3 +117,10 @@ test("patches are heard once, and again only where their sound was not complete"
   await all(stream);
   expect(engine.patches.length).toBeGreaterThan(heard + 1);
 });
+
+test("an hour of sound without a frame is not kept", () => {
+  const stream = open(new Recorder());
+  for (let second = 0; second < 3600; second += 1) stream.pushAudio(new Float32Array(1000), 1000, second);
+  expect(stream.clock.end).toBe(3_600_000);
+  expect(stream.clock.held).toBeLessThan(12_000);
+});
