@@ -6,10 +6,15 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -19,7 +24,7 @@ from avgn.demo import collage
 from avgn.runtime.contract import TOLERANCES
 from avgn.runtime.web.site import POLICY, write_site
 from avgn.scenes.synth import RATE
-from tests.web import beside, browser
+from tests.web import beside, browser, node
 from tests.web.test_page import results, until
 
 needs_browser = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
@@ -271,6 +276,52 @@ def test_what_the_browser_can_not_do_is_said(tiny_site: Path, tmp_path: Path) ->
         page.goto(f"http://plain.test:{urlsplit(url).port}/")
         page.wait_for_selector("#connection[data-state=refused]", timeout=READY)
         assert "only over https" in page.inner_text("#message")
+
+
+def test_it_is_tried_on_this_machine(packages: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "avgn", "deploy", "web", "tiny", tmp_path / "site", "--runtime", packages]
+    with subprocess.Popen([*command, "--serve", "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"{tmp_path / 'site'}\n"
+        url = process.stdout.readline().strip()
+        with urlopen(url) as answer:
+            assert answer.headers["cross-origin-embedder-policy"] == "require-corp"
+            assert answer.headers["content-security-policy"] == POLICY and b"local.js" in answer.read()
+        for path in ("ort/", "../site", "%2e%2e/%2e%2e/etc/passwd", "ort/../../../etc/passwd"):
+            with pytest.raises(HTTPError, match="404"):
+                urlopen(url + path)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+
+
+def violations(page: Any) -> list[str]:
+    """What axe finds wrong for people who can't see, hear or point."""
+    page.evaluate((node.installed() / "node_modules" / "axe-core" / "axe.min.js").read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    return [f"{one['id']}: {[each['html'] for each in one['nodes']]}" for one in found]
+
+
+@needs_browser
+def test_everybody_can_use_it(tiny_site: Path) -> None:
+    with beside.hosted(tiny_site, isolated=True) as url, browser.chromium() as page:
+        open_page(page, url)
+        assert violations(page) == []
+        page.click("#start:enabled")
+        results(page, 3, 60.0)
+        assert violations(page) == []
+
+
+@pytest.mark.soak
+def test_npm_fetches_the_runtime_once(
+    packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AVGN_CACHE", str(tmp_path / "cache"))
+    assert main(["deploy", "web", "tiny", str(tmp_path / "one")]) == 0, capsys.readouterr().err
+    # from the cache alone, the next time
+    monkeypatch.setenv("PATH", "")
+    assert main(["deploy", "web", "tiny", str(tmp_path / "two")]) == 0, capsys.readouterr().err
+    for name in ("ort.js", "ort-wasm.js", "ort-wasm.wasm"):
+        assert (tmp_path / "two" / "ort" / name).read_bytes() == (tmp_path / "one" / "ort" / name).read_bytes()
 
 
 @needs_browser
