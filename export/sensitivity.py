@@ -108,7 +108,7 @@ def _layer_before(tensor: str, makers: Mapping[str, onnx.NodeProto]) -> str | No
 
 def _layers_after(tensor: str, users: Mapping[str, Sequence[onnx.NodeProto]]) -> set[str]:
     """Return the nodes that a tensor goes to, past activations."""
-    found = set()
+    found: set[str] = set()
     for node in users.get(tensor, ()):
         found |= _layers_after(node.output[0], users) if node.op_type in RANGES else {node.name}
     return found
