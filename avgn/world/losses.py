@@ -43,7 +43,8 @@ def joint_contrast(
 
 
 def token_cosines(heard: Tensor, seen: Tensor, counts: tuple[list[int], list[int]]) -> Tensor:
-    """Compare class tokens by cosines [K,K]: a class is the means of its rows heard [R,D] and seen [S,E] together.
+    """Compare class tokens by cosines [K,K]: each is the mean of a class's rows heard [R,D], beside that of those seen
+    [S,E].
 
     `counts`: rows of each class in both; those that faces show have none to be seen by.
     """

@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def make(output: Path, workers: int, report: Callable[[str], None]) -> Path:
-    """Fetch, play, mix and fit under `output`; the path of refit.npz. Raises InputError for what is missing."""
+    """Fetch, play, mix and fit under `output`; return the path of refit.npz. Raises InputError for what is missing."""
     # what is missing is said before anything is downloaded
     open_synth()
     _, rows, biases = rename(read_onnx_numbers(YAMNET))
@@ -101,7 +101,7 @@ def make(output: Path, workers: int, report: Callable[[str], None]) -> Path:
 
 
 def gather(folder: Path, report: Callable[[str], None]) -> tuple[Waveforms, list[dict[str, Any]]]:
-    """All sounds at RATE by label, and a row for each: file, label, package, version, licence, author."""
+    """Gather all sounds at RATE by label, and a row for each: file, label, package, version, licence, author."""
     waveforms: Waveforms = {}
     table = []
     for each in RECORDINGS:
@@ -120,7 +120,7 @@ def gather(folder: Path, report: Callable[[str], None]) -> tuple[Waveforms, list
 
 
 def play_all(font: str, path: Path) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
-    """Label, name and sound of every phrase on a font."""
+    """Play every phrase on a font: yields its label, name and sound."""
     synth = open_synth()
     number = synth.sfload(str(path))
     for label, parts in programs_of(font).items():
@@ -133,12 +133,12 @@ def play_all(font: str, path: Path) -> Iterator[tuple[str, str, NDArray[np.float
 
 
 def enough(label: str, table: list[dict[str, Any]]) -> bool:
-    """Whether a class has sounds enough of its own; sound effects alone are not."""
+    """Return whether a class has enough sounds of its own; sound effects don't count."""
     return sum(row["label"] == label and "/effects_" not in row["file"] for row in table) >= ENOUGH
 
 
 def summarize(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Files of each package and author, for the record of the fit."""
+    """Count the files of each package and author, for the record of the fit."""
     keys = ("package", "version", "licence", "author")
     counts: dict[tuple[str, ...], int] = {}
     for row in table:

@@ -31,7 +31,7 @@ Encoded = tuple[NDArray[np.float16], list[set[str]]]
 
 @dataclass(frozen=True)
 class Examples:
-    """features [N,P,1024] float16 of windows, and which classes are heard in each: [N,K]."""
+    """Holds the features [N,P,1024] float16 of windows, and which classes are heard in each: [N,K]."""
 
     features: NDArray[np.float16]
     heard: NDArray[np.bool_]
@@ -58,7 +58,7 @@ def make_examples(
 
 
 def _encode_all(parts: list[Part], tools: tuple[Waveforms, State], workers: int) -> Iterator[Encoded]:
-    """The parts in their order, in so many processes; one: this one."""
+    """Encode the parts, in their order, in so many processes; one means this process."""
     if workers == 1:
         _prepare(*tools)
         yield from map(_encode_part, parts)
@@ -70,7 +70,7 @@ def _encode_all(parts: list[Part], tools: tuple[Waveforms, State], workers: int)
 
 
 class Encoder:
-    """Windows [B,T] -> features [B,P,1024] of the patches that the model hears."""
+    """Encodes windows [B,T] as features [B,P,1024] of the patches that the model hears."""
 
     def __init__(self, state: State) -> None:
         """`state`: YAMNet's published weights, as `yamnet.rename` gives them."""

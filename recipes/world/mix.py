@@ -26,7 +26,7 @@ Waveforms = dict[str, list[Waveform]]
 
 @dataclass(frozen=True)
 class Plan:
-    """How many mixtures of which kind, and their seed."""
+    """Says how many mixtures of which kind to make, and their seed."""
 
     count: int
     seed: int
@@ -35,7 +35,7 @@ class Plan:
 
 
 def mix(waveforms: Waveforms, plan: Plan, number: int, samples: int) -> tuple[Waveform, set[str]]:
-    """One window [T], and the classes in it: the same for the same plan and number."""
+    """Mix one window [T] and return it with the classes in it: the same for the same plan and number."""
     rng = np.random.default_rng((plan.seed, number))
     wave = np.zeros(samples, np.float32)
     labels: set[str] = set()
@@ -57,7 +57,7 @@ def mix(waveforms: Waveforms, plan: Plan, number: int, samples: int) -> tuple[Wa
 
 
 def perform(rng: np.random.Generator, waveform: Waveform, samples: int, *, augment: bool) -> Waveform:
-    """A window of a sound [T]: cut out of a long one, a short one repeated after pauses; loudness drawn."""
+    """Make a window [T] of a sound: a long one is cut, a short one repeated after pauses; the loudness is drawn."""
     if augment and rng.random() < 0.5:
         speed = 2 ** rng.uniform(-0.12, 0.12)
         waveform = np.interp(np.arange(0, len(waveform) - 1, speed), np.arange(len(waveform)), waveform).astype(
@@ -79,7 +79,7 @@ def perform(rng: np.random.Generator, waveform: Waveform, samples: int, *, augme
 
 
 def colour(rng: np.random.Generator, wave: Waveform) -> Waveform:
-    """As another microphone and room would give it: a tilt, at times a low-pass, at times reverberation."""
+    """Change a sound as another microphone and room would: a tilt, at times a low-pass, at times reverberation."""
     frequency = np.fft.rfftfreq(len(wave), 1 / RATE)
     spectrum = np.fft.rfft(wave) * _tilt(rng, frequency)
     if rng.random() < 0.3:
@@ -94,13 +94,13 @@ def colour(rng: np.random.Generator, wave: Waveform) -> Waveform:
 
 
 def trim(waveform: Waveform) -> Waveform:
-    """Without the quiet before and after it."""
+    """Cut off the quiet before and after a sound."""
     loud = np.flatnonzero(np.abs(waveform) > 0.02 * max(1e-6, float(np.abs(waveform).max(initial=0.0))))
     return waveform[loud[0] : loud[-1] + 1] if len(loud) else waveform
 
 
 def _noise(rng: np.random.Generator, recorded: list[Waveform], samples: int) -> Waveform:
-    """White to brown noise, hum, or a recording of noise with another tilt."""
+    """Draw white to brown noise, hum, or a recording of noise with another tilt."""
     frequency = np.fft.rfftfreq(samples, 1 / RATE)
     kind = rng.random()
     if kind < 0.4 or not recorded:
@@ -118,7 +118,7 @@ def _noise(rng: np.random.Generator, recorded: list[Waveform], samples: int) -> 
 
 
 def _tilt(rng: np.random.Generator, frequency: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Up to 3 dB an octave around 1 kHz, either way."""
+    """Draw gains that tilt a spectrum by up to 3 dB an octave around 1 kHz, either way."""
     octaves = np.log2(np.clip(frequency, 80, 8000) / 1000)
     return 10 ** (rng.uniform(-3, 3) * octaves / 20)
 

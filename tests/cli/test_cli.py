@@ -17,7 +17,7 @@ from avgn.model import build_model
 from avgn.runtime.manifest import read_manifest
 from avgn.scenes import CLASSES, SceneConfig, synthesize
 from avgn.scenes.video import write_scene_video
-from tests.commands import ENVIRONMENT, avgn, refused
+from tests.commands import ENVIRONMENT, avgn, forked, refused
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +41,19 @@ def test_unknown_commands_and_options() -> None:
 
 
 def test_synthesize_train_export_evaluate_localize_in_commands(tmp_path: Path, video: Path) -> None:
-    data = avgn("synthesize", tmp_path / "data", "--scenes", 40, "--seed", 4, "--jobs", 1)
+    data = forked("synthesize", tmp_path / "data", "--scenes", 40, "--seed", 4, "--jobs", 1)
     assert data.returncode == 0 and Path(data.stdout.strip()) == tmp_path / "data" / "manifest.jsonl"
     small = ("--model.width-visual=4", "--model.width-audio=4", "--model.dim=16", "--model.heads=4", "--model.depth=1")
     output = tmp_path / "run"
-    done = avgn(
+    done = forked(
         *("train", data.stdout.strip(), "--output", output, "--preset", "avgn-tiny", "--steps", 3, "--batch-size", 8),
         *("--visual-weights", "random", "--validation", data.stdout.strip(), "--threads", 1, *small),
     )
     assert done.returncode == 0, done.stderr
-    exported = avgn("export", output, tmp_path / "bundle")
+    exported = forked("export", output, tmp_path / "bundle")
     assert exported.returncode == 0 and "max_abs_maps" in exported.stdout, exported.stderr
     for model in (output, tmp_path / "bundle"):
-        scored = avgn(
+        scored = forked(
             *("evaluate", model, data.stdout.strip(), "--bootstrap", 0, "--json", tmp_path / "scores.json"),
         )
         assert scored.returncode == 0, scored.stderr

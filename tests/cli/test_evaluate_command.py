@@ -12,7 +12,7 @@ import pytest
 from avgn.cli import main
 from avgn.runtime.manifest import Item, Source, read_manifest, write_manifest
 from avgn.scenes import SceneConfig, synthesize
-from tests.commands import avgn
+from tests.commands import forked
 
 Refused = Callable[..., str]
 ONE = SceneConfig(split="test", sources=(1, 1), silent=(0, 0), off_screen=0.0)
@@ -45,7 +45,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
 
 
 def test_the_default_is_three_protocols_with_classes_given_and_predicted(duets: Path, tmp_path: Path) -> None:
-    done = avgn("evaluate", "tiny", duets, "--json", tmp_path / "r.json", "--bootstrap", 20)
+    done = forked("evaluate", "tiny", duets, "--json", tmp_path / "r.json", "--bootstrap", 20)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "r.json").read_text())
     assert [(r["protocol"], r["classes"]) for r in results] == [

@@ -18,7 +18,7 @@ from avgn.model import build_model
 from avgn.runtime.bundle import Bundle, untrained_warning
 from avgn.runtime.errors import InputError
 from avgn.runtime.texts import plain
-from tests.commands import avgn, refused
+from tests.commands import forked, refused
 
 WAY_OUT = "what it finds means nothing; train it with avgn train, or use the name world"
 SMALL = {"width_visual": 4, "width_audio": 4, "dim": 16, "heads": 4, "depth": 1}
@@ -79,11 +79,11 @@ def test_an_untrained_bundle_warns(tmp_path: Path, training: dict[str, Any], exp
     warning = untrained_warning(Bundle.load(bundle.path).info, "it")
     assert warning == (None if expected is None else f"it {expected}: {WAY_OUT}")
     if training == {}:
-        done = avgn("localize", tmp_path / "b", tmp_path / "none.mp4")
+        done = forked("localize", tmp_path / "b", tmp_path / "none.mp4")
         assert done.returncode == 2 and f"bundle {tmp_path / 'b'} was never trained" in done.stderr
         # bundles that say nothing of their training are believed
         facts = json.loads((tmp_path / "b" / "bundle.json").read_text())
         del facts["provenance"]["training"]
         (tmp_path / "b" / "bundle.json").write_text(json.dumps(facts))
         assert untrained_warning(Bundle.load(tmp_path / "b").info, "it") is None
-        assert "never trained" not in avgn("localize", tmp_path / "b", tmp_path / "none.mp4").stderr
+        assert "never trained" not in forked("localize", tmp_path / "b", tmp_path / "none.mp4").stderr

@@ -23,7 +23,7 @@ from avgn.inspection.truth import draw_item, telling_frame, to_pixels
 from avgn.runtime.manifest import Box, Item, Manifest, Part, Source, read_manifest, write_manifest
 from avgn.runtime.sinks.drawing import color_of
 from avgn.scenes import SceneConfig, synthesize
-from tests.commands import avgn, refused
+from tests.commands import forked, refused
 from tests.importers import sets
 from tests.importers.layouts import options, write_jpg, write_wav
 
@@ -290,11 +290,11 @@ def test_picking_is_seeded_and_keeps_the_order(small: Manifest) -> None:
 
 
 def test_the_command(tmp_path: Path, small: Manifest) -> None:
-    done = avgn("inspect", small.path, "--json", tmp_path / "s.json")
+    done = forked("inspect", small.path, "--json", tmp_path / "s.json")
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert done.stdout.splitlines()[0] == "items: 3 (stills: 2, pairs side by side: 1)"
     assert json.loads((tmp_path / "s.json").read_text())["boxes"]["count"] == 4
-    done = avgn("inspect", small.path, "--output", tmp_path / "new" / "folder", "--count", 2, "--seed", 1)
+    done = forked("inspect", small.path, "--output", tmp_path / "new" / "folder", "--count", 2, "--seed", 1)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert cv2.imread(str(tmp_path / "new" / "folder" / "sheet.png")) is not None
     assert (tmp_path / "new" / "folder" / "index.html").read_text().count("<figure>") == 2
