@@ -91,7 +91,7 @@ def inspect_data(argv: Sequence[str]) -> None:
         "-o", "--output", type=str | None, default=None, help="folder for sheet.png and index.html with drawn items"
     )
     parser.add_argument("--count", type=int, default=24, help="how many items to draw, chosen at random")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of items")
     parser.add_argument("--json", type=str | None, default=None, help="write the statistics to this file")
     args = parser.parse_args(argv)
     from avgn.inspection import draw_cards, lines_of, pick, summarize, write_page, write_sheet

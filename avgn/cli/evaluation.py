@@ -38,7 +38,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument(
         "model", type=str, help="checkpoint folder, bundle folder, the name world or tiny, or none (bounds only)"
     )
-    parser.add_argument("manifest", type=str)
+    parser.add_argument("manifest", type=str, help="annotated items to score on")
     parser.add_argument(
         "--protocol",
         type=str,
