@@ -55,11 +55,14 @@ def _import_parser() -> Any:
 def import_data(argv: Sequence[str]) -> None:
     args = _import_parser().parse_args(argv)
     from avgn.importers.base import ImportOptions
-    from avgn.importers.registry import import_dataset, read_class_list
+    from avgn.importers.registry import IMPORTERS, VIDEOS, import_dataset, read_class_list
     from avgn.runtime.errors import InputError
 
     if args.boxes not in (None, "xywh", "xyxy"):
         raise InputError(f"--boxes must be xywh or xyxy, got {args.boxes!r}")
+    for name, default in (("fps", 1.0), ("window", 3.0), ("labels", None)):
+        if args.kind in IMPORTERS and args.kind != VIDEOS and getattr(args, name) != default:
+            raise InputError(f"--{name} is for avgn import {VIDEOS}: leave it out for {args.kind}")
     root = Path(args.root)
     options = ImportOptions(
         root=root,

@@ -10,6 +10,7 @@ from typing import Any
 from avgn.cli.options import (
     Report,
     add_backend_option,
+    is_checkpoint,
     load_engine,
     load_localizer,
     make_parser,
@@ -84,6 +85,11 @@ def evaluate(argv: Sequence[str]) -> None:
             raise InputError(f"{option} must be at least {least}, got {value}: leave it out for the default")
     if args.grid is not None and args.model != NO_MODEL:
         raise InputError(f"--grid goes with the model {NO_MODEL}, got {args.model}: a model has a grid of its own")
+    if args.backend != "auto" and (args.model == NO_MODEL or is_checkpoint(args.model)):
+        what = "runs nothing" if args.model == NO_MODEL else "is a checkpoint, which PyTorch runs"
+        raise InputError(f"--backend {args.backend} is for a bundle, but {args.model} {what}: leave it out")
+    if args.device != "cpu" and args.model == NO_MODEL:
+        raise InputError(f"--device {args.device} is for a checkpoint, but {args.model} runs nothing: leave it out")
     report = Report(args.json, Path(args.manifest))
     results = _bounds(args) if args.model == NO_MODEL else _scores(args)
     from avgn.evaluation import format_table
