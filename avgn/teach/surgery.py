@@ -25,6 +25,8 @@ WEIGHTS = {
     "audio": ("audio_tokens.rows.weight", "audio_tokens.rows.inner.weight"),
     "image": ("cell_tokens.rows.weight", "cell_tokens.rows.inner.weight"),
 }
+NOISES = ("audio_tokens.noises.weight", "audio_tokens.noises.inner.weight")
+
 
 def import_onnx() -> Any:
     """onnx; raises MissingExtraError when it is not installed."""
@@ -210,6 +212,15 @@ class AudioGraph(TokenGraph):
         rows = self.read_all_rows()
         table = self._table()
         return [_take(rows, list(dict.fromkeys(line.tolist()))) for line in table]
+
+    def read_noises(self) -> Rows:
+        """The rows of what counts as noise."""
+        for node in self.graph.node:
+            weight = self._weight(node) if node.op_type == "Gemm" else None
+            if weight is not None and weight.name.removesuffix(".half") in NOISES:
+                bias = self._value(self._initializers[node.input[2]]).astype(np.float32)
+                return Rows(weight=self._value(weight).astype(np.float32), bias=bias)
+        raise self._unknown("no rows of noise")
 
     def write(self, tokens: Sequence[Token]) -> None:
         counts = [len(token.heard) for token in tokens]
