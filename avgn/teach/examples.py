@@ -46,7 +46,7 @@ SILENCE_DB = -60.0
 # patches this far below the loudest of their clip are its pauses
 PAUSE_DB = 25.0
 # patches of one clip that are kept, evenly spread
-MOST_PATCHES = 40
+MOST_PATCHES = 20
 KINDS = ("clip", "picture", "sound")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from avgn.runtime.arrays import Floats, Pixels
-from avgn.runtime.bundle import BundleInfo
+from avgn.runtime.bundle import BundleInfo, Variant
 from avgn.runtime.engines.threads import physical_cores
 from avgn.teach.bundles import Taught, engine_here
 from avgn.teach.surgery import AudioGraph, ImageGraph
@@ -26,9 +26,10 @@ OUTPUT = "features"
 class Encoders:
     """The two feature graphs of a bundle, loaded once."""
 
-    def __init__(self, source: Taught) -> None:
-        """Raises MissingExtraError without onnx and an engine."""
-        bundle, variant = source.bundle, source.exact
+    def __init__(self, source: Taught, variant: Variant | None = None) -> None:
+        """`variant`: whose graphs, by default the most exact ones. Raises MissingExtraError without onnx and an
+        engine."""
+        bundle, variant = source.bundle, variant or source.exact
         self.info: BundleInfo = bundle.info
         self._audio = _Graph(AudioGraph(bundle.graph(variant, "audio")).with_features(OUTPUT))
         self._image = _Graph(ImageGraph(bundle.graph(variant, "image")).with_features(OUTPUT))

@@ -18,14 +18,12 @@ from avgn.runtime.arrays import Floats
 
 Double = NDArray[np.float64]
 
-STEPS, AGAIN = 12, 4
-ENOUGH = 1e-2
+STEPS = 10
+ENOUGH = 0.05
 # the weight of all examples of one side, beside which the ridge is measured
 MASS = 1000.0
 # the bias is a feature of this size, which the ridge hardly holds
 CONSTANT = 3.0
-# examples are left out one by one up to this number, in as many parts beyond it
-FOLDS = 10
 LARGEST_LOGIT = 30.0
 LEAST_WEIGHT = 1e-7
 
@@ -71,56 +69,48 @@ class Fit:
     without: tuple[Line, ...]
 
 
-def fit(positive: Side, negative: Side, spread: Floats, ridge: float) -> Fit:
-    """Tell `positive` from `negative` rows; `spread` [D]: what a step of each feature is measured in."""
+def fit(positive: Side, negative: Side, spread: Floats, ridge: float, *, left_out: bool = True) -> Fit:
+    """Tell `positive` from `negative` rows; `spread` [D]: what a step of each feature is measured in.
+
+    What each group of `positive` leaves behind when it goes follows from the solution with it: a block of the inverse
+    is taken out, which is the Newton step that the others would take. Without `left_out` that is not asked for.
+    """
     scaled = np.concatenate([positive.rows, negative.rows]) / spread
     rows = np.hstack([scaled, np.full((len(scaled), 1), CONSTANT, np.float32)]).astype(np.float32)
     truth = np.r_[np.ones(len(positive.rows)), np.zeros(len(negative.rows))]
     weights = MASS * np.r_[positive.weights, negative.weights].astype(np.float64)
     kernel = (rows @ rows.T).astype(np.float64)
-    logits = _solve(kernel, truth, weights, ridge, np.zeros(len(rows)), STEPS)[1]
-    whole = _line(rows, _solve(kernel, truth, weights, ridge, logits, 1)[0], spread)
-    count = int(positive.groups.max()) + 1
-    lines: list[Line] = [whole] * count
-    if count > 1:
-        for fold in _folds(count):
-            out = np.isin(positive.groups, fold)
-            kept = np.r_[~out, np.ones(len(negative.rows), bool)]
-            left = weights.copy()
-            # the others take over its weight
-            left[: len(out)] *= 1 / max(1e-6, 1 - float(positive.weights[out].sum()))
-            dual = _solve(
-                kernel[np.ix_(kept, kept)], truth[kept], left[kept], ridge, np.clip(logits[kept], -4, 4), AGAIN
-            )[0]
-            line = _line(rows[kept], dual, spread)
-            for group in fold:
-                lines[group] = line
-    return Fit(line=whole, without=tuple(lines))
+    curve, target = _solve(kernel, truth, weights, ridge)
+    damped = kernel + np.diag(ridge / curve)
+    if not left_out or positive.groups.max() < 1:
+        line = _line(rows, np.linalg.solve(damped, target), spread)
+        return Fit(line=line, without=(line,) * (int(positive.groups.max()) + 1))
+    inverse = np.linalg.inv(damped)
+    dual = inverse @ target
+    lines = []
+    for group in range(int(positive.groups.max()) + 1):
+        out = np.flatnonzero(positive.groups == group)
+        rest = dual - inverse[:, out] @ np.linalg.solve(inverse[np.ix_(out, out)], dual[out])
+        rest[out] = 0.0
+        lines.append(_line(rows, rest, spread))
+    return Fit(line=_line(rows, dual, spread), without=tuple(lines))
 
 
-def _folds(count: int) -> list[list[int]]:
-    parts = min(count, FOLDS)
-    return [list(range(first, count, parts)) for first in range(parts)]
-
-
-def _solve(
-    kernel: Double, truth: Double, weights: Double, ridge: float, logits: Double, steps: int
-) -> tuple[Double, Double]:
-    """Newton's steps for the ridge-penalized likelihood: the examples' coefficients [n] and logits [n]."""
-    dual = np.zeros(len(logits))
-    for _ in range(steps):
+def _solve(kernel: Double, truth: Double, weights: Double, ridge: float) -> tuple[Double, Double]:
+    """Newton's steps for the ridge-penalized likelihood: curvatures [n] and targets [n] of the last one."""
+    logits = np.zeros(len(truth))
+    curve = target = logits
+    for _ in range(STEPS):
         prob = 1 / (1 + np.exp(-np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT)))
         curve = np.maximum(weights * prob * (1 - prob), LEAST_WEIGHT)
-        target = logits + weights * (truth - prob) / curve
         # far from the solution a whole step overshoots
-        target = np.clip(target, -LARGEST_LOGIT, LARGEST_LOGIT)
-        dual = np.linalg.solve(kernel + np.diag(ridge / curve), target)
-        new = kernel @ dual
+        target = np.clip(logits + weights * (truth - prob) / curve, -LARGEST_LOGIT, LARGEST_LOGIT)
+        new = kernel @ np.linalg.solve(kernel + np.diag(ridge / curve), target)
         moved = float(np.abs(new - logits).max())
         logits = new
         if moved < ENOUGH:
             break
-    return dual, logits
+    return curve, target
 
 
 def _line(rows: Floats, dual: Double, spread: Floats) -> Line:

@@ -38,8 +38,10 @@ STRETCH = (0.3, 3.0)
 # cells of a picture that nobody marked: the hottest ones are taken for the thing, the coldest ones for what is around
 HOTTEST, COLDEST, ROUNDS = 25, 15, 2
 AROUND_WEIGHT = 0.3
-# cells of other things at most, for the memory and time that they take
-MOST_CELLS = 700
+# rows of each side at most, for the time that they take: patches of the class and of the others' examples, cells of
+# other things, of the class and around it
+MOST_PATCHES, MOST_FOREIGN = 500, 300
+MOST_CELLS, MOST_INSIDE, MOST_AROUND = 700, 400, 150
 # the maps' blur and the weight of a cell's length, as in the graphs
 BLUR, REACH, LENGTH_WEIGHT = 0.85, 2, 2.0
 LOUDEST = 3
@@ -104,11 +106,10 @@ def _rows(line: Line) -> Rows:
 
 def _fit_sounds(examples: Examples, others: Sequence[Examples], things: Things, noises: Rows) -> Fit:
     parts = [each.heard for each in examples.sounds if each.heard is not None]
-    elsewhere = things.parts() + [
-        each.heard for other in others for each in other.sounds if each.heard is not None
-    ]
+    foreign = [each.heard for other in others for each in other.sounds if each.heard is not None]
+    elsewhere = things.parts() + _thinned(foreign, MOST_FOREIGN)
     negative = side(elsewhere)
-    found = fit(side(parts), negative, _spread(negative.rows, SOUND_FLOOR), SOUND_RIDGE)
+    found = fit(side(_thinned(parts, MOST_PATCHES)), negative, _spread(negative.rows, SOUND_FLOOR), SOUND_RIDGE)
     own = [pooled(line(part)) for line, part in zip(found.without, parts, strict=True)]
     noise = [pooled(noises(part).max(axis=1)) for part in parts]
     wanted = max(HEARD, float(np.median(noise)) + NOISE_LEAD + AHEAD)
@@ -123,14 +124,15 @@ def _fit_pictures(
     if not pictures:
         return None
     foreign = [picture for other in others for each in other.seen for picture in each.pictures]
-    elsewhere = _few(things.parts() + [_brightest(picture) for picture in foreign])
+    elsewhere = _few(things.parts(), MOST_CELLS) + _few([_brightest(picture) for picture in foreign], MOST_FOREIGN)
     spread = _spread(np.concatenate(elsewhere), CELL_FLOOR)
     found: Fit | None = None
-    for _ in range(ROUNDS):
+    for last in [False] * (ROUNDS - 1) + [True]:
         line = None if found is None else found.line
         chosen = [[_split(picture, line) for picture in some] for some in pictures]
-        positive = side([np.concatenate([inside for inside, _ in some]) for some in chosen])
-        around = [out for some in chosen for _, out in some if len(out)]
+        inside = [np.concatenate([each for each, _ in some]) for some in chosen]
+        positive = side(_thinned(inside, MOST_INSIDE))
+        around = _thinned([out for some in chosen for _, out in some if len(out)], MOST_AROUND)
         negative = side(elsewhere)
         if around:
             extra = side(around)
@@ -140,7 +142,7 @@ def _fit_pictures(
                 weights=np.concatenate([negative.weights / total, extra.weights * (AROUND_WEIGHT / total)]),
                 groups=np.concatenate([negative.groups, negative.groups.max() + 1 + extra.groups]),
             )
-        found = fit(positive, negative, spread, CELL_RIDGE)
+        found = fit(positive, negative, spread, CELL_RIDGE, left_out=last)
     assert found is not None
     own = [
         max(_peak(line, picture, grid) for picture in some)
@@ -183,13 +185,19 @@ def _brightest(picture: Picture) -> Floats:
     return picture.cells[order[:8]]
 
 
-def _few(parts: list[Floats]) -> list[Floats]:
-    """As many groups, evenly spread, as MOST_CELLS allows."""
+def _few(parts: list[Floats], most: int) -> list[Floats]:
+    """As many groups, evenly spread, as have `most` rows together."""
     total = sum(map(len, parts))
-    if total <= MOST_CELLS:
+    if total <= most:
         return parts
-    share = max(1, round(len(parts) * MOST_CELLS / total))
+    share = max(1, round(len(parts) * most / total))
     return [parts[at] for at in np.linspace(0, len(parts) - 1, share).round().astype(int)]
+
+
+def _thinned(parts: list[Floats], most: int) -> list[Floats]:
+    """All groups, each with so many of its rows, evenly spread, that there are about `most` together."""
+    each = max(2, most // max(1, len(parts)))
+    return [part[np.linspace(0, len(part) - 1, min(len(part), each)).round().astype(int)] for part in parts]
 
 
 def _peak(line: Line, picture: Picture, grid: tuple[int, int]) -> float:

@@ -21,12 +21,13 @@ from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import InputError
 from avgn.teach import tokens as edits
 from avgn.teach.bank import Bank, read_bank
-from avgn.teach.bundles import Taught, check_target, probes, read_tokens, write_taught
+from avgn.teach.bundles import Taught, check_target, probes, read_tokens
 from avgn.teach.examples import Examples, Found, check_contradictions, find_examples, read_examples
 from avgn.teach.features import Encoders
 from avgn.teach.fitting import Learnt, learn
 from avgn.teach.surgery import AudioGraph
 from avgn.teach.tokens import Rows, Token
+from avgn.teach.writing import write_taught
 
 Folder = str | os.PathLike[str]
 Say = Callable[[str], None]
