@@ -75,7 +75,9 @@ def see(rows: list[dict[str, Any]], root: Path, encoders: Encoders) -> Things:
             cells = encoders.see(picture[None])[0]
             inside = cv2.resize(covered, encoders.info.grid[::-1], interpolation=cv2.INTER_AREA).ravel()
             order = np.argsort(-length_of(cells), kind="stable")
-            chosen = [at for at in order if inside[at] > 0.5][:INSIDE] + [at for at in order if inside[at] < 0.05][:AROUND]
+            chosen = [at for at in order if inside[at] > 0.5][:INSIDE] + [at for at in order if inside[at] < 0.05][
+                :AROUND
+            ]
             if chosen:
                 parts.append(cells[chosen])
                 labels.append(row["label"])

@@ -112,7 +112,9 @@ def probes(info: BundleInfo) -> tuple[Floats, Pixels]:
     time = np.arange(info.window_samples) / info.sample_rate
     sounds = [np.zeros_like(time)]
     for n in range(1, PROBES):
-        tones = sum(np.sin(2 * np.pi * f * time * (1 + 0.01 * n * time)) / 4 for f in 110 * 2 ** random.uniform(0, 5, 4))
+        tones = sum(
+            np.sin(2 * np.pi * f * time * (1 + 0.01 * n * time)) / 4 for f in 110 * 2 ** random.uniform(0, 5, 4)
+        )
         sounds.append(0.3 * tones + 0.02 * random.standard_normal(len(time)))
     height, width = info.image_size
     pictures = []

@@ -20,6 +20,7 @@ import numpy as np
 
 from avgn.runtime.arrays import Floats, Pixels
 from avgn.runtime.audio import fit_window, loudness_db, resample
+from avgn.runtime.documents import LARGEST
 from avgn.runtime.errors import InputError, MissingExtraError
 from avgn.runtime.folders import CLUTTER, VIDEO_SUFFIXES
 from avgn.runtime.image import import_cv2, resize
@@ -27,11 +28,35 @@ from avgn.runtime.media import open_media
 from avgn.runtime.patches import cut_patches
 from avgn.runtime.reading import read_part, read_still
 from avgn.runtime.regular import open_regular
+from avgn.runtime.texts import read_text
 from avgn.teach.features import Encoders
 
-PICTURES = frozenset(".jpg .jpeg .jpe .png .webp .bmp .tif .tiff .ppm .pgm .jp2 .avif".split())
+PICTURES = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"]
+)
 SOUNDS = frozenset(
-    ".wav .wave .mp3 .flac .ogg .oga .opus .m4a .m4b .aac .wma .aif .aiff .aifc .au .caf .amr .ac3 .mka .w64".split()
+    [
+        ".wav",
+        ".wave",
+        ".mp3",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".m4a",
+        ".m4b",
+        ".aac",
+        ".wma",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".caf",
+        ".amr",
+        ".ac3",
+        ".mka",
+        ".w64",
+    ]
 )
 MASK = ".mask"
 # files of one class that are read; of more, as many spread over all of them
@@ -267,14 +292,14 @@ def _see(found: Found, encoders: Encoders, moments: Sequence[float]) -> tuple[Pi
     assert found.picture is not None
     size = encoders.info.image_size
     if found.picture == found.sound or _is(found.picture, VIDEO_SUFFIXES):
-        frames = _frames(found.picture, size, moments or tuple((n + 0.5) / FRAMES for n in range(FRAMES)))
+        frames = read_frames(found.picture, size, moments or tuple((n + 0.5) / FRAMES for n in range(FRAMES)))
         return tuple(Picture(cells=cells) for cells in encoders.see(np.stack(frames)))
     image = read_still("picture", found.picture)
     cells = encoders.see(np.ascontiguousarray(resize(image, size)[..., ::-1])[None])[0]
     return (Picture(cells=cells, inside=_inside(found.picture, len(cells), encoders)),)
 
 
-def _frames(path: Path, size: tuple[int, int], moments: Sequence[float]) -> list[Pixels]:
+def read_frames(path: Path, size: tuple[int, int], moments: Sequence[float]) -> list[Pixels]:
     """Frames of a clip at moments in parts of its length."""
     media = open_media(path)
     length = min(MOST_SECONDS, media.info.duration or MOST_SECONDS)
@@ -310,7 +335,7 @@ def _inside(path: Path, cells: int, encoders: Encoders) -> Floats | None:
         plane = resize(read_still("mask", mask), (height, width)).max(axis=2).astype(np.float32) / 255
     elif beside.is_file():
         plane = np.zeros((height, width), np.float32)
-        for x1, y1, x2, y2 in _boxes(beside):
+        for x1, y1, x2, y2 in read_boxes(beside):
             rows, columns = slice(round(y1 * height), round(y2 * height)), slice(round(x1 * width), round(x2 * width))
             plane[rows, columns] = 1.0
     if plane is None:
@@ -324,10 +349,8 @@ def _inside(path: Path, cells: int, encoders: Encoders) -> Floats | None:
     return inside
 
 
-def _boxes(path: Path) -> list[tuple[float, float, float, float]]:
-    from avgn.runtime.documents import LARGEST
-    from avgn.runtime.texts import read_text
-
+def read_boxes(path: Path) -> list[tuple[float, float, float, float]]:
+    """Read the boxes beside a picture, in parts of its sides. Raises InputError for what is none."""
     rule = '{"boxes": [[x1, y1, x2, y2], ...]} in parts of the picture\'s sides, from 0 to 1'
     try:
         raw: Any = json.loads(read_text(path, "boxes", "write it as UTF-8", most=LARGEST))

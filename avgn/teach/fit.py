@@ -83,7 +83,7 @@ def fit(positive: Side, negative: Side, spread: Floats, ridge: float, *, left_ou
     curve, target = _solve(kernel, truth, weights, ridge)
     damped = kernel + np.diag(ridge / curve)
     if not left_out or positive.groups.max() < 1:
-        line = _line(rows, np.linalg.solve(damped, target), spread)
+        line = _line(rows, np.asarray(np.linalg.solve(damped, target), np.float64), spread)
         return Fit(line=line, without=(line,) * (int(positive.groups.max()) + 1))
     inverse = np.linalg.inv(damped)
     dual = inverse @ target

@@ -18,7 +18,7 @@ from avgn.runtime.image import import_cv2
 from avgn.teach.bank import Bank, Things
 from avgn.teach.examples import Examples, Picture
 from avgn.teach.fit import Fit, Line, fit, side
-from avgn.teach.tokens import Rows, Token, no_rows
+from avgn.teach.tokens import Rows, Token
 
 # the ridges that did best on development scenes
 SOUND_RIDGE, CELL_RIDGE = 30.0, 3.0
@@ -73,9 +73,7 @@ def learn(
         else _rows(seen.line),
         threshold=threshold,
     )
-    return Learnt(
-        token=token, heard_without=heard.without, seen_without=() if seen is None else seen.without
-    )
+    return Learnt(token=token, heard_without=heard.without, seen_without=() if seen is None else seen.without)
 
 
 def pooled(logits: Floats) -> float:
@@ -117,9 +115,7 @@ def _fit_sounds(examples: Examples, others: Sequence[Examples], things: Things, 
     return _stretched(found, own, other, wanted, UNHEARD)
 
 
-def _fit_pictures(
-    examples: Examples, others: Sequence[Examples], things: Things, grid: tuple[int, int]
-) -> Fit | None:
+def _fit_pictures(examples: Examples, others: Sequence[Examples], things: Things, grid: tuple[int, int]) -> Fit | None:
     pictures = [each.pictures for each in examples.seen]
     if not pictures:
         return None
@@ -145,8 +141,7 @@ def _fit_pictures(
         found = fit(positive, negative, spread, CELL_RIDGE, left_out=last)
     assert found is not None
     own = [
-        max(_peak(line, picture, grid) for picture in some)
-        for line, some in zip(found.without, pictures, strict=True)
+        max(_peak(line, picture, grid) for picture in some) for line, some in zip(found.without, pictures, strict=True)
     ]
     other = [float((found.line(part) + LENGTH_WEIGHT * np.log1p(length_of(part))).max()) for part in things.parts()]
     other += [_peak(found.line, picture, grid) for picture in foreign]

@@ -61,5 +61,3 @@ def pool(logits: Floats) -> Floats:
 
 def _starts(counts: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.cumsum([0, *counts[:-1]])
-
-

@@ -25,8 +25,11 @@ from avgn.teach.bundles import Taught, check_target, probes, read_tokens
 from avgn.teach.examples import Examples, Found, check_contradictions, find_examples, read_examples
 from avgn.teach.features import Encoders
 from avgn.teach.fitting import Learnt, learn
+from avgn.teach.names import label_of, named_tokens
+from avgn.teach.report import report_on
 from avgn.teach.surgery import AudioGraph
 from avgn.teach.tokens import Rows, Token
+from avgn.teach.training import write_examples
 from avgn.teach.writing import write_taught
 
 Folder = str | os.PathLike[str]
@@ -54,10 +57,10 @@ class Changes:
             raise InputError(
                 "nothing to teach: give --class NAME=FOLDER, --names, --merge, --rename, --keep or --remove"
             )
-        double = sorted(set(self.classes) & set(self.names))
+        double = sorted(set(self.classes) & set(map(label_of, self.names)))
         if double:
             raise InputError(f"class {double[0]!r} is asked for by examples and by its name: give one of them")
-        for label in (*self.classes, *self.names):
+        for label in (*self.classes, *map(label_of, self.names)):
             edits.check_label(label)
 
 
@@ -91,22 +94,24 @@ def give_lesson(
     output: Folder | None = None,
     *,
     overwrite: bool = False,
+    manifest: Folder | None = None,
     say: Say = lambda message: None,
 ) -> Lesson:
-    """Make the changes and write the new bundle, verified; it appears whole or not at all."""
-    from avgn.teach.report import report_on
+    """Make the changes and write the new bundle, verified; it appears whole or not at all.
 
+    `manifest`: a folder that the same examples are written to as `avgn train` reads them.
+    """
     begin = time.perf_counter()
     source = read_tokens(bundle if isinstance(bundle, Bundle) else Bundle.load(bundle))
     target = _temporary() if output is None else Path(output)
     check_target(source.bundle, target, overwrite)
     tokens = edit(source.tokens, changes)
     found = {label: find_examples(label, folder) for label, folder in changes.classes.items()}
-    for label in (*changes.classes, *changes.names):
+    for label in (*changes.classes, *map(label_of, changes.names)):
         if not changes.replace and any(token.label == label for token in tokens):
             raise edits.taken(label)
     check_contradictions({label: files for label, (files, _) in found.items()})
-    named = _named(changes.names, source, tokens)
+    named = named_tokens(changes.names, source, say) if changes.names else []
     tokens = edits.add(tokens, named, replacing=changes.replace)
     report: dict[str, Any] = {"classes": {}, "named": [token.label for token in named]}
     if found:
@@ -114,6 +119,8 @@ def give_lesson(
         tokens = edits.add(tokens, [learnt.token for _, learnt in lessons.pairs], replacing=changes.replace)
         report["classes"], tokens = report_on(source, tokens, lessons)
         report["notes"] = lessons.notes
+        if manifest is not None:
+            write_examples([examples for examples, _ in lessons.pairs], manifest, overwrite=overwrite)
     say("writing the bundle")
     made = write_taught(
         source, tokens, target, provenance=_provenance(source, changes, report), overwrite=overwrite, say=say
@@ -130,10 +137,11 @@ def edit(tokens: Sequence[Token], changes: Changes) -> list[Token]:
         found = edits.merge(found, names, label)
     if changes.rename:
         found = edits.rename(found, changes.rename)
+    # what was renamed may be meant by either name
     if changes.keep:
-        found = edits.keep(found, changes.keep)
+        found = edits.keep(found, [changes.rename.get(name, name) for name in changes.keep])
     if changes.remove:
-        found = edits.remove(found, changes.remove)
+        found = edits.remove(found, [changes.rename.get(name, name) for name in changes.remove])
     return found
 
 
@@ -147,9 +155,7 @@ class Lessons:
     notes: list[str]
 
 
-def _learn(
-    source: Taught, tokens: Sequence[Token], found: Mapping[str, tuple[list[Found], int]], say: Say
-) -> Lessons:
+def _learn(source: Taught, tokens: Sequence[Token], found: Mapping[str, tuple[list[Found], int]], say: Say) -> Lessons:
     encoders = Encoders(source)
     read: list[Examples] = []
     for label, (files, passed) in found.items():
@@ -189,7 +195,9 @@ def _why(examples: Examples) -> str:
     return f" ({name}: {reason}{more})"
 
 
-def _bank_for(source: Taught, encoders: Encoders, tokens: Sequence[Token], new: Sequence[str]) -> tuple[Bank, list[str]]:
+def _bank_for(
+    source: Taught, encoders: Encoders, tokens: Sequence[Token], new: Sequence[str]
+) -> tuple[Bank, list[str]]:
     """What the new classes must not fire on: things that the bundle knows, and what has no name."""
     bank, notes = read_bank(), []
     waveform, image = probes(source.bundle.info)
@@ -198,18 +206,12 @@ def _bank_for(source: Taught, encoders: Encoders, tokens: Sequence[Token], new: 
     sounds = bank.sounds.without(set(bank.sounds.labels) - known - {""})
     cells = bank.cells.without(set(bank.cells.labels) - known - {""})
     if not bank.sounds.fits(encoders.hear(patch)):
-        notes.append("the bundle's encoder of sounds was trained further: only the other examples stand against a class")
+        notes.append(
+            "the bundle's encoder of sounds was trained further: only the other examples stand against a class"
+        )
     if not bank.cells.fits(encoders.see(image[:1])[0, ::7]):
         notes.append("the bundle's encoder of pictures was trained further: its other examples stand against a class")
     return Bank(sounds=sounds, cells=cells), notes
-
-
-def _named(names: Sequence[str], source: Taught, tokens: Sequence[Token]) -> list[Token]:
-    if not names:
-        return []
-    from avgn.teach.names import named_tokens
-
-    return named_tokens(names, source, tokens)
 
 
 def _provenance(source: Taught, changes: Changes, report: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,7 +224,7 @@ def _provenance(source: Taught, changes: Changes, report: Mapping[str, Any]) -> 
         taught = {label: facts for label, facts in taught.items() if label in changes.keep}
     taught |= {new: {"renamed": old} for old, new in changes.rename.items()}
     taught |= {label: {"merged": list(names)} for label, names in changes.merge.items()}
-    taught |= {label: {"named": label} for label in changes.names}
+    taught |= {label_of(asked): {"named": asked} for asked in changes.names}
     taught |= {label: facts["examples"] for label, facts in report["classes"].items()}
     return {"taught": taught}
 

@@ -227,7 +227,8 @@ def report_lines(report: dict[str, Any]) -> list[str]:
         )
         false = sum(facts["other_sounds_taken_for_it"].values())
         named = ", ".join(f"{name} {count}" for name, count in facts["other_sounds_taken_for_it"].items())
-        lines.append(f"  of {facts['other_sounds']} other sounds {false or 'none'} taken for it" + (f": {named}" * bool(false)))
+        named = f": {named}" if named else ""
+        lines.append(f"  of {facts['other_sounds']} other sounds {false or 'none'} taken for it{named}")
         if facts["confused_with"]:
             names = ", ".join(f"{name} {count}" for name, count in facts["confused_with"].items())
             lines.append(f"  taken for others: {names}")

@@ -227,7 +227,9 @@ class AudioGraph(TokenGraph):
         widest, before = max(counts), self._table()
         starts = np.cumsum([0, *counts[:-1]])
         # classes of fewer rows repeat their last one
-        table = [[start + min(n, count - 1) for n in range(widest)] for start, count in zip(starts, counts, strict=True)]
+        table = [
+            [start + min(n, count - 1) for n in range(widest)] for start, count in zip(starts, counts, strict=True)
+        ]
         gather, split = self._gather(), self._split()
         for node in self._behind:
             if node.op_type == "Reshape" and node is not split:
@@ -273,9 +275,7 @@ class ImageGraph(TokenGraph):
         member = self._constant_of(self._member().input[1])
         assert member is not None
         faces = self._faces(member.shape[1])
-        return [
-            _take(rows, [] if face else np.flatnonzero(member[:, k]).tolist()) for k, face in enumerate(faces)
-        ]
+        return [_take(rows, [] if face else np.flatnonzero(member[:, k]).tolist()) for k, face in enumerate(faces)]
 
     def write(self, tokens: Sequence[Token]) -> None:
         matmul = self._member()
@@ -304,9 +304,7 @@ class ImageGraph(TokenGraph):
     def _member(self) -> Any:
         """The product that adds up each class's rows."""
         found = [
-            node
-            for node in self._behind
-            if node.op_type == "MatMul" and self._makers[node.input[0]].op_type == "Exp"
+            node for node in self._behind if node.op_type == "MatMul" and self._makers[node.input[0]].op_type == "Exp"
         ]
         if len(found) != 1 or self._constant_of(found[0].input[1]) is None:
             raise self._unknown("no table of rows")

@@ -144,8 +144,8 @@ def _find(tokens: Sequence[Token], label: str) -> Token:
             return token
     labels = [token.label for token in tokens]
     near = difflib.get_close_matches(label, labels, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(labels[:8])}" + " ..." * (
-        len(labels) > 8
+    hint = (
+        f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(labels[:8])}" + " ..." * (len(labels) > 8)
     )
     raise InputError(f"class {label!r} is not in the bundle: {hint}")
 

@@ -65,9 +65,7 @@ def write_taught(
             write_bundle_info(folder, replace(info, variants=(made,)))
             say(f"{variant.precision}: comparing them with the rows, and with what they were")
             measured = verify(source, variant, Bundle.load(folder), tokens)
-            kept = {
-                key: value for key, value in (variant.verified or {}).items() if key.endswith(LASTING)
-            }
+            kept = {key: value for key, value in (variant.verified or {}).items() if key.endswith(LASTING)}
             variants.append(replace(made, verified=kept | measured))
         for variant in bundle.info.variants:
             if variant.engine != ONNX:
@@ -122,9 +120,7 @@ def outputs(engine: Engine) -> dict[str, Floats]:
     return heard | engine.run_image(image, heard["sources"])
 
 
-def reference(
-    source: Taught, variant: Variant, fresh: Sequence[Token], tokens: Sequence[Token]
-) -> dict[str, Floats]:
+def reference(source: Taught, variant: Variant, fresh: Sequence[Token], tokens: Sequence[Token]) -> dict[str, Floats]:
     """What NumPy makes of new tokens on the probes: "sources" [B, K, 1] and "visual_prob" [B, K]."""
     encoders = Encoders(source, variant)
     waveform, image = probes(source.bundle.info)
