@@ -43,6 +43,10 @@ class Things:
         names = tuple(self.labels[at] for at in kept)
         return Things(rows=self.rows[inside], groups=groups, labels=names, probe=self.probe)
 
+    def nothing(self) -> Things:
+        """Leave everything out."""
+        return self.without(self.labels)
+
     def parts(self) -> list[Floats]:
         """The rows of each group."""
         return [self.rows[self.groups == group] for group in range(len(self.labels))]

@@ -33,6 +33,8 @@ AHEAD = 1.0
 SEEN, UNSEEN = 36.0, 9.0
 # what is taken off the row of a class that nothing shows
 NEVER_SEEN = -60.0
+# what the next example gives where there is one alone, which says nothing of that: the median on development material
+NEXT_HEARD, NEXT_SEEN = 3.5, 6.5
 # no stretch is beyond these
 STRETCH = (0.3, 3.0)
 # cells of a picture that nobody marked: the hottest ones are taken for the thing, the coldest ones for what is around
@@ -112,7 +114,7 @@ def _fit_sounds(examples: Examples, others: Sequence[Examples], things: Things, 
     noise = [pooled(noises(part).max(axis=1)) for part in parts]
     wanted = max(HEARD, float(np.median(noise)) + NOISE_LEAD + AHEAD)
     other = [pooled(found.line(part)) for part in elsewhere]
-    return _stretched(found, own, other, wanted, UNHEARD)
+    return _stretched(found, own if len(own) > 1 else [NEXT_HEARD], other, wanted, UNHEARD)
 
 
 def _fit_pictures(examples: Examples, others: Sequence[Examples], things: Things, grid: tuple[int, int]) -> Fit | None:
@@ -145,7 +147,7 @@ def _fit_pictures(examples: Examples, others: Sequence[Examples], things: Things
     ]
     other = [float((found.line(part) + LENGTH_WEIGHT * np.log1p(length_of(part))).max()) for part in things.parts()]
     other += [_peak(found.line, picture, grid) for picture in foreign]
-    return _stretched(found, own, other, SEEN, UNSEEN)
+    return _stretched(found, own if len(own) > 1 else [NEXT_SEEN], other, SEEN, UNSEEN)
 
 
 def _stretched(found: Fit, own: Sequence[float], other: Sequence[float], high: float, low: float) -> Fit:

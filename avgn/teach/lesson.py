@@ -198,19 +198,29 @@ def _why(examples: Examples) -> str:
 def _bank_for(
     source: Taught, encoders: Encoders, tokens: Sequence[Token], new: Sequence[str]
 ) -> tuple[Bank, list[str]]:
-    """What the new classes must not fire on: things that the bundle knows, and what has no name."""
+    """What the new classes must not fire on: things that the bundle knows, and what has no name.
+
+    Raises InputError for encoders that the bank does not fit, where no other example stands against a class.
+    """
     bank, notes = read_bank(), []
     waveform, image = probes(source.bundle.info)
     patch = waveform[1, None, : source.bundle.info.graph_samples]
     known = {token.label for token in tokens} - set(new)
     sounds = bank.sounds.without(set(bank.sounds.labels) - known - {""})
     cells = bank.cells.without(set(bank.cells.labels) - known - {""})
+    changed = []
     if not bank.sounds.fits(encoders.hear(patch)):
-        notes.append(
-            "the bundle's encoder of sounds was trained further: only the other examples stand against a class"
-        )
+        sounds = sounds.nothing()
+        changed.append("sounds")
     if not bank.cells.fits(encoders.see(image[:1])[0, ::7]):
-        notes.append("the bundle's encoder of pictures was trained further: its other examples stand against a class")
+        cells = cells.nothing()
+        changed.append("pictures")
+    if changed:
+        reason = f"the bundle's encoder of {' and of '.join(changed)} was trained further, or its pictures have another"
+        reason += " size: what other things give is not known"
+        if len(new) < 2:
+            raise InputError(f"{reason}; teach two classes or more at once, which stand against each other")
+        notes.append(f"{reason}, and only the classes' examples stand against each other")
     return Bank(sounds=sounds, cells=cells), notes
 
 

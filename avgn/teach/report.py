@@ -108,17 +108,16 @@ class _Judged:
             found = sum(float(heard[self.at]) >= CERTAIN for heard in self.heard)
         false = [label or "noise" for label, heard in self.others if self._taken(rule, heard)]
         count = len(pairs) or len(self.heard)
-        recall = found / count
+        # one example alone was met by everything that could judge it
+        recall = found / count if len(self.heard) > 1 else None
         share = len(false) / max(1, len(self.others))
         facts: dict[str, Any] = {
             "examples": self._counts(),
             "left_out": [{"file": name, "reason": reason} for name, reason in self.examples.left_out],
-            "recall": round(recall, 3),
-            "precision": round(recall / (recall + share), 3) if recall else 0.0,
-            "heard": round(float(np.mean([self._hears(rule, heard) for heard in self.heard])), 3),
-            "seen": None
-            if not self.seen
-            else round(float(np.mean([float(seen[self.at]) >= SEEN_AT for seen, _ in self.seen])), 3),
+            "recall": _rounded(recall),
+            "precision": _rounded(None if recall is None else recall / (recall + share) if recall else 0.0),
+            "heard": _share([self._hears(rule, heard) for heard in self.heard]),
+            "seen": _share([float(seen[self.at]) >= SEEN_AT for seen, _ in self.seen]),
             "other_sounds": len(self.others),
             "other_sounds_taken_for_it": dict(Counter(false).most_common(5)),
             "confused_with": dict(taken.most_common(5)),
@@ -133,24 +132,24 @@ class _Judged:
         counts = {f"{kind}s": kinds[kind] for kind in ("clip", "picture", "sound") if kinds[kind]}
         return counts | ({"passed over": self.examples.passed} if self.examples.passed else {})
 
-    def _more(self, recall: float) -> int:
+    def _more(self, recall: float | None) -> int:
         """How many more examples are likely to help: up to FEW always, up to PLENTY where some were not found."""
         have = min([len(self.heard), *([len(self.seen)] if self.seen else [])])
         if have < FEW:
             return FEW - have
-        return 0 if recall >= 0.9 or have >= PLENTY else min(have, PLENTY - have)
+        return 0 if recall is None or recall >= 0.9 or have >= PLENTY else min(have, PLENTY - have)
 
     def _warnings(self, facts: dict[str, Any]) -> list[str]:
         said = []
         if len(self.heard) < 2:
-            said.append("one sound says nothing of the next one: recall is measured on what was learnt")
+            said.append("one sound says nothing of the next one: how well it is heard is not known")
         if len(self.heard) < FEW or 0 < len(self.seen) < FEW:
             said.append(f"fewer than {FEW} examples of a kind: what is said of others is a guess")
         if not self.seen:
             said.append("it is heard, but no picture shows it: it is only ever said to be off-screen")
-        elif facts["seen"] < 0.5 <= facts["heard"]:
+        elif _known(facts["seen"]) < 0.5 <= _known(facts["heard"]):
             said.append("it is heard, but can't be seen well: mark it with boxes, or give pictures that it fills")
-        if self.seen and facts["heard"] < 0.5 <= facts["seen"]:
+        if self.seen and _known(facts["heard"]) < 0.5 <= _known(facts["seen"]):
             said.append("it is seen, but can't be heard well: give louder sounds with nothing else in them")
         if self.examples.passed:
             said.append(f"{self.examples.passed} more files were passed over: as many are read as help")
@@ -210,6 +209,23 @@ class _Judged:
         return self._hears(rule, heard) and behind <= rule.margin and float(heard[self.at]) >= rule.floor
 
 
+def _share(hits: Sequence[bool]) -> float | None:
+    """The share of examples that were left out; None where there was one, which everything had met, or none."""
+    return None if len(hits) < 2 else _rounded(float(np.mean(hits)))
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _known(value: float | None) -> float:
+    return 1.0 if value is None else value
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.0f} %"
+
+
 def _probability(odds: Floats) -> Floats:
     return np.asarray(1 / (1 + np.exp(-np.clip(odds, -LIMIT, LIMIT))), np.float32)
 
@@ -221,9 +237,8 @@ def report_lines(report: dict[str, Any]) -> list[str]:
         counts = ", ".join(f"{count} {kind}" for kind, count in facts["examples"].items())
         lines.append(f"{label}: {counts}")
         lines.append(
-            f"  left out in turn: {100 * facts['recall']:.0f} % found (heard {100 * facts['heard']:.0f} %, seen "
-            + ("never" if facts["seen"] is None else f"{100 * facts['seen']:.0f} %")
-            + f"), precision {100 * facts['precision']:.0f} %"
+            f"  left out in turn: found {_percent(facts['recall'])} (heard {_percent(facts['heard'])}, seen "
+            f"{_percent(facts['seen'])}), precision {_percent(facts['precision'])}"
         )
         false = sum(facts["other_sounds_taken_for_it"].values())
         named = ", ".join(f"{name} {count}" for name, count in facts["other_sounds_taken_for_it"].items())
