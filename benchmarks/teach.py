@@ -92,9 +92,10 @@ def main() -> None:
                 record["one_class"] = timed(args.bundle, folders[groups["new"][0]])
             record["counts"].append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
-    text = json.dumps(record, indent=1) + "\n"
-    if args.output:
-        args.output.write_text(text)
+            # what was measured so far is kept, whatever comes
+            record["counts"].sort(key=lambda row: row["examples"])
+            if args.output:
+                args.output.write_text(json.dumps(record, indent=1) + "\n")
     if args.plot:
         plot(record, args.plot)
 

@@ -25,6 +25,8 @@ WEIGHTS = {
     "audio": ("audio_tokens.rows.weight", "audio_tokens.rows.inner.weight"),
     "image": ("cell_tokens.rows.weight", "cell_tokens.rows.inner.weight"),
 }
+# of sums of exponentials: the log-sum-exp of a class is at most 85 behind that of a cell's best one
+LEAST = 1e-37
 NOISES = ("audio_tokens.noises.weight", "audio_tokens.noises.inner.weight")
 
 
@@ -299,7 +301,21 @@ class ImageGraph(TokenGraph):
         if not at:
             rows = [Rows(weight=np.zeros((1, width), np.float32), bias=np.zeros(1, np.float32))]
         self._write_rows(_joined(rows))
+        self._guard(matmul)
         self._set_outer(count)
+
+    def _guard(self, summed: Any) -> None:
+        """Let no class be so far behind a cell's best one that the logarithm of its sum is infinite."""
+        for log in self._users(summed.output[0]):
+            if log.op_type != "Log":
+                continue
+            least = self._constant("least", np.array(LEAST, np.float32))
+            guarded = f"{least}.guarded"
+            node = self.onnx.helper.make_node("Max", [summed.output[0], least], [guarded], guarded)
+            log.input[0] = guarded
+            # before its reader: nodes stand in the order in which they run
+            self.graph.node.insert(list(self.graph.node).index(log), node)
+        self._index()
 
     def _member(self) -> Any:
         """The product that adds up each class's rows."""
