@@ -9,6 +9,7 @@ import numpy as np
 
 from avgn.demo.collage import MATERIAL, read_recording
 from avgn.runtime.arrays import Floats
+from avgn.runtime.reading import read_still
 from avgn.scenes.synth import RATE
 from avgn.scenes.writer import write_wav
 
@@ -18,7 +19,7 @@ COUNT = 6
 def dog_pictures(folder: Path, count: int = COUNT) -> None:
     """Crops of one photograph, some mirrored, under other light."""
     folder.mkdir(parents=True, exist_ok=True)
-    whole = cv2.imread(str(MATERIAL / "dog.jpg"))
+    whole = read_still("picture", MATERIAL / "dog.jpg")
     random = np.random.default_rng(1)
     for number in range(count):
         height, width = whole.shape[:2]

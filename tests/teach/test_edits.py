@@ -19,6 +19,7 @@ from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.localizer import Localizer
 from avgn.teach import Changes, give_lesson
 from avgn.teach.bundles import probes, read_tokens
+from avgn.teach.tokens import Rows
 from avgn.teach.writing import outputs
 from tests.commands import avgn, refused
 
@@ -144,16 +145,13 @@ def test_a_bundle_that_cant_be_taught_says_why(tmp_path: Path) -> None:
 def test_a_graph_that_would_change_what_stays_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from avgn.teach import surgery
 
-    monkeypatch.setattr(surgery, "_joined", lambda rows: surgery._take(_concatenated(rows), slice(None, None, -1)))
+    joined = surgery._joined
+
+    def turned(rows: Sequence[Rows]) -> Rows:
+        found = joined(rows)
+        return Rows(weight=found.weight[::-1].copy(), bias=found.bias[::-1].copy())
+
+    monkeypatch.setattr(surgery, "_joined", turned)
     with pytest.raises(FailureError, match="differ from what they shall be"):
         edited(tmp_path, keep=["dog", "violin"])
     assert not list(tmp_path.iterdir())
-
-
-def _concatenated(rows: Sequence[object]) -> object:
-    from avgn.teach.tokens import Rows
-
-    return Rows(
-        weight=np.concatenate([each.weight for each in rows]),  # type: ignore[attr-defined]
-        bias=np.concatenate([each.bias for each in rows]),  # type: ignore[attr-defined]
-    )
