@@ -58,6 +58,16 @@ class Learnt:
     seen_without: tuple[Line, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """What was learnt, class by class, and what it was learnt against."""
+
+    pairs: tuple[tuple[Examples, Learnt], ...]
+    bank: Bank
+    noises: Rows
+    notes: list[str]
+
+
 def learn(
     examples: Examples, others: Sequence[Examples], bank: Bank, noises: Rows, grid: tuple[int, int], threshold: float
 ) -> Learnt:

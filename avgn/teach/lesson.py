@@ -24,11 +24,11 @@ from avgn.teach.bank import Bank, read_bank
 from avgn.teach.bundles import Taught, check_target, probes, read_tokens
 from avgn.teach.examples import Examples, Found, check_contradictions, find_examples, read_examples
 from avgn.teach.features import Encoders
-from avgn.teach.fitting import Learnt, learn
+from avgn.teach.fitting import Lessons, learn
 from avgn.teach.names import label_of, named_tokens
 from avgn.teach.report import report_on
 from avgn.teach.surgery import AudioGraph
-from avgn.teach.tokens import Rows, Token
+from avgn.teach.tokens import Token
 from avgn.teach.training import write_examples
 from avgn.teach.writing import write_taught
 
@@ -143,16 +143,6 @@ def edit(tokens: Sequence[Token], changes: Changes) -> list[Token]:
     if changes.remove:
         found = edits.remove(found, [changes.rename.get(name, name) for name in changes.remove])
     return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lessons:
-    """What was learnt, class by class, and what it was learnt against."""
-
-    pairs: tuple[tuple[Examples, Learnt], ...]
-    bank: Bank
-    noises: Rows
-    notes: list[str]
 
 
 def _learn(source: Taught, tokens: Sequence[Token], found: Mapping[str, tuple[list[Found], int]], say: Say) -> Lessons:

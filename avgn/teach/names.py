@@ -58,9 +58,10 @@ def _audioset() -> list[Name]:
 
 
 def _imagenet() -> list[Name]:
-    from torchvision.models import _meta
+    from torchvision.models import ResNet18_Weights
 
-    return [Name(source=SEEN, text=text, index=at) for at, text in enumerate(_meta._IMAGENET_CATEGORIES)]
+    categories: list[str] = ResNet18_Weights.DEFAULT.meta["categories"]
+    return [Name(source=SEEN, text=text, index=at) for at, text in enumerate(categories)]
 
 
 def label_of(asked: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +18,9 @@ from avgn.runtime.joint import LIMIT, judge
 from avgn.teach.bundles import Taught
 from avgn.teach.examples import Examples, Picture
 from avgn.teach.fit import Line
-from avgn.teach.fitting import Learnt, heat
+from avgn.teach.fitting import Learnt, Lessons, heat
 from avgn.teach.judging import SEEN_OFFSET, Judge, pool
 from avgn.teach.tokens import Token
-
-if TYPE_CHECKING:
-    from avgn.teach.lesson import Lessons
 
 # fewer examples than these are said to be few, and more than those change little
 FEW, PLENTY = 5, 20
