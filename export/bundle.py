@@ -120,7 +120,7 @@ def export_bundle(
     """
     options = options or ExportOptions()
     target = Path(os.path.abspath(bundle))
-    _check_target(target, overwrite)
+    check_target(target, overwrite)
     for name in options.engines:
         _check_engine(name, options)
     if "aoti" in options.formats:
@@ -166,7 +166,7 @@ def export_bundle(
     return Bundle.load(target)
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def check_target(target: Path, overwrite: bool) -> None:
     """Raise InputError for a folder that holds something which must stay."""
     is_empty = target.is_dir() and not any(target.iterdir())
     if target.exists() and not is_empty and not overwrite:

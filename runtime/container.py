@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from avgn.runtime.av_features import import_av, open_input
 from avgn.runtime.errors import InputError
-from avgn.runtime.followers import WAY_OUT, is_follower, self_contained
+from avgn.runtime.followers import WAYS_OUT, is_follower, self_contained
 from avgn.runtime.limits import MAX_PIXELS
 
 # demuxers that take any text for pictures
@@ -17,20 +17,24 @@ NOT_MEDIA = {"tty", "bin", "xbin", "adf", "idf"}
 DECODER_LIMITS = {"max_pixels": str(MAX_PIXELS)}
 # options for local files: nothing on a network is read
 LOCAL = {"protocol_whitelist": "file", **DECODER_LIMITS}
+Wanted = Literal["video", "sound", "media"]
 # above so many pixels a picture is decoded by threads that share it, not by threads that hold a picture each
 SHARED_PIXELS = 4096 * 2304
 
 
-def open_container(path: Path) -> Any:
-    """Open a local file for reading with PyAV; raises InputError when it is missing, empty or no media."""
+def open_container(path: Path, wanted: Wanted = "video") -> Any:
+    """Open a local file for reading with PyAV; raises InputError when it is missing, empty or no media.
+
+    `wanted`: what is looked for in it, as messages call it.
+    """
     av = import_av()
     try:
         if not path.exists():
-            raise InputError(f"{path} does not exist: give the path of a video file")
+            raise InputError(f"{path} does not exist: give the path of a {wanted} file")
         if not path.is_file():
-            raise InputError(f"{path} is not a file: give the path of a video file")
+            raise InputError(f"{path} is not a file: give the path of a {wanted} file")
         if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes): give a complete video file")
+            raise InputError(f"{path} is empty (0 bytes): give a complete {wanted} file")
         container = open_input(f"file:{path}", options=LOCAL | self_contained())
     except InputError:
         raise
@@ -40,28 +44,29 @@ def open_container(path: Path) -> Any:
         raise InputError(f"{path} can't be read (permission denied): change its permissions") from None
     except (av.FFmpegError, OSError, ValueError) as error:
         if is_follower(path):
-            raise InputError(f"{path} is a playlist or script that names other files: {WAY_OUT}") from None
+            raise InputError(f"{path} is a playlist or script that names other files: {WAYS_OUT[wanted]}") from None
         raise InputError(
-            f"{path} can't be opened as video ({_reason(error)}): it is not a media file, or it is truncated"
+            f"{path} can't be opened as {wanted} ({_reason(error)}): it is not a media file, or it is truncated"
         ) from None
     if container.format.name in NOT_MEDIA:
         container.close()
-        raise InputError(f"{path} can't be opened as video (it is text): it is not a media file")
+        raise InputError(f"{path} can't be opened as {wanted} (it is text): it is not a media file")
     return container
 
 
 def decode_frames(
-    path: Path,
+    open_file: Callable[[], Any],
     choose: Callable[[Any], Any | None],
     count: Callable[[], None],
     begin: Callable[[Any, Any], Iterator[Any]] = lambda container, stream: container.demux(stream),
 ) -> Generator[Any]:
-    """Yield the decoded frames of the track that `choose(container)` gives; `count` is called for every corrupt piece.
+    """Yield the decoded frames of the track that `choose(container)` gives in the container that `open_file()` opens;
+    `count` is called for every corrupt piece.
 
     `begin(container, stream)` gives the track's packets from where decoding begins.
     """
     av = import_av()
-    with open_container(path) as container:
+    with open_file() as container:
         stream = choose(container)
         if stream is None:
             return

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from avgn.runtime.av_features import import_av
-from avgn.runtime.container import open_container, prepare_decoder
+from avgn.runtime.container import prepare_decoder
 from avgn.runtime.limits import MAX_GAP
 
 # seconds by which packets may lie out of order
@@ -36,19 +35,19 @@ class Entry:
         return (packet.pts, packet.size, packet.pos) == (self.pts, self.size, self.position)
 
 
-def find_entry(path: Path, choose: Callable[[Any], Any | None], latest: Fraction) -> Entry | None:
+def find_entry(open_file: Callable[[], Any], choose: Callable[[Any], Any | None], latest: Fraction) -> Entry | None:
     """Return the last key frame up to a timestamp in seconds, of the track that `choose(container)` gives.
 
-    None where there is none but the first, where times can't be told without reading everything, or where the container
-    can't be entered there.
+    `open_file()` opens the container. None where there is none but the first, where times can't be told without reading
+    everything, or where the container can't be entered there.
     """
     av = import_av()
     try:
-        with open_container(path) as container:
+        with open_file() as container:
             entry = _last_key(container, choose(container), latest)
         if entry is None:
             return None
-        with open_container(path) as container:
+        with open_file() as container:
             stream = choose(container)
             prepare_decoder(stream)
             # pictures that are recovered bit by bit come later than the packet says

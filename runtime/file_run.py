@@ -135,7 +135,7 @@ def _run(
         if not frames:
             raise InputError(f"{media.path} has no picture from second {media.start:g} on: choose another --start")
         seconds -= media.start
-    warnings = [*media.warnings(), *media.end_warnings(seconds), *media.sound_warnings(stream.state.clock.peak)]
+    warnings = [*media.warnings(), *media.end_warnings(seconds), *media.audio_warnings(stream.state.clock.peak)]
     return Summary(
         engine=localizer.engine.name,
         frames=frames,

@@ -27,7 +27,8 @@ DEVICES = frozenset(_DEVICES.split())
 # how such texts begin
 MARKS = (b"#EXTM3U", b"ffconcat", b"v=0", b"[playlist]", b"<smil", b"<asx", b"# VobSub")
 LOOK = 4096
-WAY_OUT = "give the media itself, or use avgn localize --follow if you know who wrote it"
+_VIDEO = "give the media itself, or use avgn localize --follow if you know who wrote it"
+WAYS_OUT = {"video": _VIDEO, "media": _VIDEO, "sound": "give the sound itself"}
 
 
 def self_contained(*besides: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ import threading
 import time as clock
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -111,7 +112,7 @@ class LivePipeline:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the source has ended and its results were handed to the sinks; whether that came about.
 
-        Raises what a sink raised.
+        Raises what a sink raised, or `on_state` or `on_audio`.
         """
         with self._wake:
             ended = self._wake.wait_for(lambda: self._finished or self._error is not None, timeout)
@@ -161,8 +162,10 @@ class LivePipeline:
             if not self._stopping:
                 if not isinstance(error, InputError):
                     log.exception("capture from %s failed", self.source.name)
-                self._change(StateChange(state="ended", reason=str(error)))
                 self._error = self._multi.error or error
+                with suppress(Exception):
+                    # who is told may be what failed
+                    self._change(StateChange(state="ended", reason=str(error)))
         finally:
             with self._wake:
                 self._finished = True

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from avgn.runtime.av_features import import_av
-from avgn.runtime.container import decode_frames, open_container
+from avgn.runtime.container import Wanted, decode_frames, open_container
 from avgn.runtime.entry import Entry, find_entry, packets_from
 
 # pieces that are looked at for the first timestamp
@@ -29,12 +29,14 @@ Choose = Callable[[Any], Any | None]
 class Track:
     """Where a track lies and how its time counts, all in seconds.
 
-    `choose(container)` gives its stream; `claimed`: where it says it ends, or None; `stamp`: its first timestamp;
-    `before`: what is decoded before that one; `zero`: the timestamp that is time zero; `start`: the time of `stamp`.
+    `wanted`: what messages call the file; `choose(container)` gives the track's stream; `claimed`: where it says it
+    ends, or None; `stamp`: its first timestamp; `before`: what is decoded before that one; `zero`: the timestamp that
+    is time zero; `start`: the time of `stamp`.
     `delayed_from`: where the first piece belongs in a container that has no times of presentation, else None.
     """
 
     path: Path
+    wanted: Wanted
     choose: Choose
     claimed: float | None
     delayed_from: Fraction | None = None
@@ -45,8 +47,8 @@ class Track:
     _entries: dict[float, Entry | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, path: Path, container: Any, stream: Any, choose: Choose) -> Track:
-        track = cls(path=path, choose=choose, claimed=claimed_end(container, stream))
+    def of(cls, path: Path, container: Any, stream: Any, choose: Choose, wanted: Wanted) -> Track:
+        track = cls(path=path, wanted=wanted, choose=choose, claimed=claimed_end(container, stream))
         if container.format.name in WITHOUT_PRESENTATION and stream.start_time is not None:
             track.delayed_from = stream.start_time * Fraction(stream.time_base)
         return track
@@ -63,6 +65,10 @@ class Track:
             return Fraction(0)
         return self.stamp - self.delayed_from
 
+    def open(self) -> Any:
+        """Open the file for another reading."""
+        return open_container(self.path, self.wanted)
+
     def set_zero(self, zero: Fraction) -> None:
         """Let this timestamp be time zero."""
         self.zero, self.start = zero + self._delay, float(self.begins - zero) + self.before
@@ -70,14 +76,14 @@ class Track:
     def decode(self, count: Callable[[], None], entry: Entry | None = None) -> Generator[Any]:
         """Return the track's frames, from an entry on; `count` is called for every corrupt piece."""
         if entry is None:
-            return decode_frames(self.path, self.choose, count)
-        return decode_frames(self.path, self.choose, count, partial(packets_from, entry=entry))
+            return decode_frames(self.open, self.choose, count)
+        return decode_frames(self.open, self.choose, count, partial(packets_from, entry=entry))
 
     def entry(self, latest: float) -> Entry | None:
         """Return where decoding can begin for what is shown from a time of the file on; None: at its beginning."""
         if latest not in self._entries:
             stamp = self.zero + Fraction(latest)
-            self._entries[latest] = find_entry(self.path, self.choose, stamp) if latest > NEAR else None
+            self._entries[latest] = find_entry(self.open, self.choose, stamp) if latest > NEAR else None
         return self._entries[latest]
 
     def look_at_first(self, duration: float | None) -> Any | None:
@@ -108,7 +114,7 @@ class Track:
         """Yield the spans (first, last) between two times in which the track has something, without decoding it."""
         av = import_av()
         try:
-            with open_container(self.path) as container:
+            with self.open() as container:
                 stream = self.choose(container)
                 if stream is None:
                     return

@@ -37,7 +37,7 @@ ENDS = ("lowest", "newest")
 USABLE = "import ctypes, ensurepip, ssl, sys, venv, zlib; print(*sys.version_info[:3], sep='.')"
 # what meets the dependencies: files and devices read and written, drawing, engines, imports
 SHORT = ("av_features", "engine_contract", "imports", "media")
-MORE = ("audio", "bundle", "containers", "devices", "downmix", "drawing", "localize", "outputs", "pictures", "times")
+MORE = ("audio", "bundle", "containers", "devices", "downmix", "drawing", "localize", "orientation", "outputs", "times")
 # every command's options, read by the argument parser at hand
 HELP = "tests/cli/test_help.py"
 TRIAL_SECONDS = 600
@@ -57,6 +57,11 @@ class Trial:
     @property
     def passed(self) -> bool:
         return bool(self.steps) and all(result == "ok" for result in self.steps.values())
+
+
+def files_of_tests(names: Sequence[str]) -> list[str]:
+    """Return the files of tests that a trial runs, those of the runtime by their `names`."""
+    return [*(f"tests/runtime/test_{name}.py" for name in names), HELP]
 
 
 def parts(version: str) -> Version:
@@ -230,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=TRIAL_SECONDS, help="limit of each trial (%(default)s)")
     args = parser.parse_args(argv)
     names = SHORT if args.short else (*SHORT, *MORE)
-    selected = args.tests or [*(f"tests/runtime/test_{name}.py" for name in names), HELP]
+    selected = args.tests or files_of_tests(names)
     pythons = find_pythons()
     if args.pythons:
         pythons = {v: name for v, name in pythons.items() if v.rpartition(".")[0] in args.pythons.split(",")}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import matrix
+from tests import conftest, matrix, sharing
 from tests.commands import ROOT
 from tests.processes import is_running
 
@@ -84,6 +84,17 @@ def test_every_requirement_for_running_has_a_lower_bound() -> None:
     wanted = matrix.bounds()
     assert {"numpy", "av", "opencv-python-headless", "onnxruntime", "jsonargparse", "openvino"} <= set(wanted)
     assert all(bound.startswith(">=") for bound in wanted.values()), wanted
+
+
+def test_every_list_of_tests_names_what_is_there() -> None:
+    quick = re.search(r"^QUICK = ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert quick is not None
+    listed = quick.group(1).replace("\\\n", " ").split()
+    listed += matrix.files_of_tests((*matrix.SHORT, *matrix.MORE)) + list(sharing.LONG)
+    listed += [f"tests/{name.partition('::')[0]}" for name in conftest.ALONE]
+    assert [name for name in listed if not (ROOT / name).exists()] == []
+    for file, _, test in (name.partition("::") for name in conftest.ALONE):
+        assert not test or f"def {test}" in (ROOT / "tests" / file).read_text(), f"{file}::{test}"
 
 
 def test_releases_are_compared_as_numbers() -> None:

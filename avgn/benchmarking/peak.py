@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from avgn.runtime.engines.openvino_engine import import_openvino
+from avgn.runtime.engines.openvino_engine import openvino_core
 
 SIDES = (512, 1024, 2048)
 MEASURED_SECONDS = 0.15
@@ -81,7 +81,7 @@ def _onnxruntime(size: int, threads: int) -> Iterator[tuple[str, Call]]:
 
 
 def _openvino(size: int, threads: int) -> Iterator[tuple[str, Call]]:
-    core = import_openvino().Core()
+    core = openvino_core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     graphs = [("fp32", _float_graph(size), "f32"), ("int8", _quantized_graph(size), "f32")]
     graphs += [("bf16", _float_graph(size), "bf16")] if "BF16" in able else []

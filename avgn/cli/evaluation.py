@@ -10,6 +10,7 @@ from typing import Any
 from avgn.cli.options import (
     Report,
     add_backend_option,
+    is_checkpoint,
     load_engine,
     load_localizer,
     make_parser,
@@ -38,7 +39,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument(
         "model", type=str, help="checkpoint folder, bundle folder, the name world or tiny, or none (bounds only)"
     )
-    parser.add_argument("manifest", type=str)
+    parser.add_argument("manifest", type=str, help="annotated items to score on")
     parser.add_argument(
         "--protocol",
         type=str,
@@ -84,6 +85,11 @@ def evaluate(argv: Sequence[str]) -> None:
             raise InputError(f"{option} must be at least {least}, got {value}: leave it out for the default")
     if args.grid is not None and args.model != NO_MODEL:
         raise InputError(f"--grid goes with the model {NO_MODEL}, got {args.model}: a model has a grid of its own")
+    if args.backend != "auto" and (args.model == NO_MODEL or is_checkpoint(args.model)):
+        what = "runs nothing" if args.model == NO_MODEL else "is a checkpoint, which PyTorch runs"
+        raise InputError(f"--backend {args.backend} is for a bundle, but {args.model} {what}: leave it out")
+    if args.device != "cpu" and args.model == NO_MODEL:
+        raise InputError(f"--device {args.device} is for a checkpoint, but {args.model} runs nothing: leave it out")
     report = Report(args.json, Path(args.manifest))
     results = _bounds(args) if args.model == NO_MODEL else _scores(args)
     from avgn.evaluation import format_table
@@ -162,7 +168,7 @@ def calibrate(argv: Sequence[str]) -> None:
     )
     args = parser.parse_args(argv)
     from avgn.evaluation.joint_calibration import calibrate_bundle
-    from avgn.figures.page import check_output
+    from avgn.figures.page import check_output, import_matplotlib
     from avgn.figures.reliability import plot_reliability
     from avgn.progress import Progress
     from avgn.runtime.bundle import SHIPPED, Bundle
@@ -173,7 +179,9 @@ def calibrate(argv: Sequence[str]) -> None:
     if not args.max_false > 0:
         raise InputError(f"--max-false must be above 0, got {args.max_false:g}: no rule is never wrong")
     if args.plot is not None:
+        # whatever is missing is said before bundle.json is written again
         check_output(args.plot)
+        import_matplotlib()
     report = Report(args.json, Path(args.manifest), Path(args.bundle))
     manifest = read_manifest(args.manifest)
     engine = load_localizer(args).engine

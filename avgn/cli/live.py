@@ -102,8 +102,7 @@ def localize(argv: Sequence[str]) -> None:
     args = _localize_parser().parse_args(argv)
     named, videos = split_bundle(args.words, is_alone=args.manifest is not None)
     args.video, args.more = (videos[0] if videos else None), videos[1:]
-    if args.manifest is None:
-        collections.refuse_options(args)
+    collections.refuse_options(args)
     args.bundle = bundle_or_default(named)
     if args.threshold is not None:
         args.bundle = excerpts.with_threshold(args.bundle, args.threshold)
@@ -123,6 +122,10 @@ def localize(argv: Sequence[str]) -> None:
     from avgn.runtime.sources.web import Trust
 
     args.video = camera_name(local_path(args.video))
+    if args.audio is not None:
+        args.audio = local_path(args.audio)
+        if is_url(args.audio):
+            raise InputError(f"--audio takes a file, not the address {args.audio}: fetch it first")
     for name in () if is_camera(args.video) else ("camera_size", "camera_fps"):
         if getattr(args, name) is not None:
             raise InputError(f"--{name.replace('_', '-')} goes with a camera: give camera:0 in place of {args.video}")
@@ -217,7 +220,7 @@ def _localize_live(args: Any, trust: Any) -> None:
             chosen,
             size=None if args.camera_size is None else parse_size("--camera-size", args.camera_size),
             fps=args.camera_fps,
-            sound=microphone != "none",
+            audio=microphone != "none",
         )
     elif microphone not in (None, "none"):
         from avgn.runtime.sources.beside import MicrophoneBeside

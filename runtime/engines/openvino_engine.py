@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -46,6 +47,17 @@ def import_openvino() -> ModuleType:
     return module
 
 
+@cache
+def openvino_core() -> Any:
+    """Return the process's one OpenVINO core, which is never freed; raises MissingExtraError without openvino.
+
+    A core's CPU plugin gives the thread that first uses it a stack for signals, and frees that stack with the core,
+    though it may be the thread's still: where cores end in the order in which they began, or on another thread. The
+    next Ctrl-C, SIGTERM or end of a child would then end the process with a segmentation fault.
+    """
+    return import_openvino().Core()
+
+
 class OpenVinoEngine(GraphEngine):
     """Runs a variant's ONNX graphs; threads may share it.
 
@@ -62,7 +74,6 @@ class OpenVinoEngine(GraphEngine):
         computed in f32 and the others as OpenVINO likes best on this processor. Raises MissingExtraError without
         openvino, InputError for a graph that can't be loaded or whose tensors are not those of bundle.json.
         """
-        openvino = import_openvino()
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}: leave it out to use all physical cores")
         self._settings: dict[str, Any] = {
@@ -79,7 +90,7 @@ class OpenVinoEngine(GraphEngine):
         self._outputs: dict[str, list[str]] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
-        self._core = openvino.Core()
+        self._core = openvino_core()
         for half in HALVES:
             file = bundle.graph(variant, half)
             try:

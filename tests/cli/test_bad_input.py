@@ -19,7 +19,7 @@ import pytest
 import avgn as package
 from avgn.scenes import SceneConfig, synthesize
 from avgn.scenes.video import write_scene_video
-from tests.commands import ENVIRONMENT, avgn, refused
+from tests.commands import ENVIRONMENT, forked, refused
 
 RATE = 44_100
 SMALL = (
@@ -84,8 +84,17 @@ def test_half_a_video(tmp_path: Path, video: Path) -> None:
     assert "has no sound" in message and "--audio" in message
     sound = remux(video, tmp_path / "sound.mp4", "audio")
     assert "has no video" in refused("localize", "tiny", sound, "--output", tmp_path / "o.mp4")
+    message = refused("localize", "tiny", silent, "--audio", silent, "--output", tmp_path / "o.mp4")
+    assert message == f"avgn: {silent} has no sound: give another file to --audio"
+    (tmp_path / "broken.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVEfmt ")
+    path = tmp_path / "broken.wav"
+    for name in (path, path.as_uri()):
+        message = refused("localize", "tiny", silent, "--audio", name, "--output", tmp_path / "o.mp4")
+        assert message.startswith(f"avgn: {path} can't be opened as sound (")
+    message = refused("localize", "tiny", silent, "--audio", "http://127.0.0.1/a.wav", "--output", tmp_path / "o.mp4")
+    assert message == "avgn: --audio takes a file, not the address http://127.0.0.1/a.wav: fetch it first"
     assert not (tmp_path / "o.mp4").exists()
-    done = avgn("localize", "tiny", silent, "--audio", sound, "--json", tmp_path / "r.jsonl")
+    done = forked("localize", "tiny", silent, "--audio", sound, "--json", tmp_path / "r.jsonl")
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 50
 
@@ -100,7 +109,7 @@ def test_sound_that_is_no_sound_is_localized_on(tmp_path: Path, video: Path, nam
     else:
         sound *= 100
     path = with_sound(video, tmp_path / "in.mkv", sound)
-    done = avgn("localize", "tiny", path, "--output", tmp_path / "o.mp4", "--json", tmp_path / "r.jsonl")
+    done = forked("localize", "tiny", path, "--output", tmp_path / "o.mp4", "--json", tmp_path / "r.jsonl")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert len(lines) == 50
@@ -118,7 +127,7 @@ def test_a_corrupt_frame_is_reported_and_localized_on(tmp_path: Path, video: Pat
     data[middle.pos + 8 : middle.pos + middle.size] = b"\xff" * (middle.size - 8)
     path = tmp_path / "corrupt.mp4"
     path.write_bytes(data)
-    done = avgn("localize", "tiny", path, "--json", tmp_path / "r.jsonl")
+    done = forked("localize", "tiny", path, "--json", tmp_path / "r.jsonl")
     assert done.returncode == 0, done.stderr
     assert "corrupt" in done.stdout + done.stderr
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) >= 40
@@ -198,7 +207,7 @@ def test_a_full_disk(tmp_path: Path, video: Path, stills: Path) -> None:
 
 def test_resuming_with_other_classes_or_a_damaged_checkpoint(tmp_path: Path, stills: Path) -> None:
     output = tmp_path / "run"
-    done = avgn("train", stills, "--output", output, "--steps", 1, *SMALL, *SIZES)
+    done = forked("train", stills, "--output", output, "--steps", 1, *SMALL, *SIZES)
     assert done.returncode == 0, done.stderr
     lines = stills.read_text().splitlines()
     header = json.loads(lines[0])
@@ -242,5 +251,5 @@ def test_ctrl_c_in_training_says_so_and_can_be_resumed(tmp_path: Path, stills: P
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert errors.strip().splitlines()[-1] == "avgn: interrupted"
-    done = avgn(*arguments, "--steps", 1, "--resume")
+    done = forked(*arguments, "--steps", 1, "--resume")
     assert done.returncode == 0, done.stderr

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from avgn.checkpoint import save_model
+from avgn.cli import COMMANDS
 from avgn.config import preset
 from avgn.model import build_model
 from avgn.runtime.manifest import read_manifest
 from avgn.scenes import CLASSES, SceneConfig, synthesize
 from avgn.scenes.video import write_scene_video
-from tests.commands import ENVIRONMENT, avgn, refused
+from tests.commands import ENVIRONMENT, avgn, forked, refused
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +44,19 @@ def test_unknown_commands_and_options() -> None:
 
 
 def test_synthesize_train_export_evaluate_localize_in_commands(tmp_path: Path, video: Path) -> None:
-    data = avgn("synthesize", tmp_path / "data", "--scenes", 40, "--seed", 4, "--jobs", 1)
+    data = forked("synthesize", tmp_path / "data", "--scenes", 40, "--seed", 4, "--jobs", 1)
     assert data.returncode == 0 and Path(data.stdout.strip()) == tmp_path / "data" / "manifest.jsonl"
     small = ("--model.width-visual=4", "--model.width-audio=4", "--model.dim=16", "--model.heads=4", "--model.depth=1")
     output = tmp_path / "run"
-    done = avgn(
+    done = forked(
         *("train", data.stdout.strip(), "--output", output, "--preset", "avgn-tiny", "--steps", 3, "--batch-size", 8),
         *("--visual-weights", "random", "--validation", data.stdout.strip(), "--threads", 1, *small),
     )
     assert done.returncode == 0, done.stderr
-    exported = avgn("export", output, tmp_path / "bundle")
+    exported = forked("export", output, tmp_path / "bundle")
     assert exported.returncode == 0 and "max_abs_maps" in exported.stdout, exported.stderr
     for model in (output, tmp_path / "bundle"):
-        scored = avgn(
+        scored = forked(
             *("evaluate", model, data.stdout.strip(), "--bootstrap", 0, "--json", tmp_path / "scores.json"),
         )
         assert scored.returncode == 0, scored.stderr
@@ -168,3 +171,29 @@ def test_demo_and_doctor_run(tmp_path: Path) -> None:
 
 def test_a_synthesized_set_reads_back(stills: Path) -> None:
     assert read_manifest(stills).classes == CLASSES
+
+
+COMMANDS_WITH_OPTIONS = [
+    *([name] for name in COMMANDS if name != "figure"),
+    ["figure", "qualitative"],
+    ["figure", "embeddings"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS_WITH_OPTIONS, ids=" ".join)
+def test_help_explains_every_option(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import jsonargparse
+
+    found: list[Any] = []
+
+    def keep(parser: Any, *_: Any, **__: Any) -> None:
+        found.append(parser)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(jsonargparse.ArgumentParser, "parse_args", keep)
+    with pytest.raises(SystemExit):
+        name, *kind = command
+        module, _, function = COMMANDS[name].partition(":")
+        getattr(importlib.import_module(module), function)(kind)
+    (parser,) = found
+    assert [action.dest for action in parser._actions if not action.help] == []

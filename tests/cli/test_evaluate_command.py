@@ -12,11 +12,12 @@ import pytest
 from avgn.cli import main
 from avgn.runtime.manifest import Item, Source, read_manifest, write_manifest
 from avgn.scenes import SceneConfig, synthesize
-from tests.commands import avgn
+from tests.commands import forked
 
 Refused = Callable[..., str]
 ONE = SceneConfig(split="test", sources=(1, 1), silent=(0, 0), off_screen=0.0)
 TWO = SceneConfig(split="test", sources=(2, 2), silent=(1, 1), off_screen=0.0)
+ROOT = Path(__file__).parents[2]
 KEYS = {"protocol", "classes", "metrics", "floor", "ceiling", "items", "skipped"}
 
 
@@ -45,7 +46,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
 
 
 def test_the_default_is_three_protocols_with_classes_given_and_predicted(duets: Path, tmp_path: Path) -> None:
-    done = avgn("evaluate", "tiny", duets, "--json", tmp_path / "r.json", "--bootstrap", 20)
+    done = forked("evaluate", "tiny", duets, "--json", tmp_path / "r.json", "--bootstrap", 20)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "r.json").read_text())
     assert [(r["protocol"], r["classes"]) for r in results] == [
@@ -147,6 +148,14 @@ def test_options_that_do_not_go_together(duets: Path, refused: Refused) -> None:
         "--thresholds calibrates a model, got the model none: leave it out"
     )
     assert "must hold given" in refused("none", duets, "--classes", "predicted")
+    assert refused("none", duets, "--backend", "openvino") == (
+        "--backend openvino is for a bundle, but none runs nothing: leave it out"
+    )
+    assert refused("none", duets, "--device", "cuda") == (
+        "--device cuda is for a checkpoint, but none runs nothing: leave it out"
+    )
+    checkpoint = ROOT / "recipes" / "checkpoint"
+    assert "is a checkpoint, which PyTorch runs: leave it out" in refused(checkpoint, duets, "--backend", "openvino")
     assert "calibrate thresholds on other items" in refused("tiny", duets, "--thresholds", duets)
 
 

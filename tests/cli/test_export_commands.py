@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from avgn.checkpoint import save_model
-from tests.commands import ENVIRONMENT, avgn, refused
+from tests.commands import ENVIRONMENT, forked, refused
 from tests.export.models import small_model
 
 
@@ -22,21 +22,21 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_export_verify_deploy(checkpoint: Path, tmp_path: Path) -> None:
-    made = avgn("export", checkpoint, tmp_path / "b", "--precision", "fp32,fp16", "--image-size", "96,96")
+    made = forked("export", checkpoint, tmp_path / "b", "--precision", "fp32,fp16", "--image-size", "96,96")
     assert made.returncode == 0, made.stderr
     assert "million multiply-adds" in made.stderr and "largest_activation" in made.stdout
-    found = avgn("verify", tmp_path / "b", "--json", tmp_path / "rows.json")
+    found = forked("verify", tmp_path / "b", "--json", tmp_path / "rows.json")
     assert found.returncode == 0, found.stderr
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert {(row["precision"], row["engine"]) for row in rows} >= {("fp32", "onnxruntime"), ("fp16", "openvino")}
     assert "cosine" in found.stdout.splitlines()[0] and len(found.stdout.splitlines()) == 1 + len(rows)
-    laid = avgn("deploy", "triton-server", tmp_path / "b", tmp_path / "models", "--precision", "fp16")
+    laid = forked("deploy", "triton-server", tmp_path / "b", tmp_path / "models", "--precision", "fp16")
     assert laid.returncode == 0 and (tmp_path / "models" / "avgn_image" / "config.pbtxt").is_file(), laid.stderr
     assert "fp16" in (tmp_path / "models" / "avgn_image" / "config.pbtxt").read_text()
 
 
 def test_the_formats_are_listed_in_the_help() -> None:
-    text = avgn("export", "--help").stdout
+    text = forked("export", "--help").stdout
     assert "tensorrt-rtx  .engine" in text and "--compute-capability" in text
 
 

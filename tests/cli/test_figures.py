@@ -22,7 +22,7 @@ from avgn.model import build_model
 from avgn.runtime import InputError
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import SceneConfig, synthesize
-from tests.commands import ENVIRONMENT, ROOT, avgn
+from tests.commands import ENVIRONMENT, ROOT, forked
 from tests.hostile.web_attacks import many_scans, two_headers
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: avgn[figures]")
@@ -87,9 +87,9 @@ def test_qualitative_shows_each_source_by_each_method(manifest: Manifest, tmp_pa
 
 def test_qualitative_in_a_command(stills: Path, manifest: Manifest, tmp_path: Path) -> None:
     name, output = shown(manifest)[0], tmp_path / "o.png"
-    done = avgn("figure", "qualitative", stills, "--model", "AVGN=tiny", "--output", output, "--items", name)
+    done = forked("figure", "qualitative", stills, "--model", "AVGN=tiny", "--output", output, "--items", name)
     assert done.returncode == 0 and done.stdout == f"items {name}\n{output}\n", done.stderr
-    assert "qualitative MANIFEST" in avgn("figure", "--help").stdout
+    assert "qualitative MANIFEST" in forked("figure", "--help").stdout
 
 
 def test_heat_is_where_the_model_looks(manifest: Manifest) -> None:
@@ -98,7 +98,7 @@ def test_heat_is_where_the_model_looks(manifest: Manifest) -> None:
 
     item = next(item for item in manifest.items if item.id == shown(manifest)[0])
     engine = load_engine("tiny")
-    picture = qualitative._picture(item, manifest, {"tiny": engine})
+    picture = qualitative._show(item, manifest, {"tiny": engine})
     assert max(picture.rgb.shape[:2]) == qualitative.SHOWN_PIXELS
     for row in picture.rows:
         heat = row.heat["tiny"]
@@ -123,7 +123,7 @@ def test_heat_of_maps_without_names_is_matched(manifest: Manifest) -> None:
 
     engine = TorchEngine(build_model(preset("avgn-tiny", classes=manifest.classes, system="mix-and-localize")))
     item = next(i for i in manifest.items if len({s.label for s in i.sources if s.sounding and s.on_screen}) == 2)
-    one, other = qualitative._picture(item, manifest, {"mix": engine}).rows
+    one, other = qualitative._show(item, manifest, {"mix": engine}).rows
     assert not np.array_equal(one.heat["mix"], other.heat["mix"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.commands import avgn, refused
+from tests.commands import forked, refused
 
 SMALL = (
     *("--preset", "avgn-tiny", "--visual-weights", "random", "--batch-size", "4", "--steps", "3", "--threads", "1"),
@@ -16,7 +16,7 @@ SMALL = (
 
 def test_import_train_evaluate_figure(tmp_path: Path) -> None:
     def run(*arguments: object) -> str:
-        done = avgn(*arguments, cwd=tmp_path)
+        done = forked(*arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -18,7 +18,10 @@ from avgn.model import build_model
 from avgn.runtime.bundle import Bundle, untrained_warning
 from avgn.runtime.errors import InputError
 from avgn.runtime.texts import plain
-from tests.commands import avgn, refused
+from tests.commands import forked, refused
+from tests.export.kept import kept_graphs
+
+__all__ = ["kept_graphs"]
 
 WAY_OUT = "what it finds means nothing; train it with avgn train, or use the name world"
 SMALL = {"width_visual": 4, "width_audio": 4, "dim": 16, "heads": 4, "depth": 1}
@@ -58,6 +61,7 @@ def test_messages_are_plain() -> None:
         assert plain(text) == expected
 
 
+@pytest.mark.usefixtures("kept_graphs")
 @pytest.mark.parametrize(
     ("training", "expected"),
     [
@@ -70,6 +74,7 @@ def test_messages_are_plain() -> None:
     ids=["drawn", "none", "few", "trained", "converted"],
 )
 def test_an_untrained_bundle_warns(tmp_path: Path, training: dict[str, Any], expected: str | None) -> None:
+    torch.manual_seed(0)
     model = build_model(preset("avgn-tiny", classes=("a", "b"), **SMALL)).eval()
     save_model(model, tmp_path / "c", training=training)
     said: list[str] = []
@@ -79,11 +84,11 @@ def test_an_untrained_bundle_warns(tmp_path: Path, training: dict[str, Any], exp
     warning = untrained_warning(Bundle.load(bundle.path).info, "it")
     assert warning == (None if expected is None else f"it {expected}: {WAY_OUT}")
     if training == {}:
-        done = avgn("localize", tmp_path / "b", tmp_path / "none.mp4")
+        done = forked("localize", tmp_path / "b", tmp_path / "none.mp4")
         assert done.returncode == 2 and f"bundle {tmp_path / 'b'} was never trained" in done.stderr
         # bundles that say nothing of their training are believed
         facts = json.loads((tmp_path / "b" / "bundle.json").read_text())
         del facts["provenance"]["training"]
         (tmp_path / "b" / "bundle.json").write_text(json.dumps(facts))
         assert untrained_warning(Bundle.load(tmp_path / "b").info, "it") is None
-        assert "never trained" not in avgn("localize", tmp_path / "b", tmp_path / "none.mp4").stderr
+        assert "never trained" not in forked("localize", tmp_path / "b", tmp_path / "none.mp4").stderr

@@ -23,7 +23,7 @@ from avgn.inspection.truth import draw_item, telling_frame, to_pixels
 from avgn.runtime.manifest import Box, Item, Manifest, Part, Source, read_manifest, write_manifest
 from avgn.runtime.sinks.drawing import color_of
 from avgn.scenes import SceneConfig, synthesize
-from tests.commands import avgn, refused
+from tests.commands import forked, refused
 from tests.importers import sets
 from tests.importers.layouts import options, write_jpg, write_wav
 
@@ -234,7 +234,7 @@ def test_what_cannot_be_read_becomes_a_card_that_says_so(tmp_path: Path, small: 
     (tmp_path / "audio" / "b.wav").write_bytes(b"")
     cards = draw_cards(small, small.items)
     assert all(card.frame is None and card.fault is not None for card in cards)
-    assert cards[0].sound is not None and cards[1].sound is None
+    assert cards[0].spectrogram is not None and cards[1].spectrogram is None
     assert cards[0].fault is not None and "a.jpg is not an image that can be read" in cards[0].fault
     red = (draw_sheet(cards) == np.array((190, 0, 0))).all(axis=2).sum()
     assert red > 20
@@ -266,7 +266,7 @@ def test_videos_show_the_frame_with_most_sources(tmp_path: Path) -> None:
     label = next(s.label for s in item.sources if s.sounding)
     color = np.array(color_of(manifest.classes.index(label)))
     assert (picture[bottom, left:right] == color).all(axis=1).mean() > 0.5
-    assert draw_cards(manifest, [item])[0].sound is not None
+    assert draw_cards(manifest, [item])[0].spectrogram is not None
     assert summarize(manifest)["kinds"] == {"videos": 1}
 
 
@@ -290,11 +290,11 @@ def test_picking_is_seeded_and_keeps_the_order(small: Manifest) -> None:
 
 
 def test_the_command(tmp_path: Path, small: Manifest) -> None:
-    done = avgn("inspect", small.path, "--json", tmp_path / "s.json")
+    done = forked("inspect", small.path, "--json", tmp_path / "s.json")
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert done.stdout.splitlines()[0] == "items: 3 (stills: 2, pairs side by side: 1)"
     assert json.loads((tmp_path / "s.json").read_text())["boxes"]["count"] == 4
-    done = avgn("inspect", small.path, "--output", tmp_path / "new" / "folder", "--count", 2, "--seed", 1)
+    done = forked("inspect", small.path, "--output", tmp_path / "new" / "folder", "--count", 2, "--seed", 1)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert cv2.imread(str(tmp_path / "new" / "folder" / "sheet.png")) is not None
     assert (tmp_path / "new" / "folder" / "index.html").read_text().count("<figure>") == 2

@@ -17,7 +17,7 @@ from avgn.reproduce.layouts import Sizes, write_layouts
 from avgn.reproduce.published import published_rows
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest, Source, read_manifest
-from tests.commands import avgn, refused
+from tests.commands import forked, refused
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -67,7 +67,7 @@ SOME_ROWS = {
 def test_a_dry_run_of_every_recipe_gives_its_rows(recipe: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run = ("reproduce", recipe, "--dry-run", "--output", out, "--rows", SOME_ROWS[recipe], "--bootstrap", 20)
-    done = avgn(*run, "--json", tmp_path / "o.json")
+    done = forked(*run, "--json", tmp_path / "o.json")
     assert done.returncode == 0 and "trained on" not in done.stderr, done.stderr
     outcome = json.loads((tmp_path / "o.json").read_text())
     expected = read_recipe(recipe)
@@ -83,7 +83,7 @@ def test_a_dry_run_of_every_recipe_gives_its_rows(recipe: str, tmp_path: Path) -
         assert found["published"]
     assert "dry run" in done.stdout and "published: AVGN" in done.stdout or recipe == "table3"
     # what is done is not done again
-    again = avgn(*run)
+    again = forked(*run)
     assert again.returncode == 0 and again.stdout == done.stdout and "training" not in again.stderr
 
 

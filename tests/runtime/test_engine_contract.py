@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,6 +24,7 @@ from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from avgn.runtime.engines.onnxruntime_gpu import BoundEngine
 from avgn.runtime.engines.tensorrt_engine import TensorRtEngine
+from tests.commands import ROOT
 from tests.runtime.simulated_gpu import simulated
 
 # a bundle with TensorRT engines for this machine, exported by `make gpu`
@@ -182,6 +185,39 @@ def test_a_session_of_a_shape_has_no_open_axes(bundle: Bundle) -> None:
         (binding,) = engine._shapes[half].values()
         for value in (*binding._session.get_inputs(), *binding._session.get_outputs()):
             assert all(isinstance(axis, int) for axis in value.shape), (value.name, value.shape)
+
+
+# engines that end in the order in which they began, and on other threads than theirs
+COMING_AND_GOING = """
+import faulthandler, gc, os, signal, sys, threading
+from tests.runtime.test_engine_contract import Bundle, loaded
+faulthandler.enable()
+signal.signal(signal.SIGTERM, lambda number, frame: handled.append(number))
+handled, engines, bundle = [], [], Bundle.load(sys.argv[2])
+def begin():
+    with loaded(sys.argv[1], bundle) as engine:
+        engines.append(engine)
+def end():
+    engines.pop(0)
+    gc.collect()
+def elsewhere(step):
+    thread = threading.Thread(target=step)
+    thread.start()
+    thread.join()
+for steps in ((begin, begin, end, end), (begin, lambda: elsewhere(end)), (lambda: elsewhere(begin), begin, end, end)):
+    for step in steps:
+        step()
+        os.kill(os.getpid(), signal.SIGTERM)
+print(len(handled))
+"""
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_signals_arrive_however_engines_come_and_go(name: str, bundle: Bundle) -> None:
+    with loaded(name, bundle):
+        command = [sys.executable, "-c", COMING_AND_GOING, name, str(bundle.path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "10\n"), done.stderr
 
 
 def test_what_does_not_fit_is_refused(engine: Engine) -> None:

@@ -17,7 +17,7 @@ from avgn.runtime.file_run import localize_file
 from avgn.runtime.media import AudioEnd, VideoFrame, open_media
 from avgn.scenes import SceneConfig
 from avgn.scenes.video import write_scene_video
-from tests.commands import avgn, refused
+from tests.commands import forked, refused
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_numbers_that_cannot_be_meant(tmp_path: Path, video: Path, localizer: Lo
 def test_thresholds_of_ones_own(tmp_path: Path, video: Path) -> None:
     counts = []
     for value in ("0", "0.5", "bell=1,flute=1.0,drum=1,0.5", "1"):
-        done = avgn("localize", "tiny", video, "--duration", 1, "--json", tmp_path / "r.jsonl", "--threshold", value)
+        done = forked("localize", "tiny", video, "--duration", 1, "--json", tmp_path / "r.jsonl", "--threshold", value)
         assert done.returncode == 0, done.stderr
         counts.append(sum(len(line["sources"]) for line in lines(tmp_path / "r.jsonl")))
     assert counts[0] > counts[1] >= counts[3] and counts[3] <= counts[2]

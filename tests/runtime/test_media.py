@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import struct
+import wave
 from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
 from avgn.runtime import InputError, Localizer, open_media
 from avgn.runtime.media import AudioBlock, AudioEnd, VideoFrame
+from avgn.runtime.probe import probe
 from tests.runtime.clips import Scene, still_clip, write_clip
 
 SCENE = Scene(seen={0: (0.25, 0.3), 1: (0.7, 0.6)}, heard=(0, 2))
@@ -191,6 +194,51 @@ def test_files_that_can_not_be_used(tmp_path: Path) -> None:
     text = tmp_path / "x.txt"
     text.write_text("just text\n" * 50)
     assert message(text) == "FILE can't be opened as video (it is text): it is not a media file"
+
+
+def test_sound_that_can_not_be_used_is_called_sound(tmp_path: Path) -> None:
+    clip = still_clip(tmp_path / "good.mp4", SCENE, seconds=0.3)
+
+    def refusal(sound: Path) -> str:
+        return message(clip, sound).replace(str(sound), "SOUND")
+
+    why = "(Invalid data found when processing input): it is not a media file, or it is truncated"
+    assert refusal(tmp_path / "gone.wav") == "SOUND does not exist: give the path of a sound file"
+    assert refusal(tmp_path) == "SOUND is not a file: give the path of a sound file"
+    file = tmp_path / "x.wav"
+    file.write_bytes(b"")
+    assert refusal(file) == "SOUND is empty (0 bytes): give a complete sound file"
+    file.write_bytes(b"RIFF\x00\x00\x00\x00WAVEfmt ")
+    assert refusal(file) == f"SOUND can't be opened as sound {why}"
+    file.write_text("no media at all\n" * 100)
+    assert refusal(file) == f"SOUND can't be opened as sound {why}"
+    text = tmp_path / "x.txt"
+    text.write_text("just text\n" * 50)
+    assert refusal(text) == "SOUND can't be opened as sound (it is text): it is not a media file"
+    text.write_text("#EXTM3U\ngood.wav\n")
+    assert refusal(text) == "SOUND is a playlist or script that names other files: give the sound itself"
+    picture = tmp_path / "x.png"
+    assert cv2.imwrite(str(picture), SCENE.frame())
+    assert refusal(picture) == "SOUND has no sound: give another file to --audio"
+    samples = tmp_path / "none.wav"
+    with wave.open(str(samples), "wb") as out:
+        out.setparams((1, 2, 22050, 0, "NONE", ""))
+    assert "as sound" in refusal(samples) or refusal(samples).endswith("give another file to --audio")
+    # the same names where a video is asked for, and where either will do
+    assert message(file).startswith("FILE can't be opened as video")
+    with pytest.raises(InputError, match="can't be opened as media"):
+        probe(file)
+
+
+def test_sound_that_goes_away_while_it_is_read_is_called_sound(tmp_path: Path) -> None:
+    clip = still_clip(tmp_path / "good.mp4", SCENE, seconds=0.3)
+    sound = tmp_path / "sound.mp4"
+    sound.write_bytes(clip.read_bytes())
+    media = open_media(clip, sound)
+    sound.unlink()
+    for read in (lambda: next(media.audio()), media.open_audio):
+        with pytest.raises(InputError, match="sound.mp4 does not exist: give the path of a sound file"):
+            read()
 
 
 def test_missing_streams(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from avgn.checkpoint import load_model, save_model
-from avgn.config import PATCH_HOP, PATCH_SAMPLES, Config, preset
+from avgn.config import Config, preset
 from avgn.encoders.packages import EFFICIENTNET, FACES, FOLDER, YAMNET, YAMNET_CLASSES
 from avgn.engine import TorchEngine
 from avgn.export.optimize import optimize
@@ -25,6 +25,7 @@ from avgn.world.model import (
     VISUAL_WEIGHT,
     WorldLocalizer,
 )
+from avgn.world.settings import PATCH_HOP, PATCH_SAMPLES
 from avgn.world.weights import build_world, read_published, world_config
 from tests.core.published import needs
 
@@ -76,6 +77,8 @@ def test_settings_that_do_not_fit_are_refused(overrides: dict[str, object], mess
         preset("avgn-world", classes=LABELS, **overrides)
     with pytest.raises(ValueError, match="joins classes by their names"):
         preset("avgn-world")
+    with pytest.raises(ValueError, match=r"unknown configuration entries \['widths'\]"):
+        preset("avgn-world", classes=LABELS, widths=3)
 
 
 def test_the_configuration_survives_json() -> None:
