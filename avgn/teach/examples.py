@@ -72,6 +72,8 @@ SILENCE_DB = -60.0
 PAUSE_DB = 25.0
 # patches of one clip that are kept, evenly spread
 MOST_PATCHES = 20
+# a picture whose values vary by less is of one colour
+PLAIN = 2.0
 KINDS = ("clip", "picture", "sound")
 
 
@@ -243,24 +245,24 @@ def _spread(found: list[Found]) -> tuple[list[Found], int]:
 
 
 def _read(found: Found, encoders: Encoders, examples: Examples) -> Example:
+    """Read what a file shows and lets hear; where one of both can't be used, the other is, and the reason is listed."""
     pictures: tuple[Picture, ...] = ()
     heard: Floats | None = None
+    loudest: tuple[float, ...] = ()
+    wrong: list[str] = []
     if found.sound is not None:
         try:
             heard, loudest = _hear(found.sound, encoders)
-        except InputError as error:
-            # a clip without sound shows the thing all the same
-            if found.picture is None:
-                raise
-            examples.left_out.append((found.name, f"its sound: {_reason(error)}"))
-            loudest = ()
+        except (InputError, OSError) as error:
+            wrong.append(_reason(error) if found.picture is None else f"its sound: {_reason(error)}")
     if found.picture is not None:
         try:
-            pictures = _see(found, encoders, loudest if found.sound is not None else ())
-        except InputError as error:
-            if heard is None:
-                raise
-            examples.left_out.append((found.name, f"its picture: {_reason(error)}"))
+            pictures = _see(found, encoders, loudest)
+        except (InputError, OSError) as error:
+            wrong.append(_reason(error) if found.sound is None else f"its picture: {_reason(error)}")
+    if heard is None and not pictures:
+        raise InputError("; ".join(dict.fromkeys(wrong)))
+    examples.left_out += [(found.name, reason) for reason in wrong]
     return Example(name=found.name, kind=found.kind, pictures=pictures, heard=heard, found=found)
 
 
@@ -293,10 +295,19 @@ def _see(found: Found, encoders: Encoders, moments: Sequence[float]) -> tuple[Pi
     size = encoders.info.image_size
     if found.picture == found.sound or _is(found.picture, VIDEO_SUFFIXES):
         frames = read_frames(found.picture, size, moments or tuple((n + 0.5) / FRAMES for n in range(FRAMES)))
-        return tuple(Picture(cells=cells) for cells in encoders.see(np.stack(frames)))
-    image = read_still("picture", found.picture)
-    cells = encoders.see(np.ascontiguousarray(resize(image, size)[..., ::-1])[None])[0]
+        shown = [frame for frame in frames if _shows(frame)]
+        if not shown:
+            raise InputError("it is of one colour")
+        return tuple(Picture(cells=cells) for cells in encoders.see(np.stack(shown)))
+    image = resize(read_still("picture", found.picture), size)
+    if not _shows(image):
+        raise InputError("it is of one colour")
+    cells = encoders.see(np.ascontiguousarray(image[..., ::-1])[None])[0]
     return (Picture(cells=cells, inside=_inside(found.picture, len(cells), encoders)),)
+
+
+def _shows(picture: Pixels) -> bool:
+    return float(picture.std()) >= PLAIN
 
 
 def read_frames(path: Path, size: tuple[int, int], moments: Sequence[float]) -> list[Pixels]:
@@ -364,5 +375,7 @@ def read_boxes(path: Path) -> list[tuple[float, float, float, float]]:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"it can't be read ({error.strerror.lower()})"
     text = " ".join(str(error).split())
     return text[:300] or type(error).__name__

@@ -190,6 +190,28 @@ def test_of_ten_thousand_files_as_many_are_read_as_help(tmp_path: Path) -> None:
     assert (found[0].name, found[-1].name) == ("00000.wav", "09999.wav")
 
 
+def test_half_of_a_clip_is_used_where_the_other_half_is_nothing(tmp_path: Path) -> None:
+    encoders = Encoders(read_tokens(Bundle.load("world")))
+    tone(tmp_path / "black.wav", 700)
+    cv2.imwrite(str(tmp_path / "black.png"), np.zeros((64, 64, 3), np.uint8))
+    dog_pictures(tmp_path, 1)
+    write_wav(tmp_path / "p0.wav", np.zeros(RATE, np.float32))
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    found, _ = find_examples("x", tmp_path)
+    examples = read_examples("x", found, encoders, lambda: None)
+    assert {each.name: (bool(each.pictures), each.heard is not None) for each in examples.used} == {
+        "black.wav": (False, True),
+        "p0.wav": (True, False),
+    }
+    reasons = dict(examples.left_out)
+    assert reasons["black.wav"] == "its picture: it is of one colour" and reasons["p0.wav"].startswith(
+        "its sound: it is silent"
+    )
+    assert set(reasons) == {"black.wav", "p0.wav", "empty.wav", "gone.wav"}
+    assert reasons["gone.wav"] == "it can't be read (no such file or directory)"
+
+
 def test_pairs_by_name_hidden_files_and_masks_are_told_apart(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.wav", "b.PNG", "b.mask.png", ".hidden.wav", "sub/c.mp4", "Thumbs.db", "d.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -233,7 +255,7 @@ def test_boxes_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
 def test_a_marked_place_is_what_is_learnt(tmp_path: Path) -> None:
     source = read_tokens(Bundle.load("world"))
     encoders = Encoders(source)
-    cv2.imwrite(str(tmp_path / "a.png"), np.full((100, 200, 3), 90, np.uint8))
+    cv2.imwrite(str(tmp_path / "a.png"), np.arange(60_000, dtype=np.uint32).astype(np.uint8).reshape(100, 200, 3))
     (tmp_path / "a.json").write_text('{"boxes": [[0.5, 0, 1, 1]]}')
     found, _ = find_examples("x", tmp_path)
     (example,) = read_examples("x", found, encoders, lambda: None).used
