@@ -25,9 +25,8 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.media import AudioBlock, AudioEnd, VideoFrame
 from avgn.runtime.multi import MultiStream
 from avgn.runtime.result import Result
+from avgn.runtime.sinks import ResultSink
 from avgn.runtime.sources import Source, State, StateChange
-
-ResultSink = Callable[[Result, Pixels], None]
 
 log = logging.getLogger("avgn.runtime")
 
@@ -114,11 +113,12 @@ class LivePipeline:
 
         Raises what a sink raised, or `on_state` or `on_audio`.
         """
+        deadline = None if timeout is None else clock.monotonic() + timeout
         with self._wake:
             ended = self._wake.wait_for(lambda: self._finished or self._error is not None, timeout)
         if ended and self._error is None:
             # the sinks still take what is in line
-            self._threads[1].join(timeout)
+            self._threads[1].join(None if deadline is None else max(0.0, deadline - clock.monotonic()))
             ended = not self._threads[1].is_alive()
         if self._error is not None:
             raise self._error

@@ -9,11 +9,12 @@ from collections.abc import Callable
 import numpy as np
 
 from avgn.runtime.errors import FailureError, InputError
-from avgn.runtime.live_pipeline import LivePipeline, LiveStats, ResultSink
+from avgn.runtime.live_pipeline import LivePipeline, LiveStats
 from avgn.runtime.localizer import Localizer, check_localizer
 from avgn.runtime.media import AudioBlock
 from avgn.runtime.outputs import check_distinct
 from avgn.runtime.outputs.reasons import shown
+from avgn.runtime.sinks import ResultSink
 from avgn.runtime.sinks.events import EventsWriter
 from avgn.runtime.sinks.jsonl import JsonLinesWriter
 from avgn.runtime.sinks.overlay import LiveOverlay

@@ -8,16 +8,11 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-# they look at the clock, or talk to a browser, a sound server or a stream in real time: files, or single tests of them
+# they measure time, or talk to a browser or a sound server: files, or single tests of them
 ALONE = (
-    "cli/test_addresses_command.py",
-    "cli/test_endings.py",
-    "cli/test_live_command.py",
-    "runtime/test_addresses.py",
     "runtime/test_devices.py::test_a_camera_that_is_not_there_is_tried_again",
     "runtime/test_devices.py::test_a_microphone",
     "runtime/test_live.py",
-    "runtime/test_live_addresses.py",
     "runtime/test_multi.py::test_a_slow_engine",
     "runtime/test_multi.py::test_closing",
     "runtime/test_multi.py::test_frames_do_not_wait",

@@ -85,7 +85,7 @@ def test_a_wheel_holds_what_is_not_code(tmp_path: Path) -> None:
         assert {f"{inside}/{file.name}" for file in (ROOT / folder).iterdir()} <= held
     recipes = {f"avgn/recipes/{file.name}" for file in (ROOT / "avgn" / "recipes").glob("*.yaml")}
     assert recipes and recipes <= held and "avgn/reproduce/published.json" in held
-    assert {"avgn/world/classes.json", "avgn/world/refit.npz"} <= held
+    assert {"avgn/world/classes.json", "avgn/world/refit.npz", "avgn/teach/bank.npz"} <= held
     # what the page without a server is made of, without its sources
     client = {f"client/built/{name}.js" for name in ("local", "worker")} | {"client/site/sw.js", "client/runtime.json"}
     assert {f"avgn/runtime/web/{name}" for name in (*client, "client/package-lock.json")} <= held

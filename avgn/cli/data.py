@@ -55,11 +55,14 @@ def _import_parser() -> Any:
 def import_data(argv: Sequence[str]) -> None:
     args = _import_parser().parse_args(argv)
     from avgn.importers.base import ImportOptions
-    from avgn.importers.registry import import_dataset, read_class_list
+    from avgn.importers.registry import IMPORTERS, VIDEOS, import_dataset, read_class_list
     from avgn.runtime.errors import InputError
 
     if args.boxes not in (None, "xywh", "xyxy"):
         raise InputError(f"--boxes must be xywh or xyxy, got {args.boxes!r}")
+    for name, default in (("fps", 1.0), ("window", 3.0), ("labels", None)):
+        if args.kind in IMPORTERS and args.kind != VIDEOS and getattr(args, name) != default:
+            raise InputError(f"--{name} is for avgn import {VIDEOS}: leave it out for {args.kind}")
     root = Path(args.root)
     options = ImportOptions(
         root=root,
@@ -91,7 +94,7 @@ def inspect_data(argv: Sequence[str]) -> None:
         "-o", "--output", type=str | None, default=None, help="folder for sheet.png and index.html with drawn items"
     )
     parser.add_argument("--count", type=int, default=24, help="how many items to draw, chosen at random")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of items")
     parser.add_argument("--json", type=str | None, default=None, help="write the statistics to this file")
     args = parser.parse_args(argv)
     from avgn.inspection import draw_cards, lines_of, pick, summarize, write_page, write_sheet

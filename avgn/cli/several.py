@@ -72,6 +72,8 @@ def _check(args: Any, videos: list[str]) -> None:
             raise InputError(
                 f"--{name.replace('_', '-')} goes with one video: leave it out for {len(videos)} or a folder"
             )
+    if args.live or args.no_live:
+        raise InputError("--live and --no-live are for an address: leave them out")
     if args.show:
         raise InputError("--show is for live sources: write overlays with --output FOLDER and play them")
 

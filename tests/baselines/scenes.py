@@ -29,6 +29,7 @@ SMALL: dict[str, Any] = {
     "width_visual": 8,
     "width_audio": 8,
     "dim": 32,
+    "depth": 1,
     "window_seconds": SECONDS,
 }
 

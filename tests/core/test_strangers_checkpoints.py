@@ -19,6 +19,9 @@ from avgn.runtime.bundle import Bundle, untrained_warning
 from avgn.runtime.errors import InputError
 from avgn.runtime.texts import plain
 from tests.commands import forked, refused
+from tests.export.kept import kept_graphs
+
+__all__ = ["kept_graphs"]
 
 WAY_OUT = "what it finds means nothing; train it with avgn train, or use the name world"
 SMALL = {"width_visual": 4, "width_audio": 4, "dim": 16, "heads": 4, "depth": 1}
@@ -58,6 +61,7 @@ def test_messages_are_plain() -> None:
         assert plain(text) == expected
 
 
+@pytest.mark.usefixtures("kept_graphs")
 @pytest.mark.parametrize(
     ("training", "expected"),
     [
@@ -70,6 +74,7 @@ def test_messages_are_plain() -> None:
     ids=["drawn", "none", "few", "trained", "converted"],
 )
 def test_an_untrained_bundle_warns(tmp_path: Path, training: dict[str, Any], expected: str | None) -> None:
+    torch.manual_seed(0)
     model = build_model(preset("avgn-tiny", classes=("a", "b"), **SMALL)).eval()
     save_model(model, tmp_path / "c", training=training)
     said: list[str] = []

@@ -33,7 +33,7 @@ TRAINED = Path(__file__).parents[2] / "recipes" / "checkpoint"
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     config = SceneConfig(split="test", sources=(2, 2), silent=(1, 1), off_screen=0.0)
-    return read_manifest(synthesize(tmp_path_factory.mktemp("scenes"), scenes=70, config=config, seed=3, jobs=1))
+    return read_manifest(synthesize(tmp_path_factory.mktemp("scenes"), scenes=34, config=config, seed=3, jobs=1))
 
 
 @pytest.fixture(scope="module")

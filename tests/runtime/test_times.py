@@ -235,9 +235,10 @@ def test_the_last_picture_is_held_to_the_end_of_the_sound(tmp_path: Path, locali
     summary = localize_file(localizer, clip, output=tmp_path / "o.mp4")
     assert summary.warnings == () and summary.seconds == pytest.approx(2.5, abs=0.06)
     frames, shown, seconds = read_video(tmp_path / "o.mp4")
-    assert shown[:20] == pytest.approx(times, abs=1e-3) and shown[20:] == pytest.approx(
-        np.arange(10, 26) / 10, abs=0.06
-    )
+    assert shown[:20] == pytest.approx(times, abs=1e-3)
+    # newer FFmpegs take off what AAC's last block holds beyond the sound: the picture at 2.5 s is of that
+    assert shown[20:] == pytest.approx(np.arange(10, 10 + len(shown[20:])) / 10, abs=0.06)
+    assert len(shown[20:]) in (15, 16)
     assert seconds == pytest.approx(2.5, abs=0.06)
     assert np.abs(frames[-1].astype(int) - frames[19]).mean() < 12
     assert "red" in summary.table[2].on_screen
