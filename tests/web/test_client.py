@@ -59,7 +59,9 @@ def test_the_runtime_is_the_package_that_the_lock_file_names() -> None:
     assert locked["version"] == facts["version"] and locked["integrity"].startswith("sha512-")
     wanted = json.loads((node.CLIENT / "package.json").read_text())
     assert wanted["dependencies"] == {facts["package"]: facts["version"]}
-    # every version is pinned, and comes from the registry itself
+    # every version is pinned, and every package by its content; where it comes from is the user's registry
     assert not any(version.startswith(("^", "~")) for version in wanted["devDependencies"].values())
-    sources = {entry["resolved"].split("/")[2] for entry in lock["packages"].values() if "resolved" in entry}
-    assert sources == {"registry.npmjs.org"}
+    entries = [entry for name, entry in lock["packages"].items() if name]
+    assert all(entry.get("inBundle") or entry["integrity"].startswith("sha512-") for entry in entries)
+    sources = {entry["resolved"].split("/")[2] for entry in entries if "resolved" in entry}
+    assert sources <= {"registry.npmjs.org"}
