@@ -22,7 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("baselines", "gpu", "model-card-world", "security", "teach")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("baselines", "browser", "gpu", "model-card-world", "security", "teach")
+    ),
 )
 COMPARISONS = (
     "table2-synthetic",
@@ -100,6 +103,27 @@ def hostile() -> tuple[Row, list[Row]]:
     return ("attack", "processor", "memory above idle", "outcome"), rows
 
 
+def in_browser() -> tuple[Row, list[Row]]:
+    """Tabulate the page without a server by bundle and threads."""
+    rows: list[Row] = []
+    for bundle, found in read("browser")["bundles"].items():
+        size = found["size"]
+        for threads, row in found["threads"].items():
+            rows.append(
+                (
+                    bundle,
+                    threads,
+                    f"{row['frames_per_second']:.1f}",
+                    f"{row['image_ms']['p50']:.0f} ms",
+                    f"{row['first_result_seconds']:.1f} s",
+                    f"{row['memory_mb']:.0f} MB",
+                    f"{size['code_gzip_kb']:.0f} + {size['wasm_gzip_kb']:.0f} + {size['bundle_kb']:.0f} kB",
+                )
+            )
+    head = ("bundle", "threads", "frames/s", "image half", "first result", "memory", "code + runtime (gzip) + bundle")
+    return head, rows
+
+
 def _compared(name: str) -> tuple[Row, list[Row]]:
     return comparison(read(name))
 
@@ -121,6 +145,7 @@ def _is_measured(name: str) -> bool:
 TABLES: dict[str, Callable[[], tuple[Row, list[Row]]]] = {
     "speed": speed,
     "startup": startup,
+    "browser": in_browser,
     "hostile files": hostile,
     **{name: partial(_compared, name) for name in COMPARISONS},
     **{name: partial(_predicted, make) for name, make in gpu_tables.TABLES.items()},

@@ -7,6 +7,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from avgn.scenes.encode import FPS
 from avgn.scenes.synth import RATE
 
 # of the scene's frames one in so many, by default
-STEP = 10
+STEP = 16
 BLOCK = 2205
 SCENE = "scene.bin"
 # a page of the site that loads no model of its own
@@ -140,9 +141,10 @@ def said(line: dict[str, Any]) -> list[tuple[str, bool]]:
     return [(source["label"], source["on_screen"]) for source in line["sources"]]
 
 
-def scene(step: int = STEP) -> tuple[list[Pixels], list[float], Floats]:
-    """Return frames, their times and the sound [T] at 22 050 Hz of the demo's scene."""
-    frames = [(frame, number / FPS) for number, frame in enumerate(collage.draw_frames()) if number % step == 0]
+def scene(step: int = STEP, most: int | None = None) -> tuple[list[Pixels], list[float], Floats]:
+    """Return frames of the demo's scene (every `step`-th, `most` of them), their times, its sound [T] at 22 050 Hz."""
+    every = islice(enumerate(collage.draw_frames()), 0, None if most is None else step * most, step)
+    frames = [(frame, number / FPS) for number, frame in every]
     return [frame for frame, _ in frames], [time for _, time in frames], collage.draw_waveform()
 
 
