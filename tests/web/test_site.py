@@ -279,7 +279,7 @@ def test_what_the_browser_can_not_do_is_said(tiny_site: Path, tmp_path: Path) ->
 
 
 def test_it_is_tried_on_this_machine(packages: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "avgn", "deploy", "web", "tiny", tmp_path / "site", "--runtime", packages]
+    command = [sys.executable, "-m", "avgn", "deploy", "web", "tiny", f"{tmp_path}/site", "--runtime", str(packages)]
     with subprocess.Popen([*command, "--serve", "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == f"{tmp_path / 'site'}\n"
