@@ -102,10 +102,15 @@ function shrinkParts({ data, channels, height, width }: Picture, size: Size): By
   const [columns, rows] = [cover(width, size.width), cover(height, size.height)];
   const line = new Float32Array(3 * size.width);
   const sums = new Float32Array(3 * size.width);
+  let held = -1;
   for (let y = 0; y < size.height; y += 1) {
     sums.fill(0);
     for (let k = 0; k < rows.count[y]!; k += 1) {
-      addRow(data, (rows.first[y]! + k) * width * channels, channels, columns, line);
+      // a row that two cells share is summed once
+      if (held !== rows.first[y]! + k) {
+        held = rows.first[y]! + k;
+        addRow(data, held * width * channels, channels, columns, line);
+      }
       const weight = rows.weights[y * rows.most + k]!;
       for (let at = 0; at < sums.length; at += 1) sums[at] = sums[at]! + single(weight * line[at]!);
     }
@@ -118,7 +123,9 @@ function shrinkParts({ data, channels, height, width }: Picture, size: Size): By
 /** The weighted sums of a row's pixels, RGB of each cell, into `line`. */
 function addRow(data: Picture["data"], row: number, channels: number, columns: Cells, line: Float32Array): void {
   for (let x = 0, to = 0; to < line.length; x += 1, to += 3) {
-    let [red, green, blue] = [0, 0, 0];
+    let red = 0;
+    let green = 0;
+    let blue = 0;
     let from = row + columns.first[x]! * channels;
     for (let k = 0; k < columns.count[x]!; k += 1, from += channels) {
       const weight = columns.weights[x * columns.most + k]!;
