@@ -13,6 +13,7 @@ from avgn.runtime.limits import MAX_PIXELS, MAX_RATE, MOST_CLASSES
 from avgn.runtime.texts import is_name
 from avgn.systems import AVGN, OWN_ENTRIES, RELEASED, SYSTEMS, WORLD, System, find_system
 from avgn.typed import fits, said
+from avgn.world import settings
 
 Frontend = Literal["paper", "release", "log-mel"]
 Encoders = Literal["resnet18", "world"]
@@ -31,8 +32,6 @@ MOST = {"sample_rate": MAX_RATE, "width_visual": 1024, "width_audio": 1024, "dim
 MOST |= {"mlp_ratio": 64, "window_seconds": 600}
 # the encoder halves its spectrogram five times
 MIN_WINDOW = 2048
-# of the world model: its rate, the samples of a patch that its audio network hears at once, and between two of them
-WORLD_RATE, PATCH_SAMPLES, PATCH_HOP = 16_000, 15_600, 3200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,26 +170,16 @@ class Config:
             raise ValueError("ablation 'grouping' has no transformers: leave attention alone")
 
     def _check_world(self) -> None:
-        world, classifiers = self.encoders == "world", self.tokens == "classifiers"
-        if world != (self.frontend == "log-mel") or (classifiers and not world):
-            raise ValueError(
-                "encoders 'world' and frontend 'log-mel' belong together, and tokens 'classifiers' with both, got "
-                f"{self.encoders!r}, {self.frontend!r} and {self.tokens!r}: use preset avgn-world"
-            )
-        if not world:
+        settings.check_together(self.encoders, self.frontend, self.tokens)
+        if self.encoders != "world":
             return
+        classifiers = self.tokens == "classifiers"
         if self.encoders not in self.kind.encoders or (classifiers and self.system != AVGN):
             raise ValueError(
                 f"system {self.system} has no form with encoders {self.encoders!r} and tokens {self.tokens!r}: use "
                 "other encoders, or system avgn"
             )
-        rest = self.window_samples - PATCH_SAMPLES
-        if self.sample_rate != WORLD_RATE or rest < 0 or (classifiers and rest % PATCH_HOP):
-            seconds = [(PATCH_SAMPLES + count * PATCH_HOP) / WORLD_RATE for count in (0, 5, 10)]
-            raise ValueError(
-                f"the world model hears whole patches at {WORLD_RATE} Hz, got {self.window_seconds} s at "
-                f"{self.sample_rate} Hz: use window_seconds of {seconds[0]} plus a multiple of 0.2, as {seconds[2]}"
-            )
+        settings.check_window(self.sample_rate, self.window_seconds, whole_patches=classifiers)
 
     def _check_system(self) -> None:
         system = find_system(self.system)
@@ -239,7 +228,7 @@ class Config:
     @property
     def patch_samples(self) -> int | None:
         """The samples that the audio half hears at once where a window is pooled from patches, else None."""
-        return PATCH_SAMPLES if self.tokens == "classifiers" else None
+        return settings.PATCH_SAMPLES if self.tokens == "classifiers" else None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -343,23 +332,9 @@ def avgn_release(**overrides: Any) -> Config:
     return avgn_resnet18(**(release | overrides))
 
 
-# what goes with the encoders world
-HEARING: dict[str, Any] = {"encoders": "world", "frontend": "log-mel", "sample_rate": WORLD_RATE}
-
-
 def avgn_world(**overrides: Any) -> Config:
     """EfficientNet-Lite0 and YAMNet with the rows of their classifiers as tokens: real things, before any training."""
-    world = {
-        "name": "avgn-world",
-        "tokens": "classifiers",
-        "window_seconds": (PATCH_SAMPLES + 10 * PATCH_HOP) / WORLD_RATE,
-        "image_size": (320, 320),
-        **HEARING,
-    }
-    if overrides.get("tokens", "classifiers") == "classifiers":
-        # a token hands over one number: its log-odds
-        world |= {"dim": 1, "heads": 1}
-    return avgn_resnet18(**(world | overrides))
+    return avgn_resnet18(**(settings.preset_entries(overrides.get("tokens", "classifiers")) | overrides))
 
 
 PRESETS: dict[str, Callable[..., Config]] = {
@@ -378,19 +353,19 @@ def preset(name: str, **overrides: Any) -> Config:
     the sizes, and the system's name takes avgn's place in the preset's.
     Raises ValueError for an unknown preset or entry.
     """
+    if name not in PRESETS and name not in READY_PRESETS:
+        raise ValueError(f"preset {name!r} is not known: choose one of {', '.join([*PRESETS, *READY_PRESETS])}")
     overrides = todays_names(overrides)
-    if name in READY_PRESETS:
-        if "classes" not in overrides:
-            raise ValueError(f"preset {name} joins classes by their names: give some as `classes`")
-        return READY_PRESETS[name](**overrides)
-    if name not in PRESETS:
-        raise ValueError(f"preset {name!r} is not known: choose one of {', '.join(PRESETS)}")
     known = {field.name for field in fields(Config)}
     unknown = sorted(set(overrides) - known)
     if unknown:
         raise ValueError(f"unknown configuration entries {unknown}: known are {', '.join(sorted(known))}")
+    if name in READY_PRESETS:
+        if "classes" not in overrides:
+            raise ValueError(f"preset {name} joins classes by their names: give some as `classes`")
+        return READY_PRESETS[name](**overrides)
     if overrides.get("encoders") == "world":
-        overrides = dict(HEARING) | overrides
+        overrides = settings.WITH_ENCODERS | overrides
     overrides.setdefault("classes", tuple(f"class_{index:02d}" for index in range(37)))
     system = overrides.get("system", AVGN)
     if system != AVGN and name == "avgn-release":

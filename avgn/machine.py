@@ -98,7 +98,11 @@ def versions() -> dict[str, str]:
 
 def commit() -> str:
     """Name the commit of this checkout, "-dirty" behind it where files differ; "unknown" for what is installed."""
-    asked = ["git", "-C", str(Path(avgn.__file__).parent), "describe", "--always", "--dirty"]
+    checkout = Path(avgn.__file__).resolve().parents[1]
+    # an environment may lie in the checkout of something else
+    if not (checkout / ".git").exists():
+        return "unknown"
+    asked = ["git", "-C", str(checkout), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

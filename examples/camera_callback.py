@@ -19,7 +19,7 @@ def on_result(result, rgb):
 
 
 localizer = Localizer.load()
-source = CameraSource(camera, sound="--silent" not in sys.argv)
+source = CameraSource(camera, audio="--silent" not in sys.argv)
 with LivePipeline(source, localizer.engine, [on_result]) as pipeline:
     try:
         pipeline.wait()

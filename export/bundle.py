@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from avgn.runtime.bundle import (
     BundleInfo,
     Variant,
     file_sha256,
+    graph_facts,
     untrained_warning,
     write_bundle_info,
 )
@@ -120,7 +120,7 @@ def export_bundle(
     """
     options = options or ExportOptions()
     target = Path(os.path.abspath(bundle))
-    _check_target(target, overwrite)
+    check_target(target, overwrite)
     for name in options.engines:
         _check_engine(name, options)
     if "aoti" in options.formats:
@@ -139,7 +139,7 @@ def export_bundle(
             model=model,
             folder=folder,
             opset=opset,
-            facts=_metadata(info),
+            facts=graph_facts(info),
             calibration=read_batches(info, calibration) if calibration else scenes,
             report=report,
         )
@@ -166,7 +166,7 @@ def export_bundle(
     return Bundle.load(target)
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def check_target(target: Path, overwrite: bool) -> None:
     """Raise InputError for a folder that holds something which must stay."""
     is_empty = target.is_dir() and not any(target.iterdir())
     if target.exists() and not is_empty and not overwrite:
@@ -314,23 +314,3 @@ def _training(facts: dict[str, Any]) -> str | int:
     """Return how many steps the weights were trained, or what they were converted from; 0: as they were drawn."""
     converted = facts.get("converted")
     return f"converted from {converted}" if converted else int(facts.get("steps", 0))
-
-
-def _metadata(info: BundleInfo) -> dict[str, str]:
-    """Return the bundle's facts as an ONNX graph can hold them."""
-    facts = {
-        "format": info.format,
-        "version": info.version,
-        "model": info.model,
-        "classes": info.classes,
-        "sample_rate": info.sample_rate,
-        "window_seconds": info.window_seconds,
-        "audio_hop_seconds": info.audio_hop_seconds,
-        "image_size": info.image_size,
-        "color_order": info.color_order,
-        "grid": info.grid,
-        "thresholds": {"audio": info.thresholds.audio, "visual": info.thresholds.visual},
-        "has_presence": info.has_presence,
-        "provenance": info.provenance,
-    }
-    return {name: json.dumps(value) for name, value in facts.items()}

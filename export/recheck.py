@@ -7,6 +7,7 @@ from typing import Any
 
 from avgn.export.verify import accuracy, check_tolerance, compare, rendered_batches
 from avgn.runtime.bundle import Bundle, Variant
+from avgn.runtime.contract import PRECISIONS
 from avgn.runtime.engines import ENGINES, load_engine, obstacle_of
 from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import FailureError, InputError
@@ -74,7 +75,7 @@ def recheck_table(rows: list[Row]) -> list[str]:
 
 def reference_engine(bundle: Bundle, checkpoint: str | None) -> Engine:
     """Return what a bundle's variants are compared with: the core model of `checkpoint`, or (None) its fp32 ONNX
-    graphs.
+    graphs; those of the most exact precision for a bundle that was taught.
 
     Raises InputError for a checkpoint of another model and for a bundle without those graphs.
     """
@@ -89,7 +90,11 @@ def reference_engine(bundle: Bundle, checkpoint: str | None) -> Engine:
                 "give the checkpoint that the bundle was exported from"
             )
         return core
-    found: list[Variant] = [v for v in bundle.info.variants if v.precision == "fp32" and v.engine == "onnxruntime"]
+    graphs: list[Variant] = [v for v in bundle.info.variants if v.engine == "onnxruntime"]
+    found = [v for v in graphs if v.precision == "fp32"]
+    if not found and "taught" in bundle.info.provenance:
+        # no checkpoint knows its classes: its graphs were compared with their rows when they were written
+        found = sorted(graphs, key=lambda v: PRECISIONS.index(v.precision))
     if not found:
         raise InputError(f"bundle {bundle.path} holds no fp32 ONNX graphs to compare with: pass --checkpoint")
     return load_engine(bundle, found[0], "onnxruntime")

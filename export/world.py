@@ -16,7 +16,8 @@ from pathlib import Path
 from avgn.checkpoint import save_model
 from avgn.encoders.packages import EFFICIENTNET, FACES, YAMNET
 from avgn.encoders.rounding import round_weights
-from avgn.export.bundle import ExportOptions, export_bundle
+from avgn.export.bundle import ExportOptions, check_target, export_bundle
+from avgn.export.formats import check_request
 from avgn.export.world_scenes import write_scenes
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import FailureError, InputError
@@ -54,10 +55,13 @@ def make_bundle(
     """Write `output`/checkpoint and `output`/bundle, and `output`/scenes where 8 bits are calibrated; `refit` as in
     `make_checkpoint`.
 
-    Raises InputError where a package is missing.
+    Raises InputError where a package is missing, and for a precision or a folder that can't be used.
     """
-    checkpoint = make_checkpoint(output / "checkpoint", refit=refit)
     in_8_bits = any(precision.startswith("int8") for precision in precisions)
+    # what can't be used is said before anything is written
+    check_request(("onnx",), precisions, ("calibration",) if in_8_bits else ())
+    check_target(output / "bundle", overwrite)
+    checkpoint = make_checkpoint(output / "checkpoint", refit=refit)
     options = ExportOptions(
         precisions=precisions,
         calibration=write_scenes(output / "scenes", NUM_SCENES) if in_8_bits else None,

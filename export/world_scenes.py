@@ -45,18 +45,18 @@ def write_scenes(folder: Path, count: int, seed: int = 0) -> Manifest:
     for n in range(count):
         draw = Draw(np.random.default_rng((seed, n)), "train")
         _, background = draw_background(draw, SIDE, SIDE)
-        picture = (255 * background).astype(np.uint8)
+        image = (255 * background).astype(np.uint8)
         wanted = draw.integer(1, 3)
         boxes: dict[str, Box] = {}
         for panel in [PANELS[at] for at in draw.rng.permutation(np.repeat(range(len(PANELS)), TRIES))]:
             if len(boxes) == wanted or panel.label in boxes:
                 continue
-            if (box := _place(picture, photographs[panel.label], panel, boxes.values(), draw)) is not None:
+            if (box := _place(image, photographs[panel.label], panel, boxes.values(), draw)) is not None:
                 boxes[panel.label] = box
         quiet = draw.chance(SILENT_SHARE)
         sounding = [label for label in boxes if label in recordings and not quiet and draw.chance(0.75)]
         frame, audio = folder / f"{n:03d}.png", folder / f"{n:03d}.wav"
-        cv2.imwrite(str(frame), picture[..., ::-1])
+        cv2.imwrite(str(frame), image[..., ::-1])
         write_wav(audio, _mix([recordings[label] for label in sounding], draw))
         sources = tuple(
             Source(label=label, sounding=label in sounding, on_screen=True, boxes=(box,))
@@ -71,7 +71,7 @@ def write_scenes(folder: Path, count: int, seed: int = 0) -> Manifest:
     return read_manifest(manifest)
 
 
-def _place(picture: Pixels, photograph: Pixels, panel: Panel, taken: Iterable[Box], draw: Draw) -> Box | None:
+def _place(image: Pixels, photograph: Pixels, panel: Panel, taken: Iterable[Box], draw: Draw) -> Box | None:
     """Lay a photograph over a part of the picture, and return where the thing in it is; None where it would hide
     another."""
     high = max(32, round(SIDE * draw.uniform(*HEIGHTS)))
@@ -87,7 +87,7 @@ def _place(picture: Pixels, photograph: Pixels, panel: Panel, taken: Iterable[Bo
     ):
         return None
     rows, columns = slice(max(0, top), min(SIDE, top + high)), slice(max(0, left), min(SIDE, left + wide))
-    picture[rows, columns] = shown[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    image[rows, columns] = shown[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     x1, y1, x2, y2 = panel.box
     if mirrored:
         x1, x2 = 1 - x2, 1 - x1

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from avgn.runtime.bundle_schema import BundleInfo, Thresholds, Variant, from_json, to_json
+from avgn.runtime.bundle_schema import BundleInfo, Thresholds, Variant, from_json, graph_facts, to_json
 from avgn.runtime.contract import HALVES, TensorSpec
 from avgn.runtime.documents import LARGEST
 from avgn.runtime.errors import InputError
@@ -29,6 +29,7 @@ __all__ = [
     "Variant",
     "file_sha256",
     "from_json",
+    "graph_facts",
     "resolve_bundle_path",
     "to_json",
     "untrained_warning",

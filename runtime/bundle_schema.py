@@ -144,6 +144,26 @@ def to_json(info: BundleInfo) -> str:
         raise InputError(f"bundle.json can't hold these facts ({error}): use plain finite values") from None
 
 
+def graph_facts(info: BundleInfo) -> dict[str, str]:
+    """Return the bundle's facts as an ONNX graph can hold them."""
+    facts = {
+        "format": info.format,
+        "version": info.version,
+        "model": info.model,
+        "classes": info.classes,
+        "sample_rate": info.sample_rate,
+        "window_seconds": info.window_seconds,
+        "audio_hop_seconds": info.audio_hop_seconds,
+        "image_size": info.image_size,
+        "color_order": info.color_order,
+        "grid": info.grid,
+        "thresholds": {"audio": info.thresholds.audio, "visual": info.thresholds.visual},
+        "has_presence": info.has_presence,
+        "provenance": info.provenance,
+    }
+    return {name: json.dumps(value) for name, value in facts.items()}
+
+
 def from_json(text: str, where: str = "bundle.json") -> BundleInfo:
     """Parse bundle.json; raises InputError that names `where`, the field and the way out."""
     try:

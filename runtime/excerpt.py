@@ -48,8 +48,8 @@ class Excerpt(MediaFile):
         self.every = every
         self.shift = self.start if shown else 0.0
         self.lead = 0.0 if shown else LEAD
-        self.pictures_from = self.start
-        self.sound_from = max(0.0, self.start - self.lead - WARM_UP)
+        self.frames_from = self.start
+        self.audio_from = max(0.0, self.start - self.lead - WARM_UP)
         total = self.info.duration
         if total is not None and self.start >= total:
             raise InputError(f"--start {self.start:g} is behind the end of {self.path}, which lasts {total:.1f} s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time as clock
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +19,13 @@ from avgn.runtime.localizer import Localizer, check_localizer, run_media
 from avgn.runtime.media import MediaFile, open_media
 from avgn.runtime.outputs import check_distinct
 from avgn.runtime.result import Result
+from avgn.runtime.sinks import ResultSink
 from avgn.runtime.sinks.events import EventsWriter
 from avgn.runtime.sinks.jsonl import JsonLinesWriter
 from avgn.runtime.sinks.overlay import OverlayWriter
 from avgn.runtime.sinks.together import Together
 from avgn.runtime.summary import Summary, Tally
 from avgn.runtime.workers import Worker
-
-ResultSink = Callable[[Result, Pixels], None]
 
 BEHIND = 8
 
@@ -135,7 +134,7 @@ def _run(
         if not frames:
             raise InputError(f"{media.path} has no picture from second {media.start:g} on: choose another --start")
         seconds -= media.start
-    warnings = [*media.warnings(), *media.end_warnings(seconds), *media.sound_warnings(stream.state.clock.peak)]
+    warnings = [*media.warnings(), *media.end_warnings(seconds), *media.audio_warnings(stream.state.clock.peak)]
     return Summary(
         engine=localizer.engine.name,
         frames=frames,

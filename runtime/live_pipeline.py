@@ -11,6 +11,7 @@ import threading
 import time as clock
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -24,9 +25,8 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.media import AudioBlock, AudioEnd, VideoFrame
 from avgn.runtime.multi import MultiStream
 from avgn.runtime.result import Result
+from avgn.runtime.sinks import ResultSink
 from avgn.runtime.sources import Source, State, StateChange
-
-ResultSink = Callable[[Result, Pixels], None]
 
 log = logging.getLogger("avgn.runtime")
 
@@ -111,13 +111,14 @@ class LivePipeline:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the source has ended and its results were handed to the sinks; whether that came about.
 
-        Raises what a sink raised.
+        Raises what a sink raised, or `on_state` or `on_audio`.
         """
+        deadline = None if timeout is None else clock.monotonic() + timeout
         with self._wake:
             ended = self._wake.wait_for(lambda: self._finished or self._error is not None, timeout)
         if ended and self._error is None:
             # the sinks still take what is in line
-            self._threads[1].join(timeout)
+            self._threads[1].join(None if deadline is None else max(0.0, deadline - clock.monotonic()))
             ended = not self._threads[1].is_alive()
         if self._error is not None:
             raise self._error
@@ -161,8 +162,10 @@ class LivePipeline:
             if not self._stopping:
                 if not isinstance(error, InputError):
                     log.exception("capture from %s failed", self.source.name)
-                self._change(StateChange(state="ended", reason=str(error)))
                 self._error = self._multi.error or error
+                with suppress(Exception):
+                    # who is told may be what failed
+                    self._change(StateChange(state="ended", reason=str(error)))
         finally:
             with self._wake:
                 self._finished = True

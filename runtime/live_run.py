@@ -9,17 +9,18 @@ from collections.abc import Callable
 import numpy as np
 
 from avgn.runtime.errors import FailureError, InputError
-from avgn.runtime.live_pipeline import LivePipeline, LiveStats, ResultSink
+from avgn.runtime.live_pipeline import LivePipeline, LiveStats
 from avgn.runtime.localizer import Localizer, check_localizer
 from avgn.runtime.media import AudioBlock
 from avgn.runtime.outputs import check_distinct
 from avgn.runtime.outputs.reasons import shown
+from avgn.runtime.sinks import ResultSink
 from avgn.runtime.sinks.events import EventsWriter
 from avgn.runtime.sinks.jsonl import JsonLinesWriter
 from avgn.runtime.sinks.overlay import LiveOverlay
 from avgn.runtime.sinks.together import Together
 from avgn.runtime.sinks.window import Window
-from avgn.runtime.sources import Source, StateChange
+from avgn.runtime.sources import Source, StateChange, has_audio
 from avgn.runtime.sources.url import UrlSource
 
 ATTEMPTS = 5
@@ -52,6 +53,7 @@ def localize_live(
         raise InputError(f"--seconds must be above 0, got {seconds}: leave it out to go on until interrupted")
     live = UrlSource(source, attempts=ATTEMPTS) if isinstance(source, str) else source
     writers = Together()
+    window: Window | None = None
     states = States(live.name, report)
     try:
         check_distinct((output, json_path, csv_path))
@@ -66,8 +68,6 @@ def localize_live(
         with LivePipeline(live, localizer.engine, sinks, on_state=states.take, on_audio=listener.hear) as pipeline:
             interrupted = _wait(pipeline, listener, window, seconds)
             writers.hurry()
-        if window is not None:
-            window.close()
         if not pipeline.stats.frames and (states.last.reason or not interrupted):
             raise FailureError(_nothing(live.name, states.last, None if states.last.state == "ended" else seconds))
         writers.close()
@@ -78,12 +78,15 @@ def localize_live(
     except BaseException:
         writers.abort()
         raise
+    finally:
+        if window is not None:
+            window.close()
 
 
 def _add_overlay(
     writers: Together, output: str | os.PathLike[str], live: Source, report: Callable[[str], None]
 ) -> LiveOverlay:
-    overlay = LiveOverlay(output, lambda: bool(getattr(live, "has_sound", None)))
+    overlay = LiveOverlay(output, lambda: bool(has_audio(live)))
     writers.add(overlay)
     if overlay.partial is not None:
         report(f"recording to {shown(overlay.partial)}, which becomes {shown(output)} in the end")
@@ -145,7 +148,7 @@ class Listener:
         if self._told or self._is_loud or not frames:
             return
         self._first = self._first or clock.monotonic()
-        has_track = getattr(self._source, "has_sound", None) is not False
+        has_track = has_audio(self._source) is not False
         if has_track and clock.monotonic() - self._first < SILENT_SECONDS:
             return
         self._told = True

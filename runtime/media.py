@@ -86,12 +86,12 @@ def open_media(
 class MediaFile:
     """A video with sound that can be read any number of times; `corrupt_frames` counts over all readings.
 
-    `pictures_from`, `sound_from`: seconds before which nothing is needed: what lies there need not be decoded.
+    `frames_from`, `audio_from`: seconds before which nothing is needed: what lies there need not be decoded.
     `held_until`: the end of sound that went on after the pictures in the last reading of `events`, in seconds, else 0.
     """
 
-    pictures_from = 0.0
-    sound_from = 0.0
+    frames_from = 0.0
+    audio_from = 0.0
 
     def __init__(self, path: Path, audio: Path | None = None, audio_track: str | int | None = None) -> None:
         self.path = path
@@ -114,13 +114,13 @@ class MediaFile:
         wanted: Wanted = "video" if audio is None else "sound"
         way_out = "give the sound with --audio FILE" if audio is None else "give another file to --audio"
         with open_container(self.audio_path, wanted) as container:
-            sound = self.sound_stream(container)
-            if sound is None:
+            chosen = self.audio_stream(container)
+            if chosen is None:
                 raise InputError(f"{self.audio_path} has no sound: {way_out}")
-            self._sound = Track.of(self.audio_path, container, sound, self.sound_stream, wanted)
+            self._audio = Track.of(self.audio_path, container, chosen, self.audio_stream, wanted)
             audio_tracks = len(container.streams.audio)
-            audio_codec = codec_of(sound)
-        frame, block = self._video.look_at_first(1 / fps), self._sound.look_at_first(None)
+            audio_codec = codec_of(chosen)
+        frame, block = self._video.look_at_first(1 / fps), self._audio.look_at_first(None)
         if frame is None:
             raise InputError(f"{path} holds no picture that can be decoded: it is zero-length or damaged")
         if block is None:
@@ -155,7 +155,7 @@ class MediaFile:
 
     def video(self) -> Iterator[VideoFrame]:
         """Yield all pictures in order; a missing timestamp is the previous one plus a frame's duration."""
-        frames, placer = self._read(self._video, self._sound, self._count_frame, self.pictures_from)
+        frames, placer = self._read(self._video, self._audio, self._count_frame, self.frames_from)
         turn, last = Turner(), 0.0
         begin = clock.perf_counter()
         for frame in frames:
@@ -174,8 +174,8 @@ class MediaFile:
 
         A second reading beside the first one should not be `counted` among the corrupt pieces again.
         """
-        count = self._count_sound if counted else _count_nothing
-        frames, placer = self._read(self._sound, self._video, count, self.sound_from)
+        count = self._count_audio if counted else _count_nothing
+        frames, placer = self._read(self._audio, self._video, count, self.audio_from)
         for frame in frames:
             try:
                 check_audio(self.audio_path, frame.sample_rate, frame.layout.nb_channels)
@@ -185,8 +185,8 @@ class MediaFile:
             samples = _samples(frame)
             if not samples.size:
                 continue
-            stamp, duration = self._sound.stamp_of(frame), len(samples) / frame.sample_rate
-            time = placer.place(stamp, duration, lambda: self._sound.stamp_of(frames.peek()))
+            stamp, duration = self._audio.stamp_of(frame), len(samples) / frame.sample_rate
+            time = placer.place(stamp, duration, lambda: self._audio.stamp_of(frames.peek()))
             yield AudioBlock(samples=samples, rate=frame.sample_rate, time=time)
 
     def events(self, lookahead: float) -> Iterator[Event]:
@@ -194,12 +194,12 @@ class MediaFile:
 
         Where the sound is longer than the pictures, the last one is held to its end.
         """
-        sound = self.audio()
+        blocks = self.audio()
         heard, ended = 0.0, False
         frame: VideoFrame | None = None
         for frame in self.video():
             while not ended and heard < frame.time + lookahead:
-                block = next(sound, None)
+                block = next(blocks, None)
                 if block is None:
                     ended = True
                     yield AudioEnd()
@@ -208,10 +208,10 @@ class MediaFile:
                     yield block
             yield frame
         if frame is not None:
-            yield from self._hold(frame, sound, heard, ended, lookahead)
+            yield from self._hold(frame, blocks, heard, ended, lookahead)
 
     def _hold(
-        self, frame: VideoFrame, sound: Iterator[AudioBlock], heard: float, ended: bool, lookahead: float
+        self, frame: VideoFrame, blocks: Iterator[AudioBlock], heard: float, ended: bool, lookahead: float
     ) -> Iterator[Event]:
         """Yield the rest of the sound, with the last picture for as long as it lasts; `held_until` says how long
         that was."""
@@ -225,7 +225,7 @@ class MediaFile:
             if ended:
                 self.held_until = heard if number else 0.0
                 return
-            block = next(sound, None)
+            block = next(blocks, None)
             if block is None:
                 ended = True
                 yield AudioEnd()
@@ -233,27 +233,27 @@ class MediaFile:
                 heard = max(heard, block.time + len(block.samples) / block.rate)
                 yield block
 
-    def open_sound(self) -> Any:
+    def open_audio(self) -> Any:
         """Open the file that the sound is taken from for another reading."""
-        return self._sound.open()
+        return self._audio.open()
 
-    def sound_stream(self, container: Any) -> Any | None:
+    def audio_stream(self, container: Any) -> Any | None:
         """Return the track of an opened container that the sound is taken from."""
         return audio_stream(container, self.audio_track)
 
-    def sound_packets(self, container: Any) -> Iterator[tuple[Any, float]]:
+    def audio_packets(self, container: Any) -> Iterator[tuple[Any, float]]:
         """Yield the sound's packets as they lie in the file, each with its time in seconds, as `audio` would give it.
 
         Ends where the container is damaged.
         """
         av = import_av()
-        stream: Any = self.sound_stream(container)
-        placer = self._placer(self._sound, self._video)
+        stream: Any = self.audio_stream(container)
+        placer = self._placer(self._audio, self._video)
         packets = Peekable(packet for packet in container.demux(stream) if packet.size)
         try:
             for packet in packets:
-                stamp, duration = self._sound.stamp_of(packet), float((packet.duration or 0) * stream.time_base)
-                yield packet, placer.place(stamp, duration, lambda: self._sound.stamp_of(packets.peek()))
+                stamp, duration = self._audio.stamp_of(packet), float((packet.duration or 0) * stream.time_base)
+                yield packet, placer.place(stamp, duration, lambda: self._audio.stamp_of(packets.peek()))
         except av.FFmpegError:
             return
 
@@ -282,7 +282,7 @@ class MediaFile:
         short = seconds < claimed - 1.0
         return [f"{self.path} ends after {seconds:.1f} s, it should last {claimed:.1f} s"] if short else []
 
-    def sound_warnings(self, peak: float) -> list[str]:
+    def audio_warnings(self, peak: float) -> list[str]:
         """Sentences about a sound whose largest sample was `peak`: one when it is silent, and what else there is."""
         if peak > SILENT_PEAK:
             return []
@@ -297,11 +297,11 @@ class MediaFile:
 
     def _set_zero(self) -> None:
         """Let time zero be the first picture or sound, of each file where there are two."""
-        firsts = (self._video.begins, self._sound.begins)
+        firsts = (self._video.begins, self._audio.begins)
         apart = abs(float(firsts[0] - firsts[1]))
         together = self.path == self.audio_path and apart <= MAX_OFFSET
         self._video.set_zero(min(firsts) if together else firsts[0])
-        self._sound.set_zero(min(firsts) if together else firsts[1])
+        self._audio.set_zero(min(firsts) if together else firsts[1])
         if self.path == self.audio_path and not together:
             self._unbelieved.append(
                 f"sound and pictures of {self.path} begin {apart:.0f} s apart: both are taken from their beginning"
@@ -310,7 +310,7 @@ class MediaFile:
     def _claimed_duration(self) -> float | None:
         """Return seconds that the file says it lasts, from its first picture or sound to the end of the longer of
         both."""
-        tracks = (self._video, self._sound) if self.path == self.audio_path else (self._video,)
+        tracks = (self._video, self._audio) if self.path == self.audio_path else (self._video,)
         claims = [track.claimed for track in tracks]
         known = [claim for claim in claims if claim is not None]
         return max(known) if len(known) == len(claims) else None
@@ -331,7 +331,7 @@ class MediaFile:
     def _count_frame(self) -> None:
         self.corrupt_frames += 1
 
-    def _count_sound(self) -> None:
+    def _count_audio(self) -> None:
         self.corrupt_audio += 1
 
 

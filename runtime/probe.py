@@ -32,8 +32,8 @@ def probe(path: str | os.PathLike[str], audio_track: str | None = None) -> dict[
     except InputError as error:
         return facts | {"used": None, "problem": str(error)}
     with open_container(Path(path)) as container:
-        sound: Any = media.sound_stream(container)
-        used = {"audio_track": [stream.index for stream in container.streams.audio].index(sound.index) + 1}
+        chosen: Any = media.audio_stream(container)
+        used = {"audio_track": [stream.index for stream in container.streams.audio].index(chosen.index) + 1}
     return facts | {"used": used | asdict(media.info) | {"begins": media.begins}, "problem": None}
 
 
@@ -65,14 +65,14 @@ def _tracks(container: Any) -> list[dict[str, Any]]:
         track = {"kind": stream.type, "number": number, "codec": codec_of(stream), "language": language_of(stream)}
         track |= {"default": bool(flags_of(stream) & DEFAULT), "begins": begins, "duration": duration}
         if stream.type == "video":
-            track |= _picture_facts(stream)
+            track |= _video_facts(stream)
         elif stream.type == "audio" and stream.codec_context is not None:
             track |= {"rate": stream.codec_context.sample_rate, "channels": stream.codec_context.layout.nb_channels}
         tracks.append(track)
     return tracks
 
 
-def _picture_facts(stream: Any) -> dict[str, Any]:
+def _video_facts(stream: Any) -> dict[str, Any]:
     context, aspect = stream.codec_context, stream.sample_aspect_ratio
     rate = stream.average_rate or stream.guessed_rate
     return {

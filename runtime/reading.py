@@ -12,11 +12,11 @@ import numpy as np
 
 from avgn.runtime.arrays import Floats, Pixels
 from avgn.runtime.audio import fit_window, resample, resample_span, resampled_length
+from avgn.runtime.audio_file import Pcm, open_audio
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import decode_still, resize
 from avgn.runtime.limits import LARGEST_STILL
 from avgn.runtime.regular import read_regular
-from avgn.runtime.sound_file import Pcm, open_sound
 
 # samples of a sound that are read at once
 READ_THROUGH = 1 << 20
@@ -50,33 +50,33 @@ def read_clip(path: Path, rate: int, samples: int) -> Floats:
 
     Of a long file only what the window needs is kept and resampled.
     """
-    with open_sound(path) as sound:
-        whole = resampled_length(sound.length, sound.rate, rate)
+    with open_audio(path) as audio:
+        whole = resampled_length(audio.length, audio.rate, rate)
         if whole <= samples:
-            return fit_window(resample(sound.read(0, sound.length), sound.rate, rate), samples)
-        return resample_span(sound.read, sound.length, sound.rate, rate, (whole - samples) // 2, samples)
+            return fit_window(resample(audio.read(0, audio.length), audio.rate, rate), samples)
+        return resample_span(audio.read, audio.length, audio.rate, rate, (whole - samples) // 2, samples)
 
 
 def read_wav(path: Path) -> tuple[Floats, int]:
     """(mono float32 [T] in -1..1, rate) of a sound file; raises InputError that names the file."""
-    with open_sound(path) as sound:
-        return sound.read(0, sound.length), sound.rate
+    with open_audio(path) as audio:
+        return audio.read(0, audio.length), audio.rate
 
 
 def read_through(path: Path) -> None:
     """Read a sound file to its end, a piece at a time; raises InputError that names it where it can't be used."""
-    with open_sound(path) as sound:
+    with open_audio(path) as audio:
         # what is decoded was read to its end when it was opened
-        length = sound.length if isinstance(sound, Pcm) else min(sound.length, READ_THROUGH)
+        length = audio.length if isinstance(audio, Pcm) else min(audio.length, READ_THROUGH)
         for first in range(0, length, READ_THROUGH):
-            sound.read(first, min(first + READ_THROUGH, length))
+            audio.read(first, min(first + READ_THROUGH, length))
 
 
 def read_part(path: Path, seconds: float, place: Callable[[], float]) -> tuple[Floats, int]:
     """(mono float32 [T], rate) of at most `seconds` of a sound file; `place()` in 0..1 says where they lie in a longer
     one. Raises InputError that names the file.
     """
-    with open_sound(path) as sound:
-        length = min(sound.length, max(1, round(seconds * sound.rate)))
-        first = round(place() * (sound.length - length)) if sound.length > length else 0
-        return sound.read(first, first + length), sound.rate
+    with open_audio(path) as audio:
+        length = min(audio.length, max(1, round(seconds * audio.rate)))
+        first = round(place() * (audio.length - length)) if audio.length > length else 0
+        return audio.read(first, first + length), audio.rate

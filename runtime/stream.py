@@ -143,16 +143,16 @@ class StreamLocalizer:
         and is to be added (where other threads read the stream); `reopen` takes sound after its end, too.
         """
         self._refuse_flushed()
-        sound = self.state.clock
-        if sound.closed and not reopen:
+        clock = self.state.clock
+        if clock.closed and not reopen:
             raise RuntimeError("the sound of this stream was ended: call reset() before pushing more")
-        pieces = sound.prepare(samples, rate, time)
-        if sound.non_finite and not self.state.warned:
+        pieces = clock.prepare(samples, rate, time)
+        if clock.non_finite and not self.state.warned:
             self.state.warned = True
             log.warning("the sound holds samples that are not finite (from %.2f s on): they count as silence", time)
         with lock or nullcontext():
-            sound.closed = False
-            sound.add(pieces)
+            clock.closed = False
+            clock.add(pieces)
             return self._advance(False)
 
     def push_frame(self, rgb: Pixels, time: float, *, dropped: int = 0) -> list[Result]:

@@ -36,7 +36,7 @@ class StreamHandle:
         self._lock = lock
         self._leave = leave
         # held while sound is prepared; always taken before the lock of all streams
-        self._sound_lock = threading.Lock()
+        self._audio_lock = threading.Lock()
         self._is_finishing = False
 
     @property
@@ -46,7 +46,7 @@ class StreamHandle:
 
     def push_audio(self, samples: npt.NDArray[Any], rate: int, time: float) -> None:
         """Take sound [T] or [T, C] at `rate` Hz whose first sample is at `time` seconds. Nothing is dropped."""
-        with self._sound_lock:
+        with self._audio_lock:
             self._refuse_closed()
             # a stream that is connected again may have sound after all
             self._core.push_audio(samples, rate, time, lock=self._adding(), reopen=True)
@@ -63,7 +63,7 @@ class StreamHandle:
 
     def end_audio(self) -> None:
         """Say that no more sound comes: frames stop waiting for it."""
-        with self._sound_lock, self._lock:
+        with self._audio_lock, self._lock:
             self._core.end_audio()
             self._lock.notify_all()
 

@@ -85,7 +85,7 @@ def test_a_wheel_holds_what_is_not_code(tmp_path: Path) -> None:
         assert {f"{inside}/{file.name}" for file in (ROOT / folder).iterdir()} <= held
     recipes = {f"avgn/recipes/{file.name}" for file in (ROOT / "avgn" / "recipes").glob("*.yaml")}
     assert recipes and recipes <= held and "avgn/reproduce/published.json" in held
-    assert {"avgn/world/classes.json", "avgn/world/refit.npz"} <= held
+    assert {"avgn/world/classes.json", "avgn/world/refit.npz", "avgn/teach/bank.npz"} <= held
     assert "avgn/py.typed" in held and "avgn/export/bundle.py" in held
 
 

@@ -118,7 +118,7 @@ PROMISES: list[tuple[str, str, Callable[[], Any], Any]] = [
     (
         "data",
         "`.jpg`, `.jpeg`, `.png`, `.webp` or `.bmp` (of several the first in this order)",
-        constant("importers.files", "PICTURES"),
+        constant("importers.files", "FRAME_SUFFIXES"),
         (".jpg", ".jpeg", ".png", ".webp", ".bmp"),
     ),
     ("data", "the sound never passes -60 dBFS", constant("importers.silence", "QUIET_AMPLITUDE"), 0.001),

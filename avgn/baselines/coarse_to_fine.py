@@ -106,10 +106,10 @@ class CoarseToFine(LocalizerModel):
         assert audio.logit is not None and image.logit is not None and image.gate is not None
         heard = presence_loss(audio.logit, labels.sounding, self.config)
         seen = presence_loss(image.logit, labels.visible, self.config)
-        sound, picture = _whole(audio.embedding, audio.logit), _whole(image.gate, image.logit)
+        heard_whole, seen_whole = _whole(audio.embedding, audio.logit), _whole(image.gate, image.logit)
         if gather:
-            sound, picture = gather_rows(sound), gather_rows(picture)
-        loss = matching_loss(self.scale * (sound @ picture.T) + self.bias)
+            heard_whole, seen_whole = gather_rows(heard_whole), gather_rows(seen_whole)
+        loss = matching_loss(self.scale * (heard_whole @ seen_whole.T) + self.bias)
         if stage > 0:
             audio, image, labels = global_batch(audio, image, labels, gather)
             assert image.gate is not None

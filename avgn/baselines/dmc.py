@@ -109,6 +109,6 @@ def margin_loss(distance: Tensor, margin: float) -> Tensor:
     """Matched pairs, on the diagonal of [B,B], must be nearer than mismatched ones by the margin."""
     matched = distance.diagonal()
     others = ~torch.eye(len(distance), dtype=torch.bool, device=distance.device)
-    by_sound = torch.relu(matched[:, None] - distance + margin)
+    by_audio = torch.relu(matched[:, None] - distance + margin)
     by_image = torch.relu(matched[None, :] - distance + margin)
-    return mean_where(by_sound, others) + mean_where(by_image, others)
+    return mean_where(by_audio, others) + mean_where(by_image, others)

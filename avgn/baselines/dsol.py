@@ -106,8 +106,8 @@ class DiscriminativeSoundingObjects(LocalizerModel):
         """Matching, with pseudo-labels in the first stage and the match of distributions in the second."""
         assert audio.logit is not None
         heard = nn.functional.logsigmoid(audio.logit)
-        sound, picture, _ = global_batch(audio, image, labels, gather)
-        matching = matching_loss((self.scale * all_pairs(sound, picture) + self.bias).amax(dim=2))
+        all_audio, all_images, _ = global_batch(audio, image, labels, gather)
+        matching = matching_loss((self.scale * all_pairs(all_audio, all_images) + self.bias).amax(dim=2))
         if stage == 0:
             return make_losses(matching)
         if stage == 2:

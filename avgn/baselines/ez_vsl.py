@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from avgn.baselines.parts import SharedMap, as_maps, check_positive, check_share, global_batch, make_losses, min_max
 from avgn.config import Config
-from avgn.encoders import picture_backbone
+from avgn.encoders import image_backbone
 from avgn.kernels import max_pooled_cosine
 from avgn.runtime.errors import InputError
 from avgn.training.hooks import TrainingHooks
@@ -42,7 +42,7 @@ class EasyVisualSounds(SharedMap):
         self.options: EasyVisualSoundsOptions = config.system_options
         self.prior: nn.Module | None = None
         if self.options.alpha < 1:
-            self.prior = picture_backbone(config).requires_grad_(False).eval()
+            self.prior = image_backbone(config).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> EasyVisualSounds:
         super().train(mode)

@@ -72,7 +72,7 @@ class MixAndLocalizeTraining(TrainingHooks):
     model: MixAndLocalize
 
     def prepare(self, waveform: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return every N samples in a row hear the sum of their sounds; what is left over hears its own."""
+        """Let every N samples in a row hear the sum of their sounds; those left over hear their own."""
         grouped = grouped_rows(waveform, self.model.options.sources)
         mixture = grouped.sum(dim=1, keepdim=True).expand_as(grouped).flatten(0, 1)
         return torch.cat([mixture, waveform[len(mixture) :]]), image

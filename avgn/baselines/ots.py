@@ -42,6 +42,6 @@ class ObjectsThatSound(SharedMap):
     def losses(
         self, audio: AudioSources, image: ImageCells, labels: Labels, *, gather: bool = True, stage: int = 0
     ) -> Losses:
-        """Return every pair of the batch is a matched or a mismatched one."""
+        """Return the loss over all pairs of the batch, which are matched or mismatched."""
         audio, image, _ = global_batch(audio, image, labels, gather)
         return make_losses(matching_loss((self.scale * all_pairs(audio, image) + self.bias).amax(dim=2)))

@@ -16,7 +16,7 @@ from avgn.runtime.engines.base import Engine
 from avgn.runtime.media import AudioBlock, MediaFile, VideoFrame
 from avgn.runtime.outputs import open_output
 from avgn.runtime.result import Result
-from avgn.runtime.sinks.sound import SoundTrack
+from avgn.runtime.sinks.audio import AudioTrack
 from avgn.runtime.sinks.video_file import VideoFile
 from avgn.runtime.stream import Pending
 
@@ -70,10 +70,10 @@ def run_stages(engine: Engine, media: MediaFile, output: Path) -> tuple[dict[str
     with clock.measure("encode"):
         size = (media.info.height, media.info.width)
         file = VideoFile(
-            open_output(output), size, media.info.fps, lambda container, form: SoundTrack(media, container, form)
+            open_output(output), size, media.info.fps, lambda container, form: AudioTrack(media, container, form)
         )
-        for picture, result in zip(drawn, results, strict=True):
-            file.write(picture, result.time)
+        for rgb, result in zip(drawn, results, strict=True):
+            file.write(rgb, result.time)
         file.close()
     return ({name: 1e3 * values[name] / len(frames) for name in STAGES} for values in (clock.wall, clock.cpu))  # type: ignore[return-value]
 

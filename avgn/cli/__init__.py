@@ -30,6 +30,8 @@ commands:
   models                    the systems that can be trained
   train MANIFEST            train a localizer, written as a checkpoint folder
   evaluate MODEL MANIFEST   score a checkpoint or a bundle under named protocols
+  teach BUNDLE NEW          teach a bundle your own classes from a handful of clips, or let it forget some
+  classes [BUNDLE]          a bundle's classes, and the names that can become classes
   calibrate BUNDLE ITEMS    set the thresholds by which a bundle's halves decide together
   reproduce TABLE           train and score a table of the paper beside the published figures
   export CHECKPOINT BUNDLE  freeze a checkpoint into verified graphs
@@ -85,6 +87,8 @@ COMMANDS = {
     "models": "avgn.cli.models:models",
     "train": "avgn.cli.training:train",
     "evaluate": "avgn.cli.evaluation:evaluate",
+    "teach": "avgn.cli.teach:teach",
+    "classes": "avgn.cli.teach:classes",
     "calibrate": "avgn.cli.evaluation:calibrate",
     "reproduce": "avgn.cli.reproduce:reproduce",
     "export": "avgn.cli.export:export",

@@ -20,6 +20,12 @@ FOR_VIDEOS = {
     "show": False,
     "profile": None,
     "audio": None,
+    "start": None,
+    "duration": None,
+    "every": None,
+    "threshold": None,
+    "live": False,
+    "no_live": False,
 }
 
 
@@ -47,16 +53,21 @@ def add_options(parser: Any) -> None:
 
 
 def refuse_options(args: Any) -> None:
-    """Raise InputError for a video without one, or with what only a manifest takes."""
-    if args.video is None:
+    """Raise InputError for neither a video nor a manifest, for both, and for what only the other one takes."""
+    if args.manifest is None and args.video is None:
         raise InputError("give a VIDEO, or the items of a collection with --manifest: see avgn localize --help")
-    _refuse(args, FOR_COLLECTIONS, f"goes with --manifest: leave it out for {args.video}")
-
-
-def localize_manifest(args: Any) -> None:
+    if args.manifest is None:
+        _refuse(args, FOR_COLLECTIONS, f"goes with --manifest: leave it out for {args.video}")
+        return
+    if args.more:
+        raise InputError(f"--manifest names the items: leave out {args.video} and {args.more[0]}")
     if args.video is not None:
         raise InputError(f"VIDEO {args.video} and --manifest {args.manifest} exclude each other: leave one out")
     _refuse(args, FOR_VIDEOS, "is for a video: leave it out with --manifest")
+
+
+def localize_manifest(args: Any) -> None:
+    """Localize the items of a manifest, for which `refuse_options` found nothing wrong."""
     from avgn.progress import Progress
     from avgn.runtime.collections import localize_collection
     from avgn.runtime.outputs import find_place, takes_stdout

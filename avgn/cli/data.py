@@ -6,12 +6,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from avgn.cli.options import Report, make_parser
 
 
-def import_data(argv: Sequence[str]) -> None:
-    from avgn.importers.registry import IMPORTERS, import_dataset, read_class_list
+def _import_parser() -> Any:
+    """Declare the options."""
+    from avgn.importers.registry import IMPORTERS
 
     parser = make_parser("import", "Read a data set as its users have it on disk and write one manifest.")
     parser.epilog = "data sets and the lists that they read:\n  " + "\n  ".join(
@@ -47,12 +49,20 @@ def import_data(argv: Sequence[str]) -> None:
     parser.add_argument("--check", action="store_true", help="decode every frame and sound, and leave out damaged ones")
     parser.add_argument("--strict", action="store_true", help="fail if anything is missing or wrong")
     parser.add_argument("--json", type=str | None, default=None, help="write the report to this file")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def import_data(argv: Sequence[str]) -> None:
+    args = _import_parser().parse_args(argv)
     from avgn.importers.base import ImportOptions
+    from avgn.importers.registry import IMPORTERS, VIDEOS, import_dataset, read_class_list
     from avgn.runtime.errors import InputError
 
     if args.boxes not in (None, "xywh", "xyxy"):
         raise InputError(f"--boxes must be xywh or xyxy, got {args.boxes!r}")
+    for name, default in (("fps", 1.0), ("window", 3.0), ("labels", None)):
+        if args.kind in IMPORTERS and args.kind != VIDEOS and getattr(args, name) != default:
+            raise InputError(f"--{name} is for avgn import {VIDEOS}: leave it out for {args.kind}")
     root = Path(args.root)
     options = ImportOptions(
         root=root,
@@ -84,7 +94,7 @@ def inspect_data(argv: Sequence[str]) -> None:
         "-o", "--output", type=str | None, default=None, help="folder for sheet.png and index.html with drawn items"
     )
     parser.add_argument("--count", type=int, default=24, help="how many items to draw, chosen at random")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of items")
     parser.add_argument("--json", type=str | None, default=None, help="write the statistics to this file")
     args = parser.parse_args(argv)
     from avgn.inspection import draw_cards, lines_of, pick, summarize, write_page, write_sheet

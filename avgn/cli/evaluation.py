@@ -10,6 +10,7 @@ from typing import Any
 from avgn.cli.options import (
     Report,
     add_backend_option,
+    is_checkpoint,
     load_engine,
     load_localizer,
     make_parser,
@@ -33,12 +34,13 @@ DESCRIPTION = """Score a checkpoint or a bundle under named protocols.
 The model none gives floors, chance and ceilings of a manifest alone."""
 
 
-def evaluate(argv: Sequence[str]) -> None:
+def _evaluate_parser() -> Any:
+    """Declare the options."""
     parser = make_parser("evaluate", DESCRIPTION)
     parser.add_argument(
         "model", type=str, help="checkpoint folder, bundle folder, the name world or tiny, or none (bounds only)"
     )
-    parser.add_argument("manifest", type=str)
+    parser.add_argument("manifest", type=str, help="annotated items to score on")
     parser.add_argument(
         "--protocol",
         type=str,
@@ -78,18 +80,32 @@ def evaluate(argv: Sequence[str]) -> None:
         "--device", type=str, default="cpu", help="for a checkpoint: cpu or cuda; for a bundle see --backend"
     )
     parser.add_argument("--json", type=str | None, default=None, help="write the results to this file")
-    args = parser.parse_args(argv)
-    for option, value, least in (("--bootstrap", args.bootstrap, 0), ("--workers", args.workers, 1)):
-        if value is not None and value < least:
-            raise InputError(f"{option} must be at least {least}, got {value}: leave it out for the default")
-    if args.grid is not None and args.model != NO_MODEL:
-        raise InputError(f"--grid goes with the model {NO_MODEL}, got {args.model}: a model has a grid of its own")
+    return parser
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    args = _evaluate_parser().parse_args(argv)
+    _check_evaluation(args)
     report = Report(args.json, Path(args.manifest))
     results = _bounds(args) if args.model == NO_MODEL else _scores(args)
     from avgn.evaluation import format_table
 
     report.write(results)
     report.say(format_table(results))
+
+
+def _check_evaluation(args: Any) -> None:
+    """Raise InputError for options that are out of range or that the model doesn't take."""
+    for option, value, least in (("--bootstrap", args.bootstrap, 0), ("--workers", args.workers, 1)):
+        if value is not None and value < least:
+            raise InputError(f"{option} must be at least {least}, got {value}: leave it out for the default")
+    if args.grid is not None and args.model != NO_MODEL:
+        raise InputError(f"--grid goes with the model {NO_MODEL}, got {args.model}: a model has a grid of its own")
+    if args.backend != "auto" and (args.model == NO_MODEL or is_checkpoint(args.model)):
+        what = "runs nothing" if args.model == NO_MODEL else "is a checkpoint, which PyTorch runs"
+        raise InputError(f"--backend {args.backend} is for a bundle, but {args.model} {what}: leave it out")
+    if args.device != "cpu" and args.model == NO_MODEL:
+        raise InputError(f"--device {args.device} is for a checkpoint, but {args.model} runs nothing: leave it out")
 
 
 def _bounds(args: Any) -> list[dict[str, Any]]:
@@ -162,7 +178,7 @@ def calibrate(argv: Sequence[str]) -> None:
     )
     args = parser.parse_args(argv)
     from avgn.evaluation.joint_calibration import calibrate_bundle
-    from avgn.figures.page import check_output
+    from avgn.figures.page import check_output, import_matplotlib
     from avgn.figures.reliability import plot_reliability
     from avgn.progress import Progress
     from avgn.runtime.bundle import SHIPPED, Bundle
@@ -173,7 +189,9 @@ def calibrate(argv: Sequence[str]) -> None:
     if not args.max_false > 0:
         raise InputError(f"--max-false must be above 0, got {args.max_false:g}: no rule is never wrong")
     if args.plot is not None:
+        # whatever is missing is said before bundle.json is written again
         check_output(args.plot)
+        import_matplotlib()
     report = Report(args.json, Path(args.manifest), Path(args.bundle))
     manifest = read_manifest(args.manifest)
     engine = load_localizer(args).engine

@@ -15,7 +15,7 @@ def export(argv: Sequence[str]) -> None:
 
     parser = make_parser("export", "Freeze a checkpoint into a bundle of verified graphs and engines.")
     parser.epilog = "formats:\n  " + "\n  ".join(format_table())
-    parser.add_argument("checkpoint", type=str)
+    parser.add_argument("checkpoint", type=str, help="folder that avgn train or avgn convert wrote")
     parser.add_argument("bundle", type=str, help="new folder")
     parser.add_argument("--precision", type=str, default="fp32", help="comma-separated: fp32, fp16, int8-cpu, int8-gpu")
     parser.add_argument(
@@ -95,7 +95,7 @@ def trust(argv: Sequence[str]) -> None:
     parser = make_parser(
         "trust", "Let the machine code of a bundle (its aoti packages) run on this machine, which has not built it."
     )
-    parser.add_argument("bundle", type=str)
+    parser.add_argument("bundle", type=str, help="bundle folder")
     parser.add_argument("--forget", action="store_true", help="refuse it again")
     args = parser.parse_args(argv)
     from avgn.runtime.bundle import Bundle
@@ -117,7 +117,7 @@ def deploy(argv: Sequence[str]) -> None:
     parser.add_argument("repository", type=str, help="the server's model repository")
     parser.add_argument("--precision", type=str | None, default=None, help="the variants of this one alone; else all")
     parser.add_argument("--engine", type=str, default="onnxruntime", help="onnxruntime or tensorrt")
-    parser.add_argument("--max-batch", type=int, default=16)
+    parser.add_argument("--max-batch", type=int, default=16, help="largest batch that the server makes of requests")
     args = parser.parse_args(argv)
     if args.server != "triton-server":
         raise InputError(f"server {args.server!r} is not known: use triton-server")

@@ -42,12 +42,12 @@ def describe_kinds() -> str:
 
 def qualitative(argv: Sequence[str]) -> None:
     parser = make_parser("figure qualitative", "Image, ground truth and every source's heat map by every method.")
-    parser.add_argument("manifest", type=str)
+    parser.add_argument("manifest", type=str, help="manifest of the items that are shown")
     parser.add_argument("--model", action="append", help="NAME=checkpoint, bundle, world or tiny; may be repeated")
     parser.add_argument("-o", "--output", type=str, required=True, help="figure.png, .pdf or .svg")
     parser.add_argument("--items", type=str | None, default=None, help="comma-separated ids, in place of --count")
     parser.add_argument("--count", type=int, default=4, help="items drawn at random")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of items")
     add_backend_option(parser)
     args = parser.parse_args(argv)
     from avgn.figures.page import check_output
@@ -71,10 +71,10 @@ def qualitative(argv: Sequence[str]) -> None:
 
 def embeddings(argv: Sequence[str]) -> None:
     parser = make_parser("figure embeddings", "t-SNE of the embeddings of the sources that sound and are seen.")
-    parser.add_argument("checkpoint", type=str)
-    parser.add_argument("manifest", type=str)
+    parser.add_argument("checkpoint", type=str, help="checkpoint folder of a model with class tokens")
+    parser.add_argument("manifest", type=str, help="manifest of the items whose embeddings are drawn")
     parser.add_argument("-o", "--output", type=str, required=True, help="figure.png, .pdf or .svg")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the projection")
     parser.add_argument("--skip-bad", action="store_true", help="pass over unreadable items instead of stopping")
     parser.add_argument("--json", type=str | None, default=None, help="write the silhouette scores to this file")
     args = parser.parse_args(argv)

@@ -102,8 +102,7 @@ def localize(argv: Sequence[str]) -> None:
     args = _localize_parser().parse_args(argv)
     named, videos = split_bundle(args.words, is_alone=args.manifest is not None)
     args.video, args.more = (videos[0] if videos else None), videos[1:]
-    if args.manifest is None:
-        collections.refuse_options(args)
+    collections.refuse_options(args)
     args.bundle = bundle_or_default(named)
     if args.threshold is not None:
         args.bundle = excerpts.with_threshold(args.bundle, args.threshold)
@@ -221,7 +220,7 @@ def _localize_live(args: Any, trust: Any) -> None:
             chosen,
             size=None if args.camera_size is None else parse_size("--camera-size", args.camera_size),
             fps=args.camera_fps,
-            sound=microphone != "none",
+            audio=microphone != "none",
         )
     elif microphone not in (None, "none"):
         from avgn.runtime.sources.beside import MicrophoneBeside

@@ -77,17 +77,23 @@ def load_localizer(args: Any) -> Localizer:
     return Localizer.load(args.bundle, args.backend, args.get("precision"), threads=args.get("threads"))
 
 
-def load_engine(model: str, backend: str = "auto", device: str = "cpu") -> Engine:
-    """Load the engine of a checkpoint folder (PyTorch, on `device`) or of a bundle (by `backend`)."""
+def is_checkpoint(model: str) -> bool:
+    """Return whether a folder holds a checkpoint rather than a bundle."""
     from avgn.runtime.bundle import BUNDLE_FILE
-    from avgn.runtime.localizer import Localizer
 
     folder = Path(model)
-    if (folder / "config.json").is_file() and not (folder / BUNDLE_FILE).is_file():
+    return (folder / "config.json").is_file() and not (folder / BUNDLE_FILE).is_file()
+
+
+def load_engine(model: str, backend: str = "auto", device: str = "cpu") -> Engine:
+    """Load the engine of a checkpoint folder (PyTorch, on `device`) or of a bundle (by `backend`)."""
+    from avgn.runtime.localizer import Localizer
+
+    if is_checkpoint(model):
         from avgn.checkpoint import load_model
         from avgn.engine import TorchEngine
 
-        return TorchEngine(load_model(folder), device)
+        return TorchEngine(load_model(model), device)
     if device != "cpu":
         raise InputError(
             f"--device {device} is for a checkpoint, but {model} is a bundle: choose its engine with --backend"

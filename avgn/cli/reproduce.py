@@ -33,8 +33,8 @@ def _parser() -> Any:
     parser.add_argument(
         "--steps", type=int | None, default=None, help="number of training steps, instead of the recipe's"
     )
-    parser.add_argument("--batch-size", type=int | None, default=None)
-    parser.add_argument("--learning-rate", type=float | None, default=None)
+    parser.add_argument("--batch-size", type=int | None, default=None, help="of training, instead of the recipe's")
+    parser.add_argument("--learning-rate", type=float | None, default=None, help="of training, instead of the recipe's")
     parser.add_argument("--visual-weights", type=str | None, default=None, help="imagenet, random or a state dict")
     parser.add_argument(
         "--narrow",
@@ -47,7 +47,7 @@ def _parser() -> Any:
     parser.add_argument(
         "--silent", type=int | None, default=None, help="synthetic data: silent objects in each picture"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the first run; further runs count on from it")
     parser.add_argument("--seeds", type=int | None, default=None, help="number of runs whose mean each row is")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that import or render")
     parser.add_argument("--parallel", type=int, default=1, help="number of rows that are trained at the same time")

@@ -16,10 +16,6 @@ NUM_EXAMPLES = 5
 
 def is_several(args: Any) -> bool:
     """Return whether several files are asked for: a folder, several names, or outputs in a folder that is there."""
-    if args.manifest is not None:
-        if args.more:
-            raise InputError(f"--manifest names the items: leave out {args.video} and {args.more[0]}")
-        return False
     if args.video is None:
         return False
     return bool(args.more) or os.path.isdir(args.video) or _is_folder(args.output)
@@ -76,6 +72,8 @@ def _check(args: Any, videos: list[str]) -> None:
             raise InputError(
                 f"--{name.replace('_', '-')} goes with one video: leave it out for {len(videos)} or a folder"
             )
+    if args.live or args.no_live:
+        raise InputError("--live and --no-live are for an address: leave them out")
     if args.show:
         raise InputError("--show is for live sources: write overlays with --output FOLDER and play them")
 

@@ -20,7 +20,7 @@ def synthesize(argv: Sequence[str]) -> None:
     parser.add_argument("--sources", type=str, default="0-3", help="sounding things of a scene: N or MIN-MAX")
     parser.add_argument("--silent", type=str, default="0-2", help="silent visible things of a scene: N or MIN-MAX")
     parser.add_argument("--off-screen", type=float, default=0.15, help="chance that a sounding thing is not visible")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same scenes")
     parser.add_argument("--split", type=str, default="train", help="train, val or test: disjoint parameters")
     parser.add_argument("--size", type=str | None, default=None, help="WIDTHxHEIGHT; default: varied")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of the sound of a still scene")
@@ -148,7 +148,7 @@ def _train(args: Any) -> None:
 
 def shard(argv: Sequence[str]) -> None:
     parser = make_parser("shard", "Pack a manifest's scenes into WebDataset shards, which avgn train streams.")
-    parser.add_argument("manifest", type=str)
+    parser.add_argument("manifest", type=str, help="manifest whose scenes are packed")
     parser.add_argument("out", type=str, help="new or empty folder")
     parser.add_argument("--megabytes", type=int, default=256, help="size of a shard")
     args = parser.parse_args(argv)

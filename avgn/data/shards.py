@@ -43,7 +43,7 @@ JPEG_QUALITY = 92
 # the names that a shard may have in an index that may come from a stranger
 PLAIN_NAME = re.compile(r"\w[\w.-]*")
 # bytes of a sound that are read whole: MOST_WAVEFORM_SECONDS as shards are written
-WHOLE_SOUND_BYTES = 2 * SHARD_RATE * round(MOST_WAVEFORM_SECONDS) + 44
+WHOLE_WAV_BYTES = 2 * SHARD_RATE * round(MOST_WAVEFORM_SECONDS) + 44
 # bytes of an index that are read at most: enough for tens of thousands of shards and classes
 MOST_INDEX_BYTES = 1 << 24
 
@@ -93,8 +93,8 @@ def write_shards(
                 sounding, visible = classes_of(item, index_of)
                 labels = {"id": item.id, "sounding": sorted(sounding), "visible": sorted(visible)}
                 members = {
-                    "frame.jpg": _picture(item.frame),
-                    "audio.wav": _sound(read_waveform(item, SHARD_RATE)),
+                    "frame.jpg": _jpeg(item.frame),
+                    "audio.wav": _wav_of(read_waveform(item, SHARD_RATE)),
                     "labels.json": json.dumps(labels).encode(),
                 }
                 writer.write(f"{done - 1:09d}", members)
@@ -134,7 +134,7 @@ def read_samples(path: Path, num_classes: int, place: Callable[[], float] = lamb
     that is no shard.
     """
     try:
-        for raw in read_tar(path, {"audio.wav": lambda member: _read_sound(member, place)}):
+        for raw in read_tar(path, {"audio.wav": lambda member: _read_wav(member, place)}):
             labels = parse_json(raw["labels.json"])
             yield Packed(
                 frame=raw["frame.jpg"],
@@ -205,7 +205,7 @@ def _indices(raw: Any, count: int) -> frozenset[int]:
     return frozenset(raw)
 
 
-def _picture(path: Path) -> bytes:
+def _jpeg(path: Path) -> bytes:
     """Encode JPEG bytes of at most LONGER_SIDE_PIXELS a side, or return the file's own if it is one already."""
     cv2 = import_cv2()
     image = read_still("frame", path)
@@ -218,8 +218,8 @@ def _picture(path: Path) -> bytes:
     return bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])
 
 
-def _sound(sound: NDArray[np.float32]) -> bytes:
-    return _wav(to_int16(sound).astype("<i2").tobytes(), SHARD_RATE)
+def _wav_of(waveform: NDArray[np.float32]) -> bytes:
+    return _wav(to_int16(waveform).astype("<i2").tobytes(), SHARD_RATE)
 
 
 def _wav(samples: bytes, rate: int) -> bytes:
@@ -230,11 +230,11 @@ def _wav(samples: bytes, rate: int) -> bytes:
     return out.getvalue()
 
 
-def _read_sound(member: IO[bytes], place: Callable[[], float]) -> bytes:
+def _read_wav(member: IO[bytes], place: Callable[[], float]) -> bytes:
     """Read a sound's wav, or that of MOST_WAVEFORM_SECONDS of it, where it has more."""
     size = member.seek(0, io.SEEK_END)
     member.seek(0)
-    if size <= WHOLE_SOUND_BYTES:
+    if size <= WHOLE_WAV_BYTES:
         return member.read()
     with wave.open(member) as file:
         rate = file.getframerate()

@@ -76,7 +76,7 @@ def write_collage(path: Path) -> tuple[Source, ...]:
 
     Raises MissingExtraError where PyAV is missing and InputError where `path` can't be written.
     """
-    encode_video(path, draw_frames(), draw_sound(), SIZE)
+    encode_video(path, draw_frames(), draw_waveform(), SIZE)
     return true_sources()
 
 
@@ -105,7 +105,7 @@ def read_recording(file: str) -> Wave:
     return resample(samples, rate, RATE)
 
 
-def draw_sound() -> Wave:
+def draw_waveform() -> Wave:
     """Mix the recordings: float32 [T] at 22 050 Hz."""
     mixed = np.zeros(round(SECONDS * RATE), np.float32)
     for cue in CUES:
@@ -119,16 +119,16 @@ def draw_sound() -> Wave:
 
 def draw_frames() -> Iterator[NDArray[np.uint8]]:
     """Draw the frames, each RGB uint8 [480, 640, 3]."""
-    pictures = [read_panel(panel.label) for panel in PANELS]
+    photographs = [read_panel(panel.label) for panel in PANELS]
     for number in range(round(SECONDS * FPS)):
         frame = np.empty((SIZE[1], SIZE[0], 3), np.uint8)
-        for panel, picture in zip(PANELS, pictures, strict=True):
+        for panel, photograph in zip(PANELS, photographs, strict=True):
             x, y, width, height = panel.area
             zoom, shift = _view(panel, number / FPS)
-            scale = np.array([width, height]) * zoom / picture.shape[1::-1]
+            scale = np.array([width, height]) * zoom / photograph.shape[1::-1]
             matrix = np.array([[scale[0], 0, shift[0] * width], [0, scale[1], shift[1] * height]])
             frame[y : y + height, x : x + width] = cv2.warpAffine(
-                picture, matrix, (width, height), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
+                photograph, matrix, (width, height), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
             )
         yield frame
 

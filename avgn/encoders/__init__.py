@@ -27,7 +27,7 @@ __all__ = [
     "build_encoders",
     "load_audio_weights",
     "load_visual_weights",
-    "picture_backbone",
+    "image_backbone",
 ]
 
 
@@ -38,10 +38,10 @@ def build_encoders(config: Config) -> tuple[Any, Any, Any]:
         hear: nn.Module = SpectrogramYAMNet()
     else:
         front_end, hear = Spectrogram(config), ResNet18(1, config.width_audio)
-    return front_end, AudioEncoder(hear, config.dim), VisualEncoder(picture_backbone(config), config.dim)
+    return front_end, AudioEncoder(hear, config.dim), VisualEncoder(image_backbone(config), config.dim)
 
 
-def picture_backbone(config: Config) -> Any:
+def image_backbone(config: Config) -> Any:
     """Build the network that sees normalised pictures: [B,3,H,W] -> [B,out_channels,h,w]."""
     if config.encoders == "world":
         return EfficientNetLite0(config.visual_stride)

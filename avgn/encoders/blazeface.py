@@ -24,7 +24,7 @@ LIMIT = 100.0
 
 
 class BlazeBlock(nn.Module):
-    """A filter for each channel, a mixture, and the input with as many channels of zeros as there are new ones."""
+    """Filters each channel, mixes the channels, and adds the input, filled up with channels of zeros."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class BlazeBlock(nn.Module):
 
 
 class BlazeFace(nn.Module):
-    """Pictures [B,3,H,W] in -1..1 -> scores of faces (log-odds) at 8 pixels [B,1,H/8,W/8] and at 16 [B,1,H/16,W/16].
+    """Scores faces: pictures [B,3,H,W] in -1..1 -> log-odds at 8 pixels [B,1,H/8,W/8] and at 16 [B,1,H/16,W/16].
 
     Each is the largest of a cell's anchors. On a picture of 128 pixels, the first finds faces of about 10 to 30 % of
     its side, the second larger ones.
@@ -73,7 +73,7 @@ class BlazeFace(nn.Module):
 
 
 def rename(numbers: dict[str, NDArray[np.float32]]) -> dict[str, Tensor]:
-    """The published network's numbers, with kernels [out,rows,columns,in], as this module's state.
+    """Return the published network's numbers, with kernels [out,rows,columns,in], as this module's state.
 
     Raises KeyError for one that is missing.
     """

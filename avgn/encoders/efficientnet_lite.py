@@ -29,7 +29,7 @@ STAGES = (
 
 
 class ConvNorm(nn.Module):
-    """A convolution and its batch norm, padded as TensorFlow pads "same" for sides divisible by the stride.
+    """Convolves and normalises, padded as TensorFlow pads "same" for sides divisible by the stride.
 
     With a stride of 2 there is one row of padding more below and on the right than above and on the left.
     `unstrided` leaves out a stride and keeps the cells that were computed with it where they are.
@@ -72,7 +72,7 @@ class ConvNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Inverted residual: expand, filter each channel, project; the input is added where the shapes allow it."""
+    """An inverted residual: expands, filters each channel and projects; adds the input where the shapes allow it."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Pictures [B,3,H,W] as (x - 127) / 128 -> cells [B,1280,h,w], from 0 to 6.
+    """Encodes pictures [B,3,H,W], as (x - 127) / 128, as cells [B,1280,h,w] from 0 to 6.
 
     `stride` is 32, or 16: the last stride is left out and what follows is dilated, so that every second cell is a
     cell of stride 32.
@@ -143,7 +143,7 @@ class EfficientNetLite0(nn.Module):
         self.head = ConvNorm(width, HEAD, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Raises ValueError for sides that 32 does not divide."""
+        """Encode pictures. Raises ValueError for sides that 32 does not divide."""
         height, width = x.shape[-2:]
         if not torch.compiler.is_compiling() and (height % 32 or width % 32):
             raise ValueError(f"a picture's sides must be divisible by 32, got {tuple(x.shape[-2:])}: resize it")
@@ -152,7 +152,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def rename(published: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """A published state dict -> (this module's, classifier rows [1000,1280], their biases [1000]).
+    """Split a published state dict: (this module's, classifier rows [1000,1280], their biases [1000]).
 
     Raises KeyError where the classifier is missing; other names are passed on under names that no module has.
     """

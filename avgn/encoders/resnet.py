@@ -64,7 +64,7 @@ def _stage(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
 
 
 class VisualEncoder(nn.Module):
-    """Normalised pictures [B,3,H,W] -> cells [B,P,D] of length one, and the grid (h, w)."""
+    """Encodes normalised pictures [B,3,H,W] as cells [B,P,D] of length one, with the grid (h, w)."""
 
     def __init__(self, backbone: Any, dim: int) -> None:
         """`backbone` gives features [B,out_channels,h,w]."""
@@ -79,7 +79,7 @@ class VisualEncoder(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """Log-spectrograms [B,1,F,frames] -> embedding [B,D] of length one, by a global maximum."""
+    """Encodes log-spectrograms [B,1,F,frames] as embeddings [B,D] of length one, by a global maximum."""
 
     def __init__(self, backbone: Any, dim: int) -> None:
         """`backbone` gives features [B,out_channels,h,w]."""

@@ -20,7 +20,7 @@ DATA = 0
 
 
 class _Table:
-    """A table of a FlatBuffer at a position; fields that are left out are None."""
+    """Reads a table of a FlatBuffer at a position; fields that are left out are None."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self.data, self.at = data, at
@@ -37,7 +37,7 @@ class _Table:
         return 0 if at is None else _integer(kind, self.data, at)
 
     def vector(self, field: int) -> tuple[int, int]:
-        """(where a vector begins, how many entries it has)."""
+        """Return (where a vector begins, how many entries it has)."""
         at = self.position(field)
         if at is None:
             return 0, 0
@@ -51,7 +51,7 @@ class _Table:
 
 
 def read_numbers(data: bytes) -> dict[str, NDArray[np.float32]]:
-    """Every tensor of floats that has values, by name, as float32. Raises ValueError for another kind of file."""
+    """Read every tensor of floats that has values, by name, as float32. Raises ValueError for another kind of file."""
     if data[4:8] != MAGIC:
         raise ValueError("not a TensorFlow Lite file")
     model = _Table(data, _integer("<I", data, 0))

@@ -44,7 +44,7 @@ LAYERS = (
 
 
 class LogMel(nn.Module):
-    """waveform [B,T] at 16 kHz -> log-mel spectrogram [B,1,64,F], always in float32.
+    """Turns a waveform [B,T] at 16 kHz into its log-mel spectrogram [B,1,64,F], always in float32.
 
     Periodic Hann windows of 25 ms every 10 ms, none of them padded; the magnitude of an FFT of 512; 64 triangles on
     HTK's mel scale from 125 to 7500 Hz; ln(mel + 0.001). F = (T - 400) // 160 + 1.
@@ -66,7 +66,7 @@ class LogMel(nn.Module):
         self.register_buffer("bands", torch.from_numpy(bands[first:last].T.copy()).float(), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Raises ValueError for a waveform that is not [B,T] or shorter than a window."""
+        """Compute the spectrogram. Raises ValueError for a waveform that is not [B,T] or shorter than a window."""
         if waveform.dim() != 2 or waveform.shape[1] < FRAME:
             raise ValueError(f"waveform must be [B,T] of at least {FRAME} samples, got {tuple(waveform.shape)}")
         with torch.autocast(waveform.device.type, enabled=False), whole_float32():
@@ -78,7 +78,7 @@ class LogMel(nn.Module):
 
 
 class YAMNet(nn.Module):
-    """Log-mel spectrograms [B,1,64,F] -> features [B,1024,2,F/32], from 0 up; 96 frames are one patch.
+    """Encodes log-mel spectrograms [B,1,64,F] as features [B,1024,2,F/32] from 0 up; 96 frames are one patch.
 
     The mean over a patch is what the published classifier takes. F must be a multiple of 32.
     """
@@ -103,14 +103,14 @@ class YAMNet(nn.Module):
 
 
 class SpectrogramYAMNet(YAMNet):
-    """YAMNet over a spectrogram [B,1,64,F] of any length: what is beyond whole columns of 32 frames is left out."""
+    """Runs YAMNet over a spectrogram [B,1,64,F] of any length; frames beyond whole columns of 32 are left out."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x[..., : x.shape[3] // COLUMN * COLUMN])
 
 
 class Separable(nn.Module):
-    """A filter for each channel and a mixture of the channels, both with ReLU."""
+    """Filters each channel and mixes the channels, both with ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Separable(nn.Module):
 
 
 def cut_patches(spectrogram: Tensor, hop: int) -> Tensor:
-    """All whole patches of a spectrogram [B,1,64,F], `hop` frames apart: [B,N,1,64,96], N = (F - 96) // hop + 1.
+    """Cut a spectrogram [B,1,64,F] into whole patches `hop` frames apart: [B,N,1,64,96], N = (F - 96) // hop + 1.
 
     Raises ValueError for less than a patch.
     """
@@ -139,7 +139,7 @@ def cut_patches(spectrogram: Tensor, hop: int) -> Tensor:
 
 
 def rename(numbers: dict[str, NDArray[np.float32]]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Numbers of the published network by the names of its layers -> (this module's state, rows [521,1024], biases).
+    """Split the published network's numbers, by its layers' names: (this module's state, rows [521,1024], biases).
 
     `numbers` holds "layer1/fused" and "layerN/depthwise_conv" and "layerN/pointwise_conv" (N = 2 .. 14) with "/weight"
     and "/bias", and "classifier/weight" and "classifier/bias". Kernels are transposed: here time runs along rows.
@@ -163,7 +163,7 @@ def rename(numbers: dict[str, NDArray[np.float32]]) -> tuple[dict[str, Tensor], 
 
 
 def mel_bands() -> NDArray[np.float64]:
-    """The weights [257,64] of the spectrum's bins in the bands: triangles on the mel scale, nothing at 0 Hz."""
+    """Compute the weights [257,64] of the spectrum's bins in the bands: triangles on the mel scale, nothing at 0 Hz."""
     edges = np.linspace(_mel(np.array(LOWEST)), _mel(np.array(HIGHEST)), BANDS + 2)
     low, middle, high = edges[:-2], edges[1:-1], edges[2:]
     bins = _mel(np.linspace(0, RATE / 2, N_FFT // 2 + 1))[:, None]
@@ -178,7 +178,7 @@ def _mel(frequency: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _dft() -> NDArray[np.float64]:
-    """cos and sin of the windowed transform, [2, 257, 400]."""
+    """Compute cos and sin of the windowed transform, [2, 257, 400]."""
     time, frequency = np.arange(FRAME), np.arange(N_FFT // 2 + 1)[:, None]
     # the phase is reduced modulo N before the cosine: exact for large products
     angle = 2 * np.pi * ((frequency * time) % N_FFT) / N_FFT

@@ -67,46 +67,30 @@ def evaluate(
     common = find_common(engine.info, manifest)
     manifest, thresholds, engine = common.manifest, common.of(thresholds), common.narrow(engine)
     choice = choose_protocols(protocols, manifest, classes, engine.info, dsol_share)
+    resampling: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed, "skip_bad": skip_bad}
     results: list[Result] = []
     if choice.protocols:
-        total = 2 * len(manifest.items)
-        predictions = predict(
-            engine,
-            manifest,
-            batch_size=batch_size,
-            skip_bad=skip_bad,
-            pair_input=pair_input,
-            object_prior=object_prior if any(p.alpha < 1 for p in choice.protocols) else None,
-            progress=(lambda done, _: progress(done, total)) if progress else None,
-        )
-        results += score_predictions(
-            engine,
-            predictions,
-            choice.protocols,
-            classes,
-            thresholds=thresholds,
-            bootstrap=bootstrap,
-            seed=seed,
-            skip_bad=skip_bad,
-            workers=workers,
-            progress=(lambda done, n: progress(total - n + done, total)) if progress else None,
-        )
+        first, second = _halves_of(progress, len(manifest.items))
+        prior = object_prior if any(p.alpha < 1 for p in choice.protocols) else None
+        reading: dict[str, Any] = {"batch_size": batch_size, "skip_bad": skip_bad, "pair_input": pair_input}
+        found = predict(engine, manifest, object_prior=prior, progress=first, **reading)
+        scoring: dict[str, Any] = resampling | {"thresholds": thresholds, "workers": workers, "progress": second}
+        results += score_predictions(engine, found, choice.protocols, classes, **scoring)
     if choice.video:
         from avgn.evaluation.video import evaluate_video
 
-        results.append(
-            evaluate_video(
-                with_thresholds(engine, thresholds),
-                manifest,
-                bootstrap=bootstrap,
-                seed=seed,
-                skip_bad=skip_bad,
-                progress=progress,
-            )
-        )
+        results.append(evaluate_video(with_thresholds(engine, thresholds), manifest, progress=progress, **resampling))
     for result in results:
         result["notes"] = [*([common.note] if common.note else []), *result.get("notes", ())]
     return results + _left_out(choice, len(manifest.items))
+
+
+def _halves_of(progress: Progress | None, items: int) -> tuple[Progress | None, Progress | None]:
+    """Divide a progress over `items` into that of running them and that of scoring those that could be run."""
+    if progress is None:
+        return None, None
+    total = 2 * items
+    return (lambda done, _: progress(done, total)), (lambda done, kept: progress(total - kept + done, total))
 
 
 def score_predictions(

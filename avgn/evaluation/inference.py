@@ -153,7 +153,7 @@ def read_batches(
             skipped[NO_AUDIO if item.frames else NO_FRAME] += 1
             continue
         try:
-            waveform = sum(read_clip(sound, info.sample_rate, samples) for sound in item.sounds)
+            waveform = sum(read_clip(audio, info.sample_rate, samples) for audio in item.sounds)
             frames = tuple(read_frame(frame, info.image_size) for frame in item.frames)
         except InputError as error:
             if not skip_bad:

@@ -50,7 +50,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class ShownItem:
     """Holds an item to show: its frame [H, W, 3] uint8 and a row for each source."""
 
     item: Item
@@ -82,7 +82,7 @@ def draw_qualitative(
     num_rows = sum(len(_sources(item)) for item in chosen)
     if num_rows > MOST_ROWS:
         raise InputError(f"{len(chosen)} items have {num_rows} sources: a page takes {MOST_ROWS}, so show fewer items")
-    _draw([_picture(item, manifest, engines) for item in chosen], list(engines), path)
+    _draw([_show(item, manifest, engines) for item in chosen], list(engines), path)
     return [item.id for item in chosen]
 
 
@@ -110,7 +110,7 @@ def _choose(manifest: Manifest, items: Sequence[str] | None, count: int, seed: i
     return [usable[n] for n in sorted(drawn)]
 
 
-def _picture(item: Item, manifest: Manifest, engines: Mapping[str, Engine]) -> Picture:
+def _show(item: Item, manifest: Manifest, engines: Mapping[str, Engine]) -> ShownItem:
     assert item.frame is not None
     size = _shown_size(item)
     labels = _sources(item)
@@ -127,7 +127,7 @@ def _picture(item: Item, manifest: Manifest, engines: Mapping[str, Engine]) -> P
         Row(label=label, index=index, mask=mask, heat={name: found[n] for name, found in heat.items()})
         for n, (label, index, mask) in enumerate(zip(labels, indices, masks, strict=True))
     ]
-    return Picture(item=item, rgb=read_frame(item.frame, size), rows=tuple(rows))
+    return ShownItem(item=item, rgb=read_frame(item.frame, size), rows=tuple(rows))
 
 
 def _shown_size(item: Item) -> tuple[int, int]:
@@ -164,20 +164,20 @@ def _heat(maps: Array, kind: MapKind, indices: Sequence[int], masks: Array) -> l
     return [heat[k] if k >= 0 else np.zeros((height, width)) for k in owners]
 
 
-def _draw(pictures: list[Picture], names: list[str], path: Any) -> None:
+def _draw(shown_items: list[ShownItem], names: list[str], path: Any) -> None:
     matplotlib = import_matplotlib()
     with matplotlib.rc_context(STYLE):
-        _lay_out(pictures, ["Image", "Ground truth", *names], path, matplotlib.colormaps[HEAT])
+        _lay_out(shown_items, ["Image", "Ground truth", *names], path, matplotlib.colormaps[HEAT])
 
 
-def _lay_out(pictures: list[Picture], titles: list[str], path: Any, heat: Any) -> None:
+def _lay_out(shown_items: list[ShownItem], titles: list[str], path: Any, heat: Any) -> None:
     """Lay out columns of one width; an item's tiles have the height that its frame's shape asks for."""
     lefts = [column * (TILE_INCHES + GAP_INCHES) + (LABEL_INCHES if column else 0) for column in range(len(titles))]
     width = lefts[-1] + TILE_INCHES
-    heights = [TILE_INCHES * picture.rgb.shape[0] / picture.rgb.shape[1] for picture in pictures]
+    heights = [TILE_INCHES * shown.rgb.shape[0] / shown.rgb.shape[1] for shown in shown_items]
     height = TOP_INCHES + sum(
         len(p.rows) * (h + GAP_INCHES) + BETWEEN_ITEMS_INCHES - GAP_INCHES
-        for p, h in zip(pictures, heights, strict=True)
+        for p, h in zip(shown_items, heights, strict=True)
     )
     page = new_page(width, height)
 
@@ -200,17 +200,17 @@ def _lay_out(pictures: list[Picture], titles: list[str], path: Any, heat: Any) -
             va="center",
         )
     top = TOP_INCHES
-    for picture, tall in zip(pictures, heights, strict=True):
-        block = len(picture.rows) * (tall + GAP_INCHES) - GAP_INCHES
-        tile(0, top + (block - tall) / 2, tall).imshow(picture.rgb, aspect="auto")
-        for row in picture.rows:
+    for shown, tall in zip(shown_items, heights, strict=True):
+        block = len(shown.rows) * (tall + GAP_INCHES) - GAP_INCHES
+        tile(0, top + (block - tall) / 2, tall).imshow(shown.rgb, aspect="auto")
+        for row in shown.rows:
             color = class_color(row.index)
             truth = tile(1, top, tall)
-            truth.imshow(_tinted(picture.rgb, row.mask, color), aspect="auto")
+            truth.imshow(_tinted(shown.rgb, row.mask, color), aspect="auto")
             _outline(truth, row.mask, color)
             for column, found in enumerate(row.heat.values(), start=2):
                 axes = tile(column, top, tall)
-                axes.imshow(_heated(picture.rgb, heat(found)[..., :3]), aspect="auto")
+                axes.imshow(_heated(shown.rgb, heat(found)[..., :3]), aspect="auto")
                 _outline(axes, row.mask, "white")
             name = _shorten(class_name(row.label), tall)
             x, y = (lefts[1] - LABEL_INCHES / 2) / width, 1 - (top + tall / 2) / height
@@ -235,9 +235,9 @@ def _outline(axes: Any, mask: Array, color: Any) -> None:
 
 def _tinted(rgb: Array, mask: Array, color: tuple[float, float, float]) -> Array:
     """Draw the frame [H, W, 3] in 0..1 with the source in its colour and the rest dimmed."""
-    picture = rgb / 255
+    light = rgb / 255
     weight = np.clip(np.asarray(mask, dtype=float), 0, 1)[..., None]
-    return np.asarray(weight * (0.55 * picture + 0.45 * np.array(color)) + (1 - weight) * (0.45 * picture + 0.25))
+    return np.asarray(weight * (0.55 * light + 0.45 * np.array(color)) + (1 - weight) * (0.45 * light + 0.25))
 
 
 def _heated(rgb: Array, heat: Array) -> Array:

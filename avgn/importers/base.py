@@ -14,8 +14,8 @@ from avgn.importers.report import Report
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Box, Item
 
-NO_PICTURE = "without a frame on disk"
-NO_SOUND = "without audio on disk"
+NO_FRAME = "without a frame on disk"
+NO_AUDIO = "without audio on disk"
 EMPTY = "zero-byte files"
 DUPLICATE = "listed more than once"
 DEGENERATE = "with a degenerate box"
@@ -75,14 +75,14 @@ class Finder:
 
     def find(self, frame: str, audio: str) -> tuple[Path, Path] | None:
         """Return the picture and the sound of these stems, or None where one of them is missing or empty."""
-        picture, sound = self._frames.get(frame), self._audio.get(audio)
-        if picture is None:
-            self._report.problem(NO_PICTURE, frame)
-        if sound is None:
-            self._report.problem(NO_SOUND, audio)
-        if picture is None or sound is None:
+        frame_file, audio_file = self._frames.get(frame), self._audio.get(audio)
+        if frame_file is None:
+            self._report.problem(NO_FRAME, frame)
+        if audio_file is None:
+            self._report.problem(NO_AUDIO, audio)
+        if frame_file is None or audio_file is None:
             return None
-        return None if has_empty(picture, sound, report=self._report) else (picture, sound)
+        return None if has_empty(frame_file, audio_file, report=self._report) else (frame_file, audio_file)
 
 
 def has_empty(*paths: Path, report: Report) -> bool:

@@ -14,8 +14,8 @@ from avgn.runtime.manifest import Item
 from avgn.runtime.reading import read_frame, read_through
 from avgn.runtime.regular import read_regular
 
-BAD_PICTURE = "with a frame that can't be decoded"
-BAD_SOUND = "with a sound that can't be decoded"
+BAD_FRAME = "with a frame that can't be decoded"
+BAD_AUDIO = "with a sound that can't be decoded"
 JPEG = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
 # cameras append up to a few KB after the end of the picture
@@ -34,7 +34,7 @@ def keep_readable(
     work: dict[Path, Callable[[Path], str | None]] = {}
     for item in listed:
         work.update(dict.fromkeys(item.frames, fault_of_frame))
-        work.update(dict.fromkeys(item.sounds, fault_of_sound))
+        work.update(dict.fromkeys(item.sounds, fault_of_audio))
     faults: dict[Path, str] = {}
     with ThreadPoolExecutor(jobs) as pool:
         found = pool.map(lambda path: work[path](path), work)
@@ -63,7 +63,7 @@ def fault_of_frame(path: Path) -> str | None:
     return None
 
 
-def fault_of_sound(path: Path) -> str | None:
+def fault_of_audio(path: Path) -> str | None:
     """Say what is wrong with a wav file; None if nothing is."""
     try:
         read_through(path)
@@ -77,7 +77,7 @@ def fault_of_sound(path: Path) -> str | None:
 
 def _note(item: Item, faults: dict[Path, str], report: Report) -> bool:
     """Note an item with a damaged file; return whether it has one."""
-    for kind, files in ((BAD_PICTURE, item.frames), (BAD_SOUND, item.sounds)):
+    for kind, files in ((BAD_FRAME, item.frames), (BAD_AUDIO, item.sounds)):
         if any(path in faults for path in files):
             report.problem(kind, item.id)
             return True

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from avgn.importers.base import ImportOptions
 from avgn.importers.cutting import CUT, Clip, Plan, cut_all, output_folder
-from avgn.importers.files import LAYOUT, PICTURES, SOUNDS, Files, pictures, sounds
+from avgn.importers.files import AUDIO_SUFFIXES, FRAME_SUFFIXES, LAYOUT, Files, audio_files, frame_files
 from avgn.importers.report import Report
 from avgn.runtime.errors import InputError
 from avgn.runtime.folders import PassedOver, find_videos
@@ -27,7 +27,7 @@ def files_of(options: ImportOptions, ids: Iterable[str], report: Report) -> tupl
     """
     root = options.root
     if (root / "frames").is_dir() or (root / "audio").is_dir():
-        return pictures(root), sounds(root)
+        return frame_files(root), audio_files(root)
     passed = PassedOver()
     found: dict[str, Path] = {}
     for path in find_videos(root, passed, skip=[options.metadata]):
@@ -39,7 +39,7 @@ def files_of(options: ImportOptions, ids: Iterable[str], report: Report) -> tupl
     out = output_folder(options)
     cut_all(clips, out, Plan(audio_track=options.audio_track), options, report)
     report.counts[CUT] = len(clips)
-    return Files([out / "frames"], PICTURES, LAYOUT), Files([out / "audio"], SOUNDS, LAYOUT)
+    return Files([out / "frames"], FRAME_SUFFIXES, LAYOUT), Files([out / "audio"], AUDIO_SUFFIXES, LAYOUT)
 
 
 def spellings(stem: str) -> list[str]:

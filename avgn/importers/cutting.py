@@ -32,10 +32,10 @@ from avgn.runtime.regular import read_regular
 
 CUT = "clips"
 UNUSABLE = "videos that can't be used"
-SOUND_RATE = 22_050
+AUDIO_RATE = 22_050
 JPEG_QUALITY = 92
 # the most seconds of sound that are kept around a clip's middle frame
-MOST_SOUND_SECONDS = 30.0
+MOST_AUDIO_SECONDS = 30.0
 # bytes of a stem: file systems take names of 255, and times and suffixes follow
 MOST_STEM_BYTES = 200
 
@@ -54,7 +54,7 @@ class Plan:
     alone. `audio_track`: of which sound track."""
 
     fps: float | None = None
-    window: float = MOST_SOUND_SECONDS
+    window: float = MOST_AUDIO_SECONDS
     audio_track: str | None = None
 
 
@@ -175,22 +175,22 @@ def _finished(mark: Path, wanted: str) -> list[str] | None:
 
 def _sounding(media: MediaFile, window: float) -> Iterator[tuple[VideoFrame, AudioClock]]:
     """Yield all frames in order, each with a clock that holds the sound around it and little more."""
-    clock = AudioClock(SOUND_RATE)
-    sound = media.audio()
+    clock = AudioClock(AUDIO_RATE)
+    blocks = media.audio()
     for frame in media.video():
-        while not clock.closed and clock.end < (frame.time + window) * SOUND_RATE:
-            block = next(sound, None)
+        while not clock.closed and clock.end < (frame.time + window) * AUDIO_RATE:
+            block = next(blocks, None)
             if block is None:
                 clock.close()
             else:
                 clock.push(block.samples, block.rate, block.time)
         yield frame, clock
-        clock.forget(_first(frame, clock, round(window * SOUND_RATE)))
+        clock.forget(_first(frame, clock, round(window * AUDIO_RATE)))
 
 
 def _first(frame: VideoFrame, clock: AudioClock, length: int) -> int:
     """Return where `length` samples of sound centred on the frame begin, shifted to where there is sound."""
-    return min(max(0, round(frame.time * SOUND_RATE) - length // 2), max(0, clock.end - length))
+    return min(max(0, round(frame.time * AUDIO_RATE) - length // 2), max(0, clock.end - length))
 
 
 def _every(clip: Clip, out: Path, fps: float, plan: Plan) -> list[str]:
@@ -213,7 +213,7 @@ def _every(clip: Clip, out: Path, fps: float, plan: Plan) -> list[str]:
 def _middle(clip: Clip, out: Path, plan: Plan) -> list[str]:
     """Return the middle frame, which is the one that public lists annotate, with the sound around it."""
     media = open_media(clip.path, audio_track=plan.audio_track)
-    middle = (media.info.duration or _sound_seconds(media)) / 2
+    middle = (media.info.duration or _audio_seconds(media)) / 2
     chosen: tuple[VideoFrame, AudioClock] | None = None
     for chosen in _sounding(media, plan.window):
         if chosen[0].time >= middle - 0.5 / media.info.fps:
@@ -224,7 +224,7 @@ def _middle(clip: Clip, out: Path, plan: Plan) -> list[str]:
     return [clip.stem]
 
 
-def _sound_seconds(media: MediaFile) -> float:
+def _audio_seconds(media: MediaFile) -> float:
     return max((block.time + len(block.samples) / block.rate for block in media.audio(counted=False)), default=0.0)
 
 
@@ -232,13 +232,13 @@ def _write_piece(clip: Clip, out: Path, name: str, frame: VideoFrame, clock: Aud
     """Write one piece, called `name`, into `out`: the frame as JPEG, and `window` seconds of sound around it as wav."""
     import cv2
 
-    length = round(window * SOUND_RATE)
-    picture, sound = pieces(out, name)
-    _write(sound, _wav(clock.window(_first(frame, clock, length), min(length, clock.end))))
+    length = round(window * AUDIO_RATE)
+    jpeg, wav = pieces(out, name)
+    _write(wav, _wav(clock.window(_first(frame, clock, length), min(length, clock.end))))
     done, data = cv2.imencode(".jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
         raise InputError(f"a frame of {clip.path} can't be written as JPEG")
-    _write(picture, data.tobytes())
+    _write(jpeg, data.tobytes())
 
 
 def _wav(samples: NDArray[np.float32]) -> bytes:
@@ -247,7 +247,7 @@ def _wav(samples: NDArray[np.float32]) -> bytes:
     with wave.open(file, "wb") as writer:
         writer.setnchannels(1)
         writer.setsampwidth(2)
-        writer.setframerate(SOUND_RATE)
+        writer.setframerate(AUDIO_RATE)
         writer.writeframes(np.clip(np.round(32767 * samples), -32768, 32767).astype("<i2").tobytes())
     return file.getvalue()
 

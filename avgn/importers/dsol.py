@@ -7,8 +7,8 @@ from typing import Any
 
 from avgn.importers.base import (
     DUPLICATE,
-    NO_PICTURE,
-    NO_SOUND,
+    NO_AUDIO,
+    NO_FRAME,
     Import,
     ImportOptions,
     class_list,
@@ -76,16 +76,16 @@ def _import(options: ImportOptions, kind: str) -> Import:
         frame = _first(options.root / key, options.root / "frames" / key)
         video = Path(key).parts[0]
         audio = options.root / "audio"
-        sound = _first(
+        wav = _first(
             (audio / key).with_suffix(".wav"),
             (audio / Path(key).parent).with_suffix(".wav"),
             audio / f"{video}.wav",
         )
         if frame is None:
-            report.problem(NO_PICTURE, key)
-        if sound is None:
-            report.problem(NO_SOUND, key)
-        if frame is None or sound is None or has_empty(frame, sound, report=report):
+            report.problem(NO_FRAME, key)
+        if wav is None:
+            report.problem(NO_AUDIO, key)
+        if frame is None or wav is None or has_empty(frame, wav, report=report):
             continue
         report.counts["frames without a box"] += not sources
         items.append(
@@ -96,7 +96,7 @@ def _import(options: ImportOptions, kind: str) -> Import:
                 dataset=f"dsol-{kind}",
                 video=video,
                 frame=frame,
-                audio=sound,
+                audio=wav,
             )
         )
     return Import(classes=classes, items=items, report=report)

@@ -15,8 +15,8 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.folders import is_clutter
 from avgn.runtime.texts import read_text
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-SOUNDS = (".wav",)
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+AUDIO_SUFFIXES = (".wav",)
 LAYOUT = "frames/<id>.jpg and audio/<id>.wav"
 # words of header rows, reduced to their letters
 _IDS = (
@@ -162,11 +162,11 @@ class Files:
         return len(self._found)
 
 
-def pictures(root: Path) -> Files:
+def frame_files(root: Path) -> Files:
     """Find the frames of the release layout."""
-    return Files([root / "frames"], PICTURES, LAYOUT)
+    return Files([root / "frames"], FRAME_SUFFIXES, LAYOUT)
 
 
-def sounds(root: Path) -> Files:
+def audio_files(root: Path) -> Files:
     """Find the sounds of the release layout."""
-    return Files([root / "audio"], SOUNDS, LAYOUT)
+    return Files([root / "audio"], AUDIO_SUFFIXES, LAYOUT)

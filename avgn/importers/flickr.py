@@ -17,7 +17,7 @@ from avgn.runtime.regular import read_regular
 
 # the set has no classes
 LABEL = "sound"
-PICTURE_PIXELS = 256
+FRAME_PIXELS = 256
 XML_FOLDERS = ("Annotations", "annotations", "xml")
 MOST_ANNOTATION_BYTES = 1_000_000
 
@@ -76,7 +76,7 @@ def read_annotators(path: Path, report: Report) -> tuple[tuple[Box, ...], ...]:
         boxes = []
         for element in person.iter("bbox"):
             corners, clipped = to_corners(
-                [value / PICTURE_PIXELS for value in _numbers(element, path)], "xyxy", str(path)
+                [value / FRAME_PIXELS for value in _numbers(element, path)], "xyxy", str(path)
             )
             report.counts[CLIPPED] += clipped
             if corners is None:

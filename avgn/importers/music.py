@@ -6,7 +6,7 @@ from pathlib import Path
 
 from avgn.importers.base import Finder, Import, ImportOptions, class_list, note_overlap, usable_boxes
 from avgn.importers.boxes import check_order
-from avgn.importers.files import canonical, pictures, read_entries, read_rows, sounds
+from avgn.importers.files import audio_files, canonical, frame_files, read_entries, read_rows
 from avgn.importers.report import Report
 from avgn.runtime.manifest import Item, Source
 
@@ -46,7 +46,7 @@ def _import(options: ImportOptions, kind: str) -> Import:
         if videos:
             report.notes.append(f"videos in the training list as well: {len(videos)} ({', '.join(sorted(videos)[:5])})")
     classes = class_list(options, train_labels, [s.label for _, sources in entries for s in sources], report)
-    finder = Finder(pictures(options.root), sounds(options.root), report)
+    finder = Finder(frame_files(options.root), audio_files(options.root), report)
     items = []
     for id, sources in entries:
         if finder.is_new(id) and (files := finder.find(id, video_of(id))) is not None:

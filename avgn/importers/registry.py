@@ -38,6 +38,9 @@ class Importer:
         return found
 
 
+# the one whose pieces are cut as its user says
+VIDEOS = "videos"
+
 IMPORTERS: dict[str, Importer] = {
     "music-solo": Importer(
         function="music:import_solo", lists="music_solo.json, music_solo_train.txt, music_solo_test.csv"
@@ -64,7 +67,7 @@ IMPORTERS: dict[str, Importer] = {
     ),
     "dsol-solo": Importer(function="dsol:import_solo", lists="dsol/solotest.json"),
     "dsol-duet": Importer(function="dsol:import_duet", lists="dsol/duettest.json"),
-    "videos": Importer(function="videos:import_videos", lists="none; --labels: a csv of file and classes"),
+    VIDEOS: Importer(function="videos:import_videos", lists="none; --labels: a csv of file and classes"),
 }
 
 

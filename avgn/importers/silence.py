@@ -11,11 +11,11 @@ import numpy as np
 
 from avgn.importers.report import Report
 from avgn.importers.wav import WavHeader, read_header
+from avgn.runtime.audio_file import SAMPLES
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item
 from avgn.runtime.reading import read_wav
 from avgn.runtime.regular import open_regular
-from avgn.runtime.sound_file import SAMPLES
 
 MUTED = "silent under a sounding label"
 MUTED_VIDEO = "videos that are silent under a sounding label"

@@ -7,9 +7,9 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from avgn.runtime.audio_file import EXTENSIBLE, HEADER
 from avgn.runtime.errors import InputError
 from avgn.runtime.regular import open_regular
-from avgn.runtime.sound_file import EXTENSIBLE, HEADER
 
 # the size that writers to a pipe put when they don't know it yet
 UNKNOWN_SIZE = 0xFFFF_FF00

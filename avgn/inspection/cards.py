@@ -29,7 +29,7 @@ class Card:
 
     item: Item
     frame: NDArray[np.uint8] | None
-    sound: NDArray[np.uint8] | None
+    spectrogram: NDArray[np.uint8] | None
     fault: str | None
 
     @property
@@ -69,7 +69,7 @@ def draw_cards(manifest: Manifest, items: Sequence[Item], progress: Callable[[in
 
 
 def _draw(item: Item, classes: Sequence[str]) -> Card:
-    frame = sound = None
+    frame = spectrogram = None
     faults = []
     time = 0.0
     try:
@@ -77,15 +77,15 @@ def _draw(item: Item, classes: Sequence[str]) -> Card:
     except (InputError, OSError) as error:
         faults.append(str(error))
     try:
-        waveform = _sound(item, time)
+        waveform = _waveform(item, time)
         if len(waveform):
-            sound = draw_spectrogram(waveform, (CARD_HEIGHT, SPECTROGRAM_WIDTH))
+            spectrogram = draw_spectrogram(waveform, (CARD_HEIGHT, SPECTROGRAM_WIDTH))
     except (InputError, OSError) as error:
         faults.append(str(error))
-    return Card(item=item, frame=frame, sound=sound, fault="; ".join(dict.fromkeys(faults)) or None)
+    return Card(item=item, frame=frame, spectrogram=spectrogram, fault="; ".join(dict.fromkeys(faults)) or None)
 
 
-def _sound(item: Item, time: float) -> NDArray[np.float32]:
+def _waveform(item: Item, time: float) -> NDArray[np.float32]:
     """Return the sum of the item's sounds, or the sound around `time` in its video: [T] at 22 050 Hz."""
     if not item.sounds and item.video_file is not None:
         clock = AudioClock(RATE)
@@ -98,8 +98,8 @@ def _sound(item: Item, time: float) -> NDArray[np.float32]:
         length = min(round(SECONDS_AROUND * RATE), clock.end)
         start = min(max(0, round(time * RATE) - length // 2), clock.end - length)
         return clock.window(start, length)
-    sounds = [resample(*read_wav(path), RATE) for path in item.sounds]
-    total = np.zeros(max(map(len, sounds), default=0), np.float32)
-    for each in sounds:
+    waveforms = [resample(*read_wav(path), RATE) for path in item.sounds]
+    total = np.zeros(max(map(len, waveforms), default=0), np.float32)
+    for each in waveforms:
         total[: len(each)] += each
     return total

@@ -57,7 +57,7 @@ def render_page(summary: dict[str, Any], cards: Sequence[Card]) -> str:
 def _figure(card: Card) -> str:
     images = "".join(
         f'<img alt="{escape(name)} of {escape(card.item.id)}" src="{_data_uri(pixels)}">'
-        for name, pixels in (("frame", card.frame), ("sound", card.sound))
+        for name, pixels in (("frame", card.frame), ("sound", card.spectrogram))
         if pixels is not None
     )
     words = "<br>".join(map(escape, card.words))

@@ -60,8 +60,8 @@ def _draw_cell(card: Card) -> NDArray[np.uint8]:
         frame = fit(card.frame, (CARD_HEIGHT, FRAME_WIDTH))
         top, left = (CARD_HEIGHT - frame.shape[0]) // 2, (FRAME_WIDTH - frame.shape[1]) // 2
         cell[top : top + frame.shape[0], left : left + frame.shape[1]] = frame
-    if card.sound is not None:
-        cell[:CARD_HEIGHT, FRAME_WIDTH + GAP_PIXELS :] = card.sound
+    if card.spectrogram is not None:
+        cell[:CARD_HEIGHT, FRAME_WIDTH + GAP_PIXELS :] = card.spectrogram
     lines = [(text, BLACK) for text in card.words[:MAX_LINES]]
     if card.fault is not None:
         lines = [*lines[: MAX_LINES - 1], (card.fault, RED)]

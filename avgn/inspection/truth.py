@@ -129,7 +129,7 @@ def _draw_mask(drawn: Pixels, mask: NDArray[np.bool_], color: Color) -> None:
 def _draw_label(drawn: Pixels, text: str, x: int, y: int, color: Color, taken: list[tuple[int, int, int]]) -> None:
     """Draw a name above its box if there is room, and never over another name.
 
-    picture: RGB [H, W, 3], changed in place. x, y: the box's top-left corner in pixels. taken: (left, top, width) of
+    drawn: RGB [H, W, 3], changed in place. x, y: the box's top-left corner in pixels. taken: (left, top, width) of
     the names drawn so far, to which this one is added.
     """
     text = shorten(drawable(text), TEXT_PIXELS, drawn.shape[1] - 4)

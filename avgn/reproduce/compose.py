@@ -12,17 +12,18 @@ from avgn.runtime.manifest import Item, Manifest, Part
 MAX_DRAWS = 100
 
 
-def compose(manifest: Manifest, pictures: int, items: int, seed: int = 0) -> Manifest:
-    """Draw `items` items of `pictures` pictures each, of different classes, from those with one picture.
+def compose(manifest: Manifest, num_frames: int, items: int, seed: int = 0) -> Manifest:
+    """Draw `items` items of `num_frames` pictures each, of different classes, from those with one picture.
 
     Raises InputError when the manifest hasn't enough of them.
     """
     single = [item for item in manifest.items if item.frame is not None and item.audio is not None]
-    if len(single) < pictures or len({s.label for item in single for s in item.sources}) < pictures:
+    if len(single) < num_frames or len({s.label for item in single for s in item.sources}) < num_frames:
         raise InputError(
-            f"{manifest.path} has too few items or classes to set {pictures} side by side: import more of the data set"
+            f"{manifest.path} has too few items or classes to set {num_frames} side by side: import more of "
+            "the data set"
         )
-    rng = np.random.default_rng((seed, pictures))
+    rng = np.random.default_rng((seed, num_frames))
     made: dict[str, Item] = {}
     for _ in range(MAX_DRAWS * items):
         if len(made) == items:
@@ -34,9 +35,9 @@ def compose(manifest: Manifest, pictures: int, items: int, seed: int = 0) -> Man
             if labels and not labels & taken:
                 chosen.append(single[index])
                 taken |= labels
-            if len(chosen) == pictures:
+            if len(chosen) == num_frames:
                 break
-        if len(chosen) == pictures:
+        if len(chosen) == num_frames:
             item = _joined(chosen)
             made.setdefault(item.id, item)
     return Manifest(path=manifest.path, classes=manifest.classes, items=tuple(made.values()))

@@ -156,12 +156,12 @@ def _sounding(item: Item) -> list[Source]:
     return [source for source in item.sources if source.sounding and source.on_screen and source.boxes]
 
 
-def _copy(item: Item, root: Path, frame: str, sound: str) -> None:
+def _copy(item: Item, root: Path, frame: str, audio: str) -> None:
     assert item.frame is not None and item.audio is not None
     for name in ("frames", "audio"):
         (root / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(item.frame, root / "frames" / f"{frame}.jpg")
-    shutil.copy(item.audio, root / "audio" / f"{sound}.wav")
+    shutil.copy(item.audio, root / "audio" / f"{audio}.wav")
 
 
 def _pairs(tested: list[tuple[str, str]]) -> list[tuple[str, str, str, str]]:

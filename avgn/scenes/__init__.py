@@ -11,7 +11,7 @@ from avgn.scenes.scene import (
     SwapPair,
     render_scene,
     render_single_object,
-    render_single_sound,
+    render_single_waveform,
     render_swap,
 )
 from avgn.scenes.video import VideoTruth, write_scene_video
@@ -27,8 +27,12 @@ __all__ = [
     "render_scene",
     "render_single_object",
     "render_single_sound",
+    "render_single_waveform",
     "render_swap",
     "synthesize",
     "write_scene_video",
     "write_wav",
 ]
+
+# deprecated: the name until version 0.1
+render_single_sound = render_single_waveform

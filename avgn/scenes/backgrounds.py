@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from avgn.scenes.draw import Draw
 from avgn.scenes.objects import palette
 
-Picture = NDArray[np.float32]
+Canvas = NDArray[np.float32]
 Field = NDArray[np.float32]
 
 
@@ -44,12 +44,12 @@ def axes(height: int, width: int, angle: float = 0.0) -> tuple[Field, Field]:
     return (x * c + y * s).astype(np.float32), (y * c - x * s).astype(np.float32)
 
 
-def blend(field: Field, colours: NDArray[np.float32]) -> Picture:
+def blend(field: Field, colours: NDArray[np.float32]) -> Canvas:
     """Map a field in 0..1 to colours by linear interpolation between the rows of a palette."""
     table = np.linspace(0, 1, 256)
     knots = np.linspace(0, 1, len(colours))
     ramp = np.stack([np.interp(table, knots, colours[:, c]) for c in range(3)], axis=1).astype(np.float32)
-    result: Picture = ramp[(np.clip(field, 0, 1) * 255).astype(np.uint8)]
+    result: Canvas = ramp[(np.clip(field, 0, 1) * 255).astype(np.uint8)]
     return result
 
 
@@ -58,7 +58,7 @@ def _saw(phase: NDArray[np.floating[Any]]) -> Field:
     return result
 
 
-def gradient(d: Draw, height: int, width: int) -> Picture:
+def gradient(d: Draw, height: int, width: int) -> Canvas:
     """Paint a linear or radial fade with a little texture."""
     x, y = axes(height, width, d.uniform(0, 2 * np.pi))
     field = np.hypot(x - d.uniform(-0.4, 0.4), y) * 1.4 if d.chance(0.4) else x * d.uniform(0.6, 1.3) + 0.5
@@ -66,12 +66,12 @@ def gradient(d: Draw, height: int, width: int) -> Picture:
     return blend(field, palette(d, 3, 0.2))
 
 
-def sky(d: Draw, height: int, width: int) -> Picture:
+def sky(d: Draw, height: int, width: int) -> Canvas:
     """Paint clouds."""
     return blend(clouds(d, height, width, d.log_uniform(2, 12), 5, d.uniform(0.45, 0.75)), palette(d, 4, 0.2))
 
 
-def stripe(d: Draw, height: int, width: int) -> Picture:
+def stripe(d: Draw, height: int, width: int) -> Canvas:
     """Paint wavy stripes of two colours, with dirt."""
     x, y = axes(height, width, d.uniform(0, np.pi))
     rate = d.log_uniform(4, 22)
@@ -80,7 +80,7 @@ def stripe(d: Draw, height: int, width: int) -> Picture:
     return blend(0.75 * hard + 0.25 * clouds(d, height, width, 6), palette(d, 3, 0.2))
 
 
-def bricks(d: Draw, height: int, width: int) -> Picture:
+def bricks(d: Draw, height: int, width: int) -> Canvas:
     """Paint a wall of bricks with mortar, each of its own shade."""
     x, y = axes(height, width, d.uniform(-0.3, 0.3))
     rows, columns, gap = d.uniform(6, 14), d.uniform(3, 7), d.uniform(0.04, 0.12)
@@ -89,29 +89,29 @@ def bricks(d: Draw, height: int, width: int) -> Picture:
     shade = d.rng.random((64, 64), dtype=np.float32)[row.astype(int) % 64, np.floor(across).astype(int) % 64]
     mortar = (_saw(across) < gap * columns / rows * 2) | (_saw(y * rows) < gap * 2)
     colours = palette(d, 3, 0.25)
-    picture = blend(0.15 + 0.6 * shade + 0.2 * (clouds(d, height, width, 16, 2) - 0.5), colours[:2])
-    return np.where(mortar[..., None], colours[2], picture).astype(np.float32)
+    canvas = blend(0.15 + 0.6 * shade + 0.2 * (clouds(d, height, width, 16, 2) - 0.5), colours[:2])
+    return np.where(mortar[..., None], colours[2], canvas).astype(np.float32)
 
 
-def blobs(d: Draw, height: int, width: int) -> Picture:
+def blobs(d: Draw, height: int, width: int) -> Canvas:
     """Paint blurred shapes, like a room out of focus."""
     colours = palette(d, 5, 0.15)
-    picture = np.empty((height, width, 3), np.float32)
-    picture[:] = colours[0]
+    canvas = np.empty((height, width, 3), np.float32)
+    canvas[:] = colours[0]
     for _ in range(d.integer(8, 20)):
         colour = tuple(float(c) for c in colours[d.integer(1, 4)])
         centre = int(d.rng.integers(width)), int(d.rng.integers(height))
         half = max(3, int(d.log_uniform(0.04, 0.3) * width)), max(3, int(d.log_uniform(0.04, 0.3) * height))
         if d.chance(0.5):
-            cv2.ellipse(picture, centre, half, d.uniform(0, 180), 0, 360, colour, -1)
+            cv2.ellipse(canvas, centre, half, d.uniform(0, 180), 0, 360, colour, -1)
         else:
             corners = cv2.boxPoints((centre, (2 * half[0], 2 * half[1]), d.uniform(0, 180)))
-            cv2.fillConvexPoly(picture, corners.astype(np.int32), colour)
-    result: Picture = cv2.GaussianBlur(picture, (0, 0), d.log_uniform(0.8, 10))
+            cv2.fillConvexPoly(canvas, corners.astype(np.int32), colour)
+    result: Canvas = cv2.GaussianBlur(canvas, (0, 0), d.log_uniform(0.8, 10))
     return result
 
 
-def tiles(d: Draw, height: int, width: int) -> Picture:
+def tiles(d: Draw, height: int, width: int) -> Canvas:
     """Paint square tiles with a motif."""
     x, y = axes(height, width, d.uniform(0, np.pi / 2))
     rate = d.uniform(4, 11)
@@ -120,7 +120,7 @@ def tiles(d: Draw, height: int, width: int) -> Picture:
     return blend(field, palette(d, 3, 0.2))
 
 
-def weave(d: Draw, height: int, width: int) -> Picture:
+def weave(d: Draw, height: int, width: int) -> Canvas:
     """Paint cloth: crossing threads in broad bands (plaid)."""
     x, y = axes(height, width, d.uniform(-0.5, 0.5))
     bands = d.rng.random(64).astype(np.float32)
@@ -130,7 +130,7 @@ def weave(d: Draw, height: int, width: int) -> Picture:
     return blend(0.85 * field + 0.15 * thread, palette(d, 4, 0.2))
 
 
-def ripples(d: Draw, height: int, width: int) -> Picture:
+def ripples(d: Draw, height: int, width: int) -> Canvas:
     """Paint waves from two or three centres."""
     x, y = axes(height, width)
     field = np.zeros((height, width), np.float32)
@@ -139,7 +139,7 @@ def ripples(d: Draw, height: int, width: int) -> Picture:
     return blend(0.5 + 0.2 * field, palette(d, 3, 0.2))
 
 
-def shingles(d: Draw, height: int, width: int) -> Picture:
+def shingles(d: Draw, height: int, width: int) -> Canvas:
     """Paint overlapping round scales."""
     x, y = axes(height, width, d.uniform(-0.4, 0.4))
     rate = d.uniform(5, 12)
@@ -148,7 +148,7 @@ def shingles(d: Draw, height: int, width: int) -> Picture:
     return blend(field + 0.3 * (clouds(d, height, width, 5) - 0.5), palette(d, 3, 0.2))
 
 
-def voronoi(d: Draw, height: int, width: int) -> Picture:
+def voronoi(d: Draw, height: int, width: int) -> Canvas:
     """Paint cells around random points, with borders."""
     small_h, small_w = (height + 1) // 2, (width + 1) // 2
     num = d.integer(10, 34)
@@ -159,11 +159,11 @@ def voronoi(d: Draw, height: int, width: int) -> Picture:
     shade = d.rng.random(num).astype(np.float32)[nearest]
     border = np.sqrt(distance.min(axis=0)) / math.sqrt(small_h * small_w / num)
     field = 0.7 * shade + d.uniform(0.1, 0.5) * border
-    result: Picture = cv2.resize(blend(field, palette(d, 4, 0.2)), (width, height), interpolation=cv2.INTER_LINEAR)
+    result: Canvas = cv2.resize(blend(field, palette(d, 4, 0.2)), (width, height), interpolation=cv2.INTER_LINEAR)
     return result
 
 
-def wood(d: Draw, height: int, width: int) -> Picture:
+def wood(d: Draw, height: int, width: int) -> Canvas:
     """Paint boards with grain."""
     x, y = axes(height, width, d.choice([0.0, math.pi / 2]) + d.uniform(-0.2, 0.2))
     boards = d.uniform(2.5, 6)
@@ -175,11 +175,11 @@ def wood(d: Draw, height: int, width: int) -> Picture:
     return blend(field.astype(np.float32), palette(d, 3, 0.2))
 
 
-def landscape(d: Draw, height: int, width: int) -> Picture:
+def landscape(d: Draw, height: int, width: int) -> Canvas:
     """Paint sky, ranges of hills and a meadow."""
     colours = palette(d, 6, 0.12)
     rows = np.arange(height, dtype=np.float32)[:, None] / height
-    picture = blend(np.broadcast_to(rows * 1.3, (height, width)) + 0.2 * clouds(d, height, width, 3), colours[:2])
+    canvas = blend(np.broadcast_to(rows * 1.3, (height, width)) + 0.2 * clouds(d, height, width, 3), colours[:2])
     x = np.arange(width, dtype=np.float32) / width
     level = d.uniform(0.3, 0.55)
     texture = clouds(d, height, width, 18, 3)[..., None] - 0.5
@@ -189,12 +189,12 @@ def landscape(d: Draw, height: int, width: int) -> Picture:
             np.zeros(width, np.float32),
         )
         below = np.clip((rows - line[None, :]) * height + 0.5, 0, 1)[..., None]
-        picture += below * (colours[2 + index] + d.uniform(0.1, 0.5) * texture - picture)
+        canvas += below * (colours[2 + index] + d.uniform(0.1, 0.5) * texture - canvas)
         level += d.uniform(0.08, 0.2)
-    return picture.astype(np.float32)
+    return canvas.astype(np.float32)
 
 
-def marble(d: Draw, height: int, width: int) -> Picture:
+def marble(d: Draw, height: int, width: int) -> Canvas:
     """Paint veined stone."""
     x, y = axes(height, width, d.uniform(0, np.pi))
     warp = clouds(d, height, width, d.uniform(3, 6), 5, 0.55)
@@ -202,7 +202,7 @@ def marble(d: Draw, height: int, width: int) -> Picture:
     return blend(0.8 * veins + 0.2 * warp, palette(d, 3, 0.2))
 
 
-Family = Callable[[Draw, int, int], Picture]
+Family = Callable[[Draw, int, int], Canvas]
 FAMILIES: dict[str, dict[str, Family]] = {
     "train": {f.__name__: f for f in (gradient, sky, stripe, bricks, blobs, tiles, weave)},
     "val": {f.__name__: f for f in (ripples, shingles)},
@@ -210,25 +210,25 @@ FAMILIES: dict[str, dict[str, Family]] = {
 }
 
 
-def draw_background(d: Draw, height: int, width: int) -> tuple[str, Picture]:
+def draw_background(d: Draw, height: int, width: int) -> tuple[str, Canvas]:
     """Draw a background with clutter that belongs to no class: (family's name, picture [h, w, 3] float32 in 0..1)."""
     family = d.choice(sorted(FAMILIES[d.split]))
-    picture = FAMILIES[d.split][family](d, height, width)
-    picture = np.clip(picture, 0, 1)
+    canvas = FAMILIES[d.split][family](d, height, width)
+    canvas = np.clip(canvas, 0, 1)
     # surroundings are paler and flatter than the things in front of them
-    grey = picture.mean(axis=2, keepdims=True)
-    picture = grey + np.float32(d.uniform(0.2, 0.75)) * (picture - grey)
+    grey = canvas.mean(axis=2, keepdims=True)
+    canvas = grey + np.float32(d.uniform(0.2, 0.75)) * (canvas - grey)
     span = d.uniform(0.25, 0.65)
     low = d.uniform(0.0, 1.0) * (1 - span)
-    picture = np.ascontiguousarray(low + span * picture, dtype=np.float32)
+    canvas = np.ascontiguousarray(low + span * canvas, dtype=np.float32)
     for _ in range(d.integer(0, 3)):
-        _add_clutter(picture, d)
-    return family, picture
+        _add_clutter(canvas, d)
+    return family, canvas
 
 
-def _add_clutter(picture: Picture, d: Draw) -> None:
+def _add_clutter(canvas: Canvas, d: Draw) -> None:
     """Draw one plain ellipse, quadrilateral or line, with a plain texture, into the picture."""
-    height, width = picture.shape[:2]
+    height, width = canvas.shape[:2]
     layer = np.zeros((height, width), np.uint8)
     size = d.log_uniform(0.06, 0.32) * min(height, width)
     x, y = float(d.rng.integers(width)), float(d.rng.integers(height))
@@ -254,5 +254,5 @@ def _add_clutter(picture: Picture, d: Draw) -> None:
     if d.chance(0.4):
         pattern = np.clip(across + 0.5, 0, 1)
     weight = layer[top : top + h, left : left + w, None].astype(np.float32) / np.float32(255)
-    patch = picture[top : top + h, left : left + w]
+    patch = canvas[top : top + h, left : left + w]
     patch += weight * (colours[0] + pattern[..., None] * (colours[1] - colours[0]) - patch)

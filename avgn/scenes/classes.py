@@ -39,6 +39,6 @@ SCENE_CLASSES: dict[str, SceneClass] = {
 CLASSES: tuple[str, ...] = tuple(sorted(SCENE_CLASSES))
 
 
-def draw_sound(label: str, num: int, d: Draw) -> NDArray[np.float32]:
+def draw_waveform(label: str, num: int, d: Draw) -> NDArray[np.float32]:
     """Render a class's sound in a room: [num] samples at 22 050 Hz with an RMS of 1."""
     return place_in_room(SCENE_CLASSES[label].timbre(d, num), d)

@@ -33,14 +33,14 @@ def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], audio: Wave, s
     try:
         # FFmpeg opens the file again to move the index to the front, and may misread special characters in its name
         with av.open(f"file:{file.partial}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            picture = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "20"})
-            picture.width, picture.height, picture.pix_fmt = *size, "yuv420p"
-            picture.codec_context.thread_count = 1
-            picture.codec_context.time_base = Fraction(1, FPS)
-            sound = container.add_stream("aac", rate=AUDIO_RATE, layout="stereo")
-            sound.codec_context.thread_count = 1
-            sound.bit_rate = 160_000
-            _interleave(container, picture, sound, frames, double_rate(audio))
+            video_stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "20"})
+            video_stream.width, video_stream.height, video_stream.pix_fmt = *size, "yuv420p"
+            video_stream.codec_context.thread_count = 1
+            video_stream.codec_context.time_base = Fraction(1, FPS)
+            audio_stream = container.add_stream("aac", rate=AUDIO_RATE, layout="stereo")
+            audio_stream.codec_context.thread_count = 1
+            audio_stream.bit_rate = 160_000
+            _interleave(container, video_stream, audio_stream, frames, double_rate(audio))
         file.commit()
     except OSError as error:
         raise write_error(path, error, "video") from None
@@ -58,25 +58,27 @@ def double_rate(audio: Wave) -> Wave:
     return result
 
 
-def _interleave(container: Any, picture: Any, sound: Any, frames: Iterable[NDArray[np.uint8]], audio: Wave) -> None:
+def _interleave(
+    container: Any, video_stream: Any, audio_stream: Any, frames: Iterable[NDArray[np.uint8]], audio: Wave
+) -> None:
     from av import AudioFrame, VideoFrame
 
     position = 0
 
-    def feed_sound(end: int) -> None:
+    def feed_audio(end: int) -> None:
         nonlocal position
         while position < end:
             part = audio[position : position + CHUNK_SAMPLES]
             frame = AudioFrame.from_ndarray(np.stack([part, part]), format="fltp", layout="stereo")
             frame.sample_rate, frame.time_base, frame.pts = AUDIO_RATE, Fraction(1, AUDIO_RATE), position
-            container.mux(sound.encode(frame))
+            container.mux(audio_stream.encode(frame))
             position += len(part)
 
     for number, pixels in enumerate(frames):
         shown = VideoFrame.from_ndarray(pixels, format="rgb24")
         shown.pts, shown.time_base = number, Fraction(1, FPS)
-        container.mux(picture.encode(shown))
-        feed_sound(min(len(audio), (number + 1) * AUDIO_RATE // FPS))
-    feed_sound(len(audio))
-    container.mux(picture.encode(None))
-    container.mux(sound.encode(None))
+        container.mux(video_stream.encode(shown))
+        feed_audio(min(len(audio), (number + 1) * AUDIO_RATE // FPS))
+    feed_audio(len(audio))
+    container.mux(video_stream.encode(None))
+    container.mux(audio_stream.encode(None))

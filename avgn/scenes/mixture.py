@@ -32,16 +32,18 @@ class Mixture:
     snr_db: float | None
 
 
-def mix(sounds: Sequence[Wave], num: int, d: Draw, kind: str | None = None) -> Mixture:
+def mix(waveforms: Sequence[Wave], num: int, d: Draw, kind: str | None = None) -> Mixture:
     """Mix sounds (each with an RMS of 1 while it sounds) to `num` samples at a random loudness.
 
     Relative levels are uniform within 4 dB either way, the noise lies 0-30 dB below the sum of the sources (powers over
     the samples where any of them sounds), the loudness is -35..-12 dBFS. Nothing clips: peaks lower the whole.
     """
     kind = kind or d.choice(KINDS)
-    if not sounds:
+    if not waveforms:
         return _noise_alone(num, kind, d)
-    stems = [sound * np.float32(_gain(d.rng.uniform(-RELATIVE_LEVEL_DB, RELATIVE_LEVEL_DB))) for sound in sounds]
+    stems = [
+        waveform * np.float32(_gain(d.rng.uniform(-RELATIVE_LEVEL_DB, RELATIVE_LEVEL_DB))) for waveform in waveforms
+    ]
     total: Wave = np.sum(stems, axis=0, dtype=np.float32)
     active = np.any([stem != 0 for stem in stems], axis=0)
     power = float(np.mean(total[active] ** 2, dtype=np.float64)) if active.any() else 1.0

@@ -74,14 +74,14 @@ def draw_intervals(seconds: float, d: Draw) -> tuple[Interval, ...]:
     return tuple(intervals)
 
 
-def gate(sound: Wave, intervals: Sequence[Interval]) -> Wave:
+def gate(waveform: Wave, intervals: Sequence[Interval]) -> Wave:
     """Keep a sound inside intervals (seconds), with fades of 10 ms inside their ends."""
-    envelope = np.zeros(len(sound), np.float32)
+    envelope = np.zeros(len(waveform), np.float32)
     for start, end in intervals:
-        first, last = round(start * RATE), min(round(end * RATE), len(sound))
+        first, last = round(start * RATE), min(round(end * RATE), len(waveform))
         distance = np.minimum(np.arange(last - first), np.arange(last - first)[::-1]).astype(np.float32)
         envelope[first:last] = np.minimum(distance / np.float32(FADE_SECONDS * RATE), 1)
-    return sound * envelope
+    return waveform * envelope
 
 
 def _draw_path(sprite: tuple[int, ...], frame_size: tuple[int, int], d: Draw) -> Path:

@@ -17,15 +17,15 @@ def draw_noise(kind: str, num: int, d: Draw) -> Wave:
     if kind not in KINDS:
         raise InputError(f"noise {kind!r} is not known: use one of {', '.join(KINDS)}")
     if kind == "hum":
-        sound = _hum(num, d)
+        waveform = _hum(num, d)
     else:
-        sound = d.rng.standard_normal(num, dtype=np.float32)
+        waveform = d.rng.standard_normal(num, dtype=np.float32)
         if kind != "white":
             knots = np.array([d.uniform(-15, 15) for _ in range(8)])
-            sound = shape(sound, lambda f: _gain(kind, f, knots))
+            waveform = shape(waveform, lambda f: _gain(kind, f, knots))
         if kind == "speech":
-            sound *= _syllables(num, d)
-    return as_wave(sound / np.sqrt(np.mean(sound**2, dtype=np.float64)))
+            waveform *= _syllables(num, d)
+    return as_wave(waveform / np.sqrt(np.mean(waveform**2, dtype=np.float64)))
 
 
 def _gain(kind: str, frequency: NDArray[np.float64], knots: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Box
-from avgn.scenes.classes import CLASSES, draw_sound
+from avgn.scenes.classes import CLASSES, draw_waveform
 from avgn.scenes.draw import SPLITS, Draw, check_split
+from avgn.scenes.frame import box_of, draw_frame
 from avgn.scenes.mixture import mix
-from avgn.scenes.picture import box_of, draw_picture
 from avgn.scenes.synth import RATE
 
 SIZES = ((224, 224), (256, 192), (296, 168))
@@ -101,8 +101,8 @@ def streams(split: str, seed: int, index: int, kind: int = 0) -> tuple[Draw, Dra
         raise InputError(f"seed {seed} and index {index} must not be negative: use whole numbers from 0")
     check_split(split)
     root = np.random.SeedSequence([seed, SPLITS.index(split), index, kind])
-    layout, picture, sound = (Draw(np.random.default_rng(child), split) for child in root.spawn(3))
-    return layout, picture, sound
+    layout, look, hearing = (Draw(np.random.default_rng(child), split) for child in root.spawn(3))
+    return layout, look, hearing
 
 
 def draw_cast(config: SceneConfig, layout: Draw) -> list[tuple[str, bool, bool]]:
@@ -116,13 +116,13 @@ def draw_cast(config: SceneConfig, layout: Draw) -> list[tuple[str, bool, bool]]
 
 def render_scene(config: SceneConfig, seed: int, index: int) -> Scene:
     """Render scene number `index` of a seed: a pure function of its arguments."""
-    layout, look, sound = streams(config.split, seed, index)
+    layout, look, hearing = streams(config.split, seed, index)
     width, height = config.size or layout.choice(SIZES)
     cast = draw_cast(config, layout)
-    picture = draw_picture([label for label, _, seen in cast if seen], height, width, look)
+    drawn = draw_frame([label for label, _, seen in cast if seen], height, width, look)
     num = round(config.seconds * RATE)
-    mixture = mix([draw_sound(label, num, sound) for label, sounding, _ in cast if sounding], num, sound)
-    seen_parts = iter(zip(picture.masks, picture.full_areas, strict=True))
+    mixture = mix([draw_waveform(label, num, hearing) for label, sounding, _ in cast if sounding], num, hearing)
+    seen_parts = iter(zip(drawn.masks, drawn.full_areas, strict=True))
     stems = iter(mixture.stems)
     objects = []
     for label, sounding, seen in cast:
@@ -139,10 +139,10 @@ def render_scene(config: SceneConfig, seed: int, index: int) -> Scene:
             )
         )
     return Scene(
-        frame=picture.frame,
+        frame=drawn.frame,
         audio=mixture.audio,
         objects=tuple(objects),
-        background=picture.background,
+        background=drawn.background,
         noise=mixture.noise,
         snr_db=mixture.snr_db,
     )
@@ -153,26 +153,26 @@ def render_swap(config: SceneConfig, seed: int, index: int) -> SwapPair:
 
     Of the config only split, size and seconds count.
     """
-    layout, look, sound = streams(config.split, seed, index, kind=1)
+    layout, look, hearing = streams(config.split, seed, index, kind=1)
     width, height = config.size or layout.choice(SIZES)
     first, second = (CLASSES[k] for k in layout.rng.permutation(len(CLASSES))[:2])
-    picture = draw_picture([first, second], height, width, look)
+    drawn = draw_frame([first, second], height, width, look)
     num = round(config.seconds * RATE)
-    mixtures = [mix([draw_sound(label, num, sound)], num, sound) for label in (first, second)]
+    mixtures = [mix([draw_waveform(label, num, hearing)], num, hearing) for label in (first, second)]
     return SwapPair(
-        frame=picture.frame,
+        frame=drawn.frame,
         labels=(first, second),
-        masks=(picture.masks[0], picture.masks[1]),
+        masks=(drawn.masks[0], drawn.masks[1]),
         audio_a=mixtures[0].audio,
         audio_b=mixtures[1].audio,
     )
 
 
-def render_single_sound(label: str, split: str, seed: int, seconds: float = 3.0) -> Array:
+def render_single_waveform(label: str, split: str, seed: int, seconds: float = 3.0) -> Array:
     """Render one class's sound alone, without noise, with an RMS of 0.1: [T] float32 at 22 050 Hz."""
     check_label(label)
-    _, _, sound = streams(split, seed, CLASSES.index(label), kind=2)
-    return draw_sound(label, round(seconds * RATE), sound) * np.float32(0.1)
+    _, _, hearing = streams(split, seed, CLASSES.index(label), kind=2)
+    return draw_waveform(label, round(seconds * RATE), hearing) * np.float32(0.1)
 
 
 def render_single_object(
@@ -181,8 +181,8 @@ def render_single_object(
     """Render one object of a class on a background: (frame [H, W, 3] uint8 RGB, its visible mask [H, W])."""
     check_label(label)
     _, look, _ = streams(split, seed, CLASSES.index(label), kind=3)
-    picture = draw_picture([label], size[1], size[0], look)
-    return picture.frame, picture.masks[0]
+    drawn = draw_frame([label], size[1], size[0], look)
+    return drawn.frame, drawn.masks[0]
 
 
 def check_label(label: str) -> None:

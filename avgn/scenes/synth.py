@@ -16,9 +16,9 @@ TABLE_SAMPLES = 4096
 Wave = NDArray[np.float32]
 
 
-def as_wave(sound: NDArray[Any]) -> Wave:
+def as_wave(waveform: NDArray[Any]) -> Wave:
     """Convert samples to float32."""
-    result: Wave = sound.astype(np.float32)
+    result: Wave = waveform.astype(np.float32)
     return result
 
 
@@ -85,37 +85,37 @@ def strike(
     out = np.zeros(num, np.float32)
     for index, (onset, gain) in enumerate(zip(onsets, gains, strict=True)):
         ratio = 1.0 if ratios is None else float(ratios[index])
-        sound = prototype if ratio == 1.0 else _speed(prototype, ratio)
+        waveform = prototype if ratio == 1.0 else _speed(prototype, ratio)
         start = round(onset * RATE)
-        first, last = max(start, 0), min(start + len(sound), num)
+        first, last = max(start, 0), min(start + len(waveform), num)
         if first < last:
-            out[first:last] += np.float32(gain) * sound[first - start : last - start]
+            out[first:last] += np.float32(gain) * waveform[first - start : last - start]
     return out
 
 
-def _speed(sound: Wave, ratio: float) -> Wave:
-    position = np.arange(int(len(sound) / ratio)) * ratio
+def _speed(waveform: Wave, ratio: float) -> Wave:
+    position = np.arange(int(len(waveform) / ratio)) * ratio
     index = position.astype(np.int64)
     part = (position - index).astype(np.float32)
-    padded = np.append(sound, np.float32(0))
+    padded = np.append(waveform, np.float32(0))
     result: Wave = padded[index] * (1 - part) + padded[index + 1] * part
     return result
 
 
-def ends(sound: Wave, attack: float, release: float) -> Wave:
+def ends(waveform: Wave, attack: float, release: float) -> Wave:
     """Fade the first `attack` and the last `release` seconds linearly, in place."""
     a, r = max(2, int(attack * RATE)), max(2, int(release * RATE))
-    sound[:a] *= np.linspace(0, 1, a, dtype=np.float32)[: len(sound)]
-    sound[-r:] *= np.linspace(1, 0, r, dtype=np.float32)[-len(sound) :]
-    return sound
+    waveform[:a] *= np.linspace(0, 1, a, dtype=np.float32)[: len(waveform)]
+    waveform[-r:] *= np.linspace(1, 0, r, dtype=np.float32)[-len(waveform) :]
+    return waveform
 
 
-def shape(sound: Wave, gain: Callable[[NDArray[Any]], NDArray[Any]]) -> Wave:
+def shape(waveform: Wave, gain: Callable[[NDArray[Any]], NDArray[Any]]) -> Wave:
     """Filter by a zero-phase gain over frequency in Hz."""
-    size = cv2.getOptimalDFTSize(len(sound))
-    spectrum = np.fft.rfft(sound, size)
+    size = cv2.getOptimalDFTSize(len(waveform))
+    spectrum = np.fft.rfft(waveform, size)
     spectrum *= gain(np.fft.rfftfreq(size, 1 / RATE))
-    result: Wave = np.fft.irfft(spectrum, size)[: len(sound)].astype(np.float32)
+    result: Wave = np.fft.irfft(spectrum, size)[: len(waveform)].astype(np.float32)
     return result
 
 
@@ -125,7 +125,7 @@ def band_noise(num: int, centre: float, width: float, d: Draw) -> Wave:
     return shape(white, lambda f: np.exp(-0.5 * (np.log2(np.maximum(f, 20) / centre) / width) ** 2))
 
 
-def place_in_room(sound: Wave, d: Draw) -> Wave:
+def place_in_room(waveform: Wave, d: Draw) -> Wave:
     """Colour a sound so that its spectral centroid says little about its class; RMS becomes 1.
 
     A bump in the spectrum, a tilt (within 6 dB an octave) towards a random centroid, a wandering brightness, a little
@@ -135,22 +135,22 @@ def place_in_room(sound: Wave, d: Draw) -> Wave:
     length = int(3 * decay * RATE)
     tail = d.rng.standard_normal(length, dtype=np.float32) * np.exp(-times(length) / np.float32(decay))
     tail *= wet / np.sqrt(np.sum(tail**2))
-    size = cv2.getOptimalDFTSize(len(sound) + length)
+    size = cv2.getOptimalDFTSize(len(waveform) + length)
     octave = np.log2(np.clip(np.fft.rfftfreq(size, 1 / RATE), 90, 9000) / 900)
     centre, width, height = d.uniform(-1.5, 2.5, cycles=3), d.uniform(0.4, 1.2), d.uniform(-10, 10, cycles=3)
     bump = height / 6.02 * np.exp(-0.5 * ((octave - centre) / width) ** 2)
-    spectrum = np.fft.rfft(sound, size) * np.exp2(bump)
+    spectrum = np.fft.rfft(waveform, size) * np.exp2(bump)
     spectrum *= 1 + np.fft.rfft(tail, size)
     tilt = _tilt_towards(d.log_uniform(650, 3000, cycles=3), spectrum, octave)
     wander = d.uniform(0.0, 8.0, cycles=3) / 6.02
     dark, bright = (
-        np.fft.irfft(spectrum * np.exp2(octave * slope), size)[: len(sound)].astype(np.float32)
+        np.fft.irfft(spectrum * np.exp2(octave * slope), size)[: len(waveform)].astype(np.float32)
         for slope in (tilt - wander / 2, tilt + wander / 2)
     )
     dark, bright = _level(dark), _level(bright)
-    mix = _wander(len(sound), d.uniform(1.5, 5.0), d.rng)
+    mix = _wander(len(waveform), d.uniform(1.5, 5.0), d.rng)
     heard = dark + mix * (bright - dark)
-    swell = d.uniform(0.0, 0.15) * np.sin(2 * np.pi * d.uniform(0.15, 0.6) * times(len(sound)) + d.uniform(0, 6.28))
+    swell = d.uniform(0.0, 0.15) * np.sin(2 * np.pi * d.uniform(0.15, 0.6) * times(len(waveform)) + d.uniform(0, 6.28))
     return _level(heard * (1 + swell.astype(np.float32)))
 
 
@@ -172,7 +172,7 @@ def _wander(num: int, rate: float, rng: np.random.Generator) -> Wave:
     return result
 
 
-def _level(sound: Wave) -> Wave:
+def _level(waveform: Wave) -> Wave:
     """Scale to an RMS of 1."""
-    result: Wave = sound / np.float32(np.sqrt(np.mean(sound**2, dtype=np.float64)) + 1e-9)
+    result: Wave = waveform / np.float32(np.sqrt(np.mean(waveform**2, dtype=np.float64)) + 1e-9)
     return result

@@ -46,13 +46,13 @@ def bell(d: Draw, num: int) -> Wave:
     fall = d.uniform(-0.1, 1.0)
     length = int(RATE * min(0.9, 2.5 * ring))
     t = times(length)
-    sound = np.zeros(length, np.float32)
+    waveform = np.zeros(length, np.float32)
     for ratio in ratios:
         gain = np.float32(ratio**-fall * 10 ** (d.uniform(-6, 6) / 20))
         decay = np.float32(ring / max(ratio, 0.5) ** 0.6)
-        sound += gain * np.exp(-t / decay) * np.sin(np.float32(2 * np.pi * pitch * ratio) * t)
+        waveform += gain * np.exp(-t / decay) * np.sin(np.float32(2 * np.pi * pitch * ratio) * t)
     onsets = beats(d, num / RATE, rate, 0.1)
-    return strike(num, ends(sound, 0.002, 0.05), onsets, accents(d, len(onsets), 0.5))
+    return strike(num, ends(waveform, 0.002, 0.05), onsets, accents(d, len(onsets), 0.5))
 
 
 def buzzer(d: Draw, num: int) -> Wave:
@@ -135,12 +135,12 @@ def organ(d: Draw, num: int) -> Wave:
         np.float32
     )
     colour = np.float32(d.uniform(0.1, 0.9)) * (1 - swing)
-    sound = np.zeros(num, np.float32)
+    waveform = np.zeros(num, np.float32)
     for semitone in chord:
         frequency, start = np.full(num, pitch * 2 ** (semitone / 12), np.float32), d.rng.random()
         soft = oscillate(frequency, mellow, start)
-        sound += soft + colour * (oscillate(frequency, bright, start) - soft)
-    return as_wave(sound * (1 - np.float32(depth) * swing))
+        waveform += soft + colour * (oscillate(frequency, bright, start) - soft)
+    return as_wave(waveform * (1 - np.float32(depth) * swing))
 
 
 def phone(d: Draw, num: int) -> Wave:
@@ -161,11 +161,11 @@ def rattle(d: Draw, num: int) -> Wave:
     burst = np.minimum(t / np.float32(attack), np.exp(-(t - np.float32(attack)) / np.float32(decay))).astype(np.float32)
     onsets = beats(d, num / RATE, rate, 0.08)
     gains = accents(d, len(onsets), 0.5)
-    sound = np.zeros(num, np.float32)
+    waveform = np.zeros(num, np.float32)
     for side in (0, 1):
         band = centre * 2 ** (apart * (side - 0.5))
-        sound += band_noise(num, band, width, d) * strike(num, burst, onsets[side::2], gains[side::2])
-    return sound
+        waveform += band_noise(num, band, width, d) * strike(num, burst, onsets[side::2], gains[side::2])
+    return waveform
 
 
 def siren(d: Draw, num: int) -> Wave:

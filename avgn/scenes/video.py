@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Box, Item, Source
 from avgn.scenes.backgrounds import draw_background
-from avgn.scenes.classes import draw_sound
+from avgn.scenes.classes import draw_waveform
 from avgn.scenes.draw import Draw
 from avgn.scenes.encode import FPS, encode_video
+from avgn.scenes.frame import box_of, draw_and_place
 from avgn.scenes.mixture import mix
 from avgn.scenes.motion import Interval, draw_intervals, draw_paths, gate
 from avgn.scenes.motion import Path as Track
 from avgn.scenes.objects import Sprite
-from avgn.scenes.picture import box_of, draw_and_place
 from avgn.scenes.placement import paste
 from avgn.scenes.scene import SceneConfig, draw_cast, streams
 from avgn.scenes.synth import RATE, Wave
@@ -77,12 +77,12 @@ def write_video_item(folder: Path, config: SceneConfig, seed: int, seconds: floa
 
 
 def _render(path: Path, config: SceneConfig, seed: int, index: int, seconds: float) -> VideoTruth:
-    layout, look, sound = streams(config.split, seed, index, kind=4)
+    layout, look, hearing = streams(config.split, seed, index, kind=4)
     width, height = SIZE
     num_frames = round(seconds * FPS)
     cast = draw_cast(config, layout)
     intervals = [draw_intervals(seconds, layout) if sounding else () for _, sounding, _ in cast]
-    audio = _draw_audio([label for label, _, _ in cast], intervals, seconds, sound)
+    audio = _draw_audio([label for label, _, _ in cast], intervals, seconds, hearing)
     shown = [k for k, (_, _, seen) in enumerate(cast) if seen]
     sprites, tracks = _draw_moving([cast[k][0] for k in shown], height, width, seconds, look)
     _, canvas = draw_background(look, height, width)
@@ -115,7 +115,7 @@ def _render(path: Path, config: SceneConfig, seed: int, index: int, seconds: flo
 def _draw_audio(labels: Sequence[str], intervals: Sequence[tuple[Interval, ...]], seconds: float, d: Draw) -> Wave:
     num = round(seconds * RATE)
     pairs = [(label, parts) for label, parts in zip(labels, intervals, strict=True) if parts]
-    return mix([gate(draw_sound(label, num, d), parts) for label, parts in pairs], num, d).audio
+    return mix([gate(draw_waveform(label, num, d), parts) for label, parts in pairs], num, d).audio
 
 
 def _draw_moving(

@@ -38,7 +38,7 @@ def check_settings(config: Config, training: TrainConfig, validation: Manifest |
     if validation is not None and not validation.items:
         raise InputError(f"validation manifest {validation.path} has no items: give another one, or none")
     if training.auxiliary > 0 and not config.kind.auxiliary:
-        raise InputError(f"auxiliary heads are avgn's, the system is {config.system}: leave `auxiliary` out")
+        raise InputError(f"auxiliary heads are avgn's, the system is {config.kind.name}: leave `auxiliary` out")
 
 
 def check_output(output: Path, *, resume: bool) -> None:

@@ -192,15 +192,15 @@ class AVGNModule(LightningModule):
         return self.model.encode_spectrogram(spectrogram), self.model.encode_image(image)
 
     def _losses(self, batch: Batch) -> Losses:
-        waveform, picture = self.hooks.prepare(batch.waveform, batch.image)
-        audio, image = self.halves(self.mask_spectrogram(self.model.frontend(waveform)), picture)
+        waveform, pixels = self.hooks.prepare(batch.waveform, batch.image)
+        audio, image = self.halves(self.mask_spectrogram(self.model.frontend(waveform)), pixels)
         if self.settings.dropout > 0:
             audio, image = self._dropped(audio, image)
         losses = self.hooks.losses(audio, image, batch.labels)
         if self.teacher is None:
             return losses
         with torch.no_grad():
-            slow_audio, slow_image = self.teacher(waveform, picture)
+            slow_audio, slow_image = self.teacher(waveform, pixels)
         pairs = ((audio, slow_image), (slow_audio, image))
         crossed = [self.hooks.losses(a, i, batch.labels).localization for a, i in pairs]
         localization = 0.5 * (crossed[0] + crossed[1])

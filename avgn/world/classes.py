@@ -48,7 +48,7 @@ NOISES = (
 
 @dataclass(frozen=True, kw_only=True)
 class WorldClass:
-    """`audioset`: display names of what it sounds like; `imagenet`: indices of what it looks like, none: faces."""
+    """Holds a class: AudioSet's names of its sounds, and ImageNet's indices of what it looks like (none: faces)."""
 
     label: str
     audioset: tuple[str, ...]
@@ -61,7 +61,7 @@ class WorldClass:
 
 
 def world_classes() -> dict[str, WorldClass]:
-    """The whole table by label, in its order."""
+    """Return the whole table by label, in its order."""
     rows = json.loads((files("avgn.world") / "classes.json").read_text(encoding="utf-8"))
     return {
         row["label"]: WorldClass(
@@ -72,7 +72,7 @@ def world_classes() -> dict[str, WorldClass]:
 
 
 def find_classes(labels: Sequence[str]) -> list[WorldClass]:
-    """The entries of these labels. Raises InputError for one that the table lacks, with the nearest names."""
+    """Return the entries of these labels. Raises InputError for one that the table lacks, with the nearest names."""
     table = world_classes()
     for label in labels:
         if label not in table:
@@ -82,5 +82,5 @@ def find_classes(labels: Sequence[str]) -> list[WorldClass]:
 
 
 def audioset_names() -> list[str]:
-    """The display names of YAMNet's 521 outputs, in their order, out of its package."""
+    """Read the display names of YAMNet's 521 outputs, in their order, from its package."""
     return [row["display_name"] for row in csv.DictReader(io.StringIO(YAMNET_CLASSES.read().decode("utf-8")))]

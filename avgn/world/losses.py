@@ -34,16 +34,17 @@ def joint_contrast(
         audio, image, labels = gather_halves(audio, image, labels)
     order = labels.order
     seen, heard = visual_weight * image.cells.amax(dim=1), audio.embedding[:, :, 0]
-    over_pictures = seen[:, order].transpose(0, 1) + heard.gather(1, order)[:, None]
-    loss = contrast(over_pictures, class_negatives(labels.visible, order), labels.mask)
+    over_images = seen[:, order].transpose(0, 1) + heard.gather(1, order)[:, None]
+    loss = contrast(over_images, class_negatives(labels.visible, order), labels.mask)
     if config.symmetric:
-        over_sounds = heard[:, order].transpose(0, 1) + seen.gather(1, order)[:, None]
-        loss = 0.5 * (loss + contrast(over_sounds, class_negatives(labels.sounding, order), labels.mask))
+        over_waveforms = heard[:, order].transpose(0, 1) + seen.gather(1, order)[:, None]
+        loss = 0.5 * (loss + contrast(over_waveforms, class_negatives(labels.sounding, order), labels.mask))
     return loss
 
 
 def token_cosines(heard: Tensor, seen: Tensor, counts: tuple[list[int], list[int]]) -> Tensor:
-    """Compare class tokens by cosines [K,K]: a class is the means of its rows heard [R,D] and seen [S,E] together.
+    """Compare class tokens by cosines [K,K]: each is the mean of a class's rows heard [R,D], beside that of those seen
+    [S,E].
 
     `counts`: rows of each class in both; those that faces show have none to be seen by.
     """

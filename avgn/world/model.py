@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from avgn.config import PATCH_HOP, Config
+from avgn.config import Config
 from avgn.encoders.blazeface import BlazeFace
 from avgn.encoders.efficientnet_lite import HEAD, EfficientNetLite0
 from avgn.encoders.yamnet import HOP, WIDTH, LogMel, YAMNet, cut_patches
@@ -24,6 +24,7 @@ from avgn.runtime.bundle_schema import Joint
 from avgn.types import AudioSources, ImageCells, Labels, Losses
 from avgn.world.classes import NOISES, find_classes
 from avgn.world.losses import joint_contrast, token_cosines
+from avgn.world.settings import PATCH_HOP
 
 # patches whose evidence counts: the mean of the loudest
 LOUDEST = 3
@@ -53,7 +54,7 @@ FACE_SHRINK = 2
 
 
 class PatchEncoder(nn.Module):
-    """Patches [B,1,64,96] -> features [B,1024]."""
+    """Encodes patches [B,1,64,96] as features [B,1024]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +65,7 @@ class PatchEncoder(nn.Module):
 
 
 class CellEncoder(nn.Module):
-    """Normalised pictures [B,3,H,W] -> cells [B,P,1280] from 0 to 6, and the grid (h, w)."""
+    """Encodes normalised pictures [B,3,H,W] as cells [B,P,1280] from 0 to 6, with the grid (h, w)."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class CellEncoder(nn.Module):
 
 
 class AudioTokens(nn.Module):
-    """Features [...,1024] -> log-odds [...,K]: the largest of each class's rows, less where noise is ahead of it."""
+    """Turns features [...,1024] into log-odds [...,K]: the largest of a class's rows, less where noise is ahead."""
 
     which: Tensor
 
@@ -102,7 +103,7 @@ class AudioTokens(nn.Module):
 
 
 class CellTokens(nn.Module):
-    """Cells [B,P,1280] and log-odds of faces [B,P,1] -> logits [B,P,K].
+    """Turns cells [B,P,1280] and log-odds of faces [B,P,1] into logits [B,P,K].
 
     The log-sum-exp over each class's rows, and a little more where a cell sees much.
     """
@@ -135,7 +136,7 @@ class CellTokens(nn.Module):
 
 
 class Blur(nn.Module):
-    """A Gaussian over maps [B,K,h,w] of any size, with the edge's cells repeated outside."""
+    """Blurs maps [B,K,h,w] of any size with a Gaussian; the cells of the edge are repeated outside."""
 
     kernel: Tensor
 
@@ -178,11 +179,11 @@ class WorldLocalizer(LocalizerModel):
         )
 
     def build_encoders(self) -> tuple[LogMel, PatchEncoder, CellEncoder]:
-        """The front-end, the audio encoder and the visual encoder."""
+        """Build the front-end, the audio encoder and the visual encoder."""
         return LogMel(), PatchEncoder(), CellEncoder(self.config.visual_stride)
 
     def encode_spectrogram(self, spectrogram: Tensor) -> AudioSources:
-        """log-mel spectrogram [B,1,64,F] -> AudioSources: of each class, the mean of its loudest patches."""
+        """Encode a log-mel spectrogram [B,1,64,F]: of each class, the mean of its loudest patches."""
         patches = cut_patches(spectrogram, PATCH_HOP // HOP)
         logit = self.audio_tokens(self.audio_encoder(patches.flatten(0, 1))).unflatten(0, patches.shape[:2])
         if patches.shape[1] > 1:
@@ -193,7 +194,7 @@ class WorldLocalizer(LocalizerModel):
         return AudioSources(embedding=logit[:, :, None], logit=logit)
 
     def encode_pixels(self, pixels: Tensor) -> ImageCells:
-        """normalised image [B,3,H,W] -> ImageCells: logits of the cells after the blur."""
+        """Encode a normalised image [B,3,H,W]: the logits of its cells after the blur."""
         cells, (height, width) = self.visual_encoder(pixels)
         logits = self.cell_tokens(cells, self._faces(pixels))
         sharp = logits.transpose(1, 2).unflatten(2, (height, width))
@@ -204,7 +205,7 @@ class WorldLocalizer(LocalizerModel):
         return ImageCells(cells=seen.transpose(1, 2), gate=None, logit=logit, grid=(height, width))
 
     def _faces(self, pixels: Tensor) -> Tensor:
-        """[B,P,1]: what the largest score of a face in a cell stands for beside the logits of classes."""
+        """Return [B,P,1]: the largest score of a face in each cell, on the scale of the classes' logits."""
         fine, coarse = self.face(nn.functional.avg_pool2d(pixels, FACE_SHRINK))
         # cells of 16 pixels
         both = torch.maximum(fine, nn.functional.interpolate(coarse, scale_factor=2.0, mode="nearest"))
@@ -213,12 +214,12 @@ class WorldLocalizer(LocalizerModel):
         return (FACE_SCALE * both + FACE_OFFSET).flatten(2).transpose(1, 2)
 
     def localize(self, audio: AudioSources, image: ImageCells) -> Tensor:
-        """Maps [B,K,h,w]: what is seen in a cell and what is heard, as one log-odds."""
+        """Return maps [B,K,h,w]: what is seen in a cell and what is heard, as one log-odds."""
         maps = VISUAL_WEIGHT * image.cells.transpose(1, 2) + audio.embedding
         return maps.reshape(maps.shape[0], maps.shape[1], *image.grid)
 
     def image_backbones(self) -> list[nn.Module]:
-        """The backbones that see the normalised picture itself."""
+        """Return the backbones that see the normalised picture itself."""
         return [self.visual_encoder.backbone, self.face]
 
     def published_parts(self) -> list[nn.Module]:

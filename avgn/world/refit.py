@@ -32,7 +32,7 @@ LARGEST = 100.0
 
 @dataclass(frozen=True, kw_only=True)
 class Refit:
-    """What is added to the rows of `classes` (length N): rows [N,1024] float16, bias [N] float32.
+    """Holds what is added to the rows of `classes` (length N): rows [N,1024] float16, bias [N] float32.
 
     `provenance`: how it was made and from what. Raises ValueError for arrays that don't belong together.
     """
@@ -62,7 +62,7 @@ class Refit:
                 raise ValueError(f"{name} hold a number that is not finite or larger than {LARGEST:g}")
 
     def added(self, label: str) -> tuple[NDArray[np.float32], float] | None:
-        """What the class's rows [1024] and biases gain; None for a class as published."""
+        """Return what the class's rows [1024] and biases gain; None for a class as published."""
         if label not in self.classes:
             return None
         index = self.classes.index(label)
@@ -73,7 +73,7 @@ NOTHING = Refit(classes=(), rows=np.zeros((0, WIDTH), np.float16), bias=np.zeros
 
 
 def read_refit(path: Path | None = None) -> Refit:
-    """The fit in `path`, by default the package's own. Raises InputError for a file that is missing or damaged."""
+    """Read the fit in `path`, by default the package's own. Raises InputError for a file that is missing or damaged."""
     source = path or files("avgn.world") / NAME
     try:
         return _parse(source.read_bytes())
@@ -87,7 +87,7 @@ def read_refit(path: Path | None = None) -> Refit:
 
 
 def write_refit(path: Path, refit: Refit) -> None:
-    """Write it, the same bytes for the same content."""
+    """Write a fit: the same bytes for the same content."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,

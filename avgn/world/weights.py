@@ -22,7 +22,7 @@ FACE_MEAN = FACE_STD = 127.5
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """States of the three networks, and the rows and biases of the two classifiers."""
+    """Holds the states of the three networks, and the rows and biases of the two classifiers."""
 
     image: dict[str, Tensor]
     image_rows: Tensor
@@ -50,7 +50,7 @@ def read_published() -> Published:
 
 
 def build_world(config: Config, published: Published | None = None, refit: Refit | None = None) -> WorldLocalizer:
-    """The world model of a configuration with the published weights, in evaluation mode.
+    """Build the world model of a configuration with the published weights, in evaluation mode.
 
     Audio rows gain what `refit` holds for their class, by default what the package's file does. Raises InputError for
     packages that are missing, for a class that the table lacks and for a damaged file.
@@ -79,7 +79,7 @@ def build_world(config: Config, published: Published | None = None, refit: Refit
 
 
 def world_config(labels: tuple[str, ...]) -> Config:
-    """The configuration of the preset for these classes."""
+    """Return the configuration of the preset for these classes."""
     return preset("avgn-world", classes=labels)
 
 
@@ -105,7 +105,7 @@ def _load(module: nn.Module, state: dict[str, Tensor], packaged: Packaged) -> No
 
 
 def _for_pixels(face: dict[str, Tensor]) -> dict[str, Tensor]:
-    """BlazeFace's state for pixels as EfficientNet takes them: its first convolution takes the scale and the offset."""
+    """Return BlazeFace's state for pixels as EfficientNet takes them: its first convolution rescales them."""
     scale = efficientnet_lite.PIXEL_STD / FACE_STD
     offset = (efficientnet_lite.PIXEL_MEAN - FACE_MEAN) / FACE_STD
     weight = face["stem.weight"]

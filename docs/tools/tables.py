@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from docs.tools import gpu_tables, world_tables
+from docs.tools import gpu_tables, teach_tables, world_tables
 from docs.tools.comparison import Row, comparison
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("baselines", "gpu", "model-card-world", "security")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("baselines", "gpu", "model-card-world", "security", "teach")),
 )
 COMPARISONS = (
     "table2-synthetic",
@@ -110,7 +110,11 @@ def _predicted(make: Callable[[Any], tuple[Row, list[Row]]]) -> tuple[Row, list[
 
 def _of_world(make: Callable[[Any], tuple[Row, list[Row]]]) -> tuple[Row, list[Row]]:
     # a checkout without the measurement says so
-    return make(read("world")) if (RESULTS / "world.json").is_file() else world_tables.UNMEASURED
+    return make(read("world")) if _is_measured("world") else world_tables.UNMEASURED
+
+
+def _is_measured(name: str) -> bool:
+    return (RESULTS / f"{name}.json").is_file()
 
 
 # a table for a page: its name, and the function that makes head and rows
@@ -121,6 +125,7 @@ TABLES: dict[str, Callable[[], tuple[Row, list[Row]]]] = {
     **{name: partial(_compared, name) for name in COMPARISONS},
     **{name: partial(_predicted, make) for name, make in gpu_tables.TABLES.items()},
     **{name: partial(_of_world, make) for name, make in world_tables.TABLES.items()},
+    "teach": lambda: teach_tables.curve(read("teach")) if _is_measured("teach") else teach_tables.UNMEASURED,
     "gpu measured": lambda: gpu_tables.measured(read("gpu-budget"), read("gpu-h200")),
 }
 

@@ -20,13 +20,13 @@ def cosine_maps(audio: Tensor, visual: Tensor, gate: Tensor | None = None) -> Te
     """
     kind = torch.promote_types(audio.dtype, torch.float32)
     with torch.autocast(audio.device.type, enabled=False):
-        sound = _unit(audio.to(kind))
+        heard = _unit(audio.to(kind))
         cells = visual.to(kind)
         if gate is None:
             norm = cells.square().sum(2).clamp_min(EPS).sqrt()[:, None, :]
-            return torch.matmul(sound, cells.transpose(1, 2)) / norm
+            return torch.matmul(heard, cells.transpose(1, 2)) / norm
         unit_gate = _unit(gate.to(kind))
-        product = torch.matmul(sound * unit_gate, cells.transpose(1, 2))
+        product = torch.matmul(heard * unit_gate, cells.transpose(1, 2))
         power = torch.matmul(unit_gate.square(), cells.square().transpose(1, 2))
         return product / power.clamp_min(EPS).sqrt()
 

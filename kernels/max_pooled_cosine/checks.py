@@ -64,11 +64,11 @@ def _sample(audio: Tensor, visual: Tensor, gate: Tensor | None) -> Inputs:
     """Inputs of two images that compile to the kernels of a call."""
     sources = audio.shape[1]
     batch = min(audio.shape[0], ceil_div(128, sources))
-    sound, seen = random(audio, (batch, *audio.shape[1:]), (2, *visual.shape[1:]))
+    heard, seen = random(audio, (batch, *audio.shape[1:]), (2, *visual.shape[1:]))
     if gate is None:
-        return sound, seen, None, None
+        return heard, seen, None, None
     ids = torch.arange(batch * sources, device=audio.device).remainder(gate.shape[1]).int()
-    return sound, seen, random(gate, (2, *gate.shape[1:]))[0], ids.view(batch, sources)
+    return heard, seen, random(gate, (2, *gate.shape[1:]))[0], ids.view(batch, sources)
 
 
 def _wide(inputs: Inputs) -> Inputs:

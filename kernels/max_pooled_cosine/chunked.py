@@ -43,20 +43,20 @@ class Chunked(torch.autograd.Function):
         kind = torch.promote_types(audio.dtype, torch.float32)
         batch, sources, width = audio.shape
         images, cells = visual.shape[:2]
-        sound = _unit(audio.to(kind)).reshape(batch * sources, width)
+        heard = _unit(audio.to(kind)).reshape(batch * sources, width)
         ids = _gate_ids(audio, gate, gate_index)
-        similarity = sound.new_empty(images, batch * sources)
+        similarity = heard.new_empty(images, batch * sources)
         argmax = torch.empty(images, batch * sources, dtype=torch.int64, device=audio.device)
         step = _chunk(batch * sources, max(cells, width))
         for at in range(0, images, step):
             seen = visual[at : at + step].to(kind)
             if gate is None:
                 norm = seen.square().sum(2).clamp_min(EPS).sqrt()[:, None, :]
-                cosine = torch.matmul(sound, seen.transpose(1, 2)).div_(norm)
+                cosine = torch.matmul(heard, seen.transpose(1, 2)).div_(norm)
             else:
                 unit_gate = _unit(gate[at : at + step].to(kind))
                 norm = torch.matmul(unit_gate.square(), seen.square().transpose(1, 2)).clamp_min_(EPS).sqrt_()
-                cosine = torch.matmul(unit_gate[:, ids].mul_(sound), seen.transpose(1, 2)).div_(norm[:, ids])
+                cosine = torch.matmul(unit_gate[:, ids].mul_(heard), seen.transpose(1, 2)).div_(norm[:, ids])
             similarity[at : at + step], argmax[at : at + step] = cosine.max(dim=2)
         ctx.save_for_backward(audio, visual, gate, ids, similarity, argmax)
         argmax = argmax.view(images, batch, sources).transpose(0, 1)
@@ -71,8 +71,8 @@ class Chunked(torch.autograd.Function):
         images, cells = visual.shape[:2]
         change = grads[0].transpose(0, 1).reshape(images, batch * sources)
         length = audio.to(kind).square().sum(2, keepdim=True).clamp_min(EPS).sqrt().view(-1, 1)
-        sound = audio.to(kind).reshape(-1, width) / length
-        grad_audio = torch.zeros_like(sound)
+        heard = audio.to(kind).reshape(-1, width) / length
+        grad_audio = torch.zeros_like(heard)
         grad_visual = torch.zeros_like(visual, dtype=kind)
         grad_gate = None if gate is None else torch.zeros_like(gate, dtype=kind)
         step = _chunk(batch * sources, width)
@@ -92,7 +92,7 @@ class Chunked(torch.autograd.Function):
             towards = change[at : at + step, :, None] / norm
             grad_audio += (vector * towards).sum(0)
             shrink = (towards * similarity[at : at + step, :, None] / norm).masked_fill_(power <= EPS, 0.0)
-            slope = (sound * towards).addcmul_(vector, shrink, value=-1.0)
+            slope = (heard * towards).addcmul_(vector, shrink, value=-1.0)
             del vector
             if gate is not None and grad_gate is not None:
                 gate_rows = (ids + gate.shape[1] * torch.arange(count, device=audio.device)[:, None]).view(-1)
@@ -102,7 +102,7 @@ class Chunked(torch.autograd.Function):
                 slope *= modulation
             grad_visual[at : at + step].view(-1, width).index_add_(0, winner, slope.reshape(-1, width))
         along = (change * similarity).sum(0)[:, None]
-        grad_audio = ((grad_audio - sound * along) / length).view(audio.shape)
+        grad_audio = ((grad_audio - heard * along) / length).view(audio.shape)
         return (
             grad_audio.to(audio.dtype),
             grad_visual.to(visual.dtype),

@@ -184,13 +184,13 @@ def forward_gated(
         for at in range(0, width, BLOCK_D):
             columns = at + tl.arange(0, BLOCK_D)
             cell = near_tile(visual_ptr, cells, num_cells, at, width, BLOCK_D)
-            sound = near_tile(audio_ptr, local, num_rows - first, at, width, BLOCK_D)
+            heard = near_tile(audio_ptr, local, num_rows - first, at, width, BLOCK_D)
             inside = real[:, None] & (columns[None, :] < width)
             modulation = tl.load(gate_ptr + (ids[:, None] * width + columns[None, :]), inside, 0.0)
             if PRECISION == "widen":
-                modulated = (sound.to(tl.float32) * modulation.to(tl.float32)).to(kind)
+                modulated = (heard.to(tl.float32) * modulation.to(tl.float32)).to(kind)
             else:
-                modulated = sound * modulation
+                modulated = heard * modulation
             product = dot(cell, tl.trans(modulated), product, PRECISION)
         both = real[:, None] & (cells[None, :] < num_cells)
         inverse = tl.load(norm_inverse_ptr + (ids[:, None] * num_cells + cells[None, :]), both, 1.0)
@@ -238,9 +238,9 @@ def forward_plain(
     visual_ptr += begin * width
     product = tl.zeros((BLOCK_R, BLOCK_P), tl.float32)
     for at in range(0, width, BLOCK_D):
-        sound = near_tile(audio_ptr, local, num_rows - first, at, width, BLOCK_D)
+        heard = near_tile(audio_ptr, local, num_rows - first, at, width, BLOCK_D)
         cell = near_tile(visual_ptr, cells, count, at, width, BLOCK_D)
-        product = dot(sound, tl.trans(cell), product, PRECISION)
+        product = dot(heard, tl.trans(cell), product, PRECISION)
     inverse = tl.load(norm_inverse_ptr + begin + cells, cells < count, 1.0)
     cosine = product * inverse[None, :]
     earliest = begin // num_cells
@@ -358,7 +358,7 @@ def backward_audio(
     columns = (tl.program_id(0) % column_blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
     inside = columns < width
     inverse = tl.load(audio_inverse_ptr + row)
-    sound = tl.load(audio_ptr + row * width + columns, inside, 0.0).to(tl.float32) * inverse
+    heard = tl.load(audio_ptr + row * width + columns, inside, 0.0).to(tl.float32) * inverse
     acc = tl.zeros((BLOCK_D,), tl.float32)
     along = tl.zeros((BLOCK_M,), tl.float32)
     mine = row * 0
@@ -380,7 +380,7 @@ def backward_audio(
             first *= tl.load(gate_inverse_ptr + at, real, 0.0)
             seen *= tl.load(gate_ptr + at[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
         acc += tl.sum(seen * first[:, None], 0)
-    acc = (acc - sound * tl.sum(along, 0)) * inverse
+    acc = (acc - heard * tl.sum(along, 0)) * inverse
     tl.store(grad_audio_ptr + row * width + columns, acc.to(grad_audio_ptr.dtype.element_ty), inside)
 
 
@@ -432,14 +432,14 @@ def backward_visual(
         second = tl.where(inverse < CLAMPED, first * tl.load(similarity_ptr + out, real, 0.0) * inverse, 0.0)
         first *= tl.load(audio_inverse_ptr + row, real, 0.0)
         both = real[:, None] & inside[None, :]
-        sound = tl.load(audio_ptr + row[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
+        heard = tl.load(audio_ptr + row[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
         if GATED:
             modulation = tl.load(gate_ptr + at[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
             modulation *= tl.load(gate_inverse_ptr + at, real, 0.0)[:, None]
-            towards += tl.sum(sound * modulation * first[:, None], 0)
+            towards += tl.sum(heard * modulation * first[:, None], 0)
             shrink += tl.sum(modulation * modulation * second[:, None], 0)
         else:
-            towards += tl.sum(sound * first[:, None], 0)
+            towards += tl.sum(heard * first[:, None], 0)
             shrink += tl.sum(second, 0)
     seen = tl.load(visual_ptr + place * width + columns, inside, 0.0).to(tl.float32)
     found = towards - seen * shrink
@@ -492,11 +492,11 @@ def backward_gate(
         second = tl.where(inverse < CLAMPED, first * tl.load(similarity_ptr + out, real, 0.0) * inverse, 0.0)
         first *= tl.load(audio_inverse_ptr + row, real, 0.0)
         both = real[:, None] & inside[None, :]
-        sound = tl.load(audio_ptr + row[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
+        heard = tl.load(audio_ptr + row[:, None] * width + columns[None, :], both, 0.0).to(tl.float32)
         seen = tl.load(visual_ptr + (image * num_cells + cell)[:, None] * width + columns[None, :], both, 0.0).to(
             tl.float32
         )
-        towards += tl.sum(sound * seen * first[:, None], 0)
+        towards += tl.sum(heard * seen * first[:, None], 0)
         shrink += tl.sum(seen * seen * second[:, None], 0)
     inverse_gate = tl.load(gate_inverse_ptr + place)
     modulation = tl.load(gate_ptr + place * width + columns, inside, 0.0).to(tl.float32) * inverse_gate

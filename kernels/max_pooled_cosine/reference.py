@@ -33,19 +33,19 @@ def max_pooled_cosine(
     check_shapes(audio, visual, gate, gate_index, audio_mask, visual_mask)
     kind = torch.promote_types(audio.dtype, torch.float32)
     with torch.autocast(audio.device.type, enabled=False):
-        sound = _unit(audio.to(kind))
+        heard = _unit(audio.to(kind))
         cells = visual.to(kind)
         if gate is None:
             norm = cells.square().sum(2).clamp_min(EPS).sqrt()
-            cosine = torch.einsum("bnd,mpd->bmnp", sound, cells) / norm[None, :, None, :]
+            cosine = torch.einsum("bnd,mpd->bmnp", heard, cells) / norm[None, :, None, :]
         else:
             unit_gate = _unit(gate.to(kind))
             norm = torch.matmul(cells.square(), unit_gate.square().transpose(1, 2)).clamp_min(EPS).sqrt()
             if gate_index is None:
-                modulated = sound[:, None] * unit_gate[None]
+                modulated = heard[:, None] * unit_gate[None]
                 norm_of_pair = norm.transpose(1, 2)[None]
             else:
-                modulated = sound[:, None] * unit_gate.transpose(0, 1)[gate_index].transpose(1, 2)
+                modulated = heard[:, None] * unit_gate.transpose(0, 1)[gate_index].transpose(1, 2)
                 norm_of_pair = norm.permute(2, 0, 1)[gate_index].transpose(1, 2)
             cosine = torch.einsum("bmnd,mpd->bmnp", modulated, cells) / norm_of_pair
         similarity, argmax = cosine.max(dim=3)

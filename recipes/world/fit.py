@@ -24,7 +24,7 @@ from avgn.world.model import LOUDEST, NOISE_LEAD, NOISE_WEIGHT
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """`ridge`: weight of the squared rows; `share`: how much of the step to the optimum is taken."""
+    """Says how to fit. `ridge`: weight of the squared rows; `share`: how much of the step to the optimum is taken."""
 
     epochs: int = 12
     batch_size: int = 250
@@ -36,20 +36,20 @@ class FitConfig:
     seed: int = 0
 
     def facts(self) -> dict[str, Any]:
-        """For the record, with the constants of the model that the fit went through."""
+        """Return the settings for the record, with the constants of the model that the fit went through."""
         return asdict(self) | {"noise_weight": NOISE_WEIGHT, "noise_lead": NOISE_LEAD, "loudest": LOUDEST}
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the published rows say: heard [N,P,K] and noise [N,P], log-odds."""
+    """Holds what the published rows say: heard [N,P,K] and noise [N,P], log-odds."""
 
     heard: Tensor
     noise: Tensor
 
 
 def published_evidence(features: NDArray[np.float16], rows: Tensor, biases: Tensor, classes: Sequence[str]) -> Evidence:
-    """Of features [N,P,W], by the rows [521,W] and biases [521] of AudioSet's names."""
+    """Compute the evidence of features [N,P,W] by the rows [521,W] and biases [521] of AudioSet's names."""
     index = {name: at for at, name in enumerate(audioset_names())}
     names = [[index[name] for name in each.audioset] for each in find_classes(classes)]
     noises = [index[name] for name in NOISES]
@@ -62,7 +62,7 @@ def published_evidence(features: NDArray[np.float16], rows: Tensor, biases: Tens
 
 
 def presence(heard: Tensor, noise: Tensor) -> Tensor:
-    """heard [N,P,K] and noise [N,P] -> log-odds [N,K], as WorldLocalizer hears."""
+    """Compute log-odds [N,K] of heard [N,P,K] and noise [N,P], as WorldLocalizer does."""
     gated = heard - NOISE_WEIGHT * nn.functional.relu(noise[..., None] + NOISE_LEAD - heard)
     return gated.topk(min(LOUDEST, gated.shape[1]), dim=1).values.mean(dim=1)
 
@@ -70,7 +70,7 @@ def presence(heard: Tensor, noise: Tensor) -> Tensor:
 def fit_rows(
     features: NDArray[np.float16], evidence: Evidence, heard: NDArray[np.bool_], config: FitConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Features [N,P,W] and which fitted classes are heard [N,K] -> what rows [K,W] and biases [K] gain."""
+    """Fit features [N,P,W] to which classes are heard [N,K]; returns what rows [K,W] and biases [K] gain."""
     generator = torch.Generator().manual_seed(config.seed)
     held, labels = torch.from_numpy(features), torch.from_numpy(heard).float()
     mean, scale = _standard(held)
@@ -96,7 +96,7 @@ def fit_rows(
 
 
 def _standard(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [W] and scale [W]: features that hardly vary are not blown up."""
+    """Return mean [W] and scale [W]; features that hardly vary are not blown up."""
     flat = features.flatten(0, 1).float()
     deviation, mean = torch.std_mean(flat, dim=0)
     return mean, 1 / (deviation + 0.3 * deviation.mean())

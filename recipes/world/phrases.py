@@ -20,7 +20,7 @@ SYNTH, SYNTH_VERSION = "tinysoundfont", "0.3.7"
 SECONDS = 5.0
 # three times what the model hears at: cheap to resample
 RATE_PLAYED = 48_000
-PHRASES, SOUNDS = 5, 4
+PHRASES, LONG_TAKES = 5, 4
 # General MIDI keeps drums in a bank of their own and plays them on this channel
 DRUMS, DRUM_CHANNEL = 128, 9
 SILENT = 1e-3
@@ -49,7 +49,7 @@ class Note(NamedTuple):
 
 
 def compose(rng: np.random.Generator, low: int, high: int, style: str) -> list[Note]:
-    """Notes between `low` and `high` that fill SECONDS.
+    """Compose notes between `low` and `high` that fill SECONDS.
 
     Styles: line, legato, slow (one voice), thirds, chords, strum, broken, roll, pulse (a beat on one key), kit (a drum
     kit), long (one key held: sound effects).
@@ -93,7 +93,7 @@ def _pulse(rng: np.random.Generator, low: int, high: int) -> Iterator[tuple[floa
 
 
 def _melody(rng: np.random.Generator, low: int, high: int, style: str) -> Iterator[tuple[float, float, int]]:
-    """A walk on a scale, with what the style makes of each of its steps."""
+    """Walk on a scale, and yield what the style makes of each step."""
     span = min(high - low, int(rng.integers(10, 22)))
     bottom, root, scale = int(rng.integers(low, high - span + 1)), int(rng.integers(12)), SCALES[rng.integers(4)]
     ladder = [pitch for pitch in range(bottom, bottom + span + 1) if (pitch - root) % 12 in scale] or [bottom]
@@ -129,7 +129,7 @@ def _melody(rng: np.random.Generator, low: int, high: int, style: str) -> Iterat
 
 
 def open_synth() -> Any:
-    """A synthesiser without a font. Raises InputError where it is not installed."""
+    """Open a synthesiser without a font. Raises InputError where it is not installed."""
     try:
         return importlib.import_module(SYNTH).Synth(gain=-6.0, samplerate=RATE_PLAYED)
     except ImportError:
@@ -139,12 +139,12 @@ def open_synth() -> Any:
 
 
 def seed_of(font: str, label: str, part: Part, take: int) -> np.random.Generator:
-    """The randomness of one phrase, whatever else is played."""
+    """Return the randomness of one phrase, the same whatever else is played."""
     return np.random.default_rng((zlib.crc32(f"{font}/{label}".encode()), *part[:4], len(part.style), take))
 
 
 def play(synth: Any, font: int, part: Part, notes: list[Note], rate: int) -> NDArray[np.float32] | None:
-    """The phrase as mono [SECONDS * rate] with a peak of 0.5; None where the font has nothing for it."""
+    """Play a phrase: mono [SECONDS * rate] with a peak of 0.5; None where the font has nothing for it."""
     drums = part.bank == DRUMS
     channel = DRUM_CHANNEL if drums else 0
     synth.program_select(channel, font, 0 if drums else part.bank, part.program, drums)
@@ -163,6 +163,6 @@ def play(synth: Any, font: int, part: Part, notes: list[Note], rate: int) -> NDA
     synth.sounds_off(channel)
     # what the last phrase leaves in the voices
     synth.generate(RATE_PLAYED // 5)
-    sound = np.concatenate(pieces).reshape(-1, 2).mean(axis=1)
-    peak = float(np.abs(sound).max())
-    return resample(sound * np.float32(0.5 / peak), RATE_PLAYED, rate) if peak > SILENT else None
+    waveform = np.concatenate(pieces).reshape(-1, 2).mean(axis=1)
+    peak = float(np.abs(waveform).max())
+    return resample(waveform * np.float32(0.5 / peak), RATE_PLAYED, rate) if peak > SILENT else None

@@ -107,6 +107,6 @@ NOT_ON = {"musescore": ("steel drum", "songbird")}
 
 
 def programs_of(font: str) -> dict[str, list[Part]]:
-    """What is played on a font, by label."""
+    """Return what is played on a font, by label."""
     table = EFFECTS if font == "effects" else INSTRUMENTS
     return {label: parts for label, parts in table.items() if label not in NOT_ON.get(font, ())}

@@ -14,7 +14,7 @@ NOISE = "noise"
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A package of one version, and who gave what is used of it under which licence.
+    """Names a package of one version, and who gave what is used of it under which licence.
 
     A wheel of the Python registry where `wheel` names one, else a Debian package.
     """
@@ -32,7 +32,7 @@ class Package:
 
     @property
     def command(self) -> list[str]:
-        """What downloads it into the folder it runs in."""
+        """The command that downloads it into the folder it runs in."""
         if self.wheel:
             return [sys.executable, "-m", "pip", "download", "-q", "--no-deps", f"{self.name}=={self.version}"]
         return ["apt-get", "download", "-q", f"{self.name}={self.version}"]
@@ -88,7 +88,7 @@ PACKAGES = (FLUID, FLUID_EFFECTS, MUSESCORE, SONIC_PI, POCKETSPHINX, BIG_SOUND_B
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """A sound file inside a package; its `label` is a class of the world model, or noise."""
+    """Names a sound file inside a package; its `label` is a class of the world model, or noise."""
 
     label: str
     package: Package

@@ -7,13 +7,14 @@ import os
 import time as clock
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from avgn.runtime.bundle import BUNDLE_FILE, SHIPPED, Bundle, file_sha256
 from avgn.runtime.collections.job import Entry, Job, Outcome, cut, list_entries
 from avgn.runtime.collections.local import run_here, run_in_processes
-from avgn.runtime.collections.output import open_collection_output
+from avgn.runtime.collections.output import Output, open_collection_output
 from avgn.runtime.collections.ray_cluster import run_on_ray
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest, read_manifest
@@ -93,26 +94,38 @@ def localize_collection(
         maps=None if maps is None else os.path.abspath(maps),
         audio_track=audio_track,
     )
-    entries, left_out = list_entries(listed)
     if job.maps is not None:
         _make_folder(Path(job.maps))
+    execute = partial(_execute, job, workers=workers, cluster=cluster, address=address)
+    return _fill(output, listed, _facts(listed, loaded, job), execute, progress)
+
+
+def _fill(
+    output: Output,
+    listed: Manifest,
+    facts: dict[str, Any],
+    execute: Callable[[list[Entry]], Iterable[list[Outcome]]],
+    progress: Callable[[int, int], None] | None,
+) -> CollectionSummary:
+    """Write the rows that `execute` gives for those items that the output doesn't hold yet, and close it."""
+    entries, left_out = list_entries(listed)
+    ids = [item.id for item in listed.items]
     begin = clock.perf_counter()
+    localized = 0
     try:
-        done = output.open(_facts(listed, loaded, job), {item.id for item in listed.items})
-        waiting = [entry for entry in entries if entry.id not in done]
-        localized = 0
-        for outcomes in _execute(job, waiting, workers, cluster, address):
+        done = output.open(facts, set(ids))
+        for outcomes in execute([entry for entry in entries if entry.id not in done]):
             output.add(outcomes)
             localized += sum(outcome.row is not None for outcome in outcomes)
             left_out += [outcome for outcome in outcomes if outcome.row is None]
             if progress:
-                progress(len(done) + localized + len(left_out), len(listed.items))
-        output.finish([item.id for item in listed.items], left_out)
+                progress(len(done) + localized + len(left_out), len(ids))
+        output.finish(ids, left_out)
     finally:
         output.close()
     return CollectionSummary(
         output=output.path,
-        items=len(listed.items),
+        items=len(ids),
         before=len(done),
         localized=localized,
         seconds=clock.perf_counter() - begin,

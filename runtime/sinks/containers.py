@@ -23,7 +23,7 @@ OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoundFormat:
+class AudioFormat:
     """How sound is written: encoded by `codec` at one of `rates`, or copied where it is one of `fits` already.
 
     `keeps_priming`: what encoders put before time zero can be marked; elsewhere it would shift the pictures.
@@ -43,13 +43,13 @@ class SoundFormat:
 class Container:
     """How a kind of video is written.
 
-    `ticks`: times a second that it can tell apart, None where pictures follow each other at one rate. `sound` is None
+    `ticks`: times a second that it can tell apart, None where pictures follow each other at one rate. `audio` is None
     where it has none.
     """
 
     format: str
     codec: str
-    sound: SoundFormat | None
+    audio: AudioFormat | None
     pix_fmt: str = "yuv420p"
     ticks: int | None = TICKS
     options: dict[str, str] = field(default_factory=dict)
@@ -87,21 +87,21 @@ class Container:
 
 
 MATROSKA = {"cluster_time_limit": str(1000 * FRAGMENT_SECONDS)}
-AAC_IN_MP4 = SoundFormat(
+AAC_IN_MP4 = AudioFormat(
     codec="aac",
     rates=AAC_RATES,
     fits=frozenset({"aac", "mp3", "mp3float", "opus", "libopus", "ac3", "eac3", "alac"}),
 )
-MP4 = Container(format="mp4", codec="libx264", sound=AAC_IN_MP4)
+MP4 = Container(format="mp4", codec="libx264", audio=AAC_IN_MP4)
 MOV = Container(
     format="mov",
     codec="libx264",
-    sound=SoundFormat(codec="aac", rates=AAC_RATES, fits=frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "alac"})),
+    audio=AudioFormat(codec="aac", rates=AAC_RATES, fits=frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "alac"})),
 )
 MKV = Container(
     format="matroska",
     codec="libx264",
-    sound=SoundFormat(
+    audio=AudioFormat(
         codec="aac", rates=AAC_RATES, fits=AAC_IN_MP4.fits | {"vorbis", "libvorbis", "flac"}, keeps_priming=False
     ),
     options=MATROSKA,
@@ -109,16 +109,16 @@ MKV = Container(
 WEBM = Container(
     format="webm",
     codec="libvpx-vp9",
-    sound=SoundFormat(codec="libopus", rates=OPUS_RATES, fits=frozenset({"opus", "libopus", "vorbis", "libvorbis"})),
+    audio=AudioFormat(codec="libopus", rates=OPUS_RATES, fits=frozenset({"opus", "libopus", "vorbis", "libvorbis"})),
     options=MATROSKA,
 )
 AVI = Container(
     format="avi",
     codec="mpeg4",
-    sound=SoundFormat(codec="libmp3lame", rates=MP3_RATES, fits=frozenset({"mp3", "mp3float"}), keeps_priming=False),
+    audio=AudioFormat(codec="libmp3lame", rates=MP3_RATES, fits=frozenset({"mp3", "mp3float"}), keeps_priming=False),
     ticks=None,
 )
-GIF = Container(format="gif", codec="gif", sound=None, pix_fmt="pal8", ticks=100)
+GIF = Container(format="gif", codec="gif", audio=None, pix_fmt="pal8", ticks=100)
 
 CONTAINERS = {".mp4": MP4, ".m4v": MP4, ".mkv": MKV, ".webm": WEBM, ".mov": MOV, ".avi": AVI, ".gif": GIF}
 
@@ -164,8 +164,8 @@ def has_hybrid() -> bool:
             stream = container.add_stream("mpeg4", rate=25)
             stream.width = stream.height = 16
             # without a picture FFmpeg's hybrid files end in a crash
-            picture = av.VideoFrame(16, 16, "yuv420p")
-            for packet in [*stream.encode(picture), *stream.encode(None)]:
+            frame = av.VideoFrame(16, 16, "yuv420p")
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
                 container.mux(packet)
     except (av.FFmpegError, OSError, ValueError):
         return False

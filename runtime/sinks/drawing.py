@@ -39,21 +39,21 @@ def draw_sources(rgb: Pixels, sources: Sequence[Heard], state: str) -> Pixels:
     The percentages are the decision's certainty, not the model's probability of the moment.
     """
     shown = [source for source in sources if source.on_screen]
-    picture = _blend_heat(rgb, shown) if shown else rgb.copy()
-    height, width = picture.shape[:2]
+    drawn = _blend_heat(rgb, shown) if shown else rgb.copy()
+    height, width = drawn.shape[:2]
     line = max(1, round(min(height, width) / 240))
-    labels = Labels(picture, 4 * line)
+    labels = Labels(drawn, 4 * line)
     for source in shown:
-        _draw_source(picture, source, line)
+        _draw_source(drawn, source, line)
     for source in shown:
         assert source.box is not None
-        labels.put(_name(source), percent(source), color_of(source.index), _anchor(picture, source.box))
+        labels.put(_name(source), percent(source), color_of(source.index), _anchor(drawn, source.box))
     for source in sources:
         if not source.on_screen:
             labels.put_right(f"off-screen: {_name(source)}", percent(source), color_of(source.index))
     if state == "unknown":
         labels.put_right("unknown sound", "", GRAY)
-    return picture
+    return drawn
 
 
 def _blend_heat(rgb: Pixels, shown: list[Heard]) -> Pixels:
@@ -74,24 +74,24 @@ def _blend_heat(rgb: Pixels, shown: list[Heard]) -> Pixels:
     keep = (255 * (1 - STRENGTH * np.minimum(1, total))).astype(np.uint8)
     color = cv2.resize(color, (width, height), interpolation=cv2.INTER_LINEAR)
     keep = cv2.merge([cv2.resize(keep, (width, height), interpolation=cv2.INTER_LINEAR)] * 3)
-    picture: Pixels = cv2.add(cv2.multiply(rgb, keep, scale=1 / 255), color)
-    return picture
+    drawn: Pixels = cv2.add(cv2.multiply(rgb, keep, scale=1 / 255), color)
+    return drawn
 
 
-def _draw_source(picture: Pixels, source: Heard, line: int) -> None:
+def _draw_source(drawn: Pixels, source: Heard, line: int) -> None:
     cv2 = import_cv2()
-    height, width = picture.shape[:2]
+    height, width = drawn.shape[:2]
     color = color_of(source.index)
     assert source.box is not None and source.peak is not None
     x1, x2 = (min(width - 1, round(v * width)) for v in source.box[::2])
     y1, y2 = (min(height - 1, round(v * height)) for v in source.box[1::2])
-    cv2.rectangle(picture, (x1, y1), (x2, y2), color, line)
+    cv2.rectangle(drawn, (x1, y1), (x2, y2), color, line)
     peak = (round(source.peak[0] * width), round(source.peak[1] * height))
-    cv2.drawMarker(picture, peak, WHITE, cv2.MARKER_CROSS, 6 * line, line)
+    cv2.drawMarker(drawn, peak, WHITE, cv2.MARKER_CROSS, 6 * line, line)
 
 
-def _anchor(picture: Pixels, box: tuple[float, float, float, float]) -> tuple[int, int]:
-    height, width = picture.shape[:2]
+def _anchor(drawn: Pixels, box: tuple[float, float, float, float]) -> tuple[int, int]:
+    height, width = drawn.shape[:2]
     return round(box[0] * width), round(box[1] * height)
 
 

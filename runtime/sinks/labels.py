@@ -23,9 +23,9 @@ SMALLER = 0.75
 class Labels:
     """Places labels on a picture [H, W, 3], one after the other; none covers another as long as there is room."""
 
-    def __init__(self, picture: Pixels, edge: int) -> None:
-        self.picture = picture
-        self.height, self.width = picture.shape[:2]
+    def __init__(self, drawn: Pixels, edge: int) -> None:
+        self.drawn = drawn
+        self.height, self.width = drawn.shape[:2]
         self.size = max(LEAST, round(min(self.height, self.width) / SIDE_PER_SIZE))
         self.edge = edge
         self.taken: list[Box] = []
@@ -74,10 +74,10 @@ class Labels:
 
     def _draw(self, name: str, share: str, size: int, box: Box, color: Color) -> Box:
         self.taken.append(box)
-        import_cv2().rectangle(self.picture, box[:2], (box[2] - 1, box[3] - 1), color, -1)
+        import_cv2().rectangle(self.drawn, box[:2], (box[2] - 1, box[3] - 1), color, -1)
         ink = BLACK if 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 120 else WHITE
-        put(self.picture, name, (box[0] + _margin(size), box[1]), size, ink)
-        put(self.picture, share, (box[2] - _margin(size) - text_width(share, size), box[1]), size, ink)
+        put(self.drawn, name, (box[0] + _margin(size), box[1]), size, ink)
+        put(self.drawn, share, (box[2] - _margin(size) - text_width(share, size), box[1]), size, ink)
         return box
 
 

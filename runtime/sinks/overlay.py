@@ -10,8 +10,8 @@ from avgn.runtime.media import AudioBlock, MediaFile
 from avgn.runtime.nvtx import stage
 from avgn.runtime.outputs import WholeFile, find_place, open_output
 from avgn.runtime.result import Result
+from avgn.runtime.sinks.audio import AudioTrack, LiveAudio
 from avgn.runtime.sinks.containers import container_of
-from avgn.runtime.sinks.sound import LiveSound, SoundTrack
 from avgn.runtime.sinks.video_file import VideoFile
 
 # how long a live picture lasts where nothing follows it
@@ -35,16 +35,16 @@ class OverlayWriter:
             open_output(path, *inputs),
             (media.info.height, media.info.width),
             media.info.fps,
-            lambda container, form: SoundTrack(media, container, form),
+            lambda container, form: AudioTrack(media, container, form),
             crf=crf,
             preset=preset,
         )
 
     def __call__(self, result: Result, rgb: Pixels) -> None:
         with stage("draw") as drawing:
-            picture = result.plot(rgb)
+            drawn = result.plot(rgb)
         with stage("encode") as encoding:
-            self._file.write(picture, result.time)
+            self._file.write(drawn, result.time)
         self.draw_ms += drawing.ms
         self.encode_ms += encoding.ms
 
@@ -64,30 +64,30 @@ class OverlayWriter:
 class LiveOverlay:
     """The same for a live source, whose size and sound are known when they come: `hear` takes the sound.
 
-    `has_sound`: whether the source has sound, which may come after its first picture; what never comes is silence.
+    `has_audio`: whether the source has sound, which may come after its first picture; what never comes is silence.
     `partial` is where the recording lies until it is finished, None for what is written to as it is. Raises InputError
     when the file can't be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], has_sound: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, path: str | os.PathLike[str], has_audio: Callable[[], bool] = lambda: False) -> None:
         container_of(find_place(path))
         self._output = open_output(path)
         self.partial = self._output.partial if isinstance(self._output, WholeFile) else None
-        self._sound = LiveSound(has_sound)
+        self._audio = LiveAudio(has_audio)
         self._file: VideoFile | None = None
 
     def hear(self, block: AudioBlock) -> None:
         """Take a block of sound; from any thread."""
-        self._sound.push(block)
+        self._audio.push(block)
 
     def __call__(self, result: Result, rgb: Pixels) -> None:
         if self._file is None:
             height, width = rgb.shape[:2]
-            self._file = VideoFile(self._output, (height, width), LIVE_FPS, self._sound.attach)
+            self._file = VideoFile(self._output, (height, width), LIVE_FPS, self._audio.attach)
         with stage("draw"):
-            picture = result.plot(rgb)
+            drawn = result.plot(rgb)
         with stage("encode"):
-            self._file.write(picture, result.time)
+            self._file.write(drawn, result.time)
 
     def close(self, *, interrupted: bool = False) -> None:
         """Finish the file; a source that gave nothing leaves none."""

@@ -17,18 +17,18 @@ class Palette:
     def __init__(self) -> None:
         self._graph: Any = None
 
-    def take(self, picture: npt.NDArray[np.uint8] | None, ticks: int, base: Fraction) -> list[Any]:
+    def take(self, rgb: npt.NDArray[np.uint8] | None, ticks: int, base: Fraction) -> list[Any]:
         """Hand over a picture [H, W, 3] uint8 shown at `ticks` of `base`; the frames that are ready.
 
         None: there are no more, and all frames come.
         """
         av = import_av()
-        if picture is None and self._graph is None:
+        if rgb is None and self._graph is None:
             return []
-        if picture is None:
+        if rgb is None:
             self._graph.push(None)
         else:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             frame.pts, frame.time_base = ticks, base
             if self._graph is None:
                 self._graph = self._build(frame, base)

@@ -78,17 +78,17 @@ def shorten(text: str, size: int, width: int) -> str:
     return text[:low].rstrip() + ELLIPSIS if low else ""
 
 
-def put(picture: Pixels, text: str, at: tuple[int, int], size: int, ink: Color) -> None:
+def put(rgb: Pixels, text: str, at: tuple[int, int], size: int, ink: Color) -> None:
     """Draw a line of text whose upper left corner is `at` (x, y); what leaves the picture [H, W, 3] is cut off."""
     drawn = render(text, size, ink)
     x, y = at
     left, top = max(0, x), max(0, y)
-    right, bottom = min(picture.shape[1], x + drawn.shape[1]), min(picture.shape[0], y + drawn.shape[0])
+    right, bottom = min(rgb.shape[1], x + drawn.shape[1]), min(rgb.shape[0], y + drawn.shape[0])
     if left >= right or top >= bottom:
         return
     piece = drawn[top - y : bottom - y, left - x : right - x]
     cover = piece[..., 3:].astype(np.uint16)
-    area = picture[top:bottom, left:right]
+    area = rgb[top:bottom, left:right]
     area[:] = ((area * (255 - cover) + piece[..., :3] * cover + 127) // 255).astype(np.uint8)
 
 

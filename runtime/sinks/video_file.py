@@ -13,14 +13,14 @@ from avgn.runtime.image import import_cv2
 from avgn.runtime.media import import_av
 from avgn.runtime.outputs import OutputFile, find_place, write_error
 from avgn.runtime.outputs.reasons import shown
-from avgn.runtime.sinks.containers import Container, SoundFormat, container_of
+from avgn.runtime.sinks.containers import AudioFormat, Container, container_of
 from avgn.runtime.sinks.palette import Palette
 
 BT601 = 6
 MOST_FPS = 1000
 
 
-class Sound(Protocol):
+class AudioWriter(Protocol):
     """Writes a sound into the container it was made for."""
 
     def write_until(self, time: float | None) -> None:
@@ -36,12 +36,12 @@ class VideoFile:
         file: OutputFile,
         size: tuple[int, int],
         fps: float,
-        sound: Callable[[Any, SoundFormat], Sound],
+        audio: Callable[[Any, AudioFormat], AudioWriter],
         *,
         crf: int = 21,
         preset: str | None = None,
     ) -> None:
-        """`size` (height, width) of the pictures; `fps` their usual rate; `sound` adds its stream to the container.
+        """`size` (height, width) of the pictures; `fps` their usual rate; `audio` adds its stream to the container.
 
         `preset` is x264's, by default a faster one for pictures above 1280x720. `file` is finished by `close` and gone
         after `abort` and every error. Raises InputError when it can't be written.
@@ -49,7 +49,7 @@ class VideoFile:
         av = import_av()
         self.file = file
         self._container: Any = None
-        self._sound: Sound | None = None
+        self._audio: AudioWriter | None = None
         self._height, self._width = (side + side % 2 for side in size)
         rate = Fraction(min(max(fps, 0.001), MOST_FPS)).limit_denominator(1001)
         try:
@@ -61,22 +61,22 @@ class VideoFile:
             # a file of ours: FFmpeg never reads the name, in which a colon or % would mean something
             self._container = av.open(file, "w", format=kind.format, options=kind.mux_options(file.seekable()))
             self._stream = self._add_stream(kind, rate, crf, preset)
-            if kind.sound is not None:
-                self._sound = sound(self._container, kind.sound)
+            if kind.audio is not None:
+                self._audio = audio(self._container, kind.audio)
         except (av.FFmpegError, OSError, ValueError) as error:
             self.abort()
             raise self._error(error) from None
 
-    def write(self, picture: Pixels, time: float) -> None:
+    def write(self, rgb: Pixels, time: float) -> None:
         """Add a picture [H, W, 3] uint8 shown at `time` seconds, and the sound up to there."""
         av = import_av()
         # a frame before zero or with a repeated time moves to the next free tick
         ticks = max(self._last + 1, round(time / self._base))
         try:
-            for frame in self._frames(self._fit(picture), ticks):
+            for frame in self._frames(self._fit(rgb), ticks):
                 self._mux(self._stream.encode(frame))
-            if self._sound is not None:
-                self._sound.write_until(float(ticks * self._base))
+            if self._audio is not None:
+                self._audio.write_until(float(ticks * self._base))
             self._check()
         except (av.FFmpegError, OSError, ValueError) as error:
             self.abort()
@@ -95,8 +95,8 @@ class VideoFile:
             for frame in self._frames(None, 0):
                 self._mux(self._stream.encode(frame))
             self._mux(self._stream.encode(None))
-            if self._sound is not None:
-                self._sound.write_until(float((self._last + self._interval) * self._base) if interrupted else None)
+            if self._audio is not None:
+                self._audio.write_until(float((self._last + self._interval) * self._base) if interrupted else None)
             container, self._container = self._container, None
             container.close()
             self._check()
@@ -127,13 +127,13 @@ class VideoFile:
         stream.options = kind.codec_options(self._width * self._height, crf, preset)
         return stream
 
-    def _frames(self, picture: Pixels | None, ticks: int) -> list[Any]:
+    def _frames(self, rgb: Pixels | None, ticks: int) -> list[Any]:
         """Return the picture as frames for the encoder; None: those that are still on their way."""
         if self._palette is not None:
-            return self._palette.take(picture, ticks, self._base)
-        if picture is None:
+            return self._palette.take(rgb, ticks, self._base)
+        if rgb is None:
             return []
-        frame = import_av().VideoFrame.from_ndarray(picture, format="rgb24")
+        frame = import_av().VideoFrame.from_ndarray(rgb, format="rgb24")
         frame.pts, frame.time_base = ticks, self._base
         return [frame]
 
@@ -161,16 +161,16 @@ class VideoFile:
                 packet.duration = self._interval
             self._container.mux(packet)
 
-    def _fit(self, picture: Pixels) -> Pixels:
+    def _fit(self, rgb: Pixels) -> Pixels:
         """Return the picture at the video's size: even, and the same when the input changes its size on the way."""
-        height, width = picture.shape[:2]
+        height, width = rgb.shape[:2]
         if (height, width) == (self._height, self._width):
-            return picture
+            return rgb
         cv2 = import_cv2()
         if self._height - height in (0, 1) and self._width - width in (0, 1):
             padded: Pixels = cv2.copyMakeBorder(
-                picture, 0, self._height - height, 0, self._width - width, cv2.BORDER_REPLICATE
+                rgb, 0, self._height - height, 0, self._width - width, cv2.BORDER_REPLICATE
             )
             return padded
-        resized: Pixels = cv2.resize(picture, (self._width, self._height), interpolation=cv2.INTER_AREA)
+        resized: Pixels = cv2.resize(rgb, (self._width, self._height), interpolation=cv2.INTER_AREA)
         return resized

@@ -27,7 +27,10 @@ LiveEvent = VideoFrame | AudioBlock | AudioEnd | StateChange
 
 
 class Source(Protocol):
-    """Something live. `events` blocks while nothing comes and ends soon after `close`."""
+    """Something live. `events` blocks while nothing comes and ends soon after `close`.
+
+    A source that knows says in `has_audio` whether it has sound, which may come after its first picture.
+    """
 
     @property
     def name(self) -> str: ...
@@ -37,3 +40,10 @@ class Source(Protocol):
     def close(self) -> None:
         """Make `events` end; may be called from any thread, any number of times."""
         ...
+
+
+def has_audio(source: Source) -> bool | None:
+    """Return whether a source has sound; None where it doesn't say."""
+    # deprecated: has_sound, the name until version 0.1
+    found: bool | None = getattr(source, "has_audio", getattr(source, "has_sound", None))
+    return found

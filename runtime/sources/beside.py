@@ -11,7 +11,7 @@ from avgn.runtime.sources.devices import Reopened
 from avgn.runtime.sources.url import UrlSource
 
 # seconds of sound that the first picture waits for, and at most how long: a recording takes sound on with it, or never
-FIRST_SOUND = 0.1
+FIRST_AUDIO_SECONDS = 0.1
 PATIENCE = 1.0
 POLL = 0.01
 
@@ -23,40 +23,40 @@ class MicrophoneBeside:
     """
 
     # for the outputs: it comes, though perhaps after the first picture
-    has_sound = True
+    has_audio = True
 
-    def __init__(self, pictures: UrlSource, microphone: int | str | None = None) -> None:
+    def __init__(self, video: UrlSource, microphone: int | str | None = None) -> None:
         """`microphone`: index or name, None: the default one. Raises InputError when it can't be opened."""
-        self._pictures = pictures
+        self._video = video
         self._microphone = Reopened(microphone)
 
     @property
     def name(self) -> str:
-        return self._pictures.name
+        return self._video.name
 
     def close(self) -> None:
-        self._pictures.close()
+        self._video.close()
 
     def events(self) -> Iterator[LiveEvent]:
         """Sound is handed on before each picture, so that a picture finds the sound that was captured before it."""
         is_first = True
         try:
-            for event in self._pictures.events():
+            for event in self._video.events():
                 if isinstance(event, AudioBlock | AudioEnd):
                     continue
-                begin = self._pictures.clock.begin
+                begin = self._video.clock.begin
                 if isinstance(event, VideoFrame) and begin is not None:
-                    yield from self._first_sound(begin) if is_first else self._microphone.events(begin)
+                    yield from self._first_audio(begin) if is_first else self._microphone.events(begin)
                     is_first = False
                 yield event
         finally:
             self._microphone.close()
 
-    def _first_sound(self, begin: float) -> Iterator[LiveEvent]:
+    def _first_audio(self, begin: float) -> Iterator[LiveEvent]:
         """Yield the sound from before the first picture and the first that follows it, as far as the microphone
         gives any."""
         deadline, heard = clock.monotonic() + PATIENCE, 0.0
-        while heard < FIRST_SOUND and clock.monotonic() < deadline:
+        while heard < FIRST_AUDIO_SECONDS and clock.monotonic() < deadline:
             for event in self._microphone.events(begin):
                 if isinstance(event, AudioBlock):
                     heard = max(heard, event.time + len(event.samples) / event.rate)

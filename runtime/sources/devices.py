@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 import time as clock
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,19 +249,23 @@ class CameraSource:
         *,
         size: tuple[int, int] | None = None,
         fps: float | None = None,
-        sound: bool = True,
+        audio: bool = True,
+        sound: bool | None = None,
     ) -> None:
         """`camera`: OpenCV's index, a /dev path or anything that cv2.VideoCapture opens. `microphone`: index or name,
-        None: the default one. `size` (width, height) and `fps` are asked for; a camera may give others. `sound` False:
-        no microphone. Raises InputError when the microphone can't be opened.
+        None: the default one. `size` (width, height) and `fps` are asked for; a camera may give others. `audio` False:
+        no microphone (until version 0.1 called `sound`). Raises InputError when the microphone can't be opened.
         """
+        if sound is not None:
+            warnings.warn("sound is called audio now: use that name", DeprecationWarning, stacklevel=2)
+            audio = sound
         self.camera = camera
         self.frames = 0
         self._size, self._fps = size, fps
         self._closed = threading.Event()
         # for the outputs: sound comes, though perhaps after the first picture
-        self.has_sound = sound
-        self._microphone = Reopened(microphone) if sound else None
+        self.has_audio = audio
+        self._microphone = Reopened(microphone) if audio else None
         self._begin = clock.monotonic()
 
     @property
@@ -289,7 +294,7 @@ class CameraSource:
                     if pace:
                         # a file in place of a camera gives its pictures when a camera would
                         self._closed.wait(max(0.0, opened + seen * pace - clock.monotonic()))
-                    good, picture = capture.read()
+                    good, bgr = capture.read()
                     moment = clock.monotonic()
                     if not good:
                         break
@@ -298,8 +303,8 @@ class CameraSource:
                         yield StateChange(state="live")
                     seen += 1
                     self.frames += 1
-                    yield from self._sound()
-                    rgb = np.ascontiguousarray(picture[:, :, ::-1])
+                    yield from self._audio()
+                    rgb = np.ascontiguousarray(bgr[:, :, ::-1])
                     yield VideoFrame(rgb=rgb, time=moment - self._begin, captured=moment)
                 if capture is not None:
                     capture.release()
@@ -310,14 +315,14 @@ class CameraSource:
                 until = clock.monotonic() + wait
                 while clock.monotonic() < until and not self._closed.wait(0.1):
                     # sound goes on while the camera is away
-                    yield from self._sound()
+                    yield from self._audio()
                 wait = min(BACKOFF[1], 2 * wait)
             yield StateChange(state="ended")
         finally:
             if self._microphone is not None:
                 self._microphone.close()
 
-    def _sound(self) -> Iterator[LiveEvent]:
+    def _audio(self) -> Iterator[LiveEvent]:
         if self._microphone is not None:
             yield from self._microphone.events(self._begin)
 

@@ -59,13 +59,13 @@ class Times:
         self._opened: float | None = None
         self._first = 0.0
 
-    def picture(self, stamp: float | None) -> float:
+    def frame(self, stamp: float | None) -> float:
         """Return the time of a picture in seconds; never before the one before."""
         time = self._of("video", stamp)
         self._last["video"] = max(time, self._last.get("video", time))
         return self._last["video"]
 
-    def sound(self, stamp: float | None, samples: int, rate: int) -> float:
+    def audio(self, stamp: float | None, samples: int, rate: int) -> float:
         """Return the time of a block of sound in seconds; what runs backwards is left to who already heard it."""
         time = self._of("audio", stamp)
         if "audio" not in self._arriving:

@@ -66,7 +66,7 @@ class UrlSource:
         self._closed = threading.Event()
         self.clock = WallClock(clock.monotonic)
         # whether the connection has a sound track; None before the first
-        self.has_sound: bool | None = None
+        self.has_audio: bool | None = None
         # width of a pixel over its height
         self._aspect = 1.0
         self._turn = Turner()
@@ -115,16 +115,16 @@ class UrlSource:
         timeout = (OPEN_TIMEOUT.get(self._scheme, 10.0), READ_TIMEOUT.get(self._scheme, 10.0))
         with open_address(self.url, self._trust, timeout=timeout, options=self._settings()) as container:
             video = next(iter(container.streams.video), None)
-            sound = audio_stream(container)
-            if video is None and sound is None:
+            audio = audio_stream(container)
+            if video is None and audio is None:
                 raise InputError(f"{self.name} has neither pictures nor sound")
             self._turn = Turner()
-            streams = [stream for stream in (video, sound) if stream is not None]
-            self.has_sound = sound is not None
+            streams = [stream for stream in (video, audio) if stream is not None]
+            self.has_audio = audio is not None
             if video is not None:
                 video.codec_context.options = dict(DECODER_LIMITS)
                 self._aspect = float(video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or 1)
-            if sound is None:
+            if audio is None:
                 yield AudioEnd()
             times = Times(
                 self.clock,
@@ -154,7 +154,7 @@ class UrlSource:
         stamp = float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else None
         if kind == "video":
             captured = clock.monotonic()
-            time = times.picture(stamp)
+            time = times.frame(stamp)
             with stage("convert") as timer:
                 rgb = self._turn(frame, self._aspect)
             return VideoFrame(rgb=rgb, time=time, ms=timer.ms, captured=captured)
@@ -162,7 +162,7 @@ class UrlSource:
         samples = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
         if not samples.size:
             return None
-        time = times.sound(stamp, len(samples), frame.sample_rate)
+        time = times.audio(stamp, len(samples), frame.sample_rate)
         return AudioBlock(samples=to_float(samples), rate=frame.sample_rate, time=time)
 
     def _settings(self) -> dict[str, str]:

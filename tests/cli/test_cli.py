@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from avgn.checkpoint import save_model
+from avgn.cli import COMMANDS
 from avgn.config import preset
 from avgn.model import build_model
 from avgn.runtime.manifest import read_manifest
@@ -168,3 +171,29 @@ def test_demo_and_doctor_run(tmp_path: Path) -> None:
 
 def test_a_synthesized_set_reads_back(stills: Path) -> None:
     assert read_manifest(stills).classes == CLASSES
+
+
+COMMANDS_WITH_OPTIONS = [
+    *([name] for name in COMMANDS if name != "figure"),
+    ["figure", "qualitative"],
+    ["figure", "embeddings"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS_WITH_OPTIONS, ids=" ".join)
+def test_help_explains_every_option(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import jsonargparse
+
+    found: list[Any] = []
+
+    def keep(parser: Any, *_: Any, **__: Any) -> None:
+        found.append(parser)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(jsonargparse.ArgumentParser, "parse_args", keep)
+    with pytest.raises(SystemExit):
+        name, *kind = command
+        module, _, function = COMMANDS[name].partition(":")
+        getattr(importlib.import_module(module), function)(kind)
+    (parser,) = found
+    assert [action.dest for action in parser._actions if not action.help] == []

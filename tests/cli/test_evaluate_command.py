@@ -17,6 +17,7 @@ from tests.commands import forked
 Refused = Callable[..., str]
 ONE = SceneConfig(split="test", sources=(1, 1), silent=(0, 0), off_screen=0.0)
 TWO = SceneConfig(split="test", sources=(2, 2), silent=(1, 1), off_screen=0.0)
+ROOT = Path(__file__).parents[2]
 KEYS = {"protocol", "classes", "metrics", "floor", "ceiling", "items", "skipped"}
 
 
@@ -147,6 +148,14 @@ def test_options_that_do_not_go_together(duets: Path, refused: Refused) -> None:
         "--thresholds calibrates a model, got the model none: leave it out"
     )
     assert "must hold given" in refused("none", duets, "--classes", "predicted")
+    assert refused("none", duets, "--backend", "openvino") == (
+        "--backend openvino is for a bundle, but none runs nothing: leave it out"
+    )
+    assert refused("none", duets, "--device", "cuda") == (
+        "--device cuda is for a checkpoint, but none runs nothing: leave it out"
+    )
+    checkpoint = ROOT / "recipes" / "checkpoint"
+    assert "is a checkpoint, which PyTorch runs: leave it out" in refused(checkpoint, duets, "--backend", "openvino")
     assert "calibrate thresholds on other items" in refused("tiny", duets, "--thresholds", duets)
 
 

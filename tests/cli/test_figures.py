@@ -98,7 +98,7 @@ def test_heat_is_where_the_model_looks(manifest: Manifest) -> None:
 
     item = next(item for item in manifest.items if item.id == shown(manifest)[0])
     engine = load_engine("tiny")
-    picture = qualitative._picture(item, manifest, {"tiny": engine})
+    picture = qualitative._show(item, manifest, {"tiny": engine})
     assert max(picture.rgb.shape[:2]) == qualitative.SHOWN_PIXELS
     for row in picture.rows:
         heat = row.heat["tiny"]
@@ -123,7 +123,7 @@ def test_heat_of_maps_without_names_is_matched(manifest: Manifest) -> None:
 
     engine = TorchEngine(build_model(preset("avgn-tiny", classes=manifest.classes, system="mix-and-localize")))
     item = next(i for i in manifest.items if len({s.label for s in i.sources if s.sounding and s.on_screen}) == 2)
-    one, other = qualitative._picture(item, manifest, {"mix": engine}).rows
+    one, other = qualitative._show(item, manifest, {"mix": engine}).rows
     assert not np.array_equal(one.heat["mix"], other.heat["mix"])
 
 

@@ -94,6 +94,7 @@ def test_what_does_not_go_with_several(tmp_path: Path, video: Path) -> None:
         (("--audio", video), "--audio goes with one video"),
         (("--seconds", 3), "--seconds goes with one video"),
         (("--show",), "--show is for live sources"),
+        (("--live",), "--live and --no-live are for an address"),
         (("rtsp://x/y",), "is an address or a camera: localize it on its own"),
         (("--manifest", tmp_path / "m.jsonl"), "--manifest names the items"),
     ):

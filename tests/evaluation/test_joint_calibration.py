@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from avgn.cli import main
 from avgn.cli.excerpts import with_threshold
 from avgn.evaluation import joint_calibration
 from avgn.evaluation.inference import Predictions
-from avgn.runtime.bundle import Bundle, write_bundle_info
+from avgn.runtime.bundle import BUNDLE_FILE, Bundle, write_bundle_info
 from avgn.runtime.bundle_schema import Joint
 from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Item, Manifest, Source
@@ -120,6 +121,16 @@ def test_the_command_fits_a_copy_and_draws_its_reliability(
     assert drawn is not None and min(drawn.shape[:2]) > 400 and drawn.std() > 10
     assert main([*command, "--max-false", "0"]) == 2
     assert main(["calibrate", str(bundle.path), str(duets), "--plot", str(tmp_path / "a.txt")]) == 2
+
+
+def test_nothing_is_written_where_the_plot_cannot_be_drawn(
+    bundle: Bundle, duets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (bundle.path / BUNDLE_FILE).read_bytes()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["calibrate", str(bundle.path), str(duets), "--plot", str(tmp_path / "a.png")]) == 2
+    assert "pip install 'avgn[figures]'" in capsys.readouterr().err
+    assert (bundle.path / BUNDLE_FILE).read_bytes() == before and not (tmp_path / "a.png").exists()
 
 
 def test_a_bundle_without_a_joint_rule_is_refused(bundle: Bundle, tmp_path: Path) -> None:

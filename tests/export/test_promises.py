@@ -131,6 +131,21 @@ def convolution(folder: Path, *, image: bool = True) -> Path:
     return path
 
 
+def test_constants_in_nodes_of_their_own_are_no_obstacle(tmp_path: Path) -> None:
+    graph = onnx.load(convolution(tmp_path))
+    held = numpy_helper.from_array(np.full((1, 1, 1, 1), 0.5, np.float32), "half")
+    graph.graph.node.insert(0, helper.make_node("Constant", [], ["half"], value=held))
+    graph.graph.node.append(helper.make_node("Add", ["made", "half"], ["moved"]))
+    graph.graph.output[0].name = "moved"
+    file, out = tmp_path / "constant.onnx", tmp_path / "out.onnx"
+    onnx.save(graph, file)
+    feeds = [{"image": np.random.default_rng(2).uniform(0, 255, (1, 3, 8, 8)).astype(np.float32)} for _ in range(4)]
+    quantize.quantize(file, out, "int8-cpu", quantize.calibrate(file, feeds, "percentile"))
+    sessions = [onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in (file, out)]
+    exact, found = (session.run(None, feeds[0])[0] for session in sessions)
+    assert np.abs(found - exact).max() <= 0.03 * np.abs(exact).max()
+
+
 @pytest.mark.parametrize("flavour", INT8)
 def test_pixels_keep_their_whole_range_whatever_calibration_saw(flavour: str, tmp_path: Path) -> None:
     """Calibrated on grey pictures alone, black and white ones must not be cut."""
@@ -248,6 +263,51 @@ def test_of_two_layers_of_one_cost_the_more_sensitive_stays_float(tmp_path: Path
     low, high = sorted(damage, key=lambda name: damage[name])
     assert damage[high] > 1.05 * damage[low]
     assert [report.name for report in found if not report.quantized] == [high]
+
+
+@pytest.mark.parametrize(("flavour", "largest"), [("int8-cpu", 64), ("int8-gpu", 127)])
+def test_weights_leave_room_for_the_sums_of_processors_without_vnni(tmp_path: Path, flavour: str, largest: int) -> None:
+    # vpmaddubsw adds two products in 16 bits and cuts off what doesn't fit
+    assert 2 * 255 * 64 <= np.iinfo(np.int16).max < 2 * 255 * 65
+    file = two_layers(tmp_path)
+    feeds = [{"x": np.random.default_rng(seed).normal(size=(4, 12)).astype(np.float32)} for seed in range(4)]
+    quantize.quantize(file, tmp_path / "out.onnx", flavour, quantize.calibrate(file, feeds, "percentile"))
+    held = [
+        numpy_helper.to_array(tensor)
+        for tensor in onnx.load(tmp_path / "out.onnx").graph.initializer
+        if tensor.data_type == TensorProto.INT8 and len(tensor.dims) == 2
+    ]
+    assert len(held) == 2 and {int(np.abs(weights.astype(int)).max()) for weights in held} == {largest}
+
+
+def chain(*kinds: str) -> onnx.ModelProto:
+    """Convolutions c0, c1, .. with other nodes between them; x begins and y ends."""
+    nodes, last, count = [], "x", 0
+    for at, kind in enumerate(kinds):
+        out = "y" if at == len(kinds) - 1 else f"t{at}"
+        if kind == "Conv":
+            nodes.append(helper.make_node("Conv", [last, f"w{count}"], [out], name=f"c{count}"))
+            count += 1
+        else:
+            nodes.append(helper.make_node(kind, [last, last] if kind == "Add" else [last], [out], name=f"n{at}"))
+        last = out
+    return helper.make_model(helper.make_graph(nodes, "g", [], []))
+
+
+def test_a_layer_between_float_ones_stays_float() -> None:
+    three = chain("Conv", "Relu", "Conv", "Clip", "Conv")
+    assert sensitivity.between(three, {"c0", "c2"}) == {"c1"}
+    # at the ends there is nothing to go back from
+    assert sensitivity.between(three, {"c1"}) == set()
+    assert sensitivity.between(three, {"c0"}) == set() and sensitivity.between(three, {"c2"}) == set()
+    # two in a row are worth the way
+    assert sensitivity.between(chain("Conv", "Conv", "Conv", "Conv"), {"c0", "c3"}) == set()
+    # additions are in 8 bits, too
+    assert sensitivity.between(chain("Conv", "Conv", "Add", "Conv"), {"c0", "c2"}) == set()
+    forked = chain("Conv", "Conv", "Conv")
+    forked.graph.node.append(helper.make_node("Conv", ["t1", "w9"], ["z"], name="other"))
+    assert sensitivity.between(forked, {"c0", "c2"}) == set()
+    assert sensitivity.between(forked, {"c0", "c2", "other"}) == {"c1"}
 
 
 def test_the_distance_is_the_root_mean_square_of_relative_errors() -> None:

@@ -17,6 +17,7 @@ from avgn.engine import TorchEngine
 from avgn.export import sensitivity
 from avgn.export.bundle import ExportOptions, export_bundle
 from avgn.export.quantize import layers
+from avgn.export.recheck import recheck
 from avgn.export.storage import store_halves
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.contract import TOLERANCES
@@ -24,6 +25,8 @@ from avgn.runtime.engines import choose_engine
 from avgn.runtime.engines.base import GraphEngine
 from avgn.runtime.manifest import Manifest, read_manifest
 from avgn.scenes import SceneConfig, synthesize
+from avgn.teach.bundles import read_tokens
+from avgn.teach.writing import write_taught
 from avgn.world.model import WorldLocalizer
 
 pytestmark = pytest.mark.slow
@@ -155,3 +158,23 @@ def test_bytes_stay_bytes_where_their_mean_is_whole(exported: tuple[TorchEngine,
     (first,) = [node for node in graph.node if "image" in node.input and node.op_type != "Shape"]
     assert first.op_type == "Transpose"
     assert "image_mean" not in {tensor.name for tensor in graph.initializer}
+
+
+def test_every_precision_of_a_bundle_is_taught(exported: tuple[TorchEngine, Bundle], tmp_path: Path) -> None:
+    """Without the person the face detector goes; the same rows again are a class that NumPy knows the outputs of."""
+    _, bundle = exported
+    source = read_tokens(bundle)
+    dog, _, violin = source.tokens
+    twin = replace(dog, label="twin", origin=None)
+    made = write_taught(source, [violin, twin, dog], tmp_path / "new", provenance={"taught": {"twin": {}}})
+    assert [variant.precision for variant in made.variants] == list(SMALLER)
+    image = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
+    for variant in made.variants:
+        assert variant.verified is not None
+        assert variant.verified["max_abs_kept_maps"] <= (3e-2 if variant.precision == "fp16" else 1e-5)
+        assert variant.verified["max_abs_taught_sources"] <= (3e-2 if variant.precision == "fp16" else 1e-3)
+        assert not any("face." in each.name for each in onnx.load(made.graph(variant, "image")).graph.initializer)
+        engine = choose_engine(made, "onnxruntime", variant.precision)
+        maps = engine.run_image(image, np.zeros((1, 3, 1), np.float32))["maps"][0]
+        np.testing.assert_allclose(maps[1], maps[2], atol=1e-5)
+    assert not any(row["failure"] for row in recheck(made.path))

@@ -18,7 +18,7 @@ from avgn.config import preset
 from avgn.convert import read_classes
 from avgn.data.cache import WaveformCache
 from avgn.importers import import_dataset
-from avgn.importers.files import PICTURES, Files, read_rows
+from avgn.importers.files import FRAME_SUFFIXES, Files, read_rows
 from avgn.importers.registry import read_class_list
 from avgn.importers.silence import is_silent
 from avgn.model import build_model
@@ -346,7 +346,7 @@ def test_files_have_the_mode_that_the_umask_says(tmp_path: Path) -> None:
 def test_jpg_comes_before_png_of_the_same_stem(tmp_path: Path) -> None:
     for name in ("a.png", "a.jpg", "a.jpeg", "b.png", "b.jpeg", "c.png", "d.JPG", "._d.jpg"):
         write_jpg(tmp_path / name)
-    files = Files([tmp_path], PICTURES, "")
+    files = Files([tmp_path], FRAME_SUFFIXES, "")
     assert [files.get(stem) for stem in "abcd"] == [tmp_path / n for n in ("a.jpg", "b.jpeg", "c.png", "d.JPG")]
     assert files.get("._d") is None
 

@@ -223,6 +223,9 @@ def test_folders_and_arguments(tmp_path: Path) -> None:
     assert "--split must be train or test, got 'val'" in refuse("music-solo", root, "--split", "val")
     assert "--jobs must be at least 1, got 0" in refuse("music-solo", root, "--jobs", 0)
     assert "none is no folder" in refused("import", "music-solo", root / "none", "-o", root / "out.jsonl")
+    for option, value in (("--fps", 2), ("--window", 1), ("--labels", "l.csv")):
+        said = refused("import", "music-solo", root, "-o", root / "out.jsonl", option, value)
+        assert f"{option} is for avgn import videos: leave it out for music-solo" in said
     assert "its folder does not exist" in refused("import", "music-solo", root, "-o", root / "no" / "out.jsonl")
     (root / "audio").rename(root / "sound")
     assert refuse("music-solo", root) == (

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from avgn.importers import import_dataset
-from avgn.importers.cutting import SOUND_RATE, Clip, Plan, cut_clip, output_folder, pieces
+from avgn.importers.cutting import AUDIO_RATE, Clip, Plan, cut_clip, output_folder, pieces
 from avgn.runtime import open_media
 from avgn.runtime.clock import AudioClock
 from avgn.runtime.manifest import Item, read_manifest
@@ -38,7 +38,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def whole_sound(path: Path) -> AudioClock:
-    clock = AudioClock(SOUND_RATE)
+    clock = AudioClock(AUDIO_RATE)
     for block in open_media(path).audio():
         clock.push(block.samples, block.rate, block.time)
     clock.close()
@@ -52,14 +52,14 @@ def read(path: Path) -> npt.NDArray[np.int16]:
 
 @pytest.mark.parametrize(("fps", "window"), [(1.0, 1.0), (0.1, 30.0), (None, 20.0)])
 def test_a_piece_has_the_sound_around_its_picture(long: Path, tmp_path: Path, fps: float | None, window: float) -> None:
-    clock, length = whole_sound(long), round(window * SOUND_RATE)
+    clock, length = whole_sound(long), round(window * AUDIO_RATE)
     out = output_folder(options(tmp_path, output=tmp_path / "m.jsonl"))
     names = cut_clip(Clip(path=long, stem="long"), out, Plan(fps=fps, window=window))
     assert len(names) == (1 if fps is None else round(SECONDS * fps))
     for name in names:
         # the middle of 60 s is that of the picture there
         at = 30.0 if fps is None else int(name.rpartition("_")[2]) / 1000
-        start = min(max(0, round(at * SOUND_RATE) - length // 2), clock.end - length)
+        start = min(max(0, round(at * AUDIO_RATE) - length // 2), clock.end - length)
         expected = np.round(32767 * clock.window(start, length)).astype(np.int16)
         assert np.array_equal(read(pieces(out, name)[1]), expected), name
 
@@ -91,7 +91,7 @@ def dubbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pitch_of(item: Item) -> float:
     samples = read(item.sounds[0]).astype(float)
-    return float(np.abs(np.fft.rfft(samples)).argmax() * SOUND_RATE / len(samples))
+    return float(np.abs(np.fft.rfft(samples)).argmax() * AUDIO_RATE / len(samples))
 
 
 @needs_ffmpeg

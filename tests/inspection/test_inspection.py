@@ -234,7 +234,7 @@ def test_what_cannot_be_read_becomes_a_card_that_says_so(tmp_path: Path, small: 
     (tmp_path / "audio" / "b.wav").write_bytes(b"")
     cards = draw_cards(small, small.items)
     assert all(card.frame is None and card.fault is not None for card in cards)
-    assert cards[0].sound is not None and cards[1].sound is None
+    assert cards[0].spectrogram is not None and cards[1].spectrogram is None
     assert cards[0].fault is not None and "a.jpg is not an image that can be read" in cards[0].fault
     red = (draw_sheet(cards) == np.array((190, 0, 0))).all(axis=2).sum()
     assert red > 20
@@ -266,7 +266,7 @@ def test_videos_show_the_frame_with_most_sources(tmp_path: Path) -> None:
     label = next(s.label for s in item.sources if s.sounding)
     color = np.array(color_of(manifest.classes.index(label)))
     assert (picture[bottom, left:right] == color).all(axis=1).mean() > 0.5
-    assert draw_cards(manifest, [item])[0].sound is not None
+    assert draw_cards(manifest, [item])[0].spectrogram is not None
     assert summarize(manifest)["kinds"] == {"videos": 1}
 
 

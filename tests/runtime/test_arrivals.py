@@ -15,7 +15,7 @@ def test_a_clock_of_another_speed_ends_with_arrivals(speed: float, caplog: pytes
     times, found, came = Times(WallClock(lambda: now)), [], []
     for index in range(1000):
         now = 100 + index / 20
-        found.append(times.picture(7 + index * speed / 20))
+        found.append(times.frame(7 + index * speed / 20))
         came.append(now - 100)
     assert found == sorted(found)
     half = slice(500, None)
@@ -30,7 +30,7 @@ def test_a_network_that_stands_still_and_catches_up_is_believed() -> None:
     for index in range(500):
         sent = index / 25
         now = 13.0 if 10 <= sent < 13 else sent
-        found.append(times.picture(500 + sent))
+        found.append(times.frame(500 + sent))
     np.testing.assert_allclose(np.diff(found[380:]), 1 / 25, atol=1e-6)
     assert found == sorted(found) and found[-1] == pytest.approx(499 / 25, abs=0.05)
 
@@ -40,11 +40,11 @@ def test_what_was_read_while_connecting_keeps_its_times() -> None:
     now = 50.0
     wall = WallClock(lambda: now)
     times = Times(wall)
-    found = [times.picture(index / 25) for index in range(25)]
+    found = [times.frame(index / 25) for index in range(25)]
     assert found == pytest.approx([index / 25 for index in range(25)])
     assert wall() == pytest.approx(24 / 25)
     now = 50.04
-    assert times.picture(1.0) == pytest.approx(1.0)
+    assert times.frame(1.0) == pytest.approx(1.0)
 
 
 def test_a_server_that_kept_seconds_for_newcomers_is_believed(caplog: pytest.LogCaptureFixture) -> None:
@@ -55,7 +55,7 @@ def test_a_server_that_kept_seconds_for_newcomers_is_believed(caplog: pytest.Log
     for index in range(500):
         sent = index / 25
         now = 50 + (sent / 10 if sent < 10 else 1 + sent - 10)
-        found.append(times.picture(7 + sent))
+        found.append(times.frame(7 + sent))
     np.testing.assert_allclose(found, np.arange(500) / 25, atol=1e-6)
     assert wall() == pytest.approx(found[-1], abs=0.1) and not caplog.text
 
@@ -66,6 +66,6 @@ def test_sound_without_timestamps_follows_its_arrival() -> None:
     rng = np.random.default_rng(0)
     for index in range(300):
         now = 10 + (index + 1) * 0.064 + rng.uniform(0, 0.03)
-        found.append(times.sound(None, 1024, RATE))
+        found.append(times.audio(None, 1024, RATE))
     steps = np.diff(found[100:])
     assert steps.mean() == pytest.approx(0.064, rel=0.01) and steps.std() < 0.003

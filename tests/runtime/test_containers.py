@@ -22,9 +22,9 @@ from avgn.runtime.media import AudioBlock
 from avgn.runtime.outputs import open_output
 from avgn.runtime.result import Result
 from avgn.runtime.sinks import containers
+from avgn.runtime.sinks.audio import AudioTrack
 from avgn.runtime.sinks.events import EventsWriter
 from avgn.runtime.sinks.overlay import LiveOverlay, OverlayWriter
-from avgn.runtime.sinks.sound import SoundTrack
 from avgn.runtime.sinks.video_file import VideoFile
 from tests.runtime.clips import Scene, read_video, still_clip
 
@@ -47,7 +47,7 @@ def picture(number: int, size: tuple[int, int] = (120, 160)) -> Pixels:
 
 def write(path: str | Path, media: Path, times: list[float], size: tuple[int, int] = (120, 160)) -> None:
     found = open_media(media)
-    file = VideoFile(open_output(path), size, 30.0, lambda output, form: SoundTrack(found, output, form))
+    file = VideoFile(open_output(path), size, 30.0, lambda output, form: AudioTrack(found, output, form))
     for number, time in enumerate(times):
         file.write(picture(number, size), time)
     file.close()
@@ -148,7 +148,7 @@ import os, sys
 from pathlib import Path
 from tests.runtime.test_containers import *
 found = open_media(sys.argv[2])
-file = VideoFile(open_output(sys.argv[1]), (120, 160), 30.0, lambda output, form: SoundTrack(found, output, form))
+file = VideoFile(open_output(sys.argv[1]), (120, 160), 30.0, lambda output, form: AudioTrack(found, output, form))
 for number in range(300):
     file.write(picture(number), number / 30)
 os.kill(os.getpid(), 9)
@@ -209,7 +209,7 @@ def test_short_recordings_end_well(clip: Path, tmp_path: Path, suffix: str, fram
     found = open_media(clip)
     for act in ("close", "interrupt", "abort"):
         path = tmp_path / f"{act}{suffix}"
-        file = VideoFile(open_output(path), (120, 160), 30.0, lambda output, form: SoundTrack(found, output, form))
+        file = VideoFile(open_output(path), (120, 160), 30.0, lambda output, form: AudioTrack(found, output, form))
         for number in range(frames):
             file.write(picture(number), number / 30)
         if act == "abort":
@@ -296,7 +296,7 @@ except InputError as error:
 def test_pictures_that_no_encoder_takes(tmp_path: Path, clip: Path) -> None:
     found = open_media(clip)
     with pytest.raises(InputError, match=r"can't be encoded \(pictures of 70000x2: "):
-        file = VideoFile(open_output(tmp_path / "o.mp4"), (2, 70000), 30.0, lambda o, f: SoundTrack(found, o, f))
+        file = VideoFile(open_output(tmp_path / "o.mp4"), (2, 70000), 30.0, lambda o, f: AudioTrack(found, o, f))
         file.write(np.zeros((2, 70000, 3), np.uint8), 0.0)
         file.close()
     assert list(tmp_path.iterdir()) == []
@@ -376,9 +376,9 @@ def test_an_events_place_is_the_mean_of_the_frames_that_show_it(tmp_path: Path) 
     assert (tmp_path / "e.csv").read_text().splitlines()[1] == "red,0.000,0.300,0.500,0.4000,0.6000,4"
 
 
-@pytest.mark.parametrize("has_sound", [True, False])
-def test_a_live_recording_has_the_sound_that_comes_after_its_first_picture(tmp_path: Path, has_sound: bool) -> None:
-    overlay = LiveOverlay(tmp_path / "o.mp4", lambda: has_sound)
+@pytest.mark.parametrize("has_audio", [True, False])
+def test_a_live_recording_has_the_sound_that_comes_after_its_first_picture(tmp_path: Path, has_audio: bool) -> None:
+    overlay = LiveOverlay(tmp_path / "o.mp4", lambda: has_audio)
     tone = (0.5 * np.sin(2 * np.pi * 400 * np.arange(48_000) / 48_000)).astype(np.float32)
     for number in range(60):
         overlay(result(number / 30, number, None), picture(number))
@@ -386,6 +386,6 @@ def test_a_live_recording_has_the_sound_that_comes_after_its_first_picture(tmp_p
             overlay.hear(AudioBlock(samples=tone[:, None], rate=48_000, time=1.0))
     overlay.close()
     facts = probe(tmp_path / "o.mp4")
-    assert ("audio" in facts) == has_sound and facts["video"]["nb_read_frames"] == "60"
-    if has_sound:
+    assert ("audio" in facts) == has_audio and facts["video"]["nb_read_frames"] == "60"
+    if has_audio:
         assert onset(tmp_path / "o.mp4") == pytest.approx(1.0, abs=0.06)

@@ -17,9 +17,10 @@ import pytest
 from avgn.runtime import open_media, read_manifest
 from avgn.runtime.clock import AudioClock
 from avgn.runtime.media import VideoFrame
-from avgn.runtime.sources import StateChange
+from avgn.runtime.sources import StateChange, has_audio
 from avgn.runtime.sources.devices import CameraSource, is_camera, list_devices
 from avgn.runtime.sources.drift import CaptureClock
+from avgn.runtime.sources.pushed import PushedSource
 from avgn.scenes import SceneConfig, synthesize
 from tests.runtime import pulse
 
@@ -61,7 +62,7 @@ def test_a_device_that_stood_still_is_followed_at_once() -> None:
 
 
 def test_a_file_in_place_of_a_camera(scene: tuple[Path, str]) -> None:
-    source = CameraSource(str(scene[0]), sound=False)
+    source = CameraSource(str(scene[0]), audio=False)
     frames: list[VideoFrame] = []
     states: list[str] = []
     thread = threading.Timer(3.0, source.close)
@@ -82,7 +83,7 @@ def test_a_file_in_place_of_a_camera(scene: tuple[Path, str]) -> None:
 
 
 def test_a_camera_that_is_not_there_is_tried_again() -> None:
-    source = CameraSource("/nowhere/video9", sound=False)
+    source = CameraSource("/nowhere/video9", audio=False)
     states: list[StateChange] = []
     timer = threading.Timer(1.2, source.close)
     timer.start()
@@ -148,7 +149,7 @@ def test_a_microphone_that_is_not_there(sound_server: dict[str, str]) -> None:
 WATCH = """
 import sys, time
 from avgn.runtime.media import AudioBlock
-from avgn.runtime.sources import StateChange
+from avgn.runtime.sources import StateChange, has_audio
 from avgn.runtime.sources.devices import CameraSource
 
 source, seconds, count = CameraSource(sys.argv[1], "pulse"), 0.0, 0
@@ -194,3 +195,14 @@ def test_a_microphone_that_goes_away_is_opened_again(scene: tuple[Path, str], tm
         limit.cancel()
         process.kill()
         process.communicate()
+
+
+def test_former_names_of_sound_work_for_one_more_release() -> None:
+    with pytest.warns(DeprecationWarning, match="sound is called audio now"):
+        camera = CameraSource(0, sound=False)
+    assert has_audio(camera) is False
+
+    class Theirs(PushedSource):
+        has_sound = True
+
+    assert has_audio(Theirs()) is True and has_audio(PushedSource()) is None

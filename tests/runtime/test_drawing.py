@@ -91,7 +91,7 @@ def test_labels_lie_in_the_picture_and_keep_their_percentage(size: tuple[int, in
                 assert x1 >= 0 and len(name) >= 12 and text_size >= 11
                 # the share is drawn: its right end has ink on it
                 share_width = text.text_width("100%", text_size)
-                area = labels.picture[y1:y2, x2 - share_width - 4 : x2 - 2]
+                area = labels.drawn[y1:y2, x2 - share_width - 4 : x2 - 2]
                 assert (area.sum(axis=2) < 200).sum() > share_width / 2
 
 

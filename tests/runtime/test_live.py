@@ -238,6 +238,20 @@ def test_a_sink_that_fails_is_reported(tiny: Localizer, video: Path, caplog: pyt
             pipeline.wait(5.0)
 
 
+def test_what_the_listeners_of_states_and_sound_raise_is_reported(tiny: Localizer) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("nobody takes it")
+
+    for listeners in ({"on_state": fail}, {"on_audio": fail}):
+        source = PushedSource()
+        with LivePipeline(source, tiny.engine, **listeners) as pipeline:  # type: ignore[arg-type]
+            source.push_audio(np.zeros(100, np.float32), 22_050, 0.0)
+            source.end()
+            with pytest.raises(OSError, match="nobody takes it"):
+                pipeline.wait(5.0)
+            assert pipeline.state == "ended" and pipeline.reason == "nobody takes it"
+
+
 class Broken:
     """The real engine, until its machine fails."""
 
@@ -299,6 +313,6 @@ def test_a_clock_that_jumps_is_set_anew_once(caplog: pytest.LogCaptureFixture) -
         now = 10 + index / 25
         # the sender starts again: its stamps fall back to zero, and three pictures of before come late
         before = index < 100 or index in (101, 103, 105)
-        found.append(times.picture((500 if before else 0) + index / 25))
+        found.append(times.frame((500 if before else 0) + index / 25))
     assert found == sorted(found) and abs(found[-1] - (now - 10)) < 0.2
     assert caplog.text.count("it is set again") == 1

@@ -78,7 +78,7 @@ def test_a_stream_says_whether_it_has_sound() -> None:
                 heard += hasattr(event, "rate")
                 if sum(isinstance(event, VideoFrame) for event in events) >= 20:
                     source.close()
-        assert source.has_sound is tone and (heard > 3) is tone
+        assert source.has_audio is tone and (heard > 3) is tone
         assert any(isinstance(event, AudioEnd) for event in events) is not tone
 
 

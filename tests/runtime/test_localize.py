@@ -50,14 +50,14 @@ def test_overlay_and_json_lines(localizer: Localizer, clip: Path, tmp_path: Path
     assert change[20:90, 20:100].mean() > 4 and change[2:14, 150:236].mean() > 30 and change[120:, :].mean() < 6
 
 
-def sound_packets(path: Path) -> list[bytes]:
+def audio_packets(path: Path) -> list[bytes]:
     with av.open(str(path)) as container:
         return [bytes(packet) for packet in container.demux(container.streams.audio[0]) if packet.size]
 
 
 def test_fitting_sound_is_copied_bit_by_bit(localizer: Localizer, clip: Path, tmp_path: Path) -> None:
     localize_file(localizer, clip, output=tmp_path / "o.mp4")
-    assert sound_packets(tmp_path / "o.mp4") == sound_packets(clip)
+    assert audio_packets(tmp_path / "o.mp4") == audio_packets(clip)
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_sound_that_goes_away_while_it_is_read_is_called_sound(tmp_path: Path) -
     sound.write_bytes(clip.read_bytes())
     media = open_media(clip, sound)
     sound.unlink()
-    for read in (lambda: next(media.audio()), media.open_sound):
+    for read in (lambda: next(media.audio()), media.open_audio):
         with pytest.raises(InputError, match="sound.mp4 does not exist: give the path of a sound file"):
             read()
 

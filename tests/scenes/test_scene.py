@@ -16,7 +16,7 @@ from avgn.scenes import (
     SceneConfig,
     render_scene,
     render_single_object,
-    render_single_sound,
+    render_single_waveform,
     render_swap,
 )
 from avgn.scenes.backgrounds import FAMILIES
@@ -157,7 +157,7 @@ def test_a_swap_pair_has_one_frame_and_two_sounds() -> None:
 @pytest.mark.parametrize("label", CLASSES)
 def test_every_second_of_a_sound_is_audible(label: str) -> None:
     for seed in range(6):
-        sound = render_single_sound(label, "train", seed, 4.0)
+        sound = render_single_waveform(label, "train", seed, 4.0)
         windows = np.array([np.mean(sound[k : k + 22_050] ** 2) for k in range(0, len(sound) - 22_050, 2205)])
         assert 10 * np.log10(windows.min() / np.mean(sound**2)) > -6
         frames = np.mean(sound[: len(sound) // 220 * 220].reshape(-1, 220) ** 2, axis=1)
@@ -187,7 +187,7 @@ def test_bad_configurations_are_refused(options: dict[str, object], message: str
 
 def test_bad_labels_and_seeds_are_refused() -> None:
     with pytest.raises(InputError, match="class 'tuba' is not known"):
-        render_single_sound("tuba", "train", 0)
+        render_single_waveform("tuba", "train", 0)
     with pytest.raises(InputError, match="split 'x' is not known"):
         render_single_object(CLASSES[0], "x", 0)
     with pytest.raises(InputError, match="must not be negative"):

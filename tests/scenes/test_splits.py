@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avgn.scenes import CLASSES, SceneConfig, render_scene, render_single_object, render_single_sound
+from avgn.scenes import CLASSES, SceneConfig, render_scene, render_single_object, render_single_waveform
 from avgn.scenes.backgrounds import FAMILIES
 from avgn.scenes.draw import BANDS, SPLITS, Draw
 from avgn.scenes.motion import draw_paths
@@ -58,7 +58,7 @@ def test_a_sound_of_another_split_differs_in_pitch() -> None:
     def pitches(split: str) -> Any:
         found = []
         for seed in range(12):
-            sound = render_single_sound("buzzer", split, seed, 2.0)
+            sound = render_single_waveform("buzzer", split, seed, 2.0)
             spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), 1 << 17))
             bins = np.fft.rfftfreq(1 << 17, 1 / 22_050)
             candidates = np.geomspace(139, 562, 1200)

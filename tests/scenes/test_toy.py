@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from avgn.scenes import CLASSES, render_single_object, render_single_sound
+from avgn.scenes import CLASSES, render_single_object, render_single_waveform
 
 Data = tuple[NDArray[np.float64], NDArray[np.int64]]
 
@@ -28,7 +28,7 @@ def colour_histogram(label: str, split: str, seed: int) -> NDArray[np.float64]:
 
 
 def centroid(label: str, split: str, seed: int) -> NDArray[np.float64]:
-    sound = render_single_sound(label, split, seed, 2.0)
+    sound = render_single_waveform(label, split, seed, 2.0)
     frames = np.lib.stride_tricks.sliding_window_view(sound, 1024)[::512] * np.hanning(1024)
     magnitude = np.abs(np.fft.rfft(frames))
     centre = magnitude @ np.fft.rfftfreq(1024, 1 / 22_050) / (magnitude.sum(axis=1) + 1e-9)

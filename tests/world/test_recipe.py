@@ -12,6 +12,7 @@ import torch
 
 from avgn.encoders.packages import FOLDER, YAMNET, YAMNET_CLASSES, read_onnx_numbers
 from avgn.encoders.yamnet import RATE, rename
+from avgn.export.world import main as make_world
 from avgn.runtime.bundle import file_sha256
 from avgn.runtime.errors import FailureError, InputError
 from avgn.world.classes import NOISES, audioset_names, find_classes, world_classes
@@ -21,7 +22,7 @@ from recipes.world import fetch, sources
 from recipes.world.__main__ import PLANS, enough, main, summarize
 from recipes.world.encode import make_examples
 from recipes.world.fit import Evidence, FitConfig, fit_rows, presence, published_evidence
-from recipes.world.mix import Plan, Sounds, mix
+from recipes.world.mix import Plan, Waveforms, mix
 from recipes.world.phrases import DRUMS, SECONDS, compose, seed_of
 from recipes.world.programs import EFFECTS, INSTRUMENTS
 from recipes.world.sources import NOISE, PACKAGES, RECORDINGS, Package
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 WINDOW = 47_600
 
 
-def some_sounds() -> Sounds:
+def some_sounds() -> Waveforms:
     rng = np.random.default_rng(0)
     lengths = {"dog": RATE // 2, "violin": 4 * RATE, "bell": RATE, NOISE: 2 * RATE}
     return {label: [rng.standard_normal(n).astype(np.float32) for _ in range(2)] for label, n in lengths.items()}
@@ -138,6 +139,19 @@ def test_phrases_are_playable_and_their_own() -> None:
             for note in takes[0]:
                 assert part.low <= note.pitch <= part.high and 0 < note.velocity < 128
                 assert 0 <= note.start < SECONDS and note.length > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [(("--precision", "int9"), "precision 'int9' is not known"), ((), "exists already")]
+)
+def test_a_bundle_that_cannot_be_made_leaves_nothing(
+    given: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "bundle.json").write_text("{}")
+    assert make_world(["--output", str(tmp_path), *given]) == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_sources_are_free_and_named() -> None:

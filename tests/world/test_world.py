@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from avgn.checkpoint import load_model, save_model
-from avgn.config import PATCH_HOP, PATCH_SAMPLES, Config, preset
+from avgn.config import Config, preset
+from avgn.encoders import yamnet
 from avgn.encoders.packages import EFFICIENTNET, FACES, FOLDER, YAMNET, YAMNET_CLASSES
 from avgn.engine import TorchEngine
 from avgn.export.optimize import optimize
 from avgn.runtime.errors import InputError
+from avgn.world import settings
 from avgn.world.classes import NOISES, audioset_names, find_classes, world_classes
 from avgn.world.model import (
     BLUR,
@@ -25,6 +27,7 @@ from avgn.world.model import (
     VISUAL_WEIGHT,
     WorldLocalizer,
 )
+from avgn.world.settings import PATCH_HOP, PATCH_SAMPLES
 from avgn.world.weights import build_world, read_published, world_config
 from tests.core.published import needs
 
@@ -76,6 +79,13 @@ def test_settings_that_do_not_fit_are_refused(overrides: dict[str, object], mess
         preset("avgn-world", classes=LABELS, **overrides)
     with pytest.raises(ValueError, match="joins classes by their names"):
         preset("avgn-world")
+    with pytest.raises(ValueError, match=r"unknown configuration entries \['widths'\]"):
+        preset("avgn-world", classes=LABELS, widths=3)
+
+
+def test_settings_are_those_of_the_audio_network() -> None:
+    assert (settings.RATE, settings.PATCH_SAMPLES) == (yamnet.RATE, yamnet.PATCH_SAMPLES)
+    assert settings.PATCH_HOP % yamnet.HOP == 0
 
 
 def test_the_configuration_survives_json() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from avgn.runtime.clock import AudioClock
 from avgn.runtime.media import AudioBlock, MediaFile, import_av
-from avgn.runtime.sinks.containers import SoundFormat
+from avgn.runtime.sinks.containers import AudioFormat
 
 LAYOUTS = {1: "mono", 2: "stereo"}
 TOLERANCE = 0.01
@@ -22,10 +22,10 @@ LIVE_RATE = 48_000
 LIVE_PIECE = 1024
 
 
-class SoundTrack:
+class AudioTrack:
     """Adds the sound of `media` to an output container, piece by piece up to a given time."""
 
-    def __init__(self, media: MediaFile, output: Any, form: SoundFormat) -> None:
+    def __init__(self, media: MediaFile, output: Any, form: AudioFormat) -> None:
         self._output = output
         self._form = form
         self.copied = media.info.audio_codec in form.fits
@@ -43,8 +43,8 @@ class SoundTrack:
             self._time = max(self._time, reached)
 
     def _copy(self, media: MediaFile) -> Iterator[float]:
-        with media.open_sound() as container:
-            source = media.sound_stream(container)
+        with media.open_audio() as container:
+            source = media.audio_stream(container)
             assert source is not None
             target = self._output.add_stream_from_template(source)
             yield 0.0
@@ -52,7 +52,7 @@ class SoundTrack:
             base = source.time_base
             last: int | None = None
             # damaged data end the sound
-            for packet, time in media.sound_packets(container):
+            for packet, time in media.audio_packets(container):
                 if packet.dts is None or packet.pts is None:
                     continue
                 shift = packet.pts - round(time / base)
@@ -87,7 +87,7 @@ class SoundTrack:
         _mux(self._output, target.encode(None), self._form)
 
 
-class LiveSound:
+class LiveAudio:
     """The sound of a live source, mono at 48 kHz: it comes from one thread while another writes the pictures.
 
     `is_expected`: whether sound may come that has not come yet.
@@ -110,7 +110,7 @@ class LiveSound:
                 # pictures may never come
                 self._clock.forget(self._clock.end - LIVE_RATE)
 
-    def attach(self, output: Any, form: SoundFormat) -> LiveSound:
+    def attach(self, output: Any, form: AudioFormat) -> LiveAudio:
         """Add the stream to an output container, unless no sound has come and none is expected."""
         with self._lock:
             self._output, self._form = output, form
@@ -145,7 +145,7 @@ def _without_adts(source: Any) -> Callable[[Any], list[Any]]:
     return unframe
 
 
-def _mux(output: Any, packets: list[Any], form: SoundFormat) -> None:
+def _mux(output: Any, packets: list[Any], form: AudioFormat) -> None:
     """Write packets, without the encoder's own beginning where the container can't tell it from the sound's."""
     for packet in packets:
         marks_it = form.keeps_priming or packet.stream.codec_context.name in ("opus", "libopus")

@@ -43,7 +43,7 @@ PIECE = 2**18
 KEPT = 2**23
 
 
-class Sound(Protocol):
+class Audio(Protocol):
     """An opened sound file of `length` samples at `rate` Hz."""
 
     rate: int
@@ -56,17 +56,17 @@ class Sound(Protocol):
 
 
 @contextmanager
-def open_sound(path: Path) -> Iterator[Sound]:
+def open_audio(path: Path) -> Iterator[Audio]:
     """Open a sound file; raises InputError that names it when it can't be used.
 
     Plain PCM is taken as it lies in the file, which is much faster than opening a decoder; the rest goes to PyAV.
     """
     try:
         with open_regular(path) as file:
-            sound: Sound = find_pcm(path, file) or Decoded(path)
-            if sound.length == 0:
+            audio: Audio = find_pcm(path, file) or Decoded(path)
+            if audio.length == 0:
                 raise InputError(f"audio {path} holds no samples: mend or remove the item")
-            yield sound
+            yield audio
     except OSError as error:
         raise InputError(f"audio {path} can't be read ({error.strerror}): give a wav file") from None
 

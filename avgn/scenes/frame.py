@@ -22,7 +22,7 @@ CROWDED_ATTEMPTS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class DrawnFrame:
     """Holds the frame [H, W, 3] uint8 RGB; for every object in the given order its visible mask [H, W] and whole area
     (share)."""
 
@@ -32,7 +32,7 @@ class Picture:
     background: str
 
 
-def draw_picture(labels: Sequence[str], height: int, width: int, d: Draw) -> Picture:
+def draw_frame(labels: Sequence[str], height: int, width: int, d: Draw) -> DrawnFrame:
     """Draw one object a label over a background."""
     sprites, corners = draw_and_place(labels, height, width, d)
     background, canvas = draw_background(d, height, width)
@@ -41,7 +41,7 @@ def draw_picture(labels: Sequence[str], height: int, width: int, d: Draw) -> Pic
         compose(canvas, sprites[index], *corners[index])
         frame, local = paste(sprites[index].mask, *corners[index], height, width)
         owner[frame][sprites[index].mask[local]] = index + 1
-    return Picture(
+    return DrawnFrame(
         frame=develop(canvas, d),
         masks=tuple(owner == index + 1 for index in range(len(sprites))),
         full_areas=tuple(sprite.area / (height * width) for sprite in sprites),
