@@ -252,7 +252,7 @@ def _read(found: Found, encoders: Encoders, examples: Examples) -> Example:
     wrong: list[str] = []
     if found.sound is not None:
         try:
-            heard, loudest = _hear(found.sound, encoders)
+            heard, loudest = _hear(found.sound, encoders, begin=found.sound == found.picture)
         except (InputError, OSError) as error:
             wrong.append(_reason(error) if found.picture is None else f"its sound: {_reason(error)}")
     if found.picture is not None:
@@ -266,14 +266,15 @@ def _read(found: Found, encoders: Encoders, examples: Examples) -> Example:
     return Example(name=found.name, kind=found.kind, pictures=pictures, heard=heard, found=found)
 
 
-def _hear(path: Path, encoders: Encoders) -> tuple[Floats, tuple[float, ...]]:
-    """Features [N, D] of a sound's patches, and when it is loudest, in parts of its length.
+def _hear(path: Path, encoders: Encoders, *, begin: bool) -> tuple[Floats, tuple[float, ...]]:
+    """Features [N, D] of a sound's patches, and when it is loudest, in parts of what was read.
 
-    Raises InputError for silence.
+    Of a long one the middle is read, or with `begin`, where frames go with it, the first seconds. Raises InputError
+    for silence.
     """
     info = encoders.info
     assert info.patches is not None
-    samples, rate = read_part(path, MOST_SECONDS, lambda: 0.5)
+    samples, rate = read_part(path, MOST_SECONDS, lambda: 0.0 if begin else 0.5)
     waveform = resample(samples, rate, info.sample_rate)
     if not len(waveform):
         raise InputError("it holds no samples")

@@ -35,6 +35,8 @@ BLUR = 0.85
 BLUR_REACH = 2
 # logits grow with a cell's length; cells that see little are told apart by more of it: + weight * ln(1 + length)
 LENGTH_WEIGHT = 2.0
+# of a cell's exponentials, a class's share at least: its logarithm stays finite
+LEAST_SUM = 1e-30
 # log-odds of a face stand beside logits of classes: face logits from about -5 to 5, logits of ImageNet from 0 to 20
 FACE_SCALE, FACE_OFFSET = 2.5, 6.5
 # what a cell's logit says about a class's presence, beside what its sound says
@@ -131,7 +133,10 @@ class CellTokens(nn.Module):
         wide = cells.float()
         # cells of zeros exist, and a root has no derivative there
         length = torch.sqrt((wide * wide).sum(dim=2, keepdim=True) + 1e-12)
-        classes = torch.log(summed + 1e-30) + most + LENGTH_WEIGHT * torch.log1p(length)
+        # not a small number added: the exporter takes that for zero, and a class too far behind is -inf then. Nor a
+        # clip, which 8 bits would take for an activation
+        least = torch.full((), LEAST_SUM, device=summed.device)
+        classes = torch.log(torch.maximum(summed, least)) + most + LENGTH_WEIGHT * torch.log1p(length)
         return torch.where(self.faces > 0, faces, classes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,23 @@ def test_the_graphs_hold_patches_and_halves(exported: tuple[TorchEngine, Bundle]
     parameters = sum(p.numel() for p in core.model.parameters())
     size = sum((bundle.path / name).stat().st_size for name in (variant.audio, variant.image))
     assert size < 2.6 * parameters
+
+
+@pytest.mark.parametrize("precision", SMALLER)
+def test_a_class_far_behind_the_others_keeps_a_finite_map(
+    exported: tuple[TorchEngine, Bundle], precision: str, tmp_path: Path
+) -> None:
+    _, bundle = exported
+    graph = onnx.load(bundle.path / next(each.image for each in bundle.variants if each.precision == precision))
+    bias = next(each for each in graph.graph.initializer if re.fullmatch(r"cell_tokens\.rows\.(\w+\.)?bias", each.name))
+    # float32 holds no exponential of -300
+    values = onnx.numpy_helper.to_array(bias)
+    behind = (values - 300 * np.arange(len(values))).astype(values.dtype)
+    bias.CopyFrom(onnx.numpy_helper.from_array(behind, bias.name))
+    onnx.save(graph, tmp_path / "image.onnx")
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    feed = {"image": image, "sources": np.zeros((1, len(LABELS), 1), np.float32)}
+    assert all(np.isfinite(value).all() for value in sensitivity.run(tmp_path / "image.onnx", [feed]))
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

@@ -212,6 +212,20 @@ def test_half_of_a_clip_is_used_where_the_other_half_is_nothing(tmp_path: Path) 
     assert reasons["gone.wav"] == "it can't be read (no such file or directory)"
 
 
+def test_frames_of_a_long_clip_go_with_its_sound(tmp_path: Path) -> None:
+    """It barks and is seen for three seconds, and nothing comes after."""
+    picture = cv2.resize(cv2.imread(str(MATERIAL / "dog.jpg")), (160, 120))[..., ::-1]
+    black = np.zeros_like(picture)
+    sound = np.zeros(50 * RATE, np.float32)
+    bark = read_recording("dog.flac")[: 3 * RATE]
+    sound[: len(bark)] = bark
+    encode_video(tmp_path / "a.mp4", (picture if n < 75 else black for n in range(50 * 25)), sound, (160, 120))
+    found, _ = find_examples("x", tmp_path)
+    examples = read_examples("x", found, Encoders(read_tokens(Bundle.load("world"))), lambda: None)
+    assert not examples.left_out
+    assert examples.used[0].heard is not None and len(examples.used[0].pictures) == 3
+
+
 def test_pairs_by_name_hidden_files_and_masks_are_told_apart(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.wav", "b.PNG", "b.mask.png", ".hidden.wav", "sub/c.mp4", "Thumbs.db", "d.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

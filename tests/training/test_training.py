@@ -42,6 +42,7 @@ SMALL: dict[str, Any] = {
     "window_seconds": 0.5,
 }
 QUICK: dict[str, Any] = {"batch_size": 32, "learning_rate": 2e-3, "visual_weights": "random", "cache": True}
+STEPS = 250
 
 
 def small_config() -> Config:
@@ -61,7 +62,8 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def trained(squares: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("run") / "out"
-    settings = TrainConfig(steps=500, schedule="cosine", checkpoint_steps=100, keep="last", auxiliary=1.0, **QUICK)
+    options = QUICK | {"steps": STEPS, "learning_rate": 3e-3}
+    settings = TrainConfig(schedule="cosine", checkpoint_steps=100, keep="last", auxiliary=1.0, **options)
     manifests = read_manifest(squares["train"]), read_manifest(squares["val"])
     # sums over several threads come in any order: one thread gives the same run every time
     threads = torch.get_num_threads()
@@ -76,7 +78,7 @@ def test_a_few_hundred_steps_beat_the_floor(trained: Path, squares: dict[str, Pa
     engine = TorchEngine(load_model(trained))
     result = evaluate(engine, read_manifest(squares["test"]), ["adaptive"], ["given", "predicted"], bootstrap=0)
     given, predicted = result[0], result[1]
-    # 19 of 64 images on one processor, 20 on another: rounding decides about one
+    # twice as much is found: what rounding decides on another processor costs some images
     assert given["metrics"]["CIoU@0.3"] >= given["floor"]["CIoU@0.3"] + 25
     assert given["metrics"]["CAP"] >= given["floor"]["CAP"] + 20
     assert predicted["metrics"]["class F1 audio"] >= 90
@@ -87,9 +89,9 @@ def test_the_run_leaves_checkpoints_logs_weights_and_thresholds(trained: Path) -
     assert (trained / "checkpoints" / "best.ckpt").is_file()
     assert list((trained / "tensorboard").glob("events*"))
     steps = [json.loads(line)["step"] for line in (trained / "losses.jsonl").read_text().splitlines()]
-    assert steps == list(range(500))
+    assert steps == list(range(STEPS))
     facts = json.loads((trained / "config.json").read_text())
-    assert facts["training"]["steps"] == 500 and facts["training"]["skipped_steps"] == 0
+    assert facts["training"]["steps"] == STEPS and facts["training"]["skipped_steps"] == 0
     assert len(facts["thresholds"]["audio"]) == len(CLASSES)
     model = load_model(trained)
     weights = load_file(trained / "model.safetensors")
