@@ -74,9 +74,9 @@ def _in_onnxruntime(data: bytes) -> Any:
 
 
 def _in_openvino(data: bytes) -> Any:
-    import openvino
+    from avgn.runtime.engines.openvino_engine import openvino_core
 
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(data, b"")
     names = {name for value in model.inputs for name in value.names}
     compiled = core.compile_model(model, "CPU")

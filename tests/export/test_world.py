@@ -17,7 +17,7 @@ from avgn.encoders.rounding import round_weights
 from avgn.engine import TorchEngine
 from avgn.export import sensitivity
 from avgn.export.bundle import ExportOptions, export_bundle
-from avgn.export.quantize import layers
+from avgn.export.quantize import Feed, layers
 from avgn.export.recheck import recheck
 from avgn.export.storage import store_halves
 from avgn.runtime.bundle import Bundle
@@ -95,7 +95,7 @@ def test_a_class_far_behind_the_others_keeps_a_finite_map(
     bias.CopyFrom(onnx.numpy_helper.from_array(behind, bias.name))
     onnx.save(graph, tmp_path / "image.onnx")
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
-    feed = {"image": image, "sources": np.zeros((1, len(LABELS), 1), np.float32)}
+    feed: Feed = {"image": image, "sources": np.zeros((1, len(LABELS), 1), np.float32)}
     assert all(np.isfinite(value).all() for value in sensitivity.run(tmp_path / "image.onnx", [feed]))
 
 
