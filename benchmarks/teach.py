@@ -146,16 +146,16 @@ def measure(bundle: str | Path, scenes: Path, groups: dict[str, list[str]], scra
         if sources:
             shown[name] = {
                 "sources": int(sources),
-                "CIoU@0.3": round(sum(row["sources"] * row["IoU@0.3"] for row in rows) / sources, 1),
-                "class F1": total.f1(),
-                "false sources per image": round(total.wrong / len(predictions.items), 3),
+                "ciou": round(sum(row["sources"] * row["IoU@0.3"] for row in rows) / sources, 1),
+                "class_f1": total.f1(),
+                "false_sources_per_image": round(total.wrong / len(predictions.items), 3),
             }
     shown["per_class"] = {
-        label: {"CIoU@0.3": round(given[label]["IoU@0.3"], 1), "class F1": counts[label].f1()}
+        label: {"ciou": round(given[label]["IoU@0.3"], 1), "class_f1": counts[label].f1()}
         for label in sorted(taught)
         if label in given
     }
-    shown["false sources per image"] = round(sum(count.wrong for count in counts.values()) / len(predictions.items), 3)
+    shown["false_sources_per_image"] = round(sum(count.wrong for count in counts.values()) / len(predictions.items), 3)
     return shown
 
 
@@ -196,7 +196,7 @@ def plot(record: dict[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), sharex=True)
     colours = {"again": "tab:blue", "new": "tab:orange"}
     names = {"again": "taken out and taught back", "new": "never known before"}
-    for axis, measure_name in zip(axes, ("CIoU@0.3", "class F1"), strict=True):
+    for axis, (measure_name, title) in zip(axes, {"ciou": "CIoU@0.3", "class_f1": "class F1"}.items(), strict=True):
         for group, colour in colours.items():
             rows = [row for row in record["counts"] if group in row]
             axis.plot(
@@ -213,7 +213,7 @@ def plot(record: dict[str, Any], path: Path) -> None:
         axis.minorticks_off()
         axis.set_ylim(0, 100)
         axis.set_xlabel("pictures and sounds of each class")
-        axis.set_title(measure_name)
+        axis.set_title(title)
         axis.grid(alpha=0.3)
     axes[0].legend(loc="lower right", fontsize=8)
     figure.tight_layout()

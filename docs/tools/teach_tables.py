@@ -29,6 +29,6 @@ def curve(record: dict[str, Any]) -> tuple[Row, list[Row]]:
 
 def _row(name: str, found: dict[str, Any]) -> Row:
     values = [
-        f"{found[group][score]:.1f}" if group in found else "" for group in GROUPS for score in ("CIoU@0.3", "class F1")
+        f"{found[group][score]:.1f}" if group in found else "" for group in GROUPS for score in ("ciou", "class_f1")
     ]
-    return (name, *values, f"{found['false sources per image']:.2f}")
+    return (name, *values, f"{found['false_sources_per_image']:.2f}")
