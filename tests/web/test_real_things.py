@@ -36,7 +36,7 @@ def test_the_page_names_what_the_camera_and_the_microphone_hold(tmp_path: Path) 
         page.click("#start:enabled")
         # the words that a person reads
         until(page, "document.getElementById('on-screen').innerText.includes('dog')", 15.0)
-        # on a busy machine the browser's microphone loses pieces, and such a click is a drum for as long as a window
+        # a piece of sound that is lost on a busy machine clicks like a drum, for as long as a window
         for _ in range(TRIES):
             found = results(page, 20)
             named = [source for one in found for source in one["sources"] if source["label"] == "dog"]
