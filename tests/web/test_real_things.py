@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from avgn.demo import collage
 from avgn.runtime import Localizer
-from avgn.scenes.synth import RATE
 from tests.web import browser
+from tests.web.dog import WINDOW, write_devices
 from tests.web.test_page import results, until
 
 pytestmark = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
@@ -22,15 +21,10 @@ TRIES = 5
 
 
 def test_the_page_names_what_the_camera_and_the_microphone_hold(tmp_path: Path) -> None:
-    dog = next(source for source in collage.true_sources() if source.label == "dog")
-    assert dog.track is not None and dog.track[0] is not None
-    x1, y1, x2, y2 = dog.track[0]
-    # photographs of a dog and of three things that could sound; the recording is the dog's
-    camera = browser.write_camera(tmp_path / "photographs.y4m", next(collage.draw_frames()))
-    microphone = browser.write_microphone(tmp_path / "dog.wav", collage.read_recording("dog.flac"), RATE)
+    camera, microphone, (x1, y1, x2, y2) = write_devices(tmp_path)
     with (
         browser.serving(Localizer.load(threads=1)) as url,
-        browser.chromium(camera, microphone, viewport={"width": 1280, "height": 800}) as page,
+        browser.chromium(camera, microphone, viewport=WINDOW) as page,
     ):
         page.goto(url)
         page.click("#start:enabled")

@@ -20,11 +20,10 @@ import numpy as np
 import pytest
 
 from avgn.cli import main
-from avgn.demo import collage
 from avgn.runtime.contract import TOLERANCES
 from avgn.runtime.web.site import POLICY, write_site
-from avgn.scenes.synth import RATE
 from tests.web import beside, browser, node
+from tests.web.dog import WINDOW, write_devices
 from tests.web.test_page import results, until
 
 needs_browser = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
@@ -193,14 +192,10 @@ def compare(name: str, site: Path, step: int) -> None:
 @needs_browser
 def test_the_page_names_what_the_camera_and_the_microphone_hold(world_site: Path, tmp_path: Path) -> None:
     """A photograph as the camera, its recording as the microphone: the dog is named, and where it is."""
-    dog = next(source for source in collage.true_sources() if source.label == "dog")
-    assert dog.track is not None and dog.track[0] is not None
-    x1, y1, x2, y2 = dog.track[0]
-    camera = browser.write_camera(tmp_path / "photographs.y4m", next(collage.draw_frames()))
-    microphone = browser.write_microphone(tmp_path / "dog.wav", collage.read_recording("dog.flac"), RATE)
+    camera, microphone, (x1, y1, x2, y2) = write_devices(tmp_path)
     with (
         beside.hosted(world_site, isolated=False) as url,
-        browser.chromium(camera, microphone, viewport={"width": 1280, "height": 800}) as page,
+        browser.chromium(camera, microphone, viewport=WINDOW) as page,
     ):
         open_page(page, url)
         page.click("#start:enabled")
