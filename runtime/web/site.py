@@ -17,7 +17,7 @@ from avgn.runtime.web.vendored import CLIENT, copy_runtime
 
 PAGE = Path(__file__).parent / "page"
 # of the served page, as they are
-SHARED = ("capture.js", "icon.svg", "page.js", "style.css", "view.js", "worklet.js")
+SHARED = ("capture.js", "devices.js", "icon.svg", "page.js", "style.css", "view.js", "worklet.js")
 BUILT = ("local.js", "worker.js")
 STATIC = ("LICENSES.txt", "manifest.webmanifest")
 INDEX, SERVICE_WORKER = "index.html", "sw.js"

@@ -1,17 +1,25 @@
 // Pictures and sound of a camera or of a video file, with the moments at which they were captured.
 
+import { noCamera, noMicrophone, openDevices } from "./devices.js";
+
 const PACE = 1 / 32;
 const PATIENCE = 1;
 
+// seconds into a file at which its sound would have been decoded
+const SETTLED = 0.25;
+
 const now = () => performance.now() / 1000;
 
-function explain(error) {
-  const known = {
-    NotAllowedError: "The browser was not allowed to use the camera: allow it beside the address and press the button again.",
-    NotFoundError: "This device has no camera. A video file can be dropped here instead.",
-    NotReadableError: "The camera is in use by another program: close it and press the button again.",
-  };
-  return known[error.name] ?? `The camera can't be used (${error.message}).`;
+function noFile(name, error) {
+  if (error?.code === MediaError.MEDIA_ERR_NETWORK) return `${name} can't be read any more: it was moved or changed.`;
+  if (error?.code === MediaError.MEDIA_ERR_DECODE) return `${name} is broken: this browser can't play what follows.`;
+  return `This browser can't play ${name}: MP4 with H.264 and WebM play nearly everywhere.`;
+}
+
+// Whether a file that plays has sound, as far as the browser tells in its own way.
+function hasSound(video) {
+  if (video.audioTracks) return video.audioTracks.length > 0;
+  return video.mozHasAudio ?? video.webkitAudioDecodedByteCount !== 0;
 }
 
 export class Capture {
@@ -23,6 +31,11 @@ export class Capture {
     this.skipped = 0;
     this.lastSent = 0;
     this.encoding = false;
+    this.turn = 0;
+    // the system takes sound away from pages that nobody sees, and gives it back to those that ask
+    for (const [target, kind] of [[document, "visibilitychange"], [window, "pageshow"], [window, "pointerdown"]]) {
+      target.addEventListener(kind, () => this.wake());
+    }
   }
 
   get running() {
@@ -35,32 +48,48 @@ export class Capture {
       this.fail("Browsers give camera and microphone only to pages over https or on localhost.");
       return;
     }
-    const picture = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: { ideal: "environment" } };
-    const sound = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
-    let stream;
+    const { turn } = this;
+    let opened;
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ video: picture, audio: sound });
-    } catch (first) {
-      try {
-        stream = await navigator.mediaDevices.getUserMedia({ video: picture });
-        this.fail("There is no microphone to use: nothing can be heard.");
-      } catch {
-        this.fail(explain(first));
-        return;
-      }
+      opened = await openDevices();
+    } catch (error) {
+      if (turn === this.turn) this.fail(noCamera(error));
+      return;
+    }
+    const { stream, lack } = opened;
+    if (turn !== this.turn) {
+      // something else was begun while the browser asked
+      for (const track of stream.getTracks()) track.stop();
+      return;
     }
     const video = this.begin();
     this.stream = stream;
     video.srcObject = stream;
     video.muted = true;
-    const track = stream.getAudioTracks()[0];
-    for (const one of stream.getTracks()) one.onended = () => this.fail("The camera or the microphone was unplugged.");
-    if (track) {
-      await this.listen((context) => context.createMediaStreamSource(stream), -(track.getSettings().latency ?? 0), false);
+    for (const track of stream.getTracks()) this.watch(track);
+    const [sound] = stream.getAudioTracks();
+    if (sound) {
+      await this.listen((context) => context.createMediaStreamSource(stream), -(sound.getSettings().latency ?? 0), false);
     } else {
+      this.fail(noMicrophone(lack));
       this.wire.say("sound-end");
     }
     await this.play(video);
+  }
+
+  watch(track) {
+    const isCamera = track.kind === "video";
+    track.onended = () => {
+      if (isCamera) {
+        this.give("The camera was unplugged or taken away: connect it and press the button again.");
+      } else {
+        this.fail("The microphone was unplugged or taken away: nothing more can be heard.");
+        this.deafen();
+      }
+    };
+    track.onmute = () => {
+      this.fail(isCamera ? "The camera gives no pictures at the moment." : "The microphone gives no sound at the moment.");
+    };
   }
 
   async useFile(file) {
@@ -68,11 +97,11 @@ export class Capture {
     const video = this.begin();
     this.address = URL.createObjectURL(file);
     video.src = this.address;
-    video.onerror = () => {
-      this.stop();
-      this.fail(`This browser can't play ${file.name}.`);
-      this.end();
+    video.onerror = () => this.give(noFile(file.name, video.error));
+    video.onloadeddata = () => {
+      if (!video.videoWidth) this.give(`${file.name} has no pictures that this browser can show.`);
     };
+    this.unheard = true;
     video.onended = () => {
       this.stop();
       this.end();
@@ -88,7 +117,15 @@ export class Capture {
     this.video = video;
     this.sent = [];
     this.skipped = 0;
+    this.unheard = false;
     return video;
+  }
+
+  // End with a reason.
+  give(reason) {
+    this.stop();
+    this.fail(reason);
+    this.end();
   }
 
   async play(video) {
@@ -97,6 +134,12 @@ export class Capture {
       await video.play();
     } catch (error) {
       if (this.video !== video || error.name === "AbortError" || video.error) return;
+      if (error.name === "NotAllowedError" && this.address) {
+        // a file that was dropped is no click, which some browsers wait for
+        this.fail("Click on the page to play the video.");
+        addEventListener("pointerup", () => this.play(video), { once: true });
+        return;
+      }
       this.fail(`The video can't be played (${error.message}).`);
       this.stop();
       return;
@@ -126,8 +169,25 @@ export class Capture {
       const late = heard ? (context.baseLatency ?? 0) + (context.outputLatency ?? 0) : 0;
       this.wire.sendSound(data, context.sampleRate, now() - data.length / context.sampleRate + shift + late);
     };
+    context.onstatechange = () => this.wake();
+    this.wake();
+  }
+
+  // Go on with what the system has stopped: while the page was hidden, by a call, by sleep.
+  wake() {
+    const { context, video } = this;
+    if (document.hidden) return;
     // without a gesture it stays suspended, and resuming it never ends
-    context.resume().catch(() => {});
+    if (context && context.state !== "running" && context.state !== "closed") context.resume().catch(() => {});
+    if (video?.paused && !video.ended && video.currentTime > 0) video.play().catch(() => {});
+  }
+
+  // Go on without sound.
+  deafen() {
+    const { context } = this;
+    this.context = null;
+    if (context) context.close();
+    this.wire.say("sound-end");
   }
 
   follow(video) {
@@ -146,6 +206,13 @@ export class Capture {
   take(video, stamp, facts) {
     if (!video.videoWidth) return;
     this.show(video);
+    if (this.unheard && video.currentTime > SETTLED) {
+      this.unheard = false;
+      if (!hasSound(video)) {
+        this.fail("This video has no sound: nothing can be heard.");
+        this.deafen();
+      }
+    }
     const captured = (facts.captureTime ?? facts.expectedDisplayTime ?? NaN) / 1000;
     const time = Math.abs(stamp - captured) < 1 ? captured : stamp;
     this.sent = this.sent.filter((one) => stamp - one < PATIENCE);
@@ -187,9 +254,11 @@ export class Capture {
   stop() {
     const { video, stream, context, address } = this;
     this.video = this.stream = this.context = this.address = null;
+    this.turn += 1;
+    // a track that is stopped here says nothing, one that ends does
     if (stream) for (const track of stream.getTracks()) track.stop();
     if (video) {
-      video.onerror = video.onended = null;
+      video.onerror = video.onended = video.onloadeddata = null;
       video.pause();
       video.srcObject = null;
       video.removeAttribute("src");

@@ -10,6 +10,9 @@ const SIDE = 640;
 // milliseconds that a first visit waits for what will serve it offline
 const PATIENCE = 3000;
 const MOST_THREADS = 4;
+// a model that fails so often within a minute is not started again
+const MOST_FAILURES = 3;
+const MINUTE = 60_000;
 // the smallest module with one instruction of 128 bits
 const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
 
@@ -30,6 +33,7 @@ class LocalWire {
   readonly inFlight = Infinity;
   private worker: Worker | null = null;
   private isReady = false;
+  private failures: number[] = [];
 
   constructor(
     private readonly take: Take,
@@ -44,6 +48,10 @@ class LocalWire {
     }
     this.change("loading", "");
     await settle();
+    this.load();
+  }
+
+  private load(): void {
     this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
     this.worker.onmessage = ({ data }: MessageEvent<Answer>) => this.receive(data);
     this.worker.onerror = (event) => {
@@ -93,6 +101,8 @@ class LocalWire {
       this.change("starting", "");
     } else if (answer.type === "refused") {
       this.refuse(answer.reason);
+    } else if (answer.type === "failed") {
+      this.restart(answer.reason);
     } else {
       if (answer.type === "hello") {
         this.isReady = true;
@@ -102,12 +112,39 @@ class LocalWire {
     }
   }
 
-  private refuse(reason: string): void {
+  /** Start anew where the model has failed amid a stream, which goes on with it. */
+  private restart(reason: string): void {
+    const now = performance.now();
+    this.failures = [...this.failures.filter((at) => now - at < MINUTE), now];
+    if (this.failures.length >= MOST_FAILURES) {
+      this.refuse(reason);
+      return;
+    }
+    this.end();
+    this.change("failed", "The model failed and is started again: close other tabs if it does so more often.");
+    this.load();
+  }
+
+  private end(): void {
     this.isReady = false;
     this.worker?.terminate();
     this.worker = null;
+  }
+
+  private refuse(reason: string): void {
+    this.end();
+    giveWay();
     this.change("refused", reason);
   }
+}
+
+/** Let a newer version, which waits for all tabs to be closed, have the next visit: this one doesn't run. */
+function giveWay(): void {
+  if (!("serviceWorker" in navigator)) return;
+  navigator.serviceWorker.getRegistration().then(
+    (known) => known?.waiting?.postMessage("take over"),
+    () => {},
+  );
 }
 
 function threads(): number {
@@ -126,7 +163,7 @@ async function settle(): Promise<void> {
     const registered = await serviceWorker.register("sw.js");
     // a page that was loaded past it (with shift) stays so
     if (registered.active && !serviceWorker.controller) return;
-    await Promise.race([controlled, new Promise((done) => setTimeout(done, PATIENCE))]);
+    await Promise.race([controlled, given(registered), new Promise((done) => setTimeout(done, PATIENCE))]);
   } catch {
     // private windows have none: the page works, online and with one thread
     return;
@@ -138,9 +175,19 @@ async function settle(): Promise<void> {
   }
 }
 
+/** Resolves when the browser gives a service worker up: its disk is full, for one. */
+function given({ installing }: ServiceWorkerRegistration): Promise<void> {
+  return new Promise((done) => {
+    installing?.addEventListener("statechange", () => {
+      if (installing.state === "redundant") done();
+    });
+  });
+}
+
 startPage((take: Take, change: Change) => new LocalWire(take, change), {
   loading: "loading the model",
   starting: "starting the model",
   ready: "ready, on this device",
+  failed: "starting the model again",
   refused: "can't run here",
 });

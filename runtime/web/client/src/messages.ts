@@ -23,4 +23,6 @@ export type Answer =
   | { type: "starting" }
   | { type: "hello"; classes: { label: string; color: string }[]; grid: [number, number]; threads: number }
   | { type: "result"; time: number; dropped: number }
-  | { type: "refused"; reason: string };
+  // nothing runs; what had run may run again
+  | { type: "refused"; reason: string }
+  | { type: "failed"; reason: string };

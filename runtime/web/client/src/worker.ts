@@ -165,13 +165,14 @@ function turn(): Promise<void> {
 }
 
 function refuse(error: unknown): void {
-  say({ type: "refused", reason: reasonOf(error) });
+  say({ type: engine ? "failed" : "refused", reason: reasonOf(error) });
 }
 
 function reasonOf(error: unknown): string {
   if (error instanceof BundleError) return error.message;
   const text = error instanceof Error ? error.message.replace(/\s+/g, " ").slice(0, 160) : String(error);
-  if (error instanceof RangeError || /memory|allocat|bad_alloc/i.test(text)) {
+  // a number is what C++ threw, and it catches all but a failed allocation
+  if (error instanceof RangeError || typeof error === "number" || /memory|allocat|bad_alloc|\bOOM\b/i.test(text)) {
     return "There is not enough memory for the model: close other tabs and load the page again.";
   }
   return `The model can't run in this browser (${text}): load the page again, or use another browser.`;
