@@ -1,6 +1,7 @@
 // Pictures and sound of a camera or of a video file, with the moments at which they were captured.
 
 import { noCamera, noMicrophone, openDevices } from "./devices.js";
+import { say } from "./words.js";
 
 const PACE = 1 / 32;
 const PATIENCE = 1;
@@ -10,11 +11,9 @@ const SETTLED = 0.25;
 
 const now = () => performance.now() / 1000;
 
-function noFile(name, error) {
-  if (error?.code === MediaError.MEDIA_ERR_NETWORK) return `${name} can't be read any more: it was moved or changed.`;
-  if (error?.code === MediaError.MEDIA_ERR_DECODE) return `${name} is broken: this browser can't play what follows.`;
-  return `This browser can't play ${name}: MP4 with H.264 and WebM play nearly everywhere.`;
-}
+// by the code of a MediaError
+const FILE_REFUSALS = { 2: "fileGone", 3: "fileBroken", 4: "cantPlay" };
+const noFile = (name, error) => say(FILE_REFUSALS[error?.code] ?? FILE_REFUSALS[4], { name });
 
 // Whether a file that plays has sound, as far as the browser tells in its own way.
 function hasSound(video) {
@@ -45,7 +44,7 @@ export class Capture {
   async useCamera() {
     this.stop();
     if (!navigator.mediaDevices) {
-      this.fail("Browsers give camera and microphone only to pages over https or on localhost.");
+      this.fail(say("cameraInsecure"));
       return;
     }
     const { turn } = this;
@@ -81,15 +80,13 @@ export class Capture {
     const isCamera = track.kind === "video";
     track.onended = () => {
       if (isCamera) {
-        this.give("The camera was unplugged or taken away: connect it and press the button again.");
+        this.give(say("cameraGone"));
       } else {
-        this.fail("The microphone was unplugged or taken away: nothing more can be heard.");
+        this.fail(say("microphoneGone"));
         this.deafen();
       }
     };
-    track.onmute = () => {
-      this.fail(isCamera ? "The camera gives no pictures at the moment." : "The microphone gives no sound at the moment.");
-    };
+    track.onmute = () => this.fail(isCamera ? say("cameraMuted") : say("microphoneMuted"));
   }
 
   async useFile(file) {
@@ -99,7 +96,7 @@ export class Capture {
     video.src = this.address;
     video.onerror = () => this.give(noFile(file.name, video.error));
     video.onloadeddata = () => {
-      if (!video.videoWidth) this.give(`${file.name} has no pictures that this browser can show.`);
+      if (!video.videoWidth) this.give(say("noPictures", { name: file.name }));
     };
     this.unheard = true;
     video.onended = () => {
@@ -136,11 +133,11 @@ export class Capture {
       if (this.video !== video || error.name === "AbortError" || video.error) return;
       if (error.name === "NotAllowedError" && this.address) {
         // a file that was dropped is no click, which some browsers wait for
-        this.fail("Click on the page to play the video.");
+        this.fail(say("clickToPlay"));
         addEventListener("pointerup", () => this.play(video), { once: true });
         return;
       }
-      this.fail(`The video can't be played (${error.message}).`);
+      this.fail(say("videoFailed", { reason: error.message }));
       this.stop();
       return;
     }
@@ -209,7 +206,7 @@ export class Capture {
     if (this.unheard && video.currentTime > SETTLED) {
       this.unheard = false;
       if (!hasSound(video)) {
-        this.fail("This video has no sound: nothing can be heard.");
+        this.fail(say("noSound"));
         this.deafen();
       }
     }

@@ -1,26 +1,25 @@
 // Camera and microphone: asked for, and what is said where they can't be had.
 
+import { say } from "./words.js";
+
 const PICTURE = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: { ideal: "environment" } };
 const SOUND = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
 
-export function noCamera(error) {
-  const known = {
-    NotAllowedError: /system/i.test(error.message)
-      ? "This device's settings keep the browser from the camera: allow it there and press the button again."
-      : "The browser was not allowed to use the camera: allow it beside the address and press the button again.",
-    NotFoundError: "This device has no camera. A video file can be dropped here instead.",
-    NotReadableError: "The camera is in use by another program: close it and press the button again.",
-  };
-  return known[error.name] ?? `The camera can't be used (${error.message}).`;
+const CAMERA_REFUSALS = { NotAllowedError: "noPermission", NotFoundError: "noCamera", NotReadableError: "cameraInUse" };
+const MICROPHONE_REFUSALS = {
+  NotAllowedError: "microphoneRefused",
+  NotFoundError: "noMicrophone",
+  NotReadableError: "microphoneInUse",
+};
+
+export function noCamera({ name, message }) {
+  // the browser may, and the system lets no browser
+  if (name === "NotAllowedError" && /system/i.test(message)) return say("noPermissionSystem");
+  return Object.hasOwn(CAMERA_REFUSALS, name) ? say(CAMERA_REFUSALS[name]) : say("cameraFailed", { reason: message });
 }
 
-export function noMicrophone(error) {
-  const known = {
-    NotAllowedError: "The microphone is not allowed: nothing can be heard.",
-    NotFoundError: "This device has no microphone: nothing can be heard.",
-    NotReadableError: "The microphone is in use by another program: nothing can be heard.",
-  };
-  return known[error.name] ?? `The microphone can't be used (${error.message}): nothing can be heard.`;
+export function noMicrophone({ name, message }) {
+  return Object.hasOwn(MICROPHONE_REFUSALS, name) ? say(MICROPHONE_REFUSALS[name]) : say("microphoneFailed", { reason: message });
 }
 
 // "granted", "denied", "prompt"; undefined where the browser does not tell.

@@ -29,7 +29,7 @@ addEventListener("activate", (event) => {
 
 // a page that does not run makes way for a newer version
 addEventListener("message", ({ data }) => {
-  if (data === "take over") skipWaiting();
+  if (data === "activate") skipWaiting();
 });
 
 addEventListener("fetch", (event) => {

@@ -1,15 +1,18 @@
 // The page without a server: what app.js is to a served one. The wire leads to a worker in place of a server.
 
+import type { Bundle } from "./loading.js";
 import type { Answer, Request } from "./messages.js";
 import type { Floats } from "./numbers.js";
-// the page's own module, shared with the served page
+// the page's own modules, shared with the served page
 import { startPage } from "./page.js";
+import { inWords } from "./reasons.js";
+import { chooseThreads, mostThreads, remember, remembered } from "./threads.js";
+import { say } from "./words.js";
 
 // pixels of a picture's longer side, as it goes to the worker
 const SIDE = 640;
 // milliseconds that a first visit waits for what will serve it offline
 const PATIENCE = 3000;
-const MOST_THREADS = 4;
 // a model that fails so often within a minute is not started again
 const MOST_FAILURES = 3;
 const MINUTE = 60_000;
@@ -21,10 +24,10 @@ type Change = (state: string, reason: string, share?: number) => void;
 
 /** Why the model can't run in this browser, or null. */
 export function refusal(): string | null {
-  if (!isSecureContext) return "Browsers run this only over https or on localhost: open the page's https address.";
-  if (typeof WebAssembly !== "object") return "This browser has no WebAssembly: use a newer one.";
-  if (!WebAssembly.validate(new Uint8Array(SIMD))) return "This browser's WebAssembly has no SIMD: use a newer one.";
-  if (typeof OffscreenCanvas === "undefined") return "This browser can't draw in a worker (OffscreenCanvas): use a newer one.";
+  if (!isSecureContext) return say("insecure");
+  if (typeof WebAssembly !== "object") return say("noWebAssembly");
+  if (!WebAssembly.validate(new Uint8Array(SIMD))) return say("noSimd");
+  if (typeof OffscreenCanvas === "undefined") return say("noOffscreen");
   return null;
 }
 
@@ -34,6 +37,11 @@ class LocalWire {
   private worker: Worker | null = null;
   private isReady = false;
   private failures: number[] = [];
+  private readonly most = mostThreads();
+  private readonly found = remembered(this.most);
+  private threads = this.found?.threads ?? 1;
+  // milliseconds of a picture by the number of threads
+  private readonly tried = new Map<number, number>();
 
   constructor(
     private readonly take: Take,
@@ -51,16 +59,20 @@ class LocalWire {
     this.load();
   }
 
-  private load(): void {
-    this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-    this.worker.onmessage = ({ data }: MessageEvent<Answer>) => this.receive(data);
-    this.worker.onerror = (event) => {
+  private load(given?: Bundle): void {
+    const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+    this.worker = worker;
+    worker.onmessage = ({ data }: MessageEvent<Answer>) => {
+      // what one that was ended had said before
+      if (worker === this.worker) this.receive(data);
+    };
+    worker.onerror = (event) => {
       event.preventDefault();
-      this.refuse(`The page's worker can't start (${event.message || "it is missing"}): load the page again.`);
+      this.refuse(say("noWorker", { reason: event.message || say("missing") }));
     };
     const bundle = new URL("bundle/", document.baseURI).href;
     const runtime = new URL("ort/", import.meta.url).href;
-    this.send({ type: "load", bundle, runtime, threads: threads() });
+    this.send({ type: "load", bundle, runtime, threads: this.threads, ...(given && { given }) }, given && buffersOf(given));
   }
 
   get crowded(): boolean {
@@ -100,16 +112,36 @@ class LocalWire {
     } else if (answer.type === "starting") {
       this.change("starting", "");
     } else if (answer.type === "refused") {
-      this.refuse(answer.reason);
+      this.tried.set(this.threads, Infinity);
+      if (this.threads > 1) this.loadAgain(1);
+      else this.refuse(inWords(answer.reason));
     } else if (answer.type === "failed") {
       this.restart(answer.reason);
     } else {
-      if (answer.type === "hello") {
-        this.isReady = true;
-        this.change("ready", "");
-      }
+      if (answer.type === "hello" && !this.isSettled(answer)) return;
       this.take(answer);
     }
+  }
+
+  /** Whether it runs in as many threads as are best; otherwise it is started in others. */
+  private isSettled({ bundle, frame_ms }: Extract<Answer, { type: "hello" }>): boolean {
+    const hash = bundle.info.variant.sha256.image;
+    this.tried.set(this.threads, frame_ms);
+    const wanted = this.found?.bundle === hash ? this.threads : chooseThreads(this.tried, this.most);
+    if (wanted !== this.threads) {
+      this.loadAgain(wanted, bundle);
+      return false;
+    }
+    remember({ bundle: hash, threads: wanted }, this.most);
+    this.isReady = true;
+    this.change("ready", "");
+    return true;
+  }
+
+  private loadAgain(threads: number, given?: Bundle): void {
+    this.end();
+    this.threads = threads;
+    this.load(given);
   }
 
   /** Start anew where the model has failed amid a stream, which goes on with it. */
@@ -117,11 +149,11 @@ class LocalWire {
     const now = performance.now();
     this.failures = [...this.failures.filter((at) => now - at < MINUTE), now];
     if (this.failures.length >= MOST_FAILURES) {
-      this.refuse(reason);
+      this.refuse(inWords(reason));
       return;
     }
     this.end();
-    this.change("failed", "The model failed and is started again: close other tabs if it does so more often.");
+    this.change("failed", say("startedAgain"));
     this.load();
   }
 
@@ -138,17 +170,17 @@ class LocalWire {
   }
 }
 
+function buffersOf({ graphs }: Bundle): Transferable[] {
+  return [graphs.audio.buffer, graphs.image.buffer];
+}
+
 /** Let a newer version, which waits for all tabs to be closed, have the next visit: this one doesn't run. */
 function giveWay(): void {
   if (!("serviceWorker" in navigator)) return;
   navigator.serviceWorker.getRegistration().then(
-    (known) => known?.waiting?.postMessage("take over"),
+    (known) => known?.waiting?.postMessage("activate"),
     () => {},
   );
-}
-
-function threads(): number {
-  return crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
 }
 
 /** Wait until the service worker serves this page, and with it the headers that threads need; never in vain. */
@@ -184,10 +216,4 @@ function given({ installing }: ServiceWorkerRegistration): Promise<void> {
   });
 }
 
-startPage((take: Take, change: Change) => new LocalWire(take, change), {
-  loading: "loading the model",
-  starting: "starting the model",
-  ready: "ready, on this device",
-  failed: "starting the model again",
-  refused: "can't run here",
-});
+startPage((take: Take, change: Change) => new LocalWire(take, change));

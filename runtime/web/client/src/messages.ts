@@ -1,6 +1,7 @@
 // What the page and the worker say to each other. Times are seconds of the page's clock.
 
 import type { Picture } from "./image.js";
+import type { Bundle } from "./loading.js";
 import type { Floats } from "./numbers.js";
 import type { StreamOptions } from "./stream.js";
 
@@ -11,7 +12,8 @@ export interface Setting extends StreamOptions {
 }
 
 export type Request =
-  | { type: "load"; bundle: string; runtime: string; threads: number }
+  // `given` is a bundle that another worker has loaded
+  | { type: "load"; bundle: string; runtime: string; threads: number; given?: Bundle }
   | { type: "reset"; setting?: Setting }
   | { type: "sound"; samples: Floats; rate: number; time: number }
   | { type: "sound-end" }
@@ -21,7 +23,15 @@ export type Request =
 export type Answer =
   | { type: "progress"; loaded: number; total: number }
   | { type: "starting" }
-  | { type: "hello"; classes: { label: string; color: string }[]; grid: [number, number]; threads: number }
+  // `bundle` is what was loaded, `frame_ms` how long a picture takes
+  | {
+      type: "hello";
+      classes: { label: string; color: string }[];
+      grid: [number, number];
+      threads: number;
+      frame_ms: number;
+      bundle: Bundle;
+    }
   | { type: "result"; time: number; dropped: number }
   // nothing runs; what had run may run again
   | { type: "refused"; reason: string }

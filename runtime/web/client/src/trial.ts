@@ -34,15 +34,15 @@ async function hearNothing(engine: Engine, count: number): Promise<Floats> {
   }
   const heard = await engine.runAudio(new Float32Array(windowSamples));
   check("audio_prob", heard.audioProb, count);
-  if (!heard.sources.length || heard.sources.length % count) misfit("sources", heard.sources.length, `a multiple of ${count}`);
+  if (!heard.sources.length || heard.sources.length % count) misfit("sources", heard.sources.length, count);
   return heard.sources;
 }
 
 function check(name: string, values: Floats, wanted: number): void {
-  if (values.length !== wanted) misfit(name, values.length, String(wanted));
+  if (values.length !== wanted) misfit(name, values.length, wanted);
   if (!values.every(Number.isFinite)) throw new BundleError(`A graph gives ${name} that are no numbers: export the bundle again.`);
 }
 
-function misfit(name: string, found: number, wanted: string): never {
+function misfit(name: string, found: number, wanted: number): never {
   throw new BundleError(`A graph gives ${found} values of ${name}, bundle.json says ${wanted}: export the bundle again.`);
 }

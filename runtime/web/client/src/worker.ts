@@ -11,6 +11,7 @@ import { OnnxEngine } from "./onnx.js";
 import { answerOf } from "./result.js";
 import type { Result } from "./result.js";
 import { StreamLocalizer } from "./stream.js";
+import { tryOut } from "./trial.js";
 
 // seconds that a frame waits for its sound
 const MAX_WAIT = 0.25;
@@ -35,8 +36,8 @@ let run: Run | null = null;
 let isBusy = false;
 let canvas: OffscreenCanvas | null = null;
 
-function say(message: object): void {
-  postMessage(message);
+function say(message: object, transfer: Transferable[] = []): void {
+  self.postMessage(message, { transfer });
 }
 
 addEventListener("message", ({ data }: MessageEvent<Request>) => {
@@ -56,15 +57,18 @@ async function take(message: Request): Promise<void> {
 
 async function load(message: Extract<Request, { type: "load" }>): Promise<void> {
   let told = -STEP;
-  const bundle = await loadBundle(new URL(message.bundle), (loaded, total) => {
+  const progress = (loaded: number, total: number): void => {
     if (loaded - told < STEP && loaded !== total) return;
     told = loaded;
     say({ type: "progress", loaded, total });
-  });
+  };
+  const bundle = message.given ?? (await loadBundle(new URL(message.bundle), progress));
   say({ type: "starting" });
-  engine = await OnnxEngine.open(bundle, new URL(message.runtime), message.threads);
+  const opened = await OnnxEngine.open(bundle, new URL(message.runtime), message.threads);
+  const frameMs = await tryOut(opened);
+  engine = opened;
   reset({});
-  const { info } = engine;
+  const { info, graphs } = bundle;
   say({
     type: "hello",
     classes: info.classes.map((label, index) => ({ label, color: colorOf(index) })),
@@ -73,7 +77,9 @@ async function load(message: Extract<Request, { type: "load" }>): Promise<void> 
     engine: "onnxruntime-web",
     threads: message.threads,
     model: info.name,
-  });
+    frame_ms: frameMs,
+    bundle,
+  }, [graphs.audio.buffer, graphs.image.buffer]);
 }
 
 function reset(setting: Setting): void {
