@@ -81,15 +81,16 @@ def chromium(
     *,
     devices: bool = True,
     flags: Sequence[str] = (),
+    ignored: Sequence[str] = (),
     **context: Any,
 ) -> Iterator[Any]:
     """A page of a new browser whose camera and microphone are files, or that has none without `devices`; `flags` are
-    more of its options. Anything on its console is an error.
+    more of its options. Anything on its console is an error, but for texts with words of `ignored`.
     """
     flags = ["--use-fake-ui-for-media-stream", *flags, *(["--use-fake-device-for-media-stream"] if devices else [])]
     flags += [f"--use-file-for-fake-video-capture={camera}"] if camera else []
     flags += [f"--use-file-for-fake-audio-capture={microphone}"] if microphone else []
-    with launched(flags) as browser, opened(browser, **context) as page:
+    with launched(flags) as browser, opened(browser, ignored=ignored, **context) as page:
         yield page
 
 

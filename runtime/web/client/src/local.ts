@@ -5,31 +5,20 @@ import type { Answer, Request } from "./messages.js";
 import type { Floats } from "./numbers.js";
 // the page's own modules, shared with the served page
 import { startPage } from "./page.js";
+import { pictureOf } from "./picture.js";
 import { inWords } from "./reasons.js";
-import { chooseThreads, mostThreads, remember, remembered } from "./threads.js";
+import { lack, threads } from "./support.js";
+import { chooseThreads, remember, remembered } from "./threads.js";
 import { say } from "./words.js";
 
-// pixels of a picture's longer side, as it goes to the worker
-const SIDE = 640;
 // milliseconds that a first visit waits for what will serve it offline
 const PATIENCE = 3000;
 // a model that fails so often within a minute is not started again
 const MOST_FAILURES = 3;
 const MINUTE = 60_000;
-// the smallest module with one instruction of 128 bits
-const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
 
 type Take = (answer: object) => void;
 type Change = (state: string, reason: string, share?: number) => void;
-
-/** Why the model can't run in this browser, or null. */
-export function refusal(): string | null {
-  if (!isSecureContext) return say("insecure");
-  if (typeof WebAssembly !== "object") return say("noWebAssembly");
-  if (!WebAssembly.validate(new Uint8Array(SIMD))) return say("noSimd");
-  if (typeof OffscreenCanvas === "undefined") return say("noOffscreen");
-  return null;
-}
 
 class LocalWire {
   // the worker keeps the newest picture alone: as many as come may be on their way
@@ -37,7 +26,7 @@ class LocalWire {
   private worker: Worker | null = null;
   private isReady = false;
   private failures: number[] = [];
-  private readonly most = mostThreads();
+  private readonly most = threads();
   private readonly found = remembered(this.most);
   private threads = this.found?.threads ?? 1;
   // milliseconds of a picture by the number of threads
@@ -49,9 +38,9 @@ class LocalWire {
   ) {}
 
   async connect(): Promise<void> {
-    const reason = refusal();
-    if (reason) {
-      this.change("refused", reason);
+    const missing = lack();
+    if (missing) {
+      this.change("refused", say(missing));
       return;
     }
     this.change("loading", "");
@@ -83,15 +72,8 @@ class LocalWire {
     if (this.isReady) this.send({ type });
   }
 
-  async picture(video: HTMLVideoElement): Promise<ImageBitmap | null> {
-    const { videoWidth: width, videoHeight: height } = video;
-    const scale = Math.min(1, SIDE / Math.max(width, height));
-    const size = {
-      resizeWidth: Math.max(1, Math.round(scale * width)),
-      resizeHeight: Math.max(1, Math.round(scale * height)),
-      resizeQuality: "medium" as const,
-    };
-    return createImageBitmap(video, scale < 1 ? size : {});
+  picture(video: HTMLVideoElement): Promise<ImageBitmap> {
+    return pictureOf(video);
   }
 
   async sendFrame(picture: ImageBitmap, time: number): Promise<void> {
@@ -112,14 +94,22 @@ class LocalWire {
     } else if (answer.type === "starting") {
       this.change("starting", "");
     } else if (answer.type === "refused") {
-      this.tried.set(this.threads, Infinity);
-      if (this.threads > 1) this.loadAgain(1);
-      else this.refuse(inWords(answer.reason));
-    } else if (answer.type === "failed") {
-      this.restart(answer.reason);
-    } else {
+      this.refused(answer);
+    } else if (answer.type !== "end") {
       if (answer.type === "hello" && !this.isSettled(answer)) return;
       this.take(answer);
+    }
+  }
+
+  private refused({ amid, reason }: Extract<Answer, { type: "refused" }>): void {
+    if (amid) {
+      this.restart(reason);
+    } else if (this.threads > 1) {
+      // they take memory of their own
+      this.tried.set(this.threads, Infinity);
+      this.loadAgain(1);
+    } else {
+      this.refuse(inWords(reason));
     }
   }
 

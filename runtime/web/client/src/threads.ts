@@ -4,17 +4,11 @@
 const ENOUGH = 33;
 // what more threads have to save before they are worth their memory and heat
 const WORTH = 0.9;
-const MOST = 4;
 
 /** What was found for a bundle, by the hash of its image graph. */
 export interface Found {
   bundle: string;
   threads: number;
-}
-
-/** The most that may run here: more than one need a page that is isolated from other origins. */
-export function mostThreads(): number {
-  return crossOriginIsolated ? Math.min(MOST, navigator.hardwareConcurrency || 1) : 1;
 }
 
 /** How many to run with, by the milliseconds of a picture with as many as were tried: those that run already, or others. */

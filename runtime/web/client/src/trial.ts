@@ -1,6 +1,6 @@
 // The first run of a bundle's graphs, on silence and a black picture: whether they fit bundle.json, and how fast they are.
 
-import { BundleError } from "./bundle.js";
+import { BundleError } from "./errors.js";
 import type { Engine } from "./engine.js";
 import type { Floats } from "./numbers.js";
 

@@ -2,8 +2,9 @@
 
 import { expect, test } from "vitest";
 
-import { BundleError, parseBundle } from "../src/bundle.js";
+import { parseBundle } from "../src/bundle.js";
 import type { Engine } from "../src/engine.js";
+import { BundleError } from "../src/errors.js";
 import { tryOut } from "../src/trial.js";
 import { document } from "./documents.js";
 
