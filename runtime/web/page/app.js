@@ -8,7 +8,6 @@ const token = document.getElementById("token");
 
 const { wire, fail } = startPage(
   (take, change) => new Wire(take, change),
-  { live: "connected", lost: "connecting again", token: "token needed" },
   (state, reason) => {
     entrance.hidden = state !== "token";
     if (state !== "token") return;
