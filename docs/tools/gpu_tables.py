@@ -90,17 +90,23 @@ def _others(budget: Mapping[str, Any], record: Mapping[str, Any]) -> list[Row]:
     grouping, plain = (row["fused"] for row in late)
     gated = early[f"time cos {GATED}"]["fused"]
     found = (
-        ("grouping_attention", "training_step_kernels", grouping["forward_us"], grouping["both_us"]),
-        ("max_pooled_cosine", "kernels_without_gates", plain["forward_us"], plain["both_us"]),
-        ("max_pooled_cosine, class gates (a state before)", "training_step_kernels", gated["f"], gated["fb"]),
+        ("grouping_attention", "", "training_step_kernels", grouping["forward_us"], grouping["both_us"]),
+        (
+            "max_pooled_cosine",
+            ", no gates (256, 2, 196)",
+            "kernels_without_gates",
+            plain["forward_us"],
+            plain["both_us"],
+        ),
+        ("max_pooled_cosine", ", class gates, a state before", "training_step_kernels", gated["f"], gated["fb"]),
     )
-    for name, launches, forward, both in found:
-        own = [row for row in budget[launches] if row["kernel"].startswith(name.partition(",")[0])]
-        first = sum(row["predicted_us"][MEASURED] for row in own if " forward" in row["kernel"])
-        rows.append(_against(f"{name} forward, fp16", first, forward))
-        rows.append(
-            _against(f"{name} forward and backward, fp16", sum(row["predicted_us"][MEASURED] for row in own), both)
-        )
+    for name, kind, launches, forward, both in found:
+        own = {
+            row["kernel"]: row["predicted_us"][MEASURED] for row in budget[launches] if row["kernel"].startswith(name)
+        }
+        first = sum(expected for kernel, expected in own.items() if " forward" in kernel)
+        rows.append(_against(f"{name} forward, fp16{kind}", first, forward))
+        rows.append(_against(f"{name} forward and backward, fp16{kind}", sum(own.values()), both))
     return rows
 
 
