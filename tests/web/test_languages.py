@@ -103,6 +103,7 @@ class Words(HTMLParser):
 def keys_of_code() -> Iterator[str]:
     """Every key that code of the page names."""
     yield from ("connecting", "live", "lost", "token", "loading", "starting", "ready", "refused")
+    yield from re.findall(r"return \"(\w+)\"", (node.CLIENT / "src" / "support.ts").read_text(encoding="utf-8"))
     for file in [*site.PAGE.glob("*.js"), node.CLIENT / "src" / "local.ts"]:
         text = file.read_text(encoding="utf-8")
         text = re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE)
@@ -152,7 +153,9 @@ def refusals_of_the_worker() -> Iterator[str]:
         text = re.sub(r"[\"`] \+\s*[\"`]", "", text)
         yield from (
             re.sub(r"\$\{[^}]*\}", "7", sentence)
-            for _, sentence in re.findall(r"(?:BundleError\(|return )\s*([\"`])((?:(?!\1).)* (?:(?!\1).)*[.])\1", text)
+            for _, sentence in re.findall(
+                r"(?:Error\(|\"(?:memory|engine)\",)\s*([\"`])((?:(?!\1).)* (?:(?!\1).)*[.])\1", text
+            )
         )
 
 

@@ -4,28 +4,16 @@ import type { Answer, Request } from "./messages.js";
 import type { Floats } from "./numbers.js";
 // the page's own modules, shared with the served page
 import { startPage } from "./page.js";
+import { pictureOf } from "./picture.js";
 import { inWords } from "./reasons.js";
+import { lack, threads } from "./support.js";
 import { say } from "./words.js";
 
-// pixels of a picture's longer side, as it goes to the worker
-const SIDE = 640;
 // milliseconds that a first visit waits for what will serve it offline
 const PATIENCE = 3000;
-const MOST_THREADS = 4;
-// the smallest module with one instruction of 128 bits
-const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
 
 type Take = (answer: object) => void;
 type Change = (state: string, reason: string, share?: number) => void;
-
-/** Why the model can't run in this browser, or null. */
-export function refusal(): string | null {
-  if (!isSecureContext) return say("insecure");
-  if (typeof WebAssembly !== "object") return say("noWebAssembly");
-  if (!WebAssembly.validate(new Uint8Array(SIMD))) return say("noSimd");
-  if (typeof OffscreenCanvas === "undefined") return say("noOffscreen");
-  return null;
-}
 
 class LocalWire {
   // the worker keeps the newest picture alone: as many as come may be on their way
@@ -39,9 +27,9 @@ class LocalWire {
   ) {}
 
   async connect(): Promise<void> {
-    const reason = refusal();
-    if (reason) {
-      this.change("refused", reason);
+    const missing = lack();
+    if (missing) {
+      this.change("refused", say(missing));
       return;
     }
     this.change("loading", "");
@@ -65,15 +53,8 @@ class LocalWire {
     if (this.isReady) this.send({ type });
   }
 
-  async picture(video: HTMLVideoElement): Promise<ImageBitmap | null> {
-    const { videoWidth: width, videoHeight: height } = video;
-    const scale = Math.min(1, SIDE / Math.max(width, height));
-    const size = {
-      resizeWidth: Math.max(1, Math.round(scale * width)),
-      resizeHeight: Math.max(1, Math.round(scale * height)),
-      resizeQuality: "medium" as const,
-    };
-    return createImageBitmap(video, scale < 1 ? size : {});
+  picture(video: HTMLVideoElement): Promise<ImageBitmap> {
+    return pictureOf(video);
   }
 
   async sendFrame(picture: ImageBitmap, time: number): Promise<void> {
@@ -95,7 +76,7 @@ class LocalWire {
       this.change("starting", "");
     } else if (answer.type === "refused") {
       this.refuse(inWords(answer.reason));
-    } else {
+    } else if (answer.type !== "end") {
       if (answer.type === "hello") {
         this.isReady = true;
         this.change("ready", "");
@@ -110,10 +91,6 @@ class LocalWire {
     this.worker = null;
     this.change("refused", reason);
   }
-}
-
-function threads(): number {
-  return crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
 }
 
 /** Wait until the service worker serves this page, and with it the headers that threads need; never in vain. */
