@@ -19,6 +19,7 @@ PAGE = Path(__file__).parent / "page"
 # of the served page, as they are
 SHARED = (
     "capture.js",
+    "devices.js",
     "icon.svg",
     "page.js",
     "reasons.js",

@@ -1,16 +1,24 @@
 // Pictures and sound of a camera or of a video file, with the moments at which they were captured.
 
+import { noCamera, noMicrophone, openDevices } from "./devices.js";
 import { say } from "./words.js";
 
 const PACE = 1 / 32;
 const PATIENCE = 1;
 
+// seconds into a file at which its sound would have been decoded
+const SETTLED = 0.25;
+
 const now = () => performance.now() / 1000;
 
-const REFUSALS = { NotAllowedError: "noPermission", NotFoundError: "noCamera", NotReadableError: "cameraInUse" };
+// by the code of a MediaError
+const FILE_REFUSALS = { 2: "fileGone", 3: "fileBroken", 4: "cantPlay" };
+const noFile = (name, error) => say(FILE_REFUSALS[error?.code] ?? FILE_REFUSALS[4], { name });
 
-function explain({ name, message }) {
-  return name in REFUSALS ? say(REFUSALS[name]) : say("cameraFailed", { reason: message });
+// Whether a file that plays has sound, as far as the browser tells in its own way.
+function hasSound(video) {
+  if (video.audioTracks) return video.audioTracks.length > 0;
+  return video.mozHasAudio ?? video.webkitAudioDecodedByteCount !== 0;
 }
 
 export class Capture {
@@ -22,6 +30,11 @@ export class Capture {
     this.skipped = 0;
     this.lastSent = 0;
     this.encoding = false;
+    this.turn = 0;
+    // the system takes sound away from pages that nobody sees, and gives it back to those that ask
+    for (const [target, kind] of [[document, "visibilitychange"], [window, "pageshow"], [window, "pointerdown"]]) {
+      target.addEventListener(kind, () => this.wake());
+    }
   }
 
   get running() {
@@ -34,32 +47,46 @@ export class Capture {
       this.fail(say("cameraInsecure"));
       return;
     }
-    const picture = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: { ideal: "environment" } };
-    const sound = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
-    let stream;
+    const { turn } = this;
+    let opened;
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ video: picture, audio: sound });
-    } catch (first) {
-      try {
-        stream = await navigator.mediaDevices.getUserMedia({ video: picture });
-        this.fail(say("noMicrophone"));
-      } catch {
-        this.fail(explain(first));
-        return;
-      }
+      opened = await openDevices();
+    } catch (error) {
+      if (turn === this.turn) this.fail(noCamera(error));
+      return;
+    }
+    const { stream, lack } = opened;
+    if (turn !== this.turn) {
+      // something else was begun while the browser asked
+      for (const track of stream.getTracks()) track.stop();
+      return;
     }
     const video = this.begin();
     this.stream = stream;
     video.srcObject = stream;
     video.muted = true;
-    const track = stream.getAudioTracks()[0];
-    for (const one of stream.getTracks()) one.onended = () => this.fail(say("unplugged"));
-    if (track) {
-      await this.listen((context) => context.createMediaStreamSource(stream), -(track.getSettings().latency ?? 0), false);
+    for (const track of stream.getTracks()) this.watch(track);
+    const [sound] = stream.getAudioTracks();
+    if (sound) {
+      await this.listen((context) => context.createMediaStreamSource(stream), -(sound.getSettings().latency ?? 0), false);
     } else {
+      this.fail(noMicrophone(lack));
       this.wire.say("sound-end");
     }
     await this.play(video);
+  }
+
+  watch(track) {
+    const isCamera = track.kind === "video";
+    track.onended = () => {
+      if (isCamera) {
+        this.give(say("cameraGone"));
+      } else {
+        this.fail(say("microphoneGone"));
+        this.deafen();
+      }
+    };
+    track.onmute = () => this.fail(isCamera ? say("cameraMuted") : say("microphoneMuted"));
   }
 
   async useFile(file) {
@@ -67,11 +94,11 @@ export class Capture {
     const video = this.begin();
     this.address = URL.createObjectURL(file);
     video.src = this.address;
-    video.onerror = () => {
-      this.stop();
-      this.fail(say("cantPlay", { name: file.name }));
-      this.end();
+    video.onerror = () => this.give(noFile(file.name, video.error));
+    video.onloadeddata = () => {
+      if (!video.videoWidth) this.give(say("noPictures", { name: file.name }));
     };
+    this.unheard = true;
     video.onended = () => {
       this.stop();
       this.end();
@@ -87,7 +114,15 @@ export class Capture {
     this.video = video;
     this.sent = [];
     this.skipped = 0;
+    this.unheard = false;
     return video;
+  }
+
+  // End with a reason.
+  give(reason) {
+    this.stop();
+    this.fail(reason);
+    this.end();
   }
 
   async play(video) {
@@ -96,6 +131,12 @@ export class Capture {
       await video.play();
     } catch (error) {
       if (this.video !== video || error.name === "AbortError" || video.error) return;
+      if (error.name === "NotAllowedError" && this.address) {
+        // a file that was dropped is no click, which some browsers wait for
+        this.fail(say("clickToPlay"));
+        addEventListener("pointerup", () => this.play(video), { once: true });
+        return;
+      }
       this.fail(say("videoFailed", { reason: error.message }));
       this.stop();
       return;
@@ -125,8 +166,25 @@ export class Capture {
       const late = heard ? (context.baseLatency ?? 0) + (context.outputLatency ?? 0) : 0;
       this.wire.sendSound(data, context.sampleRate, now() - data.length / context.sampleRate + shift + late);
     };
+    context.onstatechange = () => this.wake();
+    this.wake();
+  }
+
+  // Go on with what the system has stopped: while the page was hidden, by a call, by sleep.
+  wake() {
+    const { context, video } = this;
+    if (document.hidden) return;
     // without a gesture it stays suspended, and resuming it never ends
-    context.resume().catch(() => {});
+    if (context && context.state !== "running" && context.state !== "closed") context.resume().catch(() => {});
+    if (video?.paused && !video.ended && video.currentTime > 0) video.play().catch(() => {});
+  }
+
+  // Go on without sound.
+  deafen() {
+    const { context } = this;
+    this.context = null;
+    if (context) context.close();
+    this.wire.say("sound-end");
   }
 
   follow(video) {
@@ -145,6 +203,13 @@ export class Capture {
   take(video, stamp, facts) {
     if (!video.videoWidth) return;
     this.show(video);
+    if (this.unheard && video.currentTime > SETTLED) {
+      this.unheard = false;
+      if (!hasSound(video)) {
+        this.fail(say("noSound"));
+        this.deafen();
+      }
+    }
     const captured = (facts.captureTime ?? facts.expectedDisplayTime ?? NaN) / 1000;
     const time = Math.abs(stamp - captured) < 1 ? captured : stamp;
     this.sent = this.sent.filter((one) => stamp - one < PATIENCE);
@@ -186,9 +251,11 @@ export class Capture {
   stop() {
     const { video, stream, context, address } = this;
     this.video = this.stream = this.context = this.address = null;
+    this.turn += 1;
+    // a track that is stopped here says nothing, one that ends does
     if (stream) for (const track of stream.getTracks()) track.stop();
     if (video) {
-      video.onerror = video.onended = null;
+      video.onerror = video.onended = video.onloadeddata = null;
       video.pause();
       video.srcObject = null;
       video.removeAttribute("src");
