@@ -27,6 +27,7 @@ from avgn.runtime.image import import_cv2, resize
 from avgn.runtime.media import open_media
 from avgn.runtime.patches import cut_patches
 from avgn.runtime.reading import read_part, read_still
+from avgn.runtime.regions import Box
 from avgn.runtime.regular import open_regular
 from avgn.runtime.texts import read_text
 from avgn.teach.features import Encoders
@@ -77,6 +78,10 @@ PLAIN = 2.0
 KINDS = ("clip", "picture", "sound")
 
 
+class SilentError(InputError):
+    """A sound in which nothing can be heard."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """A file to learn from, or a picture and a sound of one name."""
@@ -107,7 +112,8 @@ class Example:
     kind: str
     pictures: tuple[Picture, ...] = ()
     heard: Floats | None = None
-    found: Found
+    # None: of no file
+    found: Found | None = None
 
 
 @dataclass(kw_only=True)
@@ -272,9 +278,16 @@ def _hear(path: Path, encoders: Encoders, *, begin: bool) -> tuple[Floats, tuple
     Of a long one the middle is read, or with `begin`, where frames go with it, the first seconds. Raises InputError
     for silence.
     """
+    return hear(*read_part(path, MOST_SECONDS, lambda: 0.0 if begin else 0.5), encoders)
+
+
+def hear(samples: Floats, rate: int, encoders: Encoders) -> tuple[Floats, tuple[float, ...]]:
+    """Features [N, D] of a sound's patches that are no pause, and when it is loudest, in parts of it.
+
+    Raises InputError for none, SilentError for silence.
+    """
     info = encoders.info
     assert info.patches is not None
-    samples, rate = read_part(path, MOST_SECONDS, lambda: 0.0 if begin else 0.5)
     waveform = resample(samples, rate, info.sample_rate)
     if not len(waveform):
         raise InputError("it holds no samples")
@@ -284,7 +297,7 @@ def _hear(path: Path, encoders: Encoders, *, begin: bool) -> tuple[Floats, tuple
     patches = cut_patches(info, waveform[None])[0]
     levels = np.array([loudness_db(patch) for patch in patches])
     if levels.max() < SILENCE_DB:
-        raise InputError(f"it is silent ({levels.max():.0f} dBFS at its loudest)")
+        raise SilentError(f"it is silent ({levels.max():.0f} dBFS at its loudest)")
     loud = np.flatnonzero(levels >= levels.max() - PAUSE_DB)
     kept = loud[np.linspace(0, len(loud) - 1, min(len(loud), MOST_PATCHES)).round().astype(int)]
     best = sorted(loud[np.argsort(-levels[loud], kind="stable")][: 3 * FRAMES : 3].tolist())
@@ -296,18 +309,19 @@ def _see(found: Found, encoders: Encoders, moments: Sequence[float]) -> tuple[Pi
     size = encoders.info.image_size
     if found.picture == found.sound or _is(found.picture, VIDEO_SUFFIXES):
         frames = read_frames(found.picture, size, moments or tuple((n + 0.5) / FRAMES for n in range(FRAMES)))
-        shown = [frame for frame in frames if _shows(frame)]
+        shown = [frame for frame in frames if shows(frame)]
         if not shown:
             raise InputError("it is of one colour")
         return tuple(Picture(cells=cells) for cells in encoders.see(np.stack(shown)))
     image = resize(read_still("picture", found.picture), size)
-    if not _shows(image):
+    if not shows(image):
         raise InputError("it is of one colour")
     cells = encoders.see(np.ascontiguousarray(image[..., ::-1])[None])[0]
     return (Picture(cells=cells, inside=_inside(found.picture, len(cells), encoders)),)
 
 
-def _shows(picture: Pixels) -> bool:
+def shows(picture: Pixels) -> bool:
+    """Whether a picture is not of one colour."""
     return float(picture.std()) >= PLAIN
 
 
@@ -346,22 +360,32 @@ def _inside(path: Path, cells: int, encoders: Encoders) -> Floats | None:
     if mask is not None:
         plane = resize(read_still("mask", mask), (height, width)).max(axis=2).astype(np.float32) / 255
     elif beside.is_file():
-        plane = np.zeros((height, width), np.float32)
-        for x1, y1, x2, y2 in read_boxes(beside):
-            rows, columns = slice(round(y1 * height), round(y2 * height)), slice(round(x1 * width), round(x2 * width))
-            plane[rows, columns] = 1.0
+        plane = draw_boxes(read_boxes(beside), (height, width))
     if plane is None:
         return None
-    h, w = encoders.info.grid
-    assert h * w == cells
-    covered = import_cv2().resize(plane, (w, h), interpolation=3)
-    inside = np.asarray(covered, np.float32).ravel()
+    inside = covered(plane, encoders.info.grid)
+    assert len(inside) == cells
     if not inside.max() > 0.05:
         raise InputError(f"{(mask or beside).name} beside it marks nothing in the picture")
     return inside
 
 
-def read_boxes(path: Path) -> list[tuple[float, float, float, float]]:
+def draw_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Floats:
+    """[H, W]: one inside of boxes, else zero."""
+    height, width = size
+    plane = np.zeros(size, np.float32)
+    for x1, y1, x2, y2 in boxes:
+        plane[round(y1 * height) : round(y2 * height), round(x1 * width) : round(x2 * width)] = 1.0
+    return plane
+
+
+def covered(plane: Floats, grid: tuple[int, int]) -> Floats:
+    """The part of each cell [P] that a plane [H, W] covers."""
+    height, width = grid
+    return np.asarray(import_cv2().resize(plane, (width, height), interpolation=3), np.float32).ravel()
+
+
+def read_boxes(path: Path) -> list[Box]:
     """Read the boxes beside a picture, in parts of its sides. Raises InputError for what is none."""
     rule = '{"boxes": [[x1, y1, x2, y2], ...]} in parts of the picture\'s sides, from 0 to 1'
     try:
