@@ -30,14 +30,15 @@ from avgn.runtime.regions import Box, region_box
 from avgn.runtime.web.lessons import LessonError, Looked, Recording
 from avgn.runtime.web.lessons import Taught as Changed
 from avgn.teach import tokens as edits
+from avgn.teach.bank import Bank, read_bank
 from avgn.teach.bundles import check_target, read_tokens
 from avgn.teach.examples import Example, Examples, Picture, SilentError, covered, draw_boxes, hear, shows
 from avgn.teach.features import Encoders
-from avgn.teach.fitting import Learnt
+from avgn.teach.fitting import Learnt, fit_pictures, heat
 from avgn.teach.judging import Judge
 from avgn.teach.lesson import bank_for, learn_all, read_noises
 from avgn.teach.report import SEEN_AT, report_on
-from avgn.teach.writing import write_taught
+from avgn.teach.writing import Before, write_taught
 
 # classes that visitors may teach, and examples of all of them: each holds 1.6 MB of features
 MOST_CLASSES, MOST_EXAMPLES = 20, 60
@@ -92,7 +93,9 @@ class Classroom:
             check_target(localizer.bundle, self._output, overwrite=False)
         self._encoders = Encoders(self._source)
         # one class alone stands against the bank, or against nothing
-        bank_for(self._source, self._encoders, self._source.tokens, [""])
+        self._bank = read_bank()
+        self._bank_for([""])
+        self._before = Before(self._source)
         self._noises = read_noises(self._source)
         self._folder = Path(tempfile.mkdtemp(prefix="avgn-teach-"))
         self._count = self._packed = 0
@@ -139,7 +142,7 @@ class Classroom:
         example = Example(
             name="recording", kind="clip", pictures=tuple(Picture(cells=each) for each in cells), heard=heard
         )
-        heat = self._try(example)
+        hottest = self._try(example)
         judge = Judge(self._source.tokens, self._noises, info)
         odds = judge.hear(heard)
         best = int(odds.argmax())
@@ -147,7 +150,7 @@ class Classroom:
         seconds = round(len(recording.samples) / recording.rate, 1)
         return Looked(
             example=_Seen(example=example, pictures=tuple(shown)),
-            box=region_box(heat, REGION),
+            box=region_box(hottest, REGION),
             facts={"like": like, "heard_seconds": seconds},
         )
 
@@ -197,10 +200,15 @@ class Classroom:
 
     def _try(self, example: Example) -> Floats:
         """The map [h, w] of the last picture that a class of this example alone would have."""
-        bank, _ = bank_for(self._source, self._encoders, self._source.tokens, [""])
-        ((_, learnt),) = learn_all(self._source, [Examples(label="", used=[example])], bank, self._noises).pairs
-        _, maps = Judge([learnt.token], self._noises, self._encoders.info).see(example.pictures[-1].cells)
-        return np.asarray(maps[0], np.float32)
+        grid = self._encoders.info.grid
+        found = fit_pictures(Examples(label="", used=[example]), [], self._bank_for([""]).cells, grid)
+        assert found is not None
+        cells = example.pictures[-1].cells
+        return heat(found.line(cells), cells, grid)
+
+    def _bank_for(self, labels: Sequence[str]) -> Bank:
+        """What the classes must not fire on."""
+        return bank_for(self._source, self._encoders, self._source.tokens, labels, self._bank)[0]
 
     def _marked(self, seen: _Seen, box: Box | None) -> Example:
         """The example with its box in all pictures that show the same there; the others are left out."""
@@ -220,7 +228,7 @@ class Classroom:
             bundle = self._source.bundle
             return _Edition(localizer=self._load(bundle), bundle=bundle, folder=None, classes={}, learnt={}, reports={})
         source, tokens = self._source, list(self._source.tokens)
-        bank, _ = bank_for(source, self._encoders, tokens, list(classes))
+        bank = self._bank_for(list(classes))
         known = self._far_from(classes, name)
         lessons = learn_all(source, list(classes.values()), bank, self._noises, known=known)
         tokens = edits.add(tokens, [learnt.token for _, learnt in lessons.pairs], replacing=True)
@@ -234,7 +242,7 @@ class Classroom:
         self._count += 1
         folder = self._folder / f"edition{self._count}"
         try:
-            bundle = write_taught(source, tokens, folder, provenance=self._provenance(reports))
+            bundle = write_taught(source, tokens, folder, provenance=self._provenance(reports), before=self._before)
             localizer = self._load(bundle)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

@@ -76,7 +76,7 @@ def learn(
     `noises`: rows of what the graph counts as noise.
     """
     heard = _fit_sounds(examples, others, bank.sounds, noises)
-    seen = _fit_pictures(examples, others, bank.cells, grid)
+    seen = fit_pictures(examples, others, bank.cells, grid)
     token = Token(
         label=examples.label,
         heard=_rows(heard.line),
@@ -127,7 +127,8 @@ def _fit_sounds(examples: Examples, others: Sequence[Examples], things: Things, 
     return _stretched(found, own if len(own) > 1 else [NEXT_HEARD], other, wanted, UNHEARD)
 
 
-def _fit_pictures(examples: Examples, others: Sequence[Examples], things: Things, grid: tuple[int, int]) -> Fit | None:
+def fit_pictures(examples: Examples, others: Sequence[Examples], things: Things, grid: tuple[int, int]) -> Fit | None:
+    """What a class is seen by; None where no picture shows it."""
     pictures = [each.pictures for each in examples.seen]
     if not pictures:
         return None

@@ -207,12 +207,15 @@ def _why(examples: Examples) -> str:
     return f" ({name}: {reason}{more})"
 
 
-def bank_for(source: Taught, encoders: Encoders, tokens: Sequence[Token], new: Sequence[str]) -> tuple[Bank, list[str]]:
+def bank_for(
+    source: Taught, encoders: Encoders, tokens: Sequence[Token], new: Sequence[str], bank: Bank | None = None
+) -> tuple[Bank, list[str]]:
     """What the new classes must not fire on: things that the bundle knows, and what has no name.
 
     Raises InputError for encoders that the bank does not fit, where no other example stands against a class.
     """
-    bank, notes = read_bank(), []
+    notes: list[str] = []
+    bank = bank or read_bank()
     waveform, image = probes(source.bundle.info)
     patch = waveform[1, None, : source.bundle.info.graph_samples]
     known = {token.label for token in tokens} - set(new)

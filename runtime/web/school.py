@@ -28,7 +28,7 @@ NAMING = 120.0
 # changes of the engine a second, and how many at once
 CHANGES, CHANGES_AT_ONCE = 1 / 3, 5
 # how much less of a processor lessons get than the streams (Linux)
-NICE = 10
+NICE = 5
 # archives on their way at a time
 ARCHIVES = 2
 
