@@ -37,7 +37,7 @@ from avgn.teach.features import Encoders
 from avgn.teach.fitting import Learnt, fit_pictures, heat
 from avgn.teach.judging import Judge
 from avgn.teach.lesson import bank_for, learn_all, read_noises
-from avgn.teach.report import SEEN_AT, report_on
+from avgn.teach.report import report_on
 from avgn.teach.writing import Before, write_taught
 
 # classes that visitors may teach, and examples of all of them: each holds 1.6 MB of features
@@ -259,7 +259,7 @@ class Classroom:
         )
 
     def _far_from(self, classes: Mapping[str, Examples], name: str | None) -> dict[str, Learnt]:
-        """What was learnt of classes that need not be fitted anew: those that neither hear nor see the newest example.
+        """What was learnt of classes that need not be fitted anew: those that do not hear the newest example.
 
         With many classes a lesson takes as long as with few.
         """
@@ -268,11 +268,8 @@ class Classroom:
             return known
         newest = classes[name].used[-1]
         judge = Judge([learnt.token for learnt in known.values()], self._noises, self._encoders.info)
-        near = np.zeros(len(known), bool)
-        if newest.heard is not None:
-            near |= judge.hear(newest.heard) > NEAR
-        for picture in newest.pictures:
-            near |= judge.see(picture.cells)[0] > SEEN_AT
+        # before the same camera all of them may be seen, but what is not heard is not said
+        near = np.zeros(len(known), bool) if newest.heard is None else judge.hear(newest.heard) > NEAR
         return {label: learnt for (label, learnt), close in zip(known.items(), near.tolist(), strict=True) if not close}
 
     def _provenance(self, report: Mapping[str, Any]) -> dict[str, Any]:

@@ -178,11 +178,10 @@ export class TeachPanel {
     }
   }
 
-  report(name, { examples, found, more, mistaken }) {
-    const facts = { name, examples, more };
-    const lines = [say(WORDS.learnt, facts)];
-    if (more) lines.push(say(WORDS.more, facts));
-    else if (found !== null) lines.push(say(WORDS.enough, facts));
+  report(name, { found, more, mistaken }) {
+    const lines = [say(WORDS.learnt, { name })];
+    if (typeof found === "number") lines.push(say(WORDS.found, { share: Math.round(100 * found) }));
+    if (more) lines.push(say(WORDS.more, { more }));
     if (mistaken?.length) lines.push(say(WORDS.mistaken, { names: mistaken.join(", ") }));
     return lines.join(" ");
   }
