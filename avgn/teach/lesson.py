@@ -21,6 +21,7 @@ import numpy as np
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import InputError
 from avgn.teach import tokens as edits
+from avgn.teach.audio_graph import AudioGraph
 from avgn.teach.bank import Bank, read_bank
 from avgn.teach.bundles import Taught, check_target, probes, read_tokens
 from avgn.teach.examples import Examples, Found, check_contradictions, find_examples, read_examples
@@ -28,7 +29,6 @@ from avgn.teach.features import Encoders
 from avgn.teach.fitting import Learnt, Lessons, learn
 from avgn.teach.names import label_of, named_tokens
 from avgn.teach.report import report_on
-from avgn.teach.surgery import AudioGraph
 from avgn.teach.tokens import Rows, Token
 from avgn.teach.training import write_examples
 from avgn.teach.writing import write_taught

@@ -19,8 +19,9 @@ from avgn.teach.bundles import Taught
 from avgn.teach.examples import Examples, Picture
 from avgn.teach.fit import Line
 from avgn.teach.fitting import Learnt, Lessons, heat
-from avgn.teach.judging import SEEN_OFFSET, Judge, pool
+from avgn.teach.judging import Judge, pool
 from avgn.teach.tokens import Token
+from avgn.world.settings import SEEN_OFFSET
 
 # fewer examples than these are said to be few, and more than those change little
 FEW, PLENTY = 5, 20

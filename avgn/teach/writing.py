@@ -21,10 +21,11 @@ from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import FailureError
 from avgn.runtime.outputs import new_folder
 from avgn.runtime.patches import cut_patches
+from avgn.teach.audio_graph import AudioGraph
 from avgn.teach.bundles import ONNX, Taught, check_target, engine_here, graphs_of, probes, taught_info
 from avgn.teach.features import Encoders
+from avgn.teach.image_graph import ImageGraph
 from avgn.teach.judging import Judge
-from avgn.teach.surgery import AudioGraph, ImageGraph
 from avgn.teach.tokens import Token
 
 Say = Callable[[str], None]

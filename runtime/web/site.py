@@ -17,7 +17,19 @@ from avgn.runtime.web.vendored import CLIENT, copy_runtime
 
 PAGE = Path(__file__).parent / "page"
 # of the served page, as they are
-SHARED = ("capture.js", "icon.svg", "page.js", "style.css", "view.js", "worklet.js")
+SHARED = (
+    "capture.js",
+    "icon.svg",
+    "page.js",
+    "reasons.js",
+    "style.css",
+    "view.js",
+    "words.js",
+    "words-de.js",
+    "words-en.js",
+    "words-zh.js",
+    "worklet.js",
+)
 BUILT = ("local.js", "worker.js")
 STATIC = ("LICENSES.txt", "manifest.webmanifest")
 INDEX, SERVICE_WORKER = "index.html", "sw.js"
@@ -38,10 +50,7 @@ CHANGES = (
         '  <link rel="icon"',
     ),
     ('src="app.js"', 'src="local.js"'),
-    (
-        "Pictures and sound go to this server only and are not stored.",
-        "Pictures and sound stay on this device: the model runs in your browser.",
-    ),
+    ('data-words="privacyServer"', 'data-words="privacyDevice"'),
 )
 # the form for a server's token
 FORM = ('      <form id="entrance"', "</form>\n")

@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from avgn.runtime.errors import FailureError, InputError
 from avgn.training.worker_errors import of_worker
@@ -85,6 +88,33 @@ def loaders(parent: int) -> list[int]:
         if int(stat[1]) == parent and "resource" not in name:
             found.append(int(folder.name))
     return found
+
+
+def test_a_loader_killed_while_it_hands_over_a_batch_is_told_from_other_errors() -> None:
+    context = torch.multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=announce_and_end, args=(queue,))
+    process.start()
+    process.join(60)
+    with pytest.raises(OSError) as lost:
+        queue.get(timeout=60)
+    assert isinstance(of_worker(lost.value), FailureError)
+    # so do errors of the thread that copies batches for a GPU: PyTorch makes them anew from their text
+    copied = type(lost.value)(
+        "Caught ConnectionRefusedError in pin memory thread for device 0.\n"
+        + "".join(traceback.format_exception(lost.value))
+    )
+    assert isinstance(of_worker(copied), FailureError)
+    with pytest.raises(OSError) as full:
+        Path("/dev/full").write_text("losses", encoding="utf-8")
+    assert of_worker(full.value) is None
+
+
+def announce_and_end(queue: Any) -> None:
+    queue.put(torch.ones(3))
+    queue.close()
+    queue.join_thread()
+    os._exit(0)
 
 
 def test_other_errors_stay_as_they_are() -> None:

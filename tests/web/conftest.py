@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from avgn.runtime import Localizer
+from avgn.runtime.web.site import write_site
 from tests.web import node
 from tests.web.browser import serving
 
@@ -30,3 +31,13 @@ def packages() -> Path:
     if reason := node.missing():
         pytest.skip(reason)
     return node.dist()
+
+
+@pytest.fixture(scope="session")
+def tiny_site(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_site("tiny", tmp_path_factory.mktemp("tiny") / "site", runtime=packages)
+
+
+@pytest.fixture(scope="session")
+def world_site(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_site("world", tmp_path_factory.mktemp("world") / "site", runtime=packages)

@@ -21,7 +21,7 @@ import pytest
 
 from avgn.cli import main
 from avgn.runtime.contract import TOLERANCES
-from avgn.runtime.web.site import POLICY, write_site
+from avgn.runtime.web.site import POLICY
 from tests.web import beside, browser, node
 from tests.web.dog import WINDOW, write_devices
 from tests.web.test_page import results, until
@@ -34,16 +34,6 @@ READY = 90_000
 # largest difference of maps in float32, and the largest of a probability
 MAPS = 2e-3
 TRIES = 5
-
-
-@pytest.fixture(scope="session")
-def tiny_site(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_site("tiny", tmp_path_factory.mktemp("tiny") / "site", runtime=packages)
-
-
-@pytest.fixture(scope="session")
-def world_site(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_site("world", tmp_path_factory.mktemp("world") / "site", runtime=packages)
 
 
 @pytest.fixture

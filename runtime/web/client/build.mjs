@@ -10,5 +10,5 @@ await build({
   minify: true,
   legalComments: "none",
   // these lie beside what is built: the page's own modules, and the runtime as its package ships it
-  external: ["./page.js", "./ort/ort.js"],
+  external: ["./page.js", "./reasons.js", "./words.js", "./ort/ort.js"],
 });

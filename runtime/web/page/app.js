@@ -16,7 +16,6 @@ const { wire, capture, fail } = startPage(
       if (answer.type === "hello" && answer.teach && !panel) panel = import("./teach.js").then(({ TeachPanel }) => new TeachPanel(wire, capture));
       if (panel && answer.type !== "result") (await panel).take(answer);
     }, change),
-  { live: "connected", lost: "connecting again", token: "token needed" },
   (state, reason) => {
     if (panel && state !== "live") panel.then((one) => one.take(null));
     entrance.hidden = state !== "token";

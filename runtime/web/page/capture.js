@@ -1,17 +1,16 @@
 // Pictures and sound of a camera or of a video file, with the moments at which they were captured.
 
+import { say } from "./words.js";
+
 const PACE = 1 / 32;
 const PATIENCE = 1;
 
 const now = () => performance.now() / 1000;
 
-function explain(error) {
-  const known = {
-    NotAllowedError: "The browser was not allowed to use the camera: allow it beside the address and press the button again.",
-    NotFoundError: "This device has no camera. A video file can be dropped here instead.",
-    NotReadableError: "The camera is in use by another program: close it and press the button again.",
-  };
-  return known[error.name] ?? `The camera can't be used (${error.message}).`;
+const REFUSALS = { NotAllowedError: "noPermission", NotFoundError: "noCamera", NotReadableError: "cameraInUse" };
+
+function explain({ name, message }) {
+  return name in REFUSALS ? say(REFUSALS[name]) : say("cameraFailed", { reason: message });
 }
 
 export class Capture {
@@ -32,7 +31,7 @@ export class Capture {
   async useCamera() {
     this.stop();
     if (!navigator.mediaDevices) {
-      this.fail("Browsers give camera and microphone only to pages over https or on localhost.");
+      this.fail(say("cameraInsecure"));
       return;
     }
     const picture = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: { ideal: "environment" } };
@@ -43,7 +42,7 @@ export class Capture {
     } catch (first) {
       try {
         stream = await navigator.mediaDevices.getUserMedia({ video: picture });
-        this.fail("There is no microphone to use: nothing can be heard.");
+        this.fail(say("noMicrophone"));
       } catch {
         this.fail(explain(first));
         return;
@@ -54,7 +53,7 @@ export class Capture {
     video.srcObject = stream;
     video.muted = true;
     const track = stream.getAudioTracks()[0];
-    for (const one of stream.getTracks()) one.onended = () => this.fail("The camera or the microphone was unplugged.");
+    for (const one of stream.getTracks()) one.onended = () => this.fail(say("unplugged"));
     if (track) {
       await this.listen((context) => context.createMediaStreamSource(stream), -(track.getSettings().latency ?? 0), false);
     } else {
@@ -70,7 +69,7 @@ export class Capture {
     video.src = this.address;
     video.onerror = () => {
       this.stop();
-      this.fail(`This browser can't play ${file.name}.`);
+      this.fail(say("cantPlay", { name: file.name }));
       this.end();
     };
     video.onended = () => {
@@ -97,7 +96,7 @@ export class Capture {
       await video.play();
     } catch (error) {
       if (this.video !== video || error.name === "AbortError" || video.error) return;
-      this.fail(`The video can't be played (${error.message}).`);
+      this.fail(say("videoFailed", { reason: error.message }));
       this.stop();
       return;
     }

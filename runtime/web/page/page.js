@@ -2,12 +2,16 @@
 
 import { Capture } from "./capture.js";
 import { View } from "./view.js";
+import { language, percent, say, translate } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 const [start, stop, freeze, save, file] = ["start", "stop", "freeze", "save", "file"].map(find);
 const stage = find("stage");
 const message = find("message");
 const SHOWN = 8000;
+
+document.documentElement.lang = language === "zh" ? "zh-Hans" : language;
+translate();
 
 const view = new View({
   picture: find("picture"),
@@ -44,15 +48,15 @@ function take(answer) {
   dispatchEvent(new CustomEvent("avgn-result", { detail: { ...answer, latency } }));
 }
 
-// Say how the connection is, in the words for it; with a reason, loudly. "refused" is for good.
-function show(state, words, reason, share) {
+// Say how the connection is; with a reason, loudly. "refused" is for good.
+function show(state, reason, share) {
   const shown = find("connection");
   const bar = find("loading");
   bar.hidden = state !== "loading" && state !== "starting";
   if (share === undefined) bar.removeAttribute("value");
   else bar.value = share;
   shown.dataset.state = state;
-  shown.textContent = words;
+  shown.textContent = share === undefined ? say(state) : say("progress", { state: say(state), share: percent(share) });
   const isRefused = state === "refused";
   if (reason && (isRefused || capture.running)) fail(reason);
   if (isRefused) {
@@ -76,7 +80,7 @@ async function begin(work) {
     await work();
   } catch (error) {
     capture.stop();
-    fail(`This browser can't do it (${error.message}).`);
+    fail(say("cantDo", { reason: error.message }));
   }
   counted.dropped = 0;
   const { running } = capture;
@@ -152,10 +156,10 @@ setInterval(() => {
 }, 1000);
 
 // Run the page on a wire that `makeWire(take, change)` makes: `take(message)` gets the hello and the results,
-// `change(state, reason, share)` how the connection is. `words` are what is shown for each state.
-export function startPage(makeWire, words, follow = () => {}) {
+// `change(state, reason, share)` how the connection is.
+export function startPage(makeWire, follow = () => {}) {
   const wire = makeWire(take, (state, reason, share) => {
-    show(state, share === undefined ? words[state] : `${words[state]}: ${Math.round(100 * share)} %`, reason, share);
+    show(state, reason, share);
     follow(state, reason, share);
   });
   capture = new Capture(wire, { show: (video) => view.draw(video), fail, end: ended });

@@ -1,6 +1,6 @@
 // The frozen picture of an example over the live one, and the box that says where the thing is.
 
-import { WORDS } from "./teach-words.js";
+import { tell } from "./teach-words.js";
 
 const STEP = 0.02;
 const LEAST = 0.04;
@@ -13,7 +13,7 @@ export class BoxCanvas {
     canvas.hidden = true;
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "img");
-    canvas.ariaLabel = WORDS.stage;
+    canvas.ariaLabel = tell("stage");
     stage.append(canvas);
     this.canvas = canvas;
     this.pen = canvas.getContext("2d", { alpha: false });

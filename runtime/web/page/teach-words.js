@@ -1,56 +1,29 @@
-// All that the teach panel says. In braces: what is put in.
+// The teach panel's words in the page's language: its tables are of the form of the page's own.
 
-export const WORDS = {
-  title: "Teach it something",
-  hold: "Hold while it sounds",
-  holding: "Recording: {seconds} s",
-  hint: "Hold the button (or the T key) while the thing sounds and is in the picture.",
-  looking: "Looking at it …",
-  where: "Drag a box around it, or keep the hottest region. Arrow keys move the box, with Shift they size it.",
-  stage: "The picture of the example: where is it?",
-  hottest: "Hottest region",
-  whole: "Anywhere in the picture",
-  name: "What is it called?",
-  teach: "Teach",
-  add: "Add example",
-  replace: "Replace {name}",
-  drop: "Discard",
-  like: "Up to now this was heard as {name}.",
-  learning: "Learning {name} …",
-  learnt: "{name} is known now.",
-  more: "More examples are likely to help: {more} or so.",
-  found: "Of its examples, each left out in turn, {share} % are found.",
-  mistaken: "It may be mixed up with {names}.",
-  forgotten: "{name} is forgotten.",
-  known: "Taught here",
-  none: "nothing yet",
-  one: "1 example",
-  several: "{count} examples",
-  forget: "Forget {name}",
-  export: "Download the bundle",
-  exported: "Saved as avgn-taught.zip: unpack it, and give the folder to avgn.",
-  private: "Everybody on this server has what you teach. Pictures and sound of an example are not kept, and stay on this server.",
-  refused: {
-    busy: "Somebody else is teaching: try again in a moment.",
-    short: "That was too short: hold for half a second at least, better for three.",
-    "no-sound": "No sound came: is there a microphone?",
-    "no-picture": "No picture came: is the camera on?",
-    silent: "That was silence: hold the button while it sounds.",
-    dark: "The picture is of one colour: is the camera covered?",
-    name: "Give it a name of 1 to {most} letters.",
-    box: "The box is too small.",
-    exists: "{name} is known already. Replace it, or choose another name.",
-    "many-classes": "No more than {most} classes can be taught here: forget one.",
-    "many-examples": "No more than {most} examples fit in: forget a class.",
-    unknown: "{name} was not taught here.",
-    nothing: "There is no example: hold the button first.",
-    late: "That took too long, and others wait: hold the button again.",
-    failed: "The lesson came to nothing. {reason}",
-    lost: "The connection was lost: hold the button again.",
-    archive: "The bundle could not be fetched: try again.",
-  },
+import de from "./teach-words-de.js";
+import en from "./teach-words-en.js";
+import zh from "./teach-words-zh.js";
+import { speaker } from "./words.js";
+
+// The words for a key: tell("learnt", { name: "Rex" }).
+export const tell = speaker({ en, de, zh });
+
+// what a server refuses, by its code (desk.py, recorder.py, avgn/teach/classroom.py)
+const REFUSED = {
+  busy: "busy",
+  short: "short",
+  "no-sound": "noSound",
+  "no-picture": "noPicture",
+  silent: "silent",
+  dark: "dark",
+  name: "badName",
+  box: "badBox",
+  exists: "exists",
+  "many-classes": "manyClasses",
+  "many-examples": "manyExamples",
+  unknown: "unknown",
+  nothing: "nothing",
+  late: "late",
 };
 
-export function say(text, facts = {}) {
-  return text.replaceAll(/\{(\w+)\}/g, (_, key) => String(facts[key] ?? ""));
-}
+export const refusal = (code, facts) => tell(REFUSED[code] ?? "failed", facts);

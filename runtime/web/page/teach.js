@@ -1,7 +1,8 @@
 // The teach panel of `avgn serve --teach`: hold the button, say where and what it is, and everybody here has it.
 
 import { BoxCanvas } from "./teach-box.js";
-import { WORDS, say } from "./teach-words.js";
+import { refusal, tell } from "./teach-words.js";
+import { percent } from "./words.js";
 
 const LONGEST_NAME = 64;
 const SAVED = "avgn-taught.zip";
@@ -25,25 +26,25 @@ export class TeachPanel {
 
   build() {
     const button = (id, text) => make("button", { id, type: "button", textContent: text });
-    this.hold = button("teach-hold", WORDS.hold);
+    this.hold = button("teach-hold", tell("hold"));
     this.status = make("p", { id: "teach-status" });
     this.status.setAttribute("role", "status");
     this.names = make("datalist", { id: "teach-names" });
     this.name = make("input", { id: "teach-name", type: "text", maxLength: LONGEST_NAME, required: true, autocomplete: "off" });
     this.name.setAttribute("list", "teach-names");
-    this.give = make("button", { id: "teach-give", type: "submit", textContent: WORDS.teach });
-    this.hottest = button("teach-hottest", WORDS.hottest);
-    this.whole = button("teach-whole", WORDS.whole);
-    this.drop = button("teach-drop", WORDS.drop);
-    const label = make("label", { htmlFor: "teach-name", textContent: WORDS.name });
+    this.give = make("button", { id: "teach-give", type: "submit", textContent: tell("teach") });
+    this.hottest = button("teach-hottest", tell("hottest"));
+    this.whole = button("teach-whole", tell("whole"));
+    this.drop = button("teach-drop", tell("discard"));
+    const label = make("label", { htmlFor: "teach-name", textContent: tell("name") });
     const places = make("p", { className: "row" }, this.hottest, this.whole);
     const ends = make("p", { className: "row" }, this.give, this.drop);
     this.form = make("form", { id: "teach-form", hidden: true }, places, label, this.name, this.names, ends);
     this.list = make("ul", { id: "teach-list" });
-    this.save = button("teach-export", WORDS.export);
-    const known = make("h3", { textContent: WORDS.known });
-    const note = make("p", { className: "note", textContent: WORDS.private });
-    this.panel = make("fieldset", { id: "teach" }, make("legend", { textContent: WORDS.title }));
+    this.save = button("teach-export", tell("download"));
+    const known = make("h3", { textContent: tell("known") });
+    const note = make("p", { className: "note", textContent: tell("note") });
+    this.panel = make("fieldset", { id: "teach" }, make("legend", { textContent: tell("title") }));
     this.panel.append(this.hold, this.status, this.form, known, this.list, this.save, note);
     const aside = document.querySelector("aside");
     aside.insertBefore(this.panel, aside.querySelector("fieldset"));
@@ -104,7 +105,7 @@ export class TeachPanel {
     const begin = performance.now();
     const tick = () => {
       const seconds = (performance.now() - begin) / 1000;
-      this.status.textContent = say(WORDS.holding, { seconds: Math.floor(seconds) });
+      this.status.textContent = tell("holding", { seconds: Math.floor(seconds) });
       if (seconds >= this.seconds) this.end();
     };
     tick();
@@ -113,11 +114,11 @@ export class TeachPanel {
 
   async end() {
     if (this.state !== "recording") return;
-    this.to("looking", WORDS.looking);
+    this.to("looking", tell("looking"));
     const { video } = this.capture;
     if (!video?.videoWidth) {
       this.wire.say("teach-drop");
-      this.to("idle", WORDS.refused["no-picture"]);
+      this.to("idle", tell("noPicture"));
       return;
     }
     // the picture that is frozen is the last one of the example
@@ -142,13 +143,13 @@ export class TeachPanel {
     const name = this.name.value.trim();
     if (this.state !== "looked" || !name) return;
     this.wire.say("teach", { name, box: this.canvas.box, replace: this.replacing === name });
-    this.to("learning", say(WORDS.learning, { name }));
+    this.to("learning", tell("learning"));
   }
 
   // What the server says of lessons, or null while it can't be reached.
   take(answer) {
     if (answer === null) {
-      if (this.state !== "idle") this.to("idle", WORDS.refused.lost);
+      if (this.state !== "idle") this.to("idle", tell("lost"));
     } else if (answer.type === "lesson") {
       this.follow(answer);
     } else if (answer.teach) {
@@ -164,32 +165,32 @@ export class TeachPanel {
     const { state, name } = answer;
     if (state === "looked" && this.state === "looking") {
       this.canvas.offer(answer.box);
-      this.to("looked", `${answer.like ? `${say(WORDS.like, { name: answer.like })} ` : ""}${WORDS.where}`);
+      this.to("looked", [...(answer.like ? [tell("like", { name: answer.like })] : []), tell("where")].join(" "));
       this.name.focus({ preventScroll: true });
     } else if (state === "learnt") {
       this.to("idle", this.report(name, answer));
       dispatchEvent(new CustomEvent("avgn-learnt", { detail: { ...answer, released: this.released } }));
     } else if (state === "forgotten") {
-      this.to("idle", say(WORDS.forgotten, { name }));
+      this.to("idle", tell("forgotten", { name }));
     } else if (state === "refused") {
-      const text = say(WORDS.refused[answer.code] ?? WORDS.refused.failed, answer);
+      const text = refusal(answer.code, answer);
       this.replacing = answer.code === "exists" ? this.name.value.trim() : null;
       this.to(answer.again ? "looked" : "idle", text);
     }
   }
 
   report(name, { found, more, mistaken }) {
-    const lines = [say(WORDS.learnt, { name })];
-    if (typeof found === "number") lines.push(say(WORDS.found, { share: Math.round(100 * found) }));
-    if (more) lines.push(say(WORDS.more, { more }));
-    if (mistaken?.length) lines.push(say(WORDS.mistaken, { names: mistaken.join(", ") }));
+    const lines = [tell("learnt", { name })];
+    if (typeof found === "number") lines.push(tell("found", { share: percent(found) }));
+    if (more) lines.push(tell("more", { count: more }));
+    if (mistaken?.length) lines.push(tell("mistaken", { names: mistaken.join(", ") }));
     return lines.join(" ");
   }
 
   to(state, text) {
     clearInterval(this.ticking);
     this.state = state;
-    this.status.textContent = text || (state === "idle" ? WORDS.hint : "");
+    this.status.textContent = text || (state === "idle" ? tell("hint") : "");
     if (state === "idle") {
       this.canvas.hide();
       this.replacing = null;
@@ -206,7 +207,7 @@ export class TeachPanel {
     this.hold.setAttribute("aria-pressed", String(state === "recording"));
     for (const one of this.list.querySelectorAll("button")) one.disabled = state !== "idle";
     this.save.hidden = !this.taught.length;
-    if (!this.status.textContent && state === "idle") this.status.textContent = WORDS.hint;
+    if (!this.status.textContent && state === "idle") this.status.textContent = tell("hint");
     this.label();
   }
 
@@ -215,19 +216,19 @@ export class TeachPanel {
     const name = this.name.value.trim();
     const known = this.taught.some(({ label }) => label.toLowerCase() === name.toLowerCase());
     if (this.replacing !== name) this.replacing = null;
-    this.give.textContent = this.replacing ? say(WORDS.replace, { name }) : known ? WORDS.add : WORDS.teach;
+    this.give.textContent = this.replacing ? tell("replace", { name }) : tell(known ? "add" : "teach");
   }
 
   fill() {
     this.names.replaceChildren(...this.taught.map(({ label }) => make("option", { value: label })));
     this.list.replaceChildren(...this.taught.map(({ label, examples }) => this.line(label, examples)));
-    this.list.dataset.empty = this.taught.length ? "" : WORDS.none;
+    this.list.dataset.empty = this.taught.length ? "" : tell("none");
   }
 
   line(label, examples) {
-    const count = examples === 1 ? WORDS.one : say(WORDS.several, { count: examples });
+    const count = tell("examples", { count: examples });
     const forget = make("button", { type: "button", className: "forget", textContent: "✕" });
-    forget.ariaLabel = say(WORDS.forget, { name: label });
+    forget.ariaLabel = tell("forget", { name: label });
     forget.title = forget.ariaLabel;
     forget.onclick = () => {
       this.wire.say("teach-forget", { name: label });
@@ -246,9 +247,9 @@ export class TeachPanel {
       const link = make("a", { href: URL.createObjectURL(await answer.blob()), download: SAVED });
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-      this.status.textContent = WORDS.exported;
+      this.status.textContent = tell("downloaded", { file: SAVED });
     } catch {
-      this.status.textContent = WORDS.refused.archive;
+      this.status.textContent = tell("notFetched");
     }
   }
 }

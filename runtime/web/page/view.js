@@ -1,17 +1,14 @@
 // The picture with its heat maps, and the lists beside it.
 
+import { percent, say } from "./words.js";
+
 const FLOOR = 0.3;
 const STRENGTH = 0.65;
 const STALE = 1000;
-const STATES = {
-  source: "",
-  "off-screen": "",
-  unknown: "Unknown sound",
-  none: "Nothing sounds",
-};
+// of the others the lists say it all
+const STATES = { unknown: "stateUnknown", none: "stateNone" };
 
 const named = (label) => label.replaceAll("_", " ");
-const percent = (share) => `${Math.round(100 * share)}%`;
 
 export class View {
   constructor(elements) {
@@ -129,7 +126,7 @@ export class View {
     this.fill(this.onScreen, sources.filter((source) => source.on_screen));
     this.fill(this.offScreen, sources.filter((source) => !source.on_screen));
     const state = this.result?.state ?? "none";
-    this.state.textContent = STATES[state] ?? "";
+    this.state.textContent = STATES[state] ? say(STATES[state]) : "";
     this.state.dataset.state = state;
     this.speak(sources);
   }
@@ -164,7 +161,7 @@ export class View {
 
   // For screen readers: only what changed, not every probability.
   speak(sources) {
-    const said = sources.map(({ label, on_screen }) => `${named(label)}${on_screen ? "" : ", outside of the picture"}`);
+    const said = sources.map(({ label, on_screen }) => (on_screen ? named(label) : say("outsideOf", { name: named(label) })));
     const text = said.sort().join("; ") || this.state.textContent;
     if (text === this.spokenText) return;
     this.spokenText = text;

@@ -1,5 +1,8 @@
 // The WebSocket: messages of version 1 (see wire.py of the server), reconnected with growing pauses.
 
+import { inWords } from "./reasons.js";
+import { say } from "./words.js";
+
 const FRAME = 1;
 const SOUND = 2;
 const HEADER = 16;
@@ -105,12 +108,12 @@ export class Wire {
     this.open = false;
     clearInterval(this.alive);
     if (event.code === NO_TOKEN) {
-      this.change("token", this.token === null ? "" : "The token is not right.");
+      this.change("token", this.token === null ? "" : say("tokenWrong"));
       return;
     }
     this.attempt += 1;
     const pause = event.code === FULL ? 10 : Math.min(10, 0.5 * 2 ** this.attempt);
-    this.change("lost", event.reason || "no connection to the server");
+    this.change("lost", event.reason ? inWords(event.reason) : say("noServer"));
     setTimeout(() => this.connect(), 1000 * pause);
   }
 }

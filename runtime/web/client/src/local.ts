@@ -2,8 +2,10 @@
 
 import type { Answer, Request } from "./messages.js";
 import type { Floats } from "./numbers.js";
-// the page's own module, shared with the served page
+// the page's own modules, shared with the served page
 import { startPage } from "./page.js";
+import { inWords } from "./reasons.js";
+import { say } from "./words.js";
 
 // pixels of a picture's longer side, as it goes to the worker
 const SIDE = 640;
@@ -18,10 +20,10 @@ type Change = (state: string, reason: string, share?: number) => void;
 
 /** Why the model can't run in this browser, or null. */
 export function refusal(): string | null {
-  if (!isSecureContext) return "Browsers run this only over https or on localhost: open the page's https address.";
-  if (typeof WebAssembly !== "object") return "This browser has no WebAssembly: use a newer one.";
-  if (!WebAssembly.validate(new Uint8Array(SIMD))) return "This browser's WebAssembly has no SIMD: use a newer one.";
-  if (typeof OffscreenCanvas === "undefined") return "This browser can't draw in a worker (OffscreenCanvas): use a newer one.";
+  if (!isSecureContext) return say("insecure");
+  if (typeof WebAssembly !== "object") return say("noWebAssembly");
+  if (!WebAssembly.validate(new Uint8Array(SIMD))) return say("noSimd");
+  if (typeof OffscreenCanvas === "undefined") return say("noOffscreen");
   return null;
 }
 
@@ -48,7 +50,7 @@ class LocalWire {
     this.worker.onmessage = ({ data }: MessageEvent<Answer>) => this.receive(data);
     this.worker.onerror = (event) => {
       event.preventDefault();
-      this.refuse(`The page's worker can't start (${event.message || "it is missing"}): load the page again.`);
+      this.refuse(say("noWorker", { reason: event.message || say("missing") }));
     };
     const bundle = new URL("bundle/", document.baseURI).href;
     const runtime = new URL("ort/", import.meta.url).href;
@@ -92,7 +94,7 @@ class LocalWire {
     } else if (answer.type === "starting") {
       this.change("starting", "");
     } else if (answer.type === "refused") {
-      this.refuse(answer.reason);
+      this.refuse(inWords(answer.reason));
     } else {
       if (answer.type === "hello") {
         this.isReady = true;
@@ -138,9 +140,4 @@ async function settle(): Promise<void> {
   }
 }
 
-startPage((take: Take, change: Change) => new LocalWire(take, change), {
-  loading: "loading the model",
-  starting: "starting the model",
-  ready: "ready, on this device",
-  refused: "can't run here",
-});
+startPage((take: Take, change: Change) => new LocalWire(take, change));

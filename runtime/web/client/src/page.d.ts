@@ -8,5 +8,4 @@ export interface PageWire {
 
 export function startPage(
   makeWire: (take: (answer: object) => void, change: (state: string, reason: string, share?: number) => void) => PageWire,
-  words: Record<string, string>,
 ): { wire: PageWire };
