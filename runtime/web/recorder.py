@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time as clock
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +20,7 @@ class Recorder:
     """One example's. Everything runs in the event loop."""
 
     def __init__(self) -> None:
+        self._began = clock.monotonic()
         self._rate = 0
         self._pieces: list[npt.NDArray[np.int16]] = []
         self._seconds = 0.0
@@ -49,7 +52,7 @@ class Recorder:
 
         Raises LessonError for too little.
         """
-        if not self._rate:
+        if not self._rate and clock.monotonic() - self._began >= 2 * SHORTEST:
             raise LessonError("no-sound")
         if self._seconds < SHORTEST:
             raise LessonError("short", seconds=SHORTEST)

@@ -36,6 +36,8 @@ from avgn.runtime.web.wire import WireError
 # results that wait for the network: the newest win
 OUTGOING = 2
 SILENCE = np.zeros(0, np.int16)
+# seconds after which a work that goes on is cancelled once more
+ASK_AGAIN = 0.2
 
 
 class Session:
@@ -142,8 +144,11 @@ class Session:
             waiting: list[asyncio.Future[Any]] = [*tasks, ending]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
+            while pending := [task for task in tasks if not task.done()]:
+                for task in pending:
+                    task.cancel()
+                # before Python 3.12 wait_for loses a cancellation that comes together with what it waits for
+                await asyncio.wait(pending, timeout=ASK_AGAIN)
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         if ending.done():
             raise ending.result()
