@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,18 @@ import numpy as np
 
 from avgn.runtime.arrays import Floats, Pixels
 from avgn.runtime.audio import fit_window, loudness_db, resample
+from avgn.runtime.container import open_container
 from avgn.runtime.documents import LARGEST
 from avgn.runtime.errors import InputError, MissingExtraError
 from avgn.runtime.folders import CLUTTER, VIDEO_SUFFIXES
 from avgn.runtime.image import import_cv2, resize
-from avgn.runtime.media import open_media
 from avgn.runtime.patches import cut_patches
+from avgn.runtime.pictures import Pictures
 from avgn.runtime.reading import read_part, read_still
 from avgn.runtime.regions import Box
 from avgn.runtime.regular import open_regular
 from avgn.runtime.texts import read_text
+from avgn.runtime.tracks import audio_stream, video_stream
 from avgn.teach.features import Encoders
 
 PICTURES = frozenset(
@@ -146,11 +148,17 @@ def find_examples(label: str, folder: str | os.PathLike[str]) -> tuple[list[Foun
         raise InputError(f"{root} {what}: --class {label}=FOLDER names a folder of clips, pictures or sounds")
     files = sorted(_walk(root))
     pictures = {file.with_suffix(""): file for file in files if _is(file, PICTURES) and not _is_mask(file)}
+    videos = {file.with_suffix(""): file for file in files if _is(file, VIDEO_SUFFIXES)}
+    sounds = {file.with_suffix("") for file in files if _is(file, SOUNDS)}
     found: list[Found] = []
     for file in files:
         stem, name = file.with_suffix(""), str(file.relative_to(root))
         if _is(file, VIDEO_SUFFIXES):
-            found.append(Found(name=name, kind="clip", picture=file, sound=file))
+            # a sound of its name stands for its own
+            if stem not in sounds or videos[stem] != file:
+                found.append(Found(name=name, kind="clip", picture=file, sound=file))
+        elif _is(file, SOUNDS) and stem in videos:
+            found.append(Found(name=name, kind="clip", picture=videos[stem], sound=file))
         elif _is(file, SOUNDS):
             kind = "clip" if stem in pictures else "sound"
             found.append(Found(name=name, kind=kind, picture=pictures.pop(stem, None), sound=file))
@@ -252,13 +260,15 @@ def _spread(found: list[Found]) -> tuple[list[Found], int]:
 
 def _read(found: Found, encoders: Encoders, examples: Examples) -> Example:
     """Read what a file shows and lets hear; where one of both can't be used, the other is, and the reason is listed."""
+    found = _as_it_is(found)
     pictures: tuple[Picture, ...] = ()
     heard: Floats | None = None
     loudest: tuple[float, ...] = ()
     wrong: list[str] = []
     if found.sound is not None:
         try:
-            heard, loudest = _hear(found.sound, encoders, begin=found.sound == found.picture)
+            moving = found.picture is not None and _is(found.picture, VIDEO_SUFFIXES)
+            heard, loudest = _hear(found.sound, encoders, begin=moving)
         except (InputError, OSError) as error:
             wrong.append(_reason(error) if found.picture is None else f"its sound: {_reason(error)}")
     if found.picture is not None:
@@ -270,6 +280,18 @@ def _read(found: Found, encoders: Encoders, examples: Examples) -> Example:
         raise InputError("; ".join(dict.fromkeys(wrong)))
     examples.left_out += [(found.name, reason) for reason in wrong]
     return Example(name=found.name, kind=found.kind, pictures=pictures, heard=heard, found=found)
+
+
+def _as_it_is(found: Found) -> Found:
+    """What a file of a video's name really is: without sound pictures, and without pictures a sound."""
+    if found.picture is None or found.picture != found.sound:
+        return found
+    with open_container(found.picture) as container:
+        if audio_stream(container) is None:
+            return replace(found, kind="picture", sound=None)
+        if video_stream(container) is None:
+            return replace(found, kind="sound", picture=None)
+    return found
 
 
 def _hear(path: Path, encoders: Encoders, *, begin: bool) -> tuple[Floats, tuple[float, ...]]:
@@ -327,13 +349,13 @@ def shows(picture: Pixels) -> bool:
 
 def read_frames(path: Path, size: tuple[int, int], moments: Sequence[float]) -> list[Pixels]:
     """Frames of a clip at moments in parts of its length."""
-    media = open_media(path)
-    length = min(MOST_SECONDS, media.info.duration or MOST_SECONDS)
+    pictures = Pictures(path)
+    length = min(MOST_SECONDS, pictures.duration or MOST_SECONDS)
     wanted = [moment * length for moment in moments]
     frames: list[Pixels] = []
     last: Pixels | None = None
     begin: float | None = None
-    for frame in media.video():
+    for frame in pictures:
         begin = frame.time if begin is None else begin
         last = frame.rgb
         while wanted and frame.time - begin >= wanted[0]:

@@ -24,7 +24,8 @@ SPOKEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "plac
 SAME = {"avgn", "F", "S", "Esc", "0"}
 # what only programs other than the page bring about, which read English, and what the page asks for in its own words
 PROGRAMS = re.compile(
-    r"^(a binary|times are|message (kind|type)|sound (of|is|keeps)|text messages|a (name|box) is|the first message|.*pictur|the token)"
+    r"^(a binary|times are|message (kind|type)|sound (of|is|keeps)|text messages|a (name|box) is|the first message"
+    r"|.*pictur|the token)"
 )
 SLOT = re.compile(r"\{(\w+)\}")
 ROOT = Path(__file__).parents[2]
