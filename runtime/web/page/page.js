@@ -33,8 +33,9 @@ function fail(text) {
 }
 
 function take(answer) {
+  if (answer.type === "hello" || answer.type === "classes") view.name(answer.classes, answer.grid);
+  if (answer.type === "classes") return;
   if (answer.type === "hello") {
-    view.name(answer.classes, answer.grid);
     start.disabled = false;
     capture.resume();
     return;
@@ -89,6 +90,7 @@ async function begin(work) {
   find("welcome").hidden = running;
   for (const button of [stop, freeze, save]) button.disabled = !running;
   if (running) stop.focus({ preventScroll: true });
+  dispatchEvent(new CustomEvent("avgn-running", { detail: running }));
 }
 
 function ended() {
@@ -97,6 +99,7 @@ function ended() {
   view.clear();
   find("welcome").hidden = false;
   stop.disabled = freeze.disabled = true;
+  dispatchEvent(new CustomEvent("avgn-running", { detail: false }));
   start.focus({ preventScroll: true });
 }
 
@@ -167,5 +170,5 @@ export function startPage(makeWire, follow = () => {}) {
   });
   capture = new Capture(wire, { show: (video) => view.draw(video), fail, end: ended });
   wire.connect();
-  return { wire, fail };
+  return { wire, capture, fail };
 }
