@@ -20,10 +20,13 @@ PAGE = Path(__file__).parent / "page"
 SHARED = (
     "capture.js",
     "icon.svg",
+    "keep.js",
     "page.js",
     "reasons.js",
+    "record.js",
     "style.css",
     "view.js",
+    "webm.js",
     "words.js",
     "words-de.js",
     "words-en.js",

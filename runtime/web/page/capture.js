@@ -115,6 +115,7 @@ export class Capture {
     if (this.context !== context) return;
     const collector = new AudioWorkletNode(context, "collector");
     const source = connect(context);
+    this.source = source;
     source.connect(collector);
     if (heard) source.connect(context.destination);
     // a node is only run when something takes what it gives: silence, here
@@ -127,6 +128,14 @@ export class Capture {
     };
     // without a gesture it stays suspended, and resuming it never ends
     context.resume().catch(() => {});
+  }
+
+  // A track of its own with the sound as it is captured, or null where there is none.
+  soundTrack() {
+    if (!this.source) return null;
+    const copy = this.context.createMediaStreamDestination();
+    this.source.connect(copy);
+    return copy.stream.getAudioTracks()[0];
   }
 
   follow(video) {
@@ -185,7 +194,7 @@ export class Capture {
 
   stop() {
     const { video, stream, context, address } = this;
-    this.video = this.stream = this.context = this.address = null;
+    this.video = this.stream = this.context = this.source = this.address = null;
     if (stream) for (const track of stream.getTracks()) track.stop();
     if (video) {
       video.onerror = video.onended = null;
