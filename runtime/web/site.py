@@ -19,6 +19,8 @@ PAGE = Path(__file__).parent / "page"
 # of the served page, as they are
 SHARED = (
     "capture.js",
+    "devices.js",
+    "feed.js",
     "icon.svg",
     "keep.js",
     "page.js",

@@ -29,7 +29,16 @@ PROGRAMS = re.compile(
 SLOT = re.compile(r"\{(\w+)\}")
 LITERAL = re.compile(r"""(["'`])((?:\\.|(?!\1).)*)\1""")
 TWO_WORDS = re.compile(r"[^\W\d_]{2,}[.,:]? [^\W\d_(]{2,}")
-TALKERS = ("app.js", "capture.js", "keep.js", "page.js", "record.js", "view.js", "wire.js")
+TALKERS = (
+    "app.js",
+    "capture.js",
+    "devices.js",
+    "keep.js",
+    "page.js",
+    "record.js",
+    "view.js",
+    "wire.js",
+)
 # of these names, what stands in a line makes it no words for people
 CODE = re.compile(r"^\s*(//|\*|/\*)|pen\.font|\bimport\b")
 
@@ -102,7 +111,7 @@ class Words(HTMLParser):
 
 def keys_of_code() -> Iterator[str]:
     """Every key that code of the page names."""
-    yield from ("connecting", "live", "lost", "token", "loading", "starting", "ready", "refused")
+    yield from ("connecting", "live", "lost", "token", "loading", "starting", "ready", "failed", "refused")
     yield from re.findall(r"return \"(\w+)\"", (node.CLIENT / "src" / "support.ts").read_text(encoding="utf-8"))
     for file in [*site.PAGE.glob("*.js"), node.CLIENT / "src" / "local.ts"]:
         text = file.read_text(encoding="utf-8")
@@ -111,7 +120,7 @@ def keys_of_code() -> Iterator[str]:
         yield from re.findall(r"(?<![.\w])say\(\s*\"(\w+)\"", text)
         if file.name == "reasons.js":
             yield from re.findall(r", \"(\w+)\"\],$", text, re.MULTILINE)
-        for table in re.findall(r"^const (?:STATES|REFUSALS) = \{(.*?)\};", text, re.MULTILINE | re.DOTALL):
+        for table in re.findall(r"^const (?:STATES|\w*REFUSALS) = \{(.*?)\};", text, re.MULTILINE | re.DOTALL):
             yield from re.findall(r": \"(\w+)\"", table)
 
 

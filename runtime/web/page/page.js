@@ -67,6 +67,8 @@ function take(answer) {
     capture.resume();
     return;
   }
+  // what was on its way when it was stopped
+  if (!capture.running) return;
   const latency = capture.answered(answer.time);
   if (latency !== null) counted.latencies.push(1000 * latency);
   counted.results += 1;
@@ -90,6 +92,7 @@ function show(state, reason, share) {
     clearTimeout(message.timer);
     ended();
     find("welcome").hidden = true;
+    find("again").hidden = false;
     start.disabled = file.disabled = true;
   }
   if (state !== "live" && state !== "ready") view.clear();
@@ -129,6 +132,8 @@ function ended() {
 
 start.onclick = () => begin(() => capture.useCamera());
 stop.onclick = ended;
+// an installed page has no such button of the browser's
+find("again").onclick = () => location.reload();
 freeze.onclick = () => setFrozen(!view.frozen);
 save.onclick = () => savePicture(view.picture);
 share.hidden = wayOut() === null;
@@ -180,6 +185,7 @@ setInterval(() => {
   if (latencies.length) find("latency").textContent = String(Math.round(latencies[latencies.length >> 1]));
   find("skipped").textContent = String(capture.skipped + counted.dropped);
   Object.assign(counted, { results: 0, since: now, latencies: [] });
+  if (view.isStale) view.clear();
 }, 1000);
 
 // Run the page on a wire that `makeWire(take, change)` makes: `take(message)` gets the hello and the results,

@@ -2,6 +2,7 @@
 
 import type { ErrorCode } from "./errors.js";
 import type { Picture } from "./image.js";
+import type { Bundle } from "./loading.js";
 import type { Floats } from "./numbers.js";
 import type { ResultAnswer } from "./result.js";
 import type { StreamOptions } from "./stream.js";
@@ -25,7 +26,8 @@ export interface Setting extends StreamOptions {
 }
 
 export type Request =
-  | { type: "load"; bundle: string; runtime: string | RuntimeFiles; threads: number }
+  // `given` is a bundle that another worker has loaded
+  | { type: "load"; bundle: string; runtime: string | RuntimeFiles; threads: number; given?: Bundle }
   | { type: "reset"; setting?: Setting }
   | { type: "sound"; samples: Floats; rate: number; time: number }
   | { type: "sound-end" }
@@ -42,6 +44,10 @@ export interface Hello {
   engine: string;
   model: string;
   threads: number;
+  /** Milliseconds of a picture, without sound. */
+  frame_ms: number;
+  /** What was loaded, for another worker. */
+  bundle: Bundle;
 }
 
 export type Answer =
@@ -50,4 +56,5 @@ export type Answer =
   | Hello
   | ResultAnswer
   | { type: "end"; id?: number }
-  | { type: "refused"; code: ErrorCode; reason: string };
+  // nothing runs; `amid` a stream: what had run may run again
+  | { type: "refused"; code: ErrorCode; reason: string; amid: boolean };

@@ -11,6 +11,7 @@ import { OnnxEngine } from "./onnx.js";
 import { answerOf } from "./result.js";
 import type { Result } from "./result.js";
 import { StreamLocalizer } from "./stream.js";
+import { tryOut } from "./trial.js";
 
 // seconds that a frame waits for its sound
 const MAX_WAIT = 0.25;
@@ -36,8 +37,8 @@ let run: Run | null = null;
 let isBusy = false;
 let canvas: OffscreenCanvas | null = null;
 
-function say(message: Answer): void {
-  postMessage(message);
+function say(message: Answer, transfer: Transferable[] = []): void {
+  self.postMessage(message, { transfer });
 }
 
 addEventListener("message", ({ data }: MessageEvent<Request>) => {
@@ -58,15 +59,18 @@ async function take(message: Request): Promise<void> {
 
 async function load(message: Extract<Request, { type: "load" }>): Promise<void> {
   let told = -STEP;
-  const bundle = await loadBundle(new URL(message.bundle), (loaded, total) => {
+  const progress = (loaded: number, total: number): void => {
     if (loaded - told < STEP && loaded !== total) return;
     told = loaded;
     say({ type: "progress", loaded, total });
-  });
+  };
+  const bundle = message.given ?? (await loadBundle(new URL(message.bundle), progress));
   say({ type: "starting" });
-  engine = await OnnxEngine.open(bundle, filesOf(message.runtime), message.threads);
+  const opened = await OnnxEngine.open(bundle, filesOf(message.runtime), message.threads);
+  const frameMs = await tryOut(opened);
+  engine = opened;
   reset({});
-  const { info } = engine;
+  const { info, graphs } = bundle;
   say({
     type: "hello",
     classes: info.classes.map((label, index) => ({ label, color: colorOf(index) })),
@@ -75,7 +79,9 @@ async function load(message: Extract<Request, { type: "load" }>): Promise<void> 
     engine: "onnxruntime-web",
     threads: message.threads,
     model: info.name,
-  });
+    frame_ms: frameMs,
+    bundle,
+  }, [graphs.audio.buffer, graphs.image.buffer]);
 }
 
 /** The files under the names that a site has for them; or as they are named. */
@@ -192,13 +198,14 @@ function turn(): Promise<void> {
 
 function refuse(error: unknown): void {
   const { code, message } = known(error);
-  say({ type: "refused", code, reason: message });
+  say({ type: "refused", code, reason: message, amid: engine !== null });
 }
 
 function known(error: unknown): BundleError | EngineError {
   if (error instanceof BundleError || error instanceof EngineError) return error;
   const text = error instanceof Error ? error.message.replace(/\s+/g, " ").slice(0, 160) : String(error);
-  if (error instanceof RangeError || /memory|allocat|bad_alloc/i.test(text)) {
+  // a number is what C++ threw, and it catches all but a failed allocation
+  if (error instanceof RangeError || typeof error === "number" || /memory|allocat|bad_alloc|\bOOM\b/i.test(text)) {
     return new EngineError("memory", "There is not enough memory for the model: close other tabs and load the page again.");
   }
   return new EngineError(
