@@ -21,7 +21,7 @@ LANGUAGES = ("de", "en", "zh")
 # what a visitor reads or hears of an element
 SPOKEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "placeholder", "title"}
 # names, keys and units, the same everywhere
-SAME = {"avgn", "F", "S", "Esc", "0"}
+SAME = {"avgn", "F", "S", "R", "Esc", "0"}
 # what only programs other than the page bring about, which read English, and what the page asks for in its own words
 PROGRAMS = re.compile(
     r"^(a binary|times are|message (kind|type)|sound (of|is|keeps)|text messages|a (name|box) is|the first message"
@@ -31,7 +31,16 @@ SLOT = re.compile(r"\{(\w+)\}")
 ROOT = Path(__file__).parents[2]
 LITERAL = re.compile(r"""(["'`])((?:\\.|(?!\1).)*)\1""")
 TWO_WORDS = re.compile(r"[^\W\d_]{2,}[.,:]? [^\W\d_(]{2,}")
-TALKERS = ("app.js", "capture.js", "devices.js", "page.js", "view.js", "wire.js")
+TALKERS = (
+    "app.js",
+    "capture.js",
+    "devices.js",
+    "keep.js",
+    "page.js",
+    "record.js",
+    "view.js",
+    "wire.js",
+)
 # of these names, what stands in a line makes it no words for people
 CODE = re.compile(r"^\s*(//|\*|/\*)|pen\.font|\bimport\b")
 
