@@ -29,7 +29,7 @@ from avgn.runtime import Localizer
 from avgn.scenes import CLASSES
 from benchmarks import layers
 from benchmarks.chips import CHIPS, Chip
-from benchmarks.kernels.roofline import step_kernels
+from benchmarks.kernels.roofline import predict_kernels
 
 MODELS: dict[str, dict[str, Any]] = {"avgn-tiny": {"classes": CLASSES}, "avgn-resnet18": {}}
 PRECISIONS = ("fp32", "fp16", "int8-gpu")
@@ -65,7 +65,8 @@ def predict() -> dict[str, Any]:
         },
         "measured_cpu_ms": cpu | {"machine": measured_on()},
         "models": {},
-        "training_step_kernels": step_kernels(CHIPS),
+        "training_step_kernels": predict_kernels(CHIPS),
+        "kernels_without_gates": predict_kernels(CHIPS, b=256, p=196, c=0),
     }
     for name, options in MODELS.items():
         print(name, flush=True)

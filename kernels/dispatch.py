@@ -46,8 +46,10 @@ def uses_triton(name: str, *tensors: Tensor) -> bool:
         return _say(name, "triton", "AVGN_KERNELS asks for it")
     if torch.compiler.is_exporting():
         return _say(name, "reference", "graphs hold standard operators")
-    usable = all(tensor.dtype in DTYPES and tensor.shape[-1] <= MAX_WIDTH for tensor in tensors)
-    if (device == "cuda" or interprets()) and usable and HAS_TRITON:
+    usable = HAS_TRITON and (device == "cuda" or interprets())
+    for tensor in tensors:
+        usable = usable and tensor.dtype in DTYPES and tensor.shape[-1] <= MAX_WIDTH
+    if usable:
         return _say(
             name, "triton", "the tensors are on a CUDA device" if device == "cuda" else "TRITON_INTERPRET is set"
         )

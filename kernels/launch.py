@@ -91,9 +91,8 @@ def launch_built(kernel: Any, programs: int, plan: dict[str, Any], arguments: di
     Raises AssertionError for arguments out of the kernel's order: a compiled kernel takes them by place.
     """
     values = tuple(arguments.values())
-    facts = [(value.data_ptr() % 16 == 0, value.dtype) if isinstance(value, Tensor) else value for value in values]
     # kernels live as long as their modules; hashing one would hash its source
-    key = (id(kernel), id(plan), device, *facts)
+    key = (id(kernel), id(plan), device, *_facts(values))
     known = built_kernels.get(key)
     if known is None:
         names = list(kernel.arg_names)
@@ -108,3 +107,18 @@ def launch_built(kernel: Any, programs: int, plan: dict[str, Any], arguments: di
     built, constants, _ = known
     stream = torch._C._cuda_getCurrentRawStream(device)
     built.run(programs, 1, 1, stream, built.function, built.packed_metadata, None, None, None, *values, *constants)
+
+
+def _facts(values: tuple[Any, ...]) -> list[Any]:
+    """What Triton compiles for besides constants: numbers, dtypes, and which tensors begin at multiples of 16 bytes."""
+    facts: list[Any] = []
+    addresses = 0
+    for value in values:
+        if type(value) is int or type(value) is float:
+            facts.append(value)
+        else:
+            facts.append(value.dtype)
+            addresses |= value.data_ptr()
+    if addresses % 16:
+        facts += [value.data_ptr() % 16 == 0 for value in values if isinstance(value, Tensor)]
+    return facts

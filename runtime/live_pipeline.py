@@ -125,7 +125,10 @@ class LivePipeline:
         return ended
 
     def stop(self) -> None:
-        """Stop within a second; what a blocked source still holds is left to its own time-out."""
+        """Stop within a second, but for a half that an engine is computing: a MultiStream waits up to 5 s for its own.
+
+        What a blocked source still holds is left to its own time-out.
+        """
         deadline = clock.monotonic() + STOP_SECONDS
         self.source.close()
         with self._wake:

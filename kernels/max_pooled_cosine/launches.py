@@ -219,7 +219,7 @@ def run_backward(
 def _order(keys: Tensor, rows: int, groups: int, sources: int, num_keys: int) -> tuple[Tensor, Tensor]:
     """Return the rows of each group sorted by key, and where each key starts, both int32."""
     order = keys.new_empty(groups, rows, dtype=torch.int32)
-    starts = keys.new_empty(groups, num_keys + 1, dtype=torch.int32)
+    starts = order.new_empty(groups, num_keys + 1)
     plan = plan_order(rows, num_keys)
     launch(
         fused.order,
@@ -253,12 +253,14 @@ def outputs_like(audio: Tensor, visual: Tensor, gate: Tensor | None) -> Five:
     images, cells = visual.shape[:2]
     gates = 0 if gate is None else gate.shape[1]
     shape = (batch, images, sources)
+    # naming a dtype costs the host as much as the allocation
+    similarity = audio.new_empty(shape, dtype=torch.float32)
     return (
-        audio.new_empty(shape, dtype=torch.float32),
+        similarity,
         audio.new_empty(shape, dtype=torch.int64),
-        audio.new_empty(batch * sources, dtype=torch.float32),
-        audio.new_empty((images, gates), dtype=torch.float32),
-        audio.new_empty((images, max(gates, 1), cells), dtype=torch.float32),
+        similarity.new_empty(batch * sources),
+        similarity.new_empty((images, gates)),
+        similarity.new_empty((images, max(gates, 1), cells)),
     )
 
 

@@ -68,7 +68,9 @@ class MaxPooledCosine(torch.autograd.Function):
         if grads[0] is None:
             return (None,) * 4
         needs = list(ctx.needs_input_grad[:3])
-        return _given(backward(grads[0], ctx.saved_tensors[:4], ctx.saved_tensors[4:], needs), needs)
+        # every look at them unpacks them all
+        saved = ctx.saved_tensors
+        return _given(backward(grads[0], saved[:4], saved[4:], needs), needs)
 
 
 @torch.library.custom_op("avgn::max_pooled_cosine", mutates_args=())

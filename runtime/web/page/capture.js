@@ -1,6 +1,7 @@
 // Pictures and sound of a camera or of a video file, with the moments at which they were captured.
 
 import { noCamera, noMicrophone, openDevices } from "./devices.js";
+import { collect, follow } from "./feed.js";
 import { say } from "./words.js";
 
 const PACE = 1 / 32;
@@ -36,6 +37,7 @@ export class Capture {
     this.turn = 0;
     this.tookAt = this.heardAt = 0;
     this.isQuiet = false;
+    this.leave = () => {};
     // the system takes sound away from pages that nobody sees, and gives it back to those that ask
     for (const [target, kind] of [[document, "visibilitychange"], [window, "pageshow"], [window, "pointerdown"]]) {
       target.addEventListener(kind, () => this.wake());
@@ -146,33 +148,34 @@ export class Capture {
       this.stop();
       return;
     }
-    if (this.video === video) this.follow(video);
+    if (this.video !== video) return;
+    this.leave();
+    this.leave = follow(video, (time, stamp) => this.take(video, time, stamp));
   }
 
   async listen(connect, shift, heard) {
     const context = new AudioContext({ latencyHint: "interactive" });
     this.context = context;
+    // a file's sound leaves the loudspeaker, and its pictures appear, later than it passes here
+    const late = () => shift + (heard ? (context.baseLatency ?? 0) + (context.outputLatency ?? 0) : 0);
+    const take = (samples, rate, time) => {
+      if (this.context !== context) return;
+      [this.heardAt, this.isQuiet] = [now(), false];
+      this.wire.sendSound(samples, rate, time);
+    };
+    let collector;
     try {
-      await context.audioWorklet.addModule("worklet.js");
+      collector = await collect(context, take, late);
     } catch (error) {
       // stopped in the meantime, it has no worklets
       if (this.context === context) throw error;
     }
     if (this.context !== context) return;
-    const collector = new AudioWorkletNode(context, "collector");
     [this.heardAt, this.isQuiet] = [now(), false];
     const source = connect(context);
+    this.source = source;
     source.connect(collector);
     if (heard) source.connect(context.destination);
-    // a node is only run when something takes what it gives: silence, here
-    collector.connect(context.destination);
-    collector.port.onmessage = ({ data }) => {
-      if (this.context !== context) return;
-      [this.heardAt, this.isQuiet] = [now(), false];
-      // a file's sound leaves the loudspeaker, and its pictures appear, later than it passes here
-      const late = heard ? (context.baseLatency ?? 0) + (context.outputLatency ?? 0) : 0;
-      this.wire.sendSound(data, context.sampleRate, now() - data.length / context.sampleRate + shift + late);
-    };
     context.onstatechange = () => this.wake();
     this.wake();
   }
@@ -199,26 +202,20 @@ export class Capture {
   // Go on without sound.
   deafen() {
     const { context } = this;
-    this.context = null;
+    this.context = this.source = null;
     if (context) context.close();
     this.wire.say("sound-end");
   }
 
-  follow(video) {
-    const next = (stamp, facts) => {
-      if (this.video !== video) return;
-      this.take(video, stamp / 1000, facts ?? {});
-      schedule();
-    };
-    const schedule = () => {
-      if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(next);
-      else requestAnimationFrame(next);
-    };
-    schedule();
+  // A track of its own with the sound as it is captured, or null where there is none.
+  soundTrack() {
+    if (!this.source) return null;
+    const copy = this.context.createMediaStreamDestination();
+    this.source.connect(copy);
+    return copy.stream.getAudioTracks()[0];
   }
 
-  take(video, stamp, facts) {
-    if (!video.videoWidth) return;
+  take(video, time, stamp) {
     this.show(video);
     this.notice(now());
     if (this.unheard && video.currentTime > SETTLED) {
@@ -228,8 +225,6 @@ export class Capture {
         this.deafen();
       }
     }
-    const captured = (facts.captureTime ?? facts.expectedDisplayTime ?? NaN) / 1000;
-    const time = Math.abs(stamp - captured) < 1 ? captured : stamp;
     this.sent = this.sent.filter((one) => stamp - one < PATIENCE);
     if (time - this.lastSent < PACE && time > this.lastSent) return;
     if (this.encoding || this.wire.crowded || this.sent.length >= this.wire.inFlight) {
@@ -253,6 +248,14 @@ export class Capture {
     if (picture && this.video === video) await this.wire.sendFrame(picture, time);
   }
 
+  // Send the picture that is shown now, whatever else is on its way.
+  async sendNow() {
+    const { video } = this;
+    const time = now();
+    const picture = await this.wire.picture(video);
+    if (picture && this.video === video) await this.wire.sendFrame(picture, time);
+  }
+
   // The seconds since the picture of a result was captured, or null where it was not one of the last.
   answered(time) {
     const known = this.sent.includes(time);
@@ -268,8 +271,9 @@ export class Capture {
 
   stop() {
     const { video, stream, context, address } = this;
-    this.video = this.stream = this.context = this.address = null;
+    this.video = this.stream = this.context = this.source = this.address = null;
     this.turn += 1;
+    this.leave();
     // a track that is stopped here says nothing, one that ends does
     if (stream) for (const track of stream.getTracks()) track.stop();
     if (video) {

@@ -12,6 +12,11 @@ export default {
   stop: "Stop",
   freeze: "Freeze",
   save: "Save picture",
+  share: "Share picture",
+  copy: "Copy picture",
+  copied: "The picture was copied: paste it where you want it.",
+  record: "Record",
+  recorded: "Length of the recording",
   open: "Open video",
   numbers: "{fps} results/s · {latency} ms · {skipped} skipped",
   sources: "Sources",
@@ -26,7 +31,7 @@ export default {
   none: "None",
   tokenLabel: "Token of this server",
   enter: "Enter",
-  keys: "Keys: {f} freezes, {s} saves the picture, {esc} stops.",
+  keys: "Keys: {f} freezes, {s} saves the picture, {r} records, {esc} stops.",
   privacyServer: "Pictures and sound go to this server only and are not stored.",
   privacyDevice: "Pictures and sound stay on this device: the model runs in your browser.",
 
@@ -68,6 +73,8 @@ export default {
   clickToPlay: "Click on the page to play the video.",
   videoFailed: "The video can't be played ({reason}).",
   cantDo: "This browser can't do it ({reason}).",
+  recordFull: { one: "The recording was saved: it is {count} minute long, which is the most.", other: "The recording was saved: it is {count} minutes long, which is the most." },
+  recordFailed: "The recording failed ({reason}).",
 
   // what a server says
   tokenWrong: "The token is not right.",
