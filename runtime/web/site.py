@@ -36,7 +36,7 @@ SHARED = (
     "worklet.js",
 )
 BUILT = ("local.js", "worker.js")
-STATIC = ("LICENSES.txt", "manifest.webmanifest")
+STATIC = ("LICENSES.txt", "icon-192.png", "icon-512.png", "icon-maskable.png", "manifest.webmanifest")
 INDEX, SERVICE_WORKER = "index.html", "sw.js"
 # GitHub Pages leaves out what its own generator does not know, without it
 NO_GENERATOR = ".nojekyll"

@@ -27,7 +27,7 @@ class LocalWire {
   private isReady = false;
   private failures: number[] = [];
   private readonly most = threads();
-  private readonly found = remembered(this.most);
+  private found = remembered(this.most);
   private threads = this.found?.threads ?? 1;
   // milliseconds of a picture by the number of threads
   private readonly tried = new Map<number, number>();
@@ -122,7 +122,8 @@ class LocalWire {
       this.loadAgain(wanted, bundle);
       return false;
     }
-    remember({ bundle: hash, threads: wanted }, this.most);
+    this.found = { bundle: hash, threads: wanted };
+    remember(this.found, this.most);
     this.isReady = true;
     this.change("ready", "");
     return true;

@@ -4,7 +4,7 @@ import type * as Ort from "onnxruntime-web/wasm";
 
 import type { BundleInfo, Half } from "./bundle.js";
 import type { Engine, Heard, Seen } from "./engine.js";
-import { BundleError } from "./errors.js";
+import { BundleError, isOutOfMemory, textOf } from "./errors.js";
 import type { Bundle } from "./loading.js";
 import type { RuntimeFiles } from "./messages.js";
 import type { Bytes, Floats } from "./numbers.js";
@@ -66,9 +66,10 @@ async function openGraph(ort: typeof Ort, { info, graphs }: Bundle, half: Half):
   try {
     session = await ort.InferenceSession.create(graphs[half], { executionProviders: ["wasm"] });
   } catch (error) {
-    const reason = error instanceof Error ? error.message.replace(/\s+/g, " ").slice(0, 160) : String(error);
+    if (isOutOfMemory(error)) throw error;
+    const reason = textOf(error);
     // the runtime itself did not start: nothing is wrong with the graph
-    if (/wasm|WebAssembly|backend|memory/i.test(reason) && !/graph|node|model/i.test(reason)) throw new Error(reason);
+    if (/wasm|WebAssembly|backend/i.test(reason) && !/graph|node|model/i.test(reason)) throw error;
     throw new BundleError(`Graph ${info.variant[half]} can't be loaded (${reason}): export the bundle again.`);
   }
   const missing = INPUTS[half].find((name) => !session.inputNames.includes(name));
