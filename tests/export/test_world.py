@@ -42,7 +42,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[TorchEngine, Bun
     return export(tmp_path_factory.mktemp("world"), SMALLER)
 
 
-def export(folder: Path, precisions: Sequence[str]) -> tuple[TorchEngine, Bundle]:
+def export(folder: Path, precisions: tuple[str, ...]) -> tuple[TorchEngine, Bundle]:
     torch.manual_seed(0)
     model = WorldLocalizer(preset("avgn-world", classes=LABELS, image_size=(64, 64))).eval()
     round_weights(model)
@@ -50,9 +50,7 @@ def export(folder: Path, precisions: Sequence[str]) -> tuple[TorchEngine, Bundle
     # that every layer is tried alone is tested with the other models, and takes minutes here
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sensitivity, "examine", all_in_8_bits)
-        options = ExportOptions(
-            precisions=tuple(precisions), calibration=scenes(folder / "scenes"), samples=4, max_drop=100
-        )
+        options = ExportOptions(precisions=precisions, calibration=scenes(folder / "scenes"), samples=4, max_drop=100)
         bundle = export_bundle(folder / "checkpoint", folder / "bundle", options)
     return TorchEngine(load_model(folder / "checkpoint")), bundle
 
