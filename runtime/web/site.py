@@ -19,11 +19,16 @@ PAGE = Path(__file__).parent / "page"
 # of the served page, as they are
 SHARED = (
     "capture.js",
+    "devices.js",
+    "feed.js",
     "icon.svg",
+    "keep.js",
     "page.js",
     "reasons.js",
+    "record.js",
     "style.css",
     "view.js",
+    "webm.js",
     "words.js",
     "words-de.js",
     "words-en.js",

@@ -81,37 +81,65 @@ def chromium(
     *,
     devices: bool = True,
     flags: Sequence[str] = (),
+    ignored: Sequence[str] = (),
     **context: Any,
 ) -> Iterator[Any]:
     """A page of a new browser whose camera and microphone are files, or that has none without `devices`; `flags` are
-    more of its options. Anything on its console is an error.
+    more of its options. Anything on its console is an error, but for texts with words of `ignored`.
     """
+    flags = ["--use-fake-ui-for-media-stream", *flags, *(["--use-fake-device-for-media-stream"] if devices else [])]
+    flags += [f"--use-file-for-fake-video-capture={camera}"] if camera else []
+    flags += [f"--use-file-for-fake-audio-capture={microphone}"] if microphone else []
+    with launched(flags) as browser, opened(browser, ignored=ignored, **context) as page:
+        yield page
+
+
+@contextlib.contextmanager
+def launched(flags: Sequence[str] = (), without: Sequence[str] = ()) -> Iterator[Any]:
+    """A new browser with these of its options, and without some that Playwright gives it."""
     from playwright.sync_api import sync_playwright
 
-    arguments = ["--autoplay-policy=no-user-gesture-required", "--use-fake-ui-for-media-stream"]
-    arguments += [*flags, *(["--use-fake-device-for-media-stream"] if devices else [])]
-    arguments += [f"--use-file-for-fake-video-capture={camera}"] if camera else []
-    arguments += [f"--use-file-for-fake-audio-capture={microphone}"] if microphone else []
+    arguments = ["--autoplay-policy=no-user-gesture-required", *flags]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=executable(), args=arguments)
-        opened = browser.new_context(**context)
-        opened.grant_permissions(["camera", "microphone"])
-        page = opened.new_page()
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        # results as they come, for the tests to look at
-        page.add_init_script(
-            "window.results = []; addEventListener('avgn-result', (event) => {"
-            " results.push(event.detail); if (results.length > 3000) results.shift(); })"
+        browser = play.chromium.launch(
+            executable_path=executable(), args=arguments, ignore_default_args=list(without) or None
         )
         try:
-            yield page
+            yield browser
         finally:
             browser.close()
-        assert not said, said
+
+
+@contextlib.contextmanager
+def opened(
+    browser: Any,
+    permissions: Sequence[str] = ("camera", "microphone"),
+    ignored: Sequence[str] = (),
+    **context: Any,
+) -> Iterator[Any]:
+    """A page of a new visitor, who has given these permissions. Anything on its console is an error, except what the
+    browser itself says with `ignored` words."""
+    visitor = browser.new_context(**context)
+    visitor.grant_permissions(list(permissions))
+    said: list[str] = []
+    try:
+        yield watched(visitor.new_page(), said)
+    finally:
+        visitor.close()
+    assert not [text for text in said if not any(words in text for words in ignored)], said
+
+
+def watched(page: Any, said: list[str]) -> Any:
+    """Keep a page's results for the tests to look at, as they come, and what its console says of errors in `said`."""
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.add_init_script(
+        "window.results = []; addEventListener('avgn-result', (event) => {"
+        " results.push(event.detail); if (results.length > 3000) results.shift(); })"
+    )
+    return page
 
 
 def write_camera(path: Path, rgb: npt.NDArray[np.uint8], frames: int = FPS) -> Path:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avgn.runtime.arrays import Floats, Pixels
-from avgn.runtime.audio import Resampler, loudness_db
+from avgn.runtime.audio import Downmix, Resampler, loudness_db
 from avgn.runtime.bundle import Bundle, BundleInfo
 from avgn.runtime.bundle_schema import Joint, Patches
 from avgn.runtime.clock import AudioClock
@@ -48,6 +48,9 @@ GRID = (5, 4)
 CLASSES = ("bell", "drum", "dog", "speech", "engine", "bird")
 FRAMES = 60
 KEPT = 48
+# of 128 samples, of sound in several channels
+BLOCKS = 160
+MIXES = ("alike", "apart", "inverted", "nearly", "from the middle on", "after silence", "one of six")
 
 
 def noise(seed: int, count: int) -> npt.NDArray[np.float64]:
@@ -87,6 +90,33 @@ def resampled() -> Iterator[dict[str, Any]]:
             "places": places.tolist(),
             "values": out[places].tolist(),
         }
+
+
+def channels(name: str) -> Floats:
+    """Sound of several channels [T, C] in blocks of 128, as browsers hand it to a page."""
+    first, second = (noise(seed, 128 * BLOCKS).astype(np.float32) for seed in (80, 81))
+    half = len(first) // 2
+    late = np.where(np.arange(len(first)) < half, first, -first)
+    silent = np.where(np.arange(len(first)) < 6000, np.float32(0), first)
+    found: dict[str, tuple[Floats, ...]] = {
+        "alike": (first, first / 2),
+        "apart": (first, second),
+        "inverted": (first, -first),
+        "nearly": (first, -first + second / 8),
+        "from the middle on": (first, late),
+        "after silence": (silent, -silent),
+        "one of six": (second, first, first / 4, -first, -second, second / 2),
+    }
+    return np.stack(found[name], axis=1).astype(np.float32)
+
+
+def mixed() -> Iterator[dict[str, Any]]:
+    for name in MIXES:
+        sound = channels(name)
+        downmix = Downmix()
+        out = np.concatenate([downmix.push(sound[at : at + 128]) for at in range(0, len(sound), 128)])
+        places = np.linspace(0, len(out) - 1, KEPT).astype(int)
+        yield {"name": name, "length": len(out), "places": places.tolist(), "values": out[places].tolist()}
 
 
 def windows() -> Iterator[dict[str, Any]]:
@@ -226,6 +256,7 @@ def golden() -> dict[str, Any]:
     """Return all of it as JSON holds it."""
     found = {
         "resampled": list(resampled()),
+        "mixed": list(mixed()),
         "windows": list(windows()),
         "pictures": list(pictures()),
         "regions": list(regions()),

@@ -9,8 +9,10 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
-CLIENT = Path(__file__).parents[2] / "runtime" / "web" / "client"
-SOURCES = ("src", "tests", "build.mjs", "tsconfig.json", "runtime.json")
+ROOT = Path(__file__).parents[2]
+CLIENT = ROOT / "runtime" / "web" / "client"
+# what the client is built of, as it lies in the repository
+SOURCES = ("LICENSE", "NOTICE", "runtime/web/page", "runtime/web/client")
 
 
 def missing() -> str | None:
@@ -53,16 +55,17 @@ def dist() -> Path:
 
 
 def run(work: Path, *command: str) -> str:
-    """Run a command of the packages on a copy of the client's sources in `work`; returns what it said."""
+    """Run a command of the packages on a copy of the client's sources below `work`; returns what it said."""
     for name in SOURCES:
-        source = CLIENT / name
+        source = ROOT / name
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, work / name, dirs_exist_ok=True)
+            shutil.copytree(source, work / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
         else:
             shutil.copyfile(source, work / name)
-    shutil.copyfile(CLIENT / "package.json", work / "package.json")
-    if not (work / "node_modules").exists():
-        (work / "node_modules").symlink_to(installed() / "node_modules")
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=300, check=False)
+    client = work / CLIENT.relative_to(ROOT)
+    if not (client / "node_modules").exists():
+        (client / "node_modules").symlink_to(installed() / "node_modules")
+    done = subprocess.run(command, cwd=client, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

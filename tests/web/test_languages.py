@@ -21,7 +21,7 @@ LANGUAGES = ("de", "en", "zh")
 # what a visitor reads or hears of an element
 SPOKEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "placeholder", "title"}
 # names, keys and units, the same everywhere
-SAME = {"avgn", "F", "S", "Esc", "0"}
+SAME = {"avgn", "F", "S", "R", "Esc", "0"}
 # what only programs other than the page bring about, which read English, and what the page asks for in its own words
 PROGRAMS = re.compile(
     r"^(a binary|times are|message (kind|type)|sound (of|is|keeps)|text messages|a (name|box) is|the first message"
@@ -31,7 +31,16 @@ SLOT = re.compile(r"\{(\w+)\}")
 ROOT = Path(__file__).parents[2]
 LITERAL = re.compile(r"""(["'`])((?:\\.|(?!\1).)*)\1""")
 TWO_WORDS = re.compile(r"[^\W\d_]{2,}[.,:]? [^\W\d_(]{2,}")
-TALKERS = ("app.js", "capture.js", "page.js", "view.js", "wire.js")
+TALKERS = (
+    "app.js",
+    "capture.js",
+    "devices.js",
+    "keep.js",
+    "page.js",
+    "record.js",
+    "view.js",
+    "wire.js",
+)
 # of these names, what stands in a line makes it no words for people
 CODE = re.compile(r"^\s*(//|\*|/\*)|pen\.font|\bimport\b")
 
@@ -126,7 +135,8 @@ class Words(HTMLParser):
 
 def keys_of_code() -> Iterator[str]:
     """Every key that code of the page names."""
-    yield from ("connecting", "live", "lost", "token", "loading", "starting", "ready", "refused")
+    yield from ("connecting", "live", "lost", "token", "loading", "starting", "ready", "failed", "refused")
+    yield from re.findall(r"return \"(\w+)\"", (node.CLIENT / "src" / "support.ts").read_text(encoding="utf-8"))
     for file in [*site.PAGE.glob("*.js"), node.CLIENT / "src" / "local.ts"]:
         text = file.read_text(encoding="utf-8")
         text = re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE)
@@ -134,7 +144,7 @@ def keys_of_code() -> Iterator[str]:
         yield from re.findall(r"(?<![.\w])say\(\s*\"(\w+)\"", text)
         if file.name == "reasons.js":
             yield from re.findall(r", \"(\w+)\"\],$", text, re.MULTILINE)
-        for table in re.findall(r"^const (?:STATES|REFUSALS) = \{(.*?)\};", text, re.MULTILINE | re.DOTALL):
+        for table in re.findall(r"^const (?:STATES|\w*REFUSALS) = \{(.*?)\};", text, re.MULTILINE | re.DOTALL):
             yield from re.findall(r": \"(\w+)\"", table)
 
 
@@ -176,7 +186,9 @@ def refusals_of_the_worker() -> Iterator[str]:
         text = re.sub(r"[\"`] \+\s*[\"`]", "", text)
         yield from (
             re.sub(r"\$\{[^}]*\}", "7", sentence)
-            for _, sentence in re.findall(r"(?:BundleError\(|return )\s*([\"`])((?:(?!\1).)* (?:(?!\1).)*[.])\1", text)
+            for _, sentence in re.findall(
+                r"(?:Error\(|\"(?:memory|engine)\",)\s*([\"`])((?:(?!\1).)* (?:(?!\1).)*[.])\1", text
+            )
         )
 
 

@@ -1,16 +1,25 @@
 // Pictures and sound of a camera or of a video file, with the moments at which they were captured.
 
+import { noCamera, noMicrophone, openDevices } from "./devices.js";
+import { collect, follow } from "./feed.js";
 import { say } from "./words.js";
 
 const PACE = 1 / 32;
 const PATIENCE = 1;
 
+// seconds into a file at which its sound would have been decoded
+const SETTLED = 0.25;
+
 const now = () => performance.now() / 1000;
 
-const REFUSALS = { NotAllowedError: "noPermission", NotFoundError: "noCamera", NotReadableError: "cameraInUse" };
+// by the code of a MediaError
+const FILE_REFUSALS = { 2: "fileGone", 3: "fileBroken", 4: "cantPlay" };
+const noFile = (name, error) => say(FILE_REFUSALS[error?.code] ?? FILE_REFUSALS[4], { name });
 
-function explain({ name, message }) {
-  return name in REFUSALS ? say(REFUSALS[name]) : say("cameraFailed", { reason: message });
+// Whether a file that plays has sound, as far as the browser tells in its own way.
+function hasSound(video) {
+  if (video.audioTracks) return video.audioTracks.length > 0;
+  return video.mozHasAudio ?? video.webkitAudioDecodedByteCount !== 0;
 }
 
 export class Capture {
@@ -22,6 +31,12 @@ export class Capture {
     this.skipped = 0;
     this.lastSent = 0;
     this.encoding = false;
+    this.turn = 0;
+    this.leave = () => {};
+    // the system takes sound away from pages that nobody sees, and gives it back to those that ask
+    for (const [target, kind] of [[document, "visibilitychange"], [window, "pageshow"], [window, "pointerdown"]]) {
+      target.addEventListener(kind, () => this.wake());
+    }
   }
 
   get running() {
@@ -34,32 +49,46 @@ export class Capture {
       this.fail(say("cameraInsecure"));
       return;
     }
-    const picture = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: { ideal: "environment" } };
-    const sound = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
-    let stream;
+    const { turn } = this;
+    let opened;
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ video: picture, audio: sound });
-    } catch (first) {
-      try {
-        stream = await navigator.mediaDevices.getUserMedia({ video: picture });
-        this.fail(say("noMicrophone"));
-      } catch {
-        this.fail(explain(first));
-        return;
-      }
+      opened = await openDevices();
+    } catch (error) {
+      if (turn === this.turn) this.fail(noCamera(error));
+      return;
+    }
+    const { stream, lack } = opened;
+    if (turn !== this.turn) {
+      // something else was begun while the browser asked
+      for (const track of stream.getTracks()) track.stop();
+      return;
     }
     const video = this.begin();
     this.stream = stream;
     video.srcObject = stream;
     video.muted = true;
-    const track = stream.getAudioTracks()[0];
-    for (const one of stream.getTracks()) one.onended = () => this.fail(say("unplugged"));
-    if (track) {
-      await this.listen((context) => context.createMediaStreamSource(stream), -(track.getSettings().latency ?? 0), false);
+    for (const track of stream.getTracks()) this.watch(track);
+    const [sound] = stream.getAudioTracks();
+    if (sound) {
+      await this.listen((context) => context.createMediaStreamSource(stream), -(sound.getSettings().latency ?? 0), false);
     } else {
+      this.fail(noMicrophone(lack));
       this.wire.say("sound-end");
     }
     await this.play(video);
+  }
+
+  watch(track) {
+    const isCamera = track.kind === "video";
+    track.onended = () => {
+      if (isCamera) {
+        this.give(say("cameraGone"));
+      } else {
+        this.fail(say("microphoneGone"));
+        this.deafen();
+      }
+    };
+    track.onmute = () => this.fail(isCamera ? say("cameraMuted") : say("microphoneMuted"));
   }
 
   async useFile(file) {
@@ -67,11 +96,11 @@ export class Capture {
     const video = this.begin();
     this.address = URL.createObjectURL(file);
     video.src = this.address;
-    video.onerror = () => {
-      this.stop();
-      this.fail(say("cantPlay", { name: file.name }));
-      this.end();
+    video.onerror = () => this.give(noFile(file.name, video.error));
+    video.onloadeddata = () => {
+      if (!video.videoWidth) this.give(say("noPictures", { name: file.name }));
     };
+    this.unheard = true;
     video.onended = () => {
       this.stop();
       this.end();
@@ -87,7 +116,15 @@ export class Capture {
     this.video = video;
     this.sent = [];
     this.skipped = 0;
+    this.unheard = false;
     return video;
+  }
+
+  // End with a reason.
+  give(reason) {
+    this.stop();
+    this.fail(reason);
+    this.end();
   }
 
   async play(video) {
@@ -96,57 +133,79 @@ export class Capture {
       await video.play();
     } catch (error) {
       if (this.video !== video || error.name === "AbortError" || video.error) return;
+      if (error.name === "NotAllowedError" && this.address) {
+        // a file that was dropped is no click, which some browsers wait for
+        this.fail(say("clickToPlay"));
+        addEventListener("pointerup", () => this.play(video), { once: true });
+        return;
+      }
       this.fail(say("videoFailed", { reason: error.message }));
       this.stop();
       return;
     }
-    if (this.video === video) this.follow(video);
+    if (this.video !== video) return;
+    this.leave();
+    this.leave = follow(video, (time, stamp) => this.take(video, time, stamp));
   }
 
   async listen(connect, shift, heard) {
     const context = new AudioContext({ latencyHint: "interactive" });
     this.context = context;
+    // a file's sound leaves the loudspeaker, and its pictures appear, later than it passes here
+    const late = () => shift + (heard ? (context.baseLatency ?? 0) + (context.outputLatency ?? 0) : 0);
+    const take = (samples, rate, time) => {
+      if (this.context === context) this.wire.sendSound(samples, rate, time);
+    };
+    let collector;
     try {
-      await context.audioWorklet.addModule("worklet.js");
+      collector = await collect(context, take, late);
     } catch (error) {
       // stopped in the meantime, it has no worklets
       if (this.context === context) throw error;
     }
     if (this.context !== context) return;
-    const collector = new AudioWorkletNode(context, "collector");
     const source = connect(context);
+    this.source = source;
     source.connect(collector);
     if (heard) source.connect(context.destination);
-    // a node is only run when something takes what it gives: silence, here
-    collector.connect(context.destination);
-    collector.port.onmessage = ({ data }) => {
-      if (this.context !== context) return;
-      // a file's sound leaves the loudspeaker, and its pictures appear, later than it passes here
-      const late = heard ? (context.baseLatency ?? 0) + (context.outputLatency ?? 0) : 0;
-      this.wire.sendSound(data, context.sampleRate, now() - data.length / context.sampleRate + shift + late);
-    };
+    context.onstatechange = () => this.wake();
+    this.wake();
+  }
+
+  // Go on with what the system has stopped: while the page was hidden, by a call, by sleep.
+  wake() {
+    const { context, video } = this;
+    if (document.hidden) return;
     // without a gesture it stays suspended, and resuming it never ends
-    context.resume().catch(() => {});
+    if (context && context.state !== "running" && context.state !== "closed") context.resume().catch(() => {});
+    if (video?.paused && !video.ended && video.currentTime > 0) video.play().catch(() => {});
   }
 
-  follow(video) {
-    const next = (stamp, facts) => {
-      if (this.video !== video) return;
-      this.take(video, stamp / 1000, facts ?? {});
-      schedule();
-    };
-    const schedule = () => {
-      if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(next);
-      else requestAnimationFrame(next);
-    };
-    schedule();
+  // Go on without sound.
+  deafen() {
+    const { context } = this;
+    this.context = this.source = null;
+    if (context) context.close();
+    this.wire.say("sound-end");
   }
 
-  take(video, stamp, facts) {
-    if (!video.videoWidth) return;
+  // A track of its own with the sound as it is captured, or null where there is none.
+  soundTrack() {
+    if (!this.source) return null;
+    const copy = this.context.createMediaStreamDestination();
+    this.source.connect(copy);
+    return copy.stream.getAudioTracks()[0];
+  }
+
+  take(video, time, stamp) {
     this.show(video);
-    const captured = (facts.captureTime ?? facts.expectedDisplayTime ?? NaN) / 1000;
-    const time = Math.abs(stamp - captured) < 1 ? captured : stamp;
+    if (this.unheard && video.currentTime > SETTLED) {
+      this.unheard = false;
+      if (!hasSound(video)) {
+        this.fail(say("noSound"));
+        this.deafen();
+      }
+    }
     this.sent = this.sent.filter((one) => stamp - one < PATIENCE);
     if (time - this.lastSent < PACE && time > this.lastSent) return;
     if (this.encoding || this.wire.crowded || this.sent.length >= this.wire.inFlight) {
@@ -193,10 +252,13 @@ export class Capture {
 
   stop() {
     const { video, stream, context, address } = this;
-    this.video = this.stream = this.context = this.address = null;
+    this.video = this.stream = this.context = this.source = this.address = null;
+    this.turn += 1;
+    this.leave();
+    // a track that is stopped here says nothing, one that ends does
     if (stream) for (const track of stream.getTracks()) track.stop();
     if (video) {
-      video.onerror = video.onended = null;
+      video.onerror = video.onended = video.onloadeddata = null;
       video.pause();
       video.srcObject = null;
       video.removeAttribute("src");

@@ -1,11 +1,21 @@
 // The page itself, whoever answers it: a server (app.js), or a worker of its own (the page of `avgn deploy web`).
 
 import { Capture } from "./capture.js";
+import { download, savePicture, sharePicture, wayOut } from "./keep.js";
+import { canRecord, LONGEST, Recorder } from "./record.js";
 import { View } from "./view.js";
 import { language, percent, say, translate } from "./words.js";
 
 const find = (id) => document.getElementById(id);
-const [start, stop, freeze, save, file] = ["start", "stop", "freeze", "save", "file"].map(find);
+const [start, stop, freeze, save, share, record, file] = [
+  "start",
+  "stop",
+  "freeze",
+  "save",
+  "share",
+  "record",
+  "file",
+].map(find);
 const stage = find("stage");
 const message = find("message");
 const SHOWN = 8000;
@@ -25,12 +35,30 @@ const view = new View({
 const counted = { results: 0, dropped: 0, since: performance.now(), latencies: [] };
 let capture;
 
-function fail(text) {
+const recorder = new Recorder({
+  follow: (seconds) => {
+    const shown = find("recorded");
+    record.setAttribute("aria-pressed", String(seconds !== null));
+    shown.hidden = seconds === null;
+    const [minutes, rest] = [Math.floor((seconds ?? 0) / 60), Math.floor((seconds ?? 0) % 60)];
+    shown.textContent = `● ${minutes}:${String(rest).padStart(2, "0")}`;
+  },
+  done: (clip, suffix, isFull) => {
+    download(clip, suffix);
+    if (isFull) tell(say("recordFull", { count: LONGEST }), "notice");
+  },
+  fail: ({ message: reason }) => fail(say("recordFailed", { reason })),
+});
+
+function tell(text, kind) {
   message.textContent = text;
+  message.dataset.kind = kind;
   message.hidden = false;
   clearTimeout(message.timer);
   message.timer = setTimeout(() => (message.hidden = true), SHOWN);
 }
+
+const fail = (text) => tell(text, "failure");
 
 function take(answer) {
   if (answer.type === "hello" || answer.type === "classes") view.name(answer.classes, answer.grid);
@@ -40,6 +68,8 @@ function take(answer) {
     capture.resume();
     return;
   }
+  // what was on its way when it was stopped
+  if (!capture.running) return;
   const latency = capture.answered(answer.time);
   if (latency !== null) counted.latencies.push(1000 * latency);
   counted.results += 1;
@@ -63,6 +93,7 @@ function show(state, reason, share) {
     clearTimeout(message.timer);
     ended();
     find("welcome").hidden = true;
+    find("again").hidden = false;
     start.disabled = file.disabled = true;
   }
   if (state !== "live" && state !== "ready") view.clear();
@@ -74,6 +105,7 @@ function setFrozen(frozen) {
 }
 
 async function begin(work) {
+  recorder.stop();
   message.hidden = true;
   setFrozen(false);
   try {
@@ -85,35 +117,38 @@ async function begin(work) {
   counted.dropped = 0;
   const { running } = capture;
   find("welcome").hidden = running;
-  for (const button of [stop, freeze, save]) button.disabled = !running;
+  for (const button of [stop, freeze, save, share, record]) button.disabled = !running;
   if (running) stop.focus({ preventScroll: true });
   dispatchEvent(new CustomEvent("avgn-running", { detail: running }));
 }
 
 function ended() {
+  recorder.stop();
   capture.stop();
   setFrozen(false);
   view.clear();
   find("welcome").hidden = false;
-  stop.disabled = freeze.disabled = true;
+  stop.disabled = freeze.disabled = record.disabled = true;
   dispatchEvent(new CustomEvent("avgn-running", { detail: false }));
   start.focus({ preventScroll: true });
 }
 
-function savePicture() {
-  view.picture.toBlob((png) => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(png);
-    link.download = `avgn-${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}.png`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  }, "image/png");
-}
-
 start.onclick = () => begin(() => capture.useCamera());
 stop.onclick = ended;
+// an installed page has no such button of the browser's
+find("again").onclick = () => location.reload();
 freeze.onclick = () => setFrozen(!view.frozen);
-save.onclick = savePicture;
+save.onclick = () => savePicture(view.picture);
+share.hidden = wayOut() === null;
+if (wayOut() === "copy") share.textContent = say("copy");
+share.onclick = async () => {
+  if ((await sharePicture(view.picture)) === "copy") tell(say("copied"), "notice");
+};
+record.hidden = !canRecord();
+record.onclick = () => {
+  if (recorder.running) recorder.stop();
+  else recorder.start(view.picture, capture.soundTrack());
+};
 file.onchange = () => {
   const [chosen] = file.files;
   if (chosen) begin(() => capture.useFile(chosen));
@@ -141,8 +176,8 @@ addEventListener("drop", (event) => {
 addEventListener("keydown", (event) => {
   const typing = event.target.matches("input:not([type=checkbox])");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-  const button = { f: freeze, s: save, Escape: stop }[event.key];
-  if (button && !button.disabled) button.click();
+  const button = { f: freeze, s: save, r: record, Escape: stop }[event.key];
+  if (button && !button.disabled && !button.hidden) button.click();
 });
 
 setInterval(() => {
@@ -153,6 +188,7 @@ setInterval(() => {
   if (latencies.length) find("latency").textContent = String(Math.round(latencies[latencies.length >> 1]));
   find("skipped").textContent = String(capture.skipped + counted.dropped);
   Object.assign(counted, { results: 0, since: now, latencies: [] });
+  if (view.isStale) view.clear();
 }, 1000);
 
 // Run the page on a wire that `makeWire(take, change)` makes: `take(message)` gets the hello and the results,

@@ -23,6 +23,8 @@ const KNOWN = [
   [/^Graph (?<name>.*) can't be loaded \((?<reason>.*)\): /, "graphLoad"],
   [/^The (?<half>\w+) graph has no input (?<name>\w+): /, "graphInput"],
   [/^A graph gives no (?<name>\w+): /, "graphOutput"],
+  [/^A graph gives (?<found>\d+) values of (?<name>\w+), bundle\.json says (?<wanted>.*): /, "graphSize"],
+  [/^A graph gives (?<name>\w+) that are no numbers: /, "graphNumbers"],
   [/^(?<name>.*) can't be loaded: check the connection /, "fileLoad"],
   [/^(?<name>.*) is missing \(the host says (?<status>\d+)\): /, "fileMissing"],
   [/^The connection broke while the model was loaded: /, "connectionBroke"],

@@ -4,7 +4,10 @@ import { percent, say } from "./words.js";
 
 const FLOOR = 0.3;
 const STRENGTH = 0.65;
+// milliseconds after which a result is old: of so many results where they come slowly, and at most
 const STALE = 1000;
+const SLOW = 3;
+const OLDEST = 5000;
 // of the others the lists say it all
 const STATES = { unknown: "stateUnknown", none: "stateNone" };
 
@@ -19,6 +22,7 @@ export class View {
     this.hidden = new Set();
     this.result = null;
     this.at = 0;
+    this.patience = STALE;
     this.frozen = false;
     this.spokenText = "";
   }
@@ -52,14 +56,21 @@ export class View {
 
   take(result) {
     if (this.frozen) return;
+    const now = performance.now();
+    this.patience = Math.min(OLDEST, Math.max(STALE, SLOW * (now - this.at)));
     this.result = result;
-    this.at = performance.now();
+    this.at = now;
     this.list();
   }
 
   clear() {
     this.result = null;
     this.list();
+  }
+
+  // Whether what is said is too old to be true; a frozen picture stays what it was.
+  get isStale() {
+    return this.result !== null && !this.frozen && performance.now() - this.at > this.patience;
   }
 
   get sources() {
@@ -74,7 +85,7 @@ export class View {
       picture.height = video.videoHeight;
     }
     pen.drawImage(video, 0, 0, picture.width, picture.height);
-    if (performance.now() - this.at > STALE) return;
+    if (this.isStale) return;
     const shown = this.sources.filter((source) => source.on_screen && source.map);
     for (const source of shown) this.drawHeat(source);
     const taken = [];

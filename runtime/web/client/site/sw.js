@@ -27,6 +27,11 @@ addEventListener("activate", (event) => {
   );
 });
 
+// a page that does not run makes way for a newer version
+addEventListener("message", ({ data }) => {
+  if (data === "activate") skipWaiting();
+});
+
 addEventListener("fetch", (event) => {
   const address = new URL(event.request.url);
   address.search = address.hash = "";
@@ -35,13 +40,14 @@ addEventListener("fetch", (event) => {
 });
 
 async function answer(event, address) {
-  const cache = await caches.open(NAME);
   // "reload": what is kept was found to be broken
-  const kept = event.request.cache === "reload" ? undefined : await cache.match(address);
+  const isBroken = event.request.cache === "reload";
+  // a disk that is full or not given keeps the page from working offline, and from nothing else
+  const cache = await caches.open(NAME).catch(() => null);
+  const kept = isBroken ? undefined : await cache?.match(address).catch(() => undefined);
   if (kept) return headed(kept);
-  const fetched = await fetch(address, { cache: event.request.cache === "reload" ? "reload" : "no-cache" });
-  // a full disk keeps the page from working offline, and from nothing else
-  if (fetched.status === 200) event.waitUntil(cache.put(address, fetched.clone()).catch(() => {}));
+  const fetched = await fetch(address, { cache: isBroken ? "reload" : "no-cache" });
+  if (cache && fetched.status === 200) event.waitUntil(cache.put(address, fetched.clone()).catch(() => {}));
   return headed(fetched);
 }
 

@@ -1,5 +1,7 @@
 // What bundle.json says, checked as strictly as it decides what runs: runtime/bundle_schema.py.
 
+import { BundleError } from "./errors.js";
+
 const FORMAT = "avgn-bundle";
 const VERSION = 1;
 const MOST_CLASSES = 10_000;
@@ -8,11 +10,6 @@ const MOST_PIXELS = 100_000_000;
 
 export const HALVES = ["audio", "image"] as const;
 export type Half = (typeof HALVES)[number];
-
-/** The refusal of a bundle: one sentence that names the thing, the value and the way out. */
-export class BundleError extends Error {
-  override name = "BundleError";
-}
 
 export interface Variant {
   precision: string;

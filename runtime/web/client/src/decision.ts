@@ -1,11 +1,12 @@
 // From raw probabilities and maps to what is said about a frame: pure functions over a state. As runtime/decision.py,
 // step by step and in its precision: K classes, h x w map grid, times in seconds.
 
-import { BundleError } from "./bundle.js";
 import type { BundleInfo, Joint } from "./bundle.js";
+import { BundleError } from "./errors.js";
 import type { Size } from "./image.js";
 import { judge } from "./joint.js";
 import type { Verdict } from "./joint.js";
+import type { StateName } from "./lines.js";
 import { single } from "./numbers.js";
 import type { Floats } from "./numbers.js";
 import { peakOf, regionBox } from "./regions.js";
@@ -15,8 +16,6 @@ import type { Box, Point } from "./regions.js";
 const ALTERNATIVES = 3;
 // times are sums of floats: a nanosecond must not cost a frame
 const NANOSECOND = 1e-9;
-
-export type StateName = "source" | "off-screen" | "unknown" | "none";
 
 /** Constants of the decision layer; durations in seconds, levels in dBFS of the audio window's RMS. */
 export const DEFAULTS = {

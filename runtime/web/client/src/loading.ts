@@ -1,7 +1,8 @@
 // A bundle's files from an address: checked by their hashes before anything runs them.
 
-import { BundleError, HALVES, parseBundle } from "./bundle.js";
+import { HALVES, parseBundle } from "./bundle.js";
 import type { BundleInfo, Half } from "./bundle.js";
+import { BundleError } from "./errors.js";
 import type { Bytes } from "./numbers.js";
 
 const LARGEST_TEXT = 1 << 24;

@@ -1,37 +1,36 @@
 // The page without a server: what app.js is to a served one. The wire leads to a worker in place of a server.
 
+import type { Bundle } from "./loading.js";
 import type { Answer, Request } from "./messages.js";
 import type { Floats } from "./numbers.js";
 // the page's own modules, shared with the served page
 import { startPage } from "./page.js";
+import { pictureOf } from "./picture.js";
 import { inWords } from "./reasons.js";
+import { lack, threads } from "./support.js";
+import { chooseThreads, remember, remembered } from "./threads.js";
 import { say } from "./words.js";
 
-// pixels of a picture's longer side, as it goes to the worker
-const SIDE = 640;
 // milliseconds that a first visit waits for what will serve it offline
 const PATIENCE = 3000;
-const MOST_THREADS = 4;
-// the smallest module with one instruction of 128 bits
-const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
+// a model that fails so often within a minute is not started again
+const MOST_FAILURES = 3;
+const MINUTE = 60_000;
 
 type Take = (answer: object) => void;
 type Change = (state: string, reason: string, share?: number) => void;
-
-/** Why the model can't run in this browser, or null. */
-export function refusal(): string | null {
-  if (!isSecureContext) return say("insecure");
-  if (typeof WebAssembly !== "object") return say("noWebAssembly");
-  if (!WebAssembly.validate(new Uint8Array(SIMD))) return say("noSimd");
-  if (typeof OffscreenCanvas === "undefined") return say("noOffscreen");
-  return null;
-}
 
 class LocalWire {
   // the worker keeps the newest picture alone: as many as come may be on their way
   readonly inFlight = Infinity;
   private worker: Worker | null = null;
   private isReady = false;
+  private failures: number[] = [];
+  private readonly most = threads();
+  private readonly found = remembered(this.most);
+  private threads = this.found?.threads ?? 1;
+  // milliseconds of a picture by the number of threads
+  private readonly tried = new Map<number, number>();
 
   constructor(
     private readonly take: Take,
@@ -39,22 +38,30 @@ class LocalWire {
   ) {}
 
   async connect(): Promise<void> {
-    const reason = refusal();
-    if (reason) {
-      this.change("refused", reason);
+    const missing = lack();
+    if (missing) {
+      this.change("refused", say(missing));
       return;
     }
     this.change("loading", "");
     await settle();
-    this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-    this.worker.onmessage = ({ data }: MessageEvent<Answer>) => this.receive(data);
-    this.worker.onerror = (event) => {
+    this.load();
+  }
+
+  private load(given?: Bundle): void {
+    const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+    this.worker = worker;
+    worker.onmessage = ({ data }: MessageEvent<Answer>) => {
+      // what one that was ended had said before
+      if (worker === this.worker) this.receive(data);
+    };
+    worker.onerror = (event) => {
       event.preventDefault();
       this.refuse(say("noWorker", { reason: event.message || say("missing") }));
     };
     const bundle = new URL("bundle/", document.baseURI).href;
     const runtime = new URL("ort/", import.meta.url).href;
-    this.send({ type: "load", bundle, runtime, threads: threads() });
+    this.send({ type: "load", bundle, runtime, threads: this.threads, ...(given && { given }) }, given && buffersOf(given));
   }
 
   get crowded(): boolean {
@@ -65,15 +72,8 @@ class LocalWire {
     if (this.isReady) this.send({ type });
   }
 
-  async picture(video: HTMLVideoElement): Promise<ImageBitmap | null> {
-    const { videoWidth: width, videoHeight: height } = video;
-    const scale = Math.min(1, SIDE / Math.max(width, height));
-    const size = {
-      resizeWidth: Math.max(1, Math.round(scale * width)),
-      resizeHeight: Math.max(1, Math.round(scale * height)),
-      resizeQuality: "medium" as const,
-    };
-    return createImageBitmap(video, scale < 1 ? size : {});
+  picture(video: HTMLVideoElement): Promise<ImageBitmap> {
+    return pictureOf(video);
   }
 
   async sendFrame(picture: ImageBitmap, time: number): Promise<void> {
@@ -94,26 +94,83 @@ class LocalWire {
     } else if (answer.type === "starting") {
       this.change("starting", "");
     } else if (answer.type === "refused") {
-      this.refuse(inWords(answer.reason));
-    } else {
-      if (answer.type === "hello") {
-        this.isReady = true;
-        this.change("ready", "");
-      }
+      this.refused(answer);
+    } else if (answer.type !== "end") {
+      if (answer.type === "hello" && !this.isSettled(answer)) return;
       this.take(answer);
     }
   }
 
-  private refuse(reason: string): void {
+  private refused({ amid, reason }: Extract<Answer, { type: "refused" }>): void {
+    if (amid) {
+      this.restart(reason);
+    } else if (this.threads > 1) {
+      // they take memory of their own
+      this.tried.set(this.threads, Infinity);
+      this.loadAgain(1);
+    } else {
+      this.refuse(inWords(reason));
+    }
+  }
+
+  /** Whether it runs in as many threads as are best; otherwise it is started in others. */
+  private isSettled({ bundle, frame_ms }: Extract<Answer, { type: "hello" }>): boolean {
+    const hash = bundle.info.variant.sha256.image;
+    this.tried.set(this.threads, frame_ms);
+    const wanted = this.found?.bundle === hash ? this.threads : chooseThreads(this.tried, this.most);
+    if (wanted !== this.threads) {
+      this.loadAgain(wanted, bundle);
+      return false;
+    }
+    remember({ bundle: hash, threads: wanted }, this.most);
+    this.isReady = true;
+    this.change("ready", "");
+    return true;
+  }
+
+  private loadAgain(threads: number, given?: Bundle): void {
+    this.end();
+    this.threads = threads;
+    this.load(given);
+  }
+
+  /** Start anew where the model has failed amid a stream, which goes on with it. */
+  private restart(reason: string): void {
+    const now = performance.now();
+    this.failures = [...this.failures.filter((at) => now - at < MINUTE), now];
+    if (this.failures.length >= MOST_FAILURES) {
+      this.refuse(inWords(reason));
+      return;
+    }
+    this.end();
+    this.change("failed", say("startedAgain"));
+    this.load();
+  }
+
+  private end(): void {
     this.isReady = false;
     this.worker?.terminate();
     this.worker = null;
+  }
+
+  private refuse(reason: string): void {
+    this.end();
+    giveWay();
     this.change("refused", reason);
   }
 }
 
-function threads(): number {
-  return crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
+function buffersOf({ graphs }: Bundle): Transferable[] {
+  return [graphs.audio.buffer, graphs.image.buffer];
+}
+
+/** Let a newer version, which waits for all tabs to be closed, have the next visit: this one doesn't run. */
+function giveWay(): void {
+  if (!("serviceWorker" in navigator)) return;
+  navigator.serviceWorker.getRegistration().then(
+    (known) => known?.waiting?.postMessage("activate"),
+    () => {},
+  );
 }
 
 /** Wait until the service worker serves this page, and with it the headers that threads need; never in vain. */
@@ -128,7 +185,7 @@ async function settle(): Promise<void> {
     const registered = await serviceWorker.register("sw.js");
     // a page that was loaded past it (with shift) stays so
     if (registered.active && !serviceWorker.controller) return;
-    await Promise.race([controlled, new Promise((done) => setTimeout(done, PATIENCE))]);
+    await Promise.race([controlled, given(registered), new Promise((done) => setTimeout(done, PATIENCE))]);
   } catch {
     // private windows have none: the page works, online and with one thread
     return;
@@ -138,6 +195,15 @@ async function settle(): Promise<void> {
     location.reload();
     await new Promise(() => {});
   }
+}
+
+/** Resolves when the browser gives a service worker up: its disk is full, for one. */
+function given({ installing }: ServiceWorkerRegistration): Promise<void> {
+  return new Promise((done) => {
+    installing?.addEventListener("statechange", () => {
+      if (installing.state === "redundant") done();
+    });
+  });
 }
 
 startPage((take: Take, change: Change) => new LocalWire(take, change));

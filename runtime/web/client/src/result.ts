@@ -1,6 +1,7 @@
-// What a stream says about one frame, and its line: the shape of avgn's JSON lines.
+// What a stream says about one frame, and its line.
 
-import type { Source, StateName } from "./decision.js";
+import type { Source } from "./decision.js";
+import type { Line, SourceLine, StateName } from "./lines.js";
 import { even, rounded } from "./numbers.js";
 import type { Floats } from "./numbers.js";
 import { minMax } from "./regions.js";
@@ -18,26 +19,6 @@ export interface Result {
   maps: Floats;
   loudnessDb: number;
   window: number;
-  ms: Record<string, number>;
-  dropped: number;
-}
-
-export interface SourceLine {
-  label: string;
-  certainty: number;
-  audio_prob: number;
-  visual_prob: number;
-  on_screen: boolean;
-  peak: number[] | null;
-  box: number[] | null;
-  alternatives?: [string, number][];
-}
-
-export interface Line {
-  time: number;
-  frame: number;
-  state: StateName;
-  sources: SourceLine[];
   ms: Record<string, number>;
   dropped: number;
 }
@@ -69,8 +50,12 @@ function sourceLine(source: Source): SourceLine {
   return line;
 }
 
+/** A line's source with its class's number and its map [h, w] flat, null off-screen. */
+export type SourceAnswer = SourceLine & { index: number; map: number[] | null };
+export type ResultAnswer = Omit<Line, "sources"> & { type: "result"; sources: SourceAnswer[]; id?: number };
+
 /** What the page draws: the line with each source's map as levels 0..255 of its range (runtime/web/wire.py). */
-export function answerOf(result: Result, time: number): object {
+export function answerOf(result: Result, time: number): ResultAnswer {
   const line = lineOf(result);
   const sources = line.sources.map((entry, at) => {
     const { index, map } = result.sources[at]!;

@@ -1,16 +1,17 @@
 // The worker: a bundle, and one stream at a time. Everything that takes longer than a moment happens here.
 
-import { BundleError } from "./bundle.js";
 import { colorOf } from "./colors.js";
 import { CaptureClock } from "./drift.js";
+import { BundleError, EngineError } from "./errors.js";
 import type { Picture } from "./image.js";
 import { loadBundle } from "./loading.js";
-import type { Request, Setting } from "./messages.js";
+import type { Answer, Request, RuntimeFiles, Setting } from "./messages.js";
 import type { Floats } from "./numbers.js";
 import { OnnxEngine } from "./onnx.js";
 import { answerOf } from "./result.js";
 import type { Result } from "./result.js";
 import { StreamLocalizer } from "./stream.js";
+import { tryOut } from "./trial.js";
 
 // seconds that a frame waits for its sound
 const MAX_WAIT = 0.25;
@@ -28,6 +29,7 @@ interface Run {
   waiting: { bitmap: ImageBitmap; at: number } | null;
   /** Times as they were given, by the stream's own. */
   given: Map<number, number>;
+  isEnding: boolean;
 }
 
 let engine: OnnxEngine | null = null;
@@ -35,8 +37,8 @@ let run: Run | null = null;
 let isBusy = false;
 let canvas: OffscreenCanvas | null = null;
 
-function say(message: object): void {
-  postMessage(message);
+function say(message: Answer, transfer: Transferable[] = []): void {
+  self.postMessage(message, { transfer });
 }
 
 addEventListener("message", ({ data }: MessageEvent<Request>) => {
@@ -49,6 +51,7 @@ async function take(message: Request): Promise<void> {
   if (!run) return;
   if (message.type === "sound") takeSound(run, message.samples, message.rate, message.time);
   else if (message.type === "sound-end") run.stream.endAudio();
+  else if (message.type === "end") end(run);
   else if (message.type === "frame") takeBitmap(run, message.picture, message.time);
   else run.stream.pushFrame(message.picture, timeOf(run, message.time, true));
   await pump();
@@ -56,15 +59,18 @@ async function take(message: Request): Promise<void> {
 
 async function load(message: Extract<Request, { type: "load" }>): Promise<void> {
   let told = -STEP;
-  const bundle = await loadBundle(new URL(message.bundle), (loaded, total) => {
+  const progress = (loaded: number, total: number): void => {
     if (loaded - told < STEP && loaded !== total) return;
     told = loaded;
     say({ type: "progress", loaded, total });
-  });
+  };
+  const bundle = message.given ?? (await loadBundle(new URL(message.bundle), progress));
   say({ type: "starting" });
-  engine = await OnnxEngine.open(bundle, new URL(message.runtime), message.threads);
+  const opened = await OnnxEngine.open(bundle, filesOf(message.runtime), message.threads);
+  const frameMs = await tryOut(opened);
+  engine = opened;
   reset({});
-  const { info } = engine;
+  const { info, graphs } = bundle;
   say({
     type: "hello",
     classes: info.classes.map((label, index) => ({ label, color: colorOf(index) })),
@@ -73,14 +79,23 @@ async function load(message: Extract<Request, { type: "load" }>): Promise<void> 
     engine: "onnxruntime-web",
     threads: message.threads,
     model: info.name,
-  });
+    frame_ms: frameMs,
+    bundle,
+  }, [graphs.audio.buffer, graphs.image.buffer]);
+}
+
+/** The files under the names that a site has for them; or as they are named. */
+function filesOf(runtime: string | RuntimeFiles): RuntimeFiles {
+  if (typeof runtime !== "string") return runtime;
+  const at = (name: string) => new URL(name, runtime).href;
+  return { api: at("ort.js"), mjs: at("ort-wasm.js"), wasm: at("ort-wasm.wasm") };
 }
 
 function reset(setting: Setting): void {
   if (!engine) return;
   run?.waiting?.bitmap.close();
   const stream = new StreamLocalizer(engine, { maxWait: MAX_WAIT, ...setting });
-  run = { stream, setting, origin: null, last: 0, sound: null, waiting: null, given: new Map() };
+  run = { stream, setting, origin: null, last: 0, sound: null, waiting: null, given: new Map(), isEnding: false };
 }
 
 /** A time of the page's clock on the stream's, which starts with the first message; pictures never go back. */
@@ -104,7 +119,16 @@ function takeSound(to: Run, samples: Floats, rate: number, time: number): void {
   to.stream.pushAudio(samples, rate, at);
 }
 
+function end(of: Run): void {
+  of.stream.endAudio();
+  of.isEnding = true;
+}
+
 function takeBitmap(to: Run, bitmap: ImageBitmap, time: number): void {
+  if (to.setting.every) {
+    to.stream.pushFrame(pixelsOf(bitmap), timeOf(to, time, true));
+    return;
+  }
   if (to.waiting) {
     to.waiting.bitmap.close();
     to.stream.passOver();
@@ -135,7 +159,11 @@ async function pump(): Promise<void> {
       }
       const result = await now.stream.next();
       if (result && now === run) answer(now, result);
-      if (!result && now === run) return;
+      if (!result && now === run) {
+        if (now.isEnding) say({ type: "end", ...marked(now) });
+        now.isEnding = false;
+        return;
+      }
       // a graph that runs lets no message in: the newest picture may be among them
       await turn();
     }
@@ -150,7 +178,11 @@ function answer(of: Run, result: Result): void {
   const raw = of.setting.raw
     ? { maps: result.maps, audio_prob: result.audioProb, visual_prob: result.visualProb, window: result.window }
     : {};
-  say({ ...answerOf(result, time), ...raw });
+  say({ ...answerOf(result, of.setting.own ? result.time : time), ...raw, ...marked(of) });
+}
+
+function marked({ setting: { id } }: Run): { id?: number } {
+  return id === undefined ? {} : { id };
 }
 
 const channel = new MessageChannel();
@@ -165,14 +197,19 @@ function turn(): Promise<void> {
 }
 
 function refuse(error: unknown): void {
-  say({ type: "refused", reason: reasonOf(error) });
+  const { code, message } = known(error);
+  say({ type: "refused", code, reason: message, amid: engine !== null });
 }
 
-function reasonOf(error: unknown): string {
-  if (error instanceof BundleError) return error.message;
+function known(error: unknown): BundleError | EngineError {
+  if (error instanceof BundleError || error instanceof EngineError) return error;
   const text = error instanceof Error ? error.message.replace(/\s+/g, " ").slice(0, 160) : String(error);
-  if (error instanceof RangeError || /memory|allocat|bad_alloc/i.test(text)) {
-    return "There is not enough memory for the model: close other tabs and load the page again.";
+  // a number is what C++ threw, and it catches all but a failed allocation
+  if (error instanceof RangeError || typeof error === "number" || /memory|allocat|bad_alloc|\bOOM\b/i.test(text)) {
+    return new EngineError("memory", "There is not enough memory for the model: close other tabs and load the page again.");
   }
-  return `The model can't run in this browser (${text}): load the page again, or use another browser.`;
+  return new EngineError(
+    "engine",
+    `The model can't run in this browser (${text}): load the page again, or use another browser.`,
+  );
 }

@@ -6,8 +6,9 @@ import { createHash } from "node:crypto";
 
 import { expect, test } from "vitest";
 
-import { BundleError, parseBundle } from "../src/bundle.js";
+import { parseBundle } from "../src/bundle.js";
 import { rulesFor } from "../src/decision.js";
+import { BundleError } from "../src/errors.js";
 import { loadBundle } from "../src/loading.js";
 import { document } from "./documents.js";
 

@@ -1,0 +1,42 @@
+// What is thrown: every error of avgn has a code that programs can tell apart; its message is a sentence for people.
+
+export type ErrorCode = "bundle" | "unsupported" | "memory" | "engine" | "media" | "classes" | "busy" | "closed";
+
+/** Anything that avgn refuses or that fails in it. */
+export class AvgnError extends Error {
+  override name = "AvgnError";
+
+  constructor(
+    readonly code: ErrorCode,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+/** The refusal of a bundle: one sentence that names the thing, the value and the way out. */
+export class BundleError extends AvgnError {
+  override name = "BundleError";
+
+  constructor(message: string) {
+    super("bundle", message);
+  }
+}
+
+/** This browser, or the address of the page, can't run models. */
+export class UnsupportedError extends AvgnError {
+  override name = "UnsupportedError";
+
+  constructor(message: string) {
+    super("unsupported", message);
+  }
+}
+
+/** The model failed in this browser: code "memory" where there is not enough of it, "engine" otherwise. */
+export class EngineError extends AvgnError {
+  override name = "EngineError";
+
+  constructor(code: "memory" | "engine", message: string) {
+    super(code, message);
+  }
+}

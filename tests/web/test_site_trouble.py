@@ -1,0 +1,393 @@
+"""What goes wrong around the page without a server: files, devices, permissions, memory, sleep, tabs, disks, versions.
+
+One browser for all of it; each visitor has a profile of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avgn.runtime.bundle import file_sha256
+from avgn.runtime.web.site import service_worker
+from tests.web import beside, browser
+from tests.web.test_page import results, until
+from tests.web.test_site import copied, open_page
+
+__all__ = ["copied"]
+pytestmark = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
+
+WAIT = 90.0
+VIDEO = ["-f", "lavfi", "-i", "testsrc2=size=320x240:rate=25:duration=2"]
+SOUND = ["-f", "lavfi", "-i", "sine=440:duration=2"]
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Any]:
+    """A browser with a fake camera and microphone that asks for permission, and keeps pages that are left."""
+    flags = ["--use-fake-device-for-media-stream"]
+    with browser.launched(flags, without=["--disable-back-forward-cache"]) as launched:
+        yield launched
+
+
+@pytest.fixture(scope="module")
+def host(tiny_site: Path) -> Iterator[str]:
+    with beside.hosted(tiny_site, isolated=True) as url:
+        yield url
+
+
+def message(page: Any) -> str:
+    page.wait_for_selector("#message", state="visible", timeout=1000 * WAIT)
+    said: str = page.inner_text("#message")
+    return said
+
+
+def start(page: Any, url: str) -> None:
+    open_page(page, url)
+    page.click("#start:enabled")
+    results(page, 3, WAIT)
+
+
+def write_video(path: Path, *options: str) -> Path:
+    subprocess.run(["ffmpeg", "-v", "error", "-y", *options, str(path)], check=True)
+    return path
+
+
+def pad(path: Path, size: int) -> Path:
+    """Lengthen an MP4 to `size` bytes with a box that players pass over; the disk holds only what was written."""
+    length = size - path.stat().st_size
+    with path.open("ab") as file:
+        file.write(struct.pack(">I4sQ", 1, b"free", length))
+    os.truncate(path, size)
+    return path
+
+
+def processes(root: int) -> list[int]:
+    """A process and all that it has started."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    found = [root]
+    for each in found:
+        found += children.get(each, [])
+    return found
+
+
+def of_browser() -> list[int]:
+    """The processes of the browser that this process has started."""
+    return [each for each in processes(os.getpid()) if "chrom" in _command(each)]
+
+
+def _command(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0].decode()
+    except OSError:
+        return ""
+
+
+def memory_mb() -> float:
+    """The browser's own memory, without the files that it has open."""
+    total = 0
+    for process in of_browser():
+        try:
+            lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+    return total / 1024
+
+
+FILES: dict[str, tuple[list[str] | bytes, str]] = {
+    "no-video.mp4": (b"hello", "This browser can't play no-video.mp4"),
+    "empty.mp4": (b"", "This browser can't play empty.mp4"),
+    "sound-alone.m4a": (SOUND, "sound-alone.m4a has no pictures that this browser can show"),
+    "codec.mkv": ([*VIDEO, *SOUND, "-c:v", "prores_ks"], "codec.mkv has no pictures that this browser can show"),
+}
+
+
+def test_files_that_are_no_videos(chrome: Any, host: str, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "good.webm", *VIDEO, *SOUND, "-c:v", "libvpx")
+    with browser.opened(chrome, ignored=["ERR_REQUEST_RANGE_NOT_SATISFIABLE"]) as page:
+        open_page(page, host)
+        for name, (content, words) in FILES.items():
+            if isinstance(content, bytes):
+                (tmp_path / name).write_bytes(content)
+            else:
+                write_video(tmp_path / name, *content)
+            page.set_input_files("#file", str(tmp_path / name))
+            until(page, f"document.getElementById('message').innerText.includes({json.dumps(words)})", WAIT)
+            page.wait_for_selector("#start", state="visible")
+            # the page goes on with the next one
+            page.set_input_files("#file", str(video))
+            results(page, 3, WAIT)
+            assert page.is_hidden("#message")
+            page.click("#stop")
+
+
+def test_a_video_without_sound(chrome: Any, host: str, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "silent.mp4", *VIDEO, "-pix_fmt", "yuv420p")
+    with browser.opened(chrome) as page:
+        open_page(page, host)
+        page.set_input_files("#file", str(video))
+        assert message(page) == "This video has no sound: nothing can be heard."
+        results(page, 5, WAIT)
+        page.wait_for_selector("#start", state="visible", timeout=1000 * WAIT)
+
+
+def test_a_video_of_two_gigabytes(chrome: Any, host: str, tmp_path: Path) -> None:
+    """It plays from where it lies: nothing of it is read that is not shown."""
+    options = [*VIDEO, *SOUND, "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
+    small = write_video(tmp_path / "small.mp4", *options)
+    large = pad(write_video(tmp_path / "large.mp4", *options), 2**31 + 2**20)
+    with browser.opened(chrome) as page:
+        open_page(page, host)
+        held = {}
+        for video in (small, large):
+            page.set_input_files("#file", str(video))
+            results(page, 10, WAIT)
+            held[video.name] = memory_mb()
+            page.wait_for_selector("#start", state="visible", timeout=1000 * WAIT)
+        assert held["large.mp4"] < held["small.mp4"] + 200, held
+
+
+def test_permissions_that_are_refused(chrome: Any, host: str) -> None:
+    with browser.opened(chrome, []) as page:
+        open_page(page, host)
+        page.click("#start")
+        assert "not allowed to use the camera" in message(page) and page.is_visible("#start")
+        page.context.grant_permissions(["camera"])
+        page.click("#start")
+        results(page, 3, WAIT)
+        assert "not allowed to use the microphone: nothing can be heard" in message(page)
+        page.click("#stop")
+        page.context.clear_permissions()
+        page.context.grant_permissions(["microphone"])
+        page.click("#start")
+        until(page, "document.getElementById('message').innerText.includes('not allowed to use the camera')", WAIT)
+        assert page.is_visible("#start")
+
+
+def test_devices_that_are_taken_away(chrome: Any, host: str) -> None:
+    """As when they are unplugged: their tracks end."""
+    with browser.opened(chrome) as page:
+        page.add_init_script(
+            "window.streams = []; const { mediaDevices } = navigator; const open = mediaDevices.getUserMedia;"
+            " mediaDevices.getUserMedia = async (wanted) => {"
+            " streams.push(await open.call(mediaDevices, wanted)); return streams.at(-1); }; "
+        )
+        start(page, host)
+        # as the browser does it
+        page.evaluate(
+            "() => { const [track] = streams.at(-1).getAudioTracks();"
+            " track.stop(); track.dispatchEvent(new Event('ended')); }"
+        )
+        assert "The microphone was unplugged" in message(page)
+        # pictures go on, and wait for no sound
+        results(page, 5, WAIT)
+        page.context.clear_permissions()
+        until(page, "document.getElementById('message').innerText.includes('camera was unplugged')", WAIT)
+        assert page.is_visible("#start") and page.inner_text("#on-screen") == "" and page.is_disabled("#stop")
+        page.context.grant_permissions(["camera", "microphone"])
+        page.click("#start")
+        results(page, 3, WAIT)
+
+
+def test_no_memory_amid_a_stream(chrome: Any, copied: Path) -> None:
+    """The model is started again, which a stream survives; for good it is not."""
+    worker = copied / "worker.js"
+    # what the runtime throws where nothing more can be had
+    spoiled = (
+        "let spoiled = false; new BroadcastChannel('fail').onmessage = () => (spoiled = true);"
+        "const told = postMessage; self.postMessage = (data, ...more) => { if (spoiled && data.type === 'result')"
+        " { spoiled = false; throw new RangeError('Array buffer allocation failed'); }"
+        " told.call(self, data, ...more); };"
+    )
+    worker.write_text(spoiled + worker.read_text())
+    with beside.hosted(copied, isolated=True) as url, browser.opened(chrome) as page:
+        start(page, url)
+        for _ in range(2):
+            page.evaluate("new BroadcastChannel('fail').postMessage(0)")
+            until(page, "document.getElementById('message').innerText.includes('started again')", WAIT)
+            page.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
+            results(page, 3, WAIT)
+        page.evaluate("new BroadcastChannel('fail').postMessage(0)")
+        page.wait_for_selector("#connection[data-state=refused]", timeout=1000 * WAIT)
+        assert "not enough memory for the model" in message(page)
+        page.click("#again")
+        page.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
+
+
+def test_sound_that_the_system_takes_away_comes_back(chrome: Any, host: str) -> None:
+    with browser.opened(chrome) as page:
+        page.add_init_script(
+            "window.contexts = []; window.AudioContext = class extends AudioContext {"
+            " constructor(...options) { super(...options); contexts.push(this); } };"
+        )
+        start(page, host)
+        page.evaluate("contexts.at(-1).suspend()")
+        until(page, "contexts.at(-1).state === 'running'", WAIT)
+        # and what is heard is heard again
+        page.evaluate("results.length = 0")
+        until(page, "results.length > 5", WAIT)
+
+
+def test_a_device_that_slept(chrome: Any, host: str) -> None:
+    """All of the browser stands still for three seconds: results are new ones again, and the counts are right."""
+    with browser.opened(chrome) as page:
+        start(page, host)
+        stopped = of_browser()
+        assert len(stopped) > 2
+        for process in stopped:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            time.sleep(3)
+        finally:
+            for process in stopped:
+                os.kill(process, signal.SIGCONT)
+        page.evaluate("results.length = 0")
+        until(page, "results.length > 10", WAIT)
+        found = results(page, 10, WAIT)
+        assert all(one["latency"] is None or one["latency"] < 3 for one in found[-5:]), found[-5:]
+        times = [one["time"] for one in found]
+        assert times == sorted(times)
+
+
+def test_results_that_are_old_are_taken_back(chrome: Any, host: str) -> None:
+    with browser.opened(chrome) as page:
+        start(page, host)
+        page.evaluate("HTMLVideoElement.prototype.requestVideoFrameCallback = () => {}")
+        until(page, "document.getElementById('on-screen').children.length === 0", WAIT)
+        until(page, "document.getElementById('fps').textContent === '0'", WAIT)
+
+
+def test_two_tabs_and_a_new_version(chrome: Any, copied: Path) -> None:
+    with beside.hosted(copied, isolated=False) as url, browser.opened(chrome) as one:
+        start(one, url)
+        said: list[str] = []
+        other = browser.watched(one.context.new_page(), said)
+        start(other, url)
+        one.bring_to_front()
+        results(one, 3, WAIT)
+        # the host gets a new version while both are open
+        html = copied / "index.html"
+        html.write_text(html.read_text().replace("</body>", "<p id=newer></p></body>"))
+        (copied / "sw.js").write_text(service_worker(copied))
+        other.reload()
+        other.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
+        assert other.query_selector("#newer") is None
+        until(other, "navigator.serviceWorker.getRegistration().then((known) => known.waiting !== null)", WAIT)
+        results(one, 3, WAIT)
+        # it is taken when all tabs of the old one are closed
+        one.goto("about:blank")
+        other.goto("about:blank")
+        other.wait_for_timeout(200)
+        other.goto(url)
+        other.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
+        assert other.query_selector("#newer") is not None and not said
+
+
+def test_a_version_that_does_not_run_makes_way_for_the_next(chrome: Any, copied: Path) -> None:
+    broken = copied / "bundle" / "audio.onnx"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-1])
+    (copied / "sw.js").write_text(service_worker(copied))
+    with beside.hosted(copied, isolated=False) as url, browser.opened(chrome) as page:
+        page.goto(url)
+        page.wait_for_selector("#connection[data-state=refused]", timeout=1000 * WAIT)
+        broken.write_bytes(whole)
+        (copied / "sw.js").write_text(service_worker(copied))
+        # nobody but a reload button: the tab is never closed
+        deadline = time.monotonic() + WAIT
+        while page.get_attribute("#connection", "data-state") != "ready":
+            assert time.monotonic() < deadline
+            page.click("#again")
+            until(page, "['ready', 'refused'].includes(document.getElementById('connection').dataset.state)", WAIT)
+
+
+@pytest.mark.parametrize("trouble", ["full", "denied"])
+def test_a_disk_that_is_full_or_not_given(trouble: str, chrome: Any, copied: Path) -> None:
+    """The page works, only not without its host."""
+    if trouble == "denied":
+        worker = copied / "sw.js"
+        worker.write_text("caches.open = () => Promise.reject(new Error('denied'));" + worker.read_text())
+    with beside.hosted(copied, isolated=True) as url, browser.opened(chrome) as page:
+        if trouble == "full":
+            quota = {"origin": url.rstrip("/"), "quotaSize": 1000}
+            page.context.new_cdp_session(page).send("Storage.overrideQuotaForOrigin", quota)
+        start(page, url)
+        page.reload()
+        page.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
+
+
+def test_a_page_that_was_left_and_is_gone_back_to(chrome: Any, host: str, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "video.webm", *VIDEO, *SOUND, "-c:v", "libvpx")
+    with browser.opened(chrome, ignored=["404"]) as page:
+        page.add_init_script("addEventListener('pageshow', (event) => { window.kept = event.persisted; })")
+        open_page(page, host)
+        page.set_input_files("#file", str(video))
+        results(page, 3, WAIT)
+        page.goto(f"{host}icon.svg")
+        page.go_back(wait_until="commit")
+        until(page, "document.getElementById('connection')?.dataset.state === 'ready'", WAIT)
+        print("kept:", page.evaluate("window.kept"))
+        # the video plays on, or has ended, or the page is a new one
+        if page.is_enabled("#stop"):
+            results(page, 3, WAIT)
+            page.click("#stop")
+        page.click("#start")
+        results(page, 3, WAIT)
+
+
+def graph_of_hash(site: Path, content: bytes) -> None:
+    """Put a file in place of a graph, and its hash into bundle.json."""
+    (site / "bundle" / "image.onnx").write_bytes(content)
+    file = site / "bundle" / "bundle.json"
+    info = json.loads(file.read_text())
+    info["variants"][0]["sha256"]["image"] = hashlib.sha256(content).hexdigest()
+    file.write_text(json.dumps(info))
+
+
+def other_classes(site: Path) -> None:
+    file = site / "bundle" / "bundle.json"
+    info = json.loads(file.read_text())
+    info["classes"] = info["classes"][:-1]
+    for half in ("audio", "visual"):
+        info["thresholds"][half] = info["thresholds"][half][:-1]
+    file.write_text(json.dumps(info))
+
+
+def swapped(site: Path) -> None:
+    graph_of_hash(site, (site / "bundle" / "audio.onnx").read_bytes())
+
+
+UNFIT: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no ONNX": (lambda site: graph_of_hash(site, b"not a graph"), "Graph image.onnx can't be loaded"),
+    "the other half": (swapped, "The image graph has no input image"),
+    "of other classes": (other_classes, "values of audio_prob, bundle.json says"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_graphs_that_do_not_fit_are_refused_at_once(case: str, chrome: Any, copied: Path) -> None:
+    spoil, words = UNFIT[case]
+    spoil(copied)
+    assert file_sha256(copied / "bundle" / "image.onnx")
+    with beside.hosted(copied, isolated=True) as url, browser.opened(chrome) as page:
+        page.goto(url)
+        page.wait_for_selector("#connection[data-state=refused]", timeout=1000 * WAIT)
+        assert words in message(page)
