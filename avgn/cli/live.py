@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -294,21 +295,58 @@ def serve_page(argv: Sequence[str]) -> None:
         "after which the "
         "connection is closed",
     )
+    parser.add_argument(
+        "--teach",
+        action="store_true",
+        help="let visitors teach the bundle classes of their own, which all of them have then (world; docs/teach.md)",
+    )
+    parser.add_argument(
+        "--teach-output",
+        type=str | None,
+        default=None,
+        help="with --teach: a new folder that always holds the bundle with what was taught",
+    )
     add_engine_options(parser)
     args = parser.parse_args(argv)
     args.bundle = bundle_or_default(args.bundle)
+    if args.teach_output is not None and not args.teach:
+        raise InputError("--teach-output goes with --teach: give both, or leave it out")
     from avgn.runtime.web.limits import Limits
     from avgn.runtime.web.server import serve
     from avgn.runtime.web.token import choose_token
 
-    serve(
-        load_localizer(args),
-        host=args.host,
-        port=args.port,
-        token=choose_token(args.token, args.token_file),
-        tls_cert=args.tls_cert,
-        tls_key=args.tls_key,
-        origins=split_names(args.allow_origin or ""),
-        limits=Limits(sessions=args.max_sessions, idle=args.idle_timeout),
-        report=lambda message: print(message, flush=True),
-    )
+    localizer = load_localizer(args)
+    with _teacher(args, localizer) as teacher:
+        serve(
+            localizer,
+            host=args.host,
+            port=args.port,
+            token=choose_token(args.token, args.token_file),
+            tls_cert=args.tls_cert,
+            tls_key=args.tls_key,
+            origins=split_names(args.allow_origin or ""),
+            limits=Limits(sessions=args.max_sessions, idle=args.idle_timeout),
+            teacher=teacher,
+            report=lambda message: print(message, flush=True),
+        )
+
+
+@contextmanager
+def _teacher(args: Any, localizer: Any) -> Iterator[Any]:
+    """Yield who teaches the bundle, or None without --teach."""
+    if not args.teach:
+        yield None
+        return
+    from avgn.runtime.engines import ENGINES
+    from avgn.runtime.localizer import Localizer
+    from avgn.teach.bundles import ONNX
+    from avgn.teach.classroom import Classroom
+
+    if args.backend in ENGINES and ONNX not in ENGINES[args.backend].reads:
+        raise InputError(f"--backend {args.backend} runs machine code, which can't be taught: leave it or --teach out")
+
+    def load(bundle: Any) -> Localizer:
+        return Localizer.load(bundle, args.backend, args.get("precision"), threads=args.get("threads"))
+
+    with Classroom(localizer, load, args.teach_output) as teacher:
+        yield teacher

@@ -18,7 +18,9 @@ from avgn.runtime.bundle import BUNDLE_FILE, Bundle, BundleInfo, Thresholds, Var
 from avgn.runtime.contract import PRECISIONS
 from avgn.runtime.engines import ENGINES
 from avgn.runtime.errors import InputError, MissingExtraError
-from avgn.teach.surgery import AudioGraph, ImageGraph, NoTokensError
+from avgn.teach.audio_graph import AudioGraph
+from avgn.teach.image_graph import ImageGraph
+from avgn.teach.token_graph import NoTokensError
 from avgn.teach.tokens import Token
 
 # what `Variant.engine` says of the graphs that can be changed; the others are machine code

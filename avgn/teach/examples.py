@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,18 @@ import numpy as np
 
 from avgn.runtime.arrays import Floats, Pixels
 from avgn.runtime.audio import fit_window, loudness_db, resample
+from avgn.runtime.container import open_container
 from avgn.runtime.documents import LARGEST
 from avgn.runtime.errors import InputError, MissingExtraError
 from avgn.runtime.folders import CLUTTER, VIDEO_SUFFIXES
 from avgn.runtime.image import import_cv2, resize
-from avgn.runtime.media import open_media
 from avgn.runtime.patches import cut_patches
+from avgn.runtime.pictures import Pictures
 from avgn.runtime.reading import read_part, read_still
+from avgn.runtime.regions import Box
 from avgn.runtime.regular import open_regular
 from avgn.runtime.texts import read_text
+from avgn.runtime.tracks import audio_stream, video_stream
 from avgn.teach.features import Encoders
 
 PICTURES = frozenset(
@@ -77,6 +80,10 @@ PLAIN = 2.0
 KINDS = ("clip", "picture", "sound")
 
 
+class SilentError(InputError):
+    """A sound in which nothing can be heard."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """A file to learn from, or a picture and a sound of one name."""
@@ -107,7 +114,8 @@ class Example:
     kind: str
     pictures: tuple[Picture, ...] = ()
     heard: Floats | None = None
-    found: Found
+    # None: of no file
+    found: Found | None = None
 
 
 @dataclass(kw_only=True)
@@ -140,11 +148,17 @@ def find_examples(label: str, folder: str | os.PathLike[str]) -> tuple[list[Foun
         raise InputError(f"{root} {what}: --class {label}=FOLDER names a folder of clips, pictures or sounds")
     files = sorted(_walk(root))
     pictures = {file.with_suffix(""): file for file in files if _is(file, PICTURES) and not _is_mask(file)}
+    videos = {file.with_suffix(""): file for file in files if _is(file, VIDEO_SUFFIXES)}
+    sounds = {file.with_suffix("") for file in files if _is(file, SOUNDS)}
     found: list[Found] = []
     for file in files:
         stem, name = file.with_suffix(""), str(file.relative_to(root))
         if _is(file, VIDEO_SUFFIXES):
-            found.append(Found(name=name, kind="clip", picture=file, sound=file))
+            # a sound of its name stands for its own
+            if stem not in sounds or videos[stem] != file:
+                found.append(Found(name=name, kind="clip", picture=file, sound=file))
+        elif _is(file, SOUNDS) and stem in videos:
+            found.append(Found(name=name, kind="clip", picture=videos[stem], sound=file))
         elif _is(file, SOUNDS):
             kind = "clip" if stem in pictures else "sound"
             found.append(Found(name=name, kind=kind, picture=pictures.pop(stem, None), sound=file))
@@ -246,13 +260,15 @@ def _spread(found: list[Found]) -> tuple[list[Found], int]:
 
 def _read(found: Found, encoders: Encoders, examples: Examples) -> Example:
     """Read what a file shows and lets hear; where one of both can't be used, the other is, and the reason is listed."""
+    found = _as_it_is(found)
     pictures: tuple[Picture, ...] = ()
     heard: Floats | None = None
     loudest: tuple[float, ...] = ()
     wrong: list[str] = []
     if found.sound is not None:
         try:
-            heard, loudest = _hear(found.sound, encoders, begin=found.sound == found.picture)
+            moving = found.picture is not None and _is(found.picture, VIDEO_SUFFIXES)
+            heard, loudest = _hear(found.sound, encoders, begin=moving)
         except (InputError, OSError) as error:
             wrong.append(_reason(error) if found.picture is None else f"its sound: {_reason(error)}")
     if found.picture is not None:
@@ -266,15 +282,34 @@ def _read(found: Found, encoders: Encoders, examples: Examples) -> Example:
     return Example(name=found.name, kind=found.kind, pictures=pictures, heard=heard, found=found)
 
 
+def _as_it_is(found: Found) -> Found:
+    """What a file of a video's name really is: without sound pictures, and without pictures a sound."""
+    if found.picture is None or found.picture != found.sound:
+        return found
+    with open_container(found.picture) as container:
+        if audio_stream(container) is None:
+            return replace(found, kind="picture", sound=None)
+        if video_stream(container) is None:
+            return replace(found, kind="sound", picture=None)
+    return found
+
+
 def _hear(path: Path, encoders: Encoders, *, begin: bool) -> tuple[Floats, tuple[float, ...]]:
     """Features [N, D] of a sound's patches, and when it is loudest, in parts of what was read.
 
     Of a long one the middle is read, or with `begin`, where frames go with it, the first seconds. Raises InputError
     for silence.
     """
+    return hear(*read_part(path, MOST_SECONDS, lambda: 0.0 if begin else 0.5), encoders)
+
+
+def hear(samples: Floats, rate: int, encoders: Encoders) -> tuple[Floats, tuple[float, ...]]:
+    """Features [N, D] of a sound's patches that are no pause, and when it is loudest, in parts of it.
+
+    Raises InputError for none, SilentError for silence.
+    """
     info = encoders.info
     assert info.patches is not None
-    samples, rate = read_part(path, MOST_SECONDS, lambda: 0.0 if begin else 0.5)
     waveform = resample(samples, rate, info.sample_rate)
     if not len(waveform):
         raise InputError("it holds no samples")
@@ -284,7 +319,7 @@ def _hear(path: Path, encoders: Encoders, *, begin: bool) -> tuple[Floats, tuple
     patches = cut_patches(info, waveform[None])[0]
     levels = np.array([loudness_db(patch) for patch in patches])
     if levels.max() < SILENCE_DB:
-        raise InputError(f"it is silent ({levels.max():.0f} dBFS at its loudest)")
+        raise SilentError(f"it is silent ({levels.max():.0f} dBFS at its loudest)")
     loud = np.flatnonzero(levels >= levels.max() - PAUSE_DB)
     kept = loud[np.linspace(0, len(loud) - 1, min(len(loud), MOST_PATCHES)).round().astype(int)]
     best = sorted(loud[np.argsort(-levels[loud], kind="stable")][: 3 * FRAMES : 3].tolist())
@@ -296,30 +331,31 @@ def _see(found: Found, encoders: Encoders, moments: Sequence[float]) -> tuple[Pi
     size = encoders.info.image_size
     if found.picture == found.sound or _is(found.picture, VIDEO_SUFFIXES):
         frames = read_frames(found.picture, size, moments or tuple((n + 0.5) / FRAMES for n in range(FRAMES)))
-        shown = [frame for frame in frames if _shows(frame)]
+        shown = [frame for frame in frames if shows(frame)]
         if not shown:
             raise InputError("it is of one colour")
         return tuple(Picture(cells=cells) for cells in encoders.see(np.stack(shown)))
     image = resize(read_still("picture", found.picture), size)
-    if not _shows(image):
+    if not shows(image):
         raise InputError("it is of one colour")
     cells = encoders.see(np.ascontiguousarray(image[..., ::-1])[None])[0]
     return (Picture(cells=cells, inside=_inside(found.picture, len(cells), encoders)),)
 
 
-def _shows(picture: Pixels) -> bool:
+def shows(picture: Pixels) -> bool:
+    """Whether a picture is not of one colour."""
     return float(picture.std()) >= PLAIN
 
 
 def read_frames(path: Path, size: tuple[int, int], moments: Sequence[float]) -> list[Pixels]:
     """Frames of a clip at moments in parts of its length."""
-    media = open_media(path)
-    length = min(MOST_SECONDS, media.info.duration or MOST_SECONDS)
+    pictures = Pictures(path)
+    length = min(MOST_SECONDS, pictures.duration or MOST_SECONDS)
     wanted = [moment * length for moment in moments]
     frames: list[Pixels] = []
     last: Pixels | None = None
     begin: float | None = None
-    for frame in media.video():
+    for frame in pictures:
         begin = frame.time if begin is None else begin
         last = frame.rgb
         while wanted and frame.time - begin >= wanted[0]:
@@ -346,22 +382,32 @@ def _inside(path: Path, cells: int, encoders: Encoders) -> Floats | None:
     if mask is not None:
         plane = resize(read_still("mask", mask), (height, width)).max(axis=2).astype(np.float32) / 255
     elif beside.is_file():
-        plane = np.zeros((height, width), np.float32)
-        for x1, y1, x2, y2 in read_boxes(beside):
-            rows, columns = slice(round(y1 * height), round(y2 * height)), slice(round(x1 * width), round(x2 * width))
-            plane[rows, columns] = 1.0
+        plane = draw_boxes(read_boxes(beside), (height, width))
     if plane is None:
         return None
-    h, w = encoders.info.grid
-    assert h * w == cells
-    covered = import_cv2().resize(plane, (w, h), interpolation=3)
-    inside = np.asarray(covered, np.float32).ravel()
+    inside = covered(plane, encoders.info.grid)
+    assert len(inside) == cells
     if not inside.max() > 0.05:
         raise InputError(f"{(mask or beside).name} beside it marks nothing in the picture")
     return inside
 
 
-def read_boxes(path: Path) -> list[tuple[float, float, float, float]]:
+def draw_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Floats:
+    """[H, W]: one inside of boxes, else zero."""
+    height, width = size
+    plane = np.zeros(size, np.float32)
+    for x1, y1, x2, y2 in boxes:
+        plane[round(y1 * height) : round(y2 * height), round(x1 * width) : round(x2 * width)] = 1.0
+    return plane
+
+
+def covered(plane: Floats, grid: tuple[int, int]) -> Floats:
+    """The part of each cell [P] that a plane [H, W] covers."""
+    height, width = grid
+    return np.asarray(import_cv2().resize(plane, (width, height), interpolation=3), np.float32).ravel()
+
+
+def read_boxes(path: Path) -> list[Box]:
     """Read the boxes beside a picture, in parts of its sides. Raises InputError for what is none."""
     rule = '{"boxes": [[x1, y1, x2, y2], ...]} in parts of the picture\'s sides, from 0 to 1'
     try:

@@ -15,8 +15,9 @@ import numpy as np
 from avgn.runtime.arrays import Floats, Pixels
 from avgn.runtime.bundle import BundleInfo, Variant
 from avgn.runtime.engines.threads import physical_cores
+from avgn.teach.audio_graph import AudioGraph
 from avgn.teach.bundles import Taught, engine_here
-from avgn.teach.surgery import AudioGraph, ImageGraph
+from avgn.teach.image_graph import ImageGraph
 
 # patches and pictures that are computed at once: what one core's cache and a small machine's memory hold
 PATCHES_AT_ONCE, PICTURES_AT_ONCE = 16, 4

@@ -19,6 +19,7 @@ from avgn.teach.bank import Bank, Things
 from avgn.teach.examples import Examples, Picture
 from avgn.teach.fit import Fit, Line, fit, side
 from avgn.teach.tokens import Rows, Token
+from avgn.world.settings import BLUR, BLUR_REACH, LENGTH_WEIGHT, LOUDEST, NOISE_LEAD
 
 # the ridges that did best on development scenes
 SOUND_RIDGE, CELL_RIDGE = 30.0, 3.0
@@ -26,8 +27,7 @@ SOUND_RIDGE, CELL_RIDGE = 30.0, 3.0
 SOUND_FLOOR, CELL_FLOOR = 0.05, 0.3
 # log-odds heard of a clip that was left out, and of other sounds: medians of the built-in classes
 HEARD, UNHEARD = 2.5, -7.0
-# how far a sound that is like noise must be ahead of it: where the graph's gate begins, and a little
-NOISE_LEAD = 0.5
+# how far a sound that is like noise must be ahead of it beyond where the graph's gate begins
 AHEAD = 1.0
 # largest logits of a picture of the thing and of one of other things: medians of the built-in classes
 SEEN, UNSEEN = 36.0, 9.0
@@ -44,9 +44,6 @@ AROUND_WEIGHT = 0.3
 # other things, of the class and around it
 MOST_PATCHES, MOST_FOREIGN = 500, 300
 MOST_CELLS, MOST_INSIDE, MOST_AROUND = 700, 400, 150
-# the maps' blur and the weight of a cell's length, as in the graphs
-BLUR, REACH, LENGTH_WEIGHT = 0.85, 2, 2.0
-LOUDEST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +73,7 @@ def learn(
     `noises`: rows of what the graph counts as noise.
     """
     heard = _fit_sounds(examples, others, bank.sounds, noises)
-    seen = _fit_pictures(examples, others, bank.cells, grid)
+    seen = fit_pictures(examples, others, bank.cells, grid)
     token = Token(
         label=examples.label,
         heard=_rows(heard.line),
@@ -100,7 +97,7 @@ def length_of(cells: Floats) -> Floats:
 
 def heat(logits: Floats, cells: Floats, grid: tuple[int, int]) -> Floats:
     """Logits [P] of a picture's cells [P, D] as the graph maps them [h, w]."""
-    offsets = np.arange(-REACH, REACH + 1)
+    offsets = np.arange(-BLUR_REACH, BLUR_REACH + 1)
     line = np.exp(-0.5 * (offsets / BLUR) ** 2)
     line /= line.sum()
     plane = (logits + LENGTH_WEIGHT * np.log1p(length_of(cells))).reshape(grid).astype(np.float32)
@@ -127,7 +124,8 @@ def _fit_sounds(examples: Examples, others: Sequence[Examples], things: Things, 
     return _stretched(found, own if len(own) > 1 else [NEXT_HEARD], other, wanted, UNHEARD)
 
 
-def _fit_pictures(examples: Examples, others: Sequence[Examples], things: Things, grid: tuple[int, int]) -> Fit | None:
+def fit_pictures(examples: Examples, others: Sequence[Examples], things: Things, grid: tuple[int, int]) -> Fit | None:
+    """What a class is seen by; None where no picture shows it."""
     pictures = [each.pictures for each in examples.seen]
     if not pictures:
         return None

@@ -11,13 +11,10 @@ import numpy as np
 
 from avgn.runtime.arrays import Floats
 from avgn.runtime.bundle import BundleInfo
-from avgn.teach.fitting import LOUDEST, NOISE_LEAD, heat
+from avgn.teach.fitting import heat
 from avgn.teach.tokens import Rows, Token
+from avgn.world.settings import LOUDEST, NOISE_LEAD, NOISE_WEIGHT, SEEN_OFFSET
 
-# log-odds that a class loses for each that noise is ahead of it
-NOISE_WEIGHT = 6.0
-# log-odds seen: the largest logit less this
-SEEN_OFFSET = 10.0
 # what a class that faces show is taken for where there is no face detector
 NO_FACE = -15.0
 

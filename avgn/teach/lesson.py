@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,15 @@ import numpy as np
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import InputError
 from avgn.teach import tokens as edits
+from avgn.teach.audio_graph import AudioGraph
 from avgn.teach.bank import Bank, read_bank
 from avgn.teach.bundles import Taught, check_target, probes, read_tokens
 from avgn.teach.examples import Examples, Found, check_contradictions, find_examples, read_examples
 from avgn.teach.features import Encoders
-from avgn.teach.fitting import Lessons, learn
+from avgn.teach.fitting import Learnt, Lessons, learn
 from avgn.teach.names import label_of, named_tokens
 from avgn.teach.report import report_on
-from avgn.teach.surgery import AudioGraph
-from avgn.teach.tokens import Token
+from avgn.teach.tokens import Rows, Token
 from avgn.teach.training import write_examples
 from avgn.teach.writing import write_taught
 
@@ -154,15 +155,36 @@ def _learn(source: Taught, tokens: Sequence[Token], found: Mapping[str, tuple[li
         examples.passed = passed
         _check_usable(examples)
         read.append(examples)
-    bank, notes = _bank_for(source, encoders, tokens, list(found))
-    noises = AudioGraph(source.bundle.graph(source.exact, "audio")).read_noises()
+    bank, notes = bank_for(source, encoders, tokens, list(found))
+    return learn_all(source, read, bank, read_noises(source), notes=notes, say=say)
+
+
+def learn_all(
+    source: Taught,
+    classes: Sequence[Examples],
+    bank: Bank,
+    noises: Rows,
+    *,
+    known: Mapping[str, Learnt] = MappingProxyType({}),
+    notes: Sequence[str] = (),
+    say: Say = lambda message: None,
+) -> Lessons:
+    """Fit classes against each other and against the bank; those that are `known` stay as they are."""
     threshold = float(np.median([token.threshold for token in source.tokens]))
     pairs = []
-    for examples in read:
-        say(f"{examples.label}: fitting")
-        others = [other for other in read if other is not examples]
-        pairs.append((examples, learn(examples, others, bank, noises, source.bundle.info.grid, threshold)))
-    return Lessons(pairs=tuple(pairs), bank=bank, noises=noises, notes=notes)
+    for examples in classes:
+        learnt = known.get(examples.label)
+        if learnt is None:
+            say(f"{examples.label}: fitting")
+            others = [other for other in classes if other is not examples]
+            learnt = learn(examples, others, bank, noises, source.bundle.info.grid, threshold)
+        pairs.append((examples, learnt))
+    return Lessons(pairs=tuple(pairs), bank=bank, noises=noises, notes=list(notes))
+
+
+def read_noises(source: Taught) -> Rows:
+    """The rows of what the bundle counts as noise."""
+    return AudioGraph(source.bundle.graph(source.exact, "audio")).read_noises()
 
 
 def _check_usable(examples: Examples) -> None:
@@ -185,14 +207,15 @@ def _why(examples: Examples) -> str:
     return f" ({name}: {reason}{more})"
 
 
-def _bank_for(
-    source: Taught, encoders: Encoders, tokens: Sequence[Token], new: Sequence[str]
+def bank_for(
+    source: Taught, encoders: Encoders, tokens: Sequence[Token], new: Sequence[str], bank: Bank | None = None
 ) -> tuple[Bank, list[str]]:
     """What the new classes must not fire on: things that the bundle knows, and what has no name.
 
     Raises InputError for encoders that the bank does not fit, where no other example stands against a class.
     """
-    bank, notes = read_bank(), []
+    notes: list[str] = []
+    bank = bank or read_bank()
     waveform, image = probes(source.bundle.info)
     patch = waveform[1, None, : source.bundle.info.graph_samples]
     known = {token.label for token in tokens} - set(new)

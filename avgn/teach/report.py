@@ -6,7 +6,7 @@ Legend: N patches, P cells, K classes, h x w the grid.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +19,9 @@ from avgn.teach.bundles import Taught
 from avgn.teach.examples import Examples, Picture
 from avgn.teach.fit import Line
 from avgn.teach.fitting import Learnt, Lessons, heat
-from avgn.teach.judging import SEEN_OFFSET, Judge, pool
+from avgn.teach.judging import Judge, pool
 from avgn.teach.tokens import Token
+from avgn.world.settings import SEEN_OFFSET
 
 # fewer examples than these are said to be few, and more than those change little
 FEW, PLENTY = 5, 20
@@ -36,13 +37,18 @@ MOST_FALSE, MOST_RISE = 0.02, 2.0
 GOOD = 0.8
 
 
-def report_on(source: Taught, tokens: Sequence[Token], lessons: Lessons) -> tuple[dict[str, Any], list[Token]]:
-    """Judge each class that was taught; returns what is to be said of it, and the tokens with their thresholds."""
+def report_on(
+    source: Taught, tokens: Sequence[Token], lessons: Lessons, *, only: Collection[str] | None = None
+) -> tuple[dict[str, Any], list[Token]]:
+    """Judge each class that was taught, or `only` some; returns what is to be said of it, and the tokens with their
+    thresholds."""
     info = source.bundle.info
     assert info.joint is not None
     changed = list(tokens)
     rows: dict[str, Any] = {}
     for examples, learnt in lessons.pairs:
+        if only is not None and examples.label not in only:
+            continue
         at = next(k for k, token in enumerate(changed) if token.label == examples.label)
         judged = _Judged(changed, at, examples, learnt, lessons, info.joint, Judge(changed, lessons.noises, info))
         threshold = judged.threshold(learnt.token.threshold)

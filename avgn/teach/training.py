@@ -34,7 +34,8 @@ def write_examples(classes: Sequence[Examples], target: str | os.PathLike[str], 
 
 def _items(examples: Examples, folder: Path, place: Path) -> Iterator[Item]:
     for number, (shown, heard) in enumerate(_pairs(examples)):
-        assert shown.found.picture is not None and heard.found.sound is not None
+        assert shown.found is not None and shown.found.picture is not None
+        assert heard.found is not None and heard.found.sound is not None
         name = f"{len(list(folder.glob('*.png'))):04d}-{number:03d}"
         frame = shown.found.picture.resolve()
         boxes: tuple[tuple[float, float, float, float], ...] = ()

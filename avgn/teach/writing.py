@@ -21,10 +21,11 @@ from avgn.runtime.engines.base import Engine
 from avgn.runtime.errors import FailureError
 from avgn.runtime.outputs import new_folder
 from avgn.runtime.patches import cut_patches
+from avgn.teach.audio_graph import AudioGraph
 from avgn.teach.bundles import ONNX, Taught, check_target, engine_here, graphs_of, probes, taught_info
 from avgn.teach.features import Encoders
+from avgn.teach.image_graph import ImageGraph
 from avgn.teach.judging import Judge
-from avgn.teach.surgery import AudioGraph, ImageGraph
 from avgn.teach.tokens import Token
 
 Say = Callable[[str], None]
@@ -47,15 +48,18 @@ def write_taught(
     *,
     provenance: Mapping[str, Any],
     overwrite: bool = False,
+    before: Before | None = None,
     say: Say = lambda message: None,
 ) -> Bundle:
     """Write a bundle of these classes, verified; it appears whole or not at all.
 
-    `provenance` is added to the bundle's own. Raises InputError for a folder that can't be written, FailureError where
+    `provenance` is added to the bundle's own; `before` is what was measured of the old bundle, where it is taught again
+    and again. Raises InputError for a folder that can't be written, FailureError where
     a class that stays would be heard or seen otherwise than before, or a new one otherwise than its rows say.
     """
     bundle = source.bundle
     check_target(bundle, target, overwrite)
+    before = before or Before(source)
     info = taught_info(bundle.info, tokens, provenance)
     with new_folder(target, "bundle", overwrite=overwrite) as folder:
         variants: list[Variant] = []
@@ -64,7 +68,7 @@ def write_taught(
             made = _write_variant(bundle, variant, info, tokens, folder)
             write_bundle_info(folder, replace(info, variants=(made,)))
             say(f"{variant.precision}: comparing them with the rows, and with what they were")
-            measured = verify(source, variant, Bundle.load(folder), tokens)
+            measured = verify(before, variant, Bundle.load(folder), tokens)
             kept = {key: value for key, value in (variant.verified or {}).items() if key.endswith(LASTING)}
             variants.append(replace(made, verified=kept | measured))
         for variant in bundle.info.variants:
@@ -77,15 +81,35 @@ def write_taught(
     return Bundle.load(target)
 
 
-def verify(source: Taught, variant: Variant, made: Bundle, tokens: Sequence[Token]) -> dict[str, float]:
+class Before:
+    """The old bundle's encoders and answers to the probes, by precision; each is computed when it is first needed."""
+
+    def __init__(self, source: Taught) -> None:
+        self.source = source
+        self._encoders: dict[str, Encoders] = {}
+        self._outputs: dict[str, dict[str, Floats]] = {}
+
+    def encoders(self, variant: Variant) -> Encoders:
+        """The encoders of a variant."""
+        if variant.precision not in self._encoders:
+            self._encoders[variant.precision] = Encoders(self.source, variant)
+        return self._encoders[variant.precision]
+
+    def outputs(self, variant: Variant) -> dict[str, Floats]:
+        """What a variant gives for the probes."""
+        if variant.precision not in self._outputs:
+            engine = load_engine(self.source.bundle, variant, engine_here(), threads=1)
+            self._outputs[variant.precision] = outputs(engine)
+        return self._outputs[variant.precision]
+
+
+def verify(old: Before, variant: Variant, made: Bundle, tokens: Sequence[Token]) -> dict[str, float]:
     """Measure a new variant: how far classes that stay moved, and new ones are from what NumPy makes of their rows.
 
     Raises FailureError where that is more than the order of sums explains.
     """
-    name = engine_here()
-    old = load_engine(source.bundle, variant, name, threads=1)
-    new = load_engine(made, made.info.variants[0], name, threads=1)
-    before, after = (outputs(engine) for engine in (old, new))
+    before = old.outputs(variant)
+    after = outputs(load_engine(made, made.info.variants[0], engine_here(), threads=1))
     half = variant.precision == "fp16"
     places = [(k, token.origin) for k, token in enumerate(tokens) if token.origin is not None]
     fresh = [k for k, token in enumerate(tokens) if token.origin is None]
@@ -100,7 +124,7 @@ def verify(source: Taught, variant: Variant, made: Bundle, tokens: Sequence[Toke
             measured[f"max_abs_kept_{key}"] = _difference(stays, was)
     if fresh:
         # a hop of rounding in the encoders moves both alike, so the features are this precision's own
-        expected = reference(source, variant, [tokens[k] for k in fresh], tokens)
+        expected = reference(old, variant, [tokens[k] for k in fresh], tokens)
         for key, rows in expected.items():
             measured[f"max_abs_taught_{key}"] = _difference(after[key][:, fresh], rows)
     for key, difference in measured.items():
@@ -120,9 +144,9 @@ def outputs(engine: Engine) -> dict[str, Floats]:
     return heard | engine.run_image(image, heard["sources"])
 
 
-def reference(source: Taught, variant: Variant, fresh: Sequence[Token], tokens: Sequence[Token]) -> dict[str, Floats]:
+def reference(old: Before, variant: Variant, fresh: Sequence[Token], tokens: Sequence[Token]) -> dict[str, Floats]:
     """What NumPy makes of new tokens on the probes: "sources" [B, K, 1] and "visual_prob" [B, K]."""
-    encoders = Encoders(source, variant)
+    source, encoders = old.source, old.encoders(variant)
     waveform, image = probes(source.bundle.info)
     noises = AudioGraph(source.bundle.graph(variant, "audio")).read_noises()
     judge = Judge(fresh, noises, source.bundle.info)

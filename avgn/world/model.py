@@ -24,17 +24,17 @@ from avgn.runtime.bundle_schema import Joint
 from avgn.types import AudioSources, ImageCells, Labels, Losses
 from avgn.world.classes import NOISES, find_classes
 from avgn.world.losses import joint_contrast, token_cosines
-from avgn.world.settings import PATCH_HOP
+from avgn.world.settings import (
+    BLUR,
+    BLUR_REACH,
+    LENGTH_WEIGHT,
+    LOUDEST,
+    NOISE_LEAD,
+    NOISE_WEIGHT,
+    PATCH_HOP,
+    SEEN_OFFSET,
+)
 
-# patches whose evidence counts: the mean of the loudest
-LOUDEST = 3
-# log-odds that a class loses for each that noise is ahead of it, and how far ahead noise starts
-NOISE_WEIGHT, NOISE_LEAD = 6.0, 0.5
-# width of the blur of the maps, in cells of 32 pixels
-BLUR = 0.85
-BLUR_REACH = 2
-# logits grow with a cell's length; cells that see little are told apart by more of it: + weight * ln(1 + length)
-LENGTH_WEIGHT = 2.0
 # of a cell's exponentials, a class's share at least: its logarithm stays finite
 LEAST_SUM = 1e-30
 # log-odds of a face stand beside logits of classes: face logits from about -5 to 5, logits of ImageNet from 0 to 20
@@ -48,9 +48,6 @@ JOINT_SCALE = 0.75
 # what is in view peaks above this (98 of 100 things), and 95 of 100 pictures without a face below it: a voice is then
 # off-screen
 JOINT_SEEN_FLOOR = -2.5
-# p^v = sigmoid(peak - offset): the median of things that are seen peaks at 21, of others at 10. The runtime takes
-# log-odds of 15 at most, so that of two things in plain view the sound decides
-SEEN_OFFSET = 10.0
 # BlazeFace sees a picture of half the size
 FACE_SHRINK = 2
 

@@ -8,6 +8,17 @@ from typing import Any
 RATE = 16_000
 # samples that its audio network hears at once, and between the starts of two such patches
 PATCH_SAMPLES, PATCH_HOP = 15_600, 3200
+# patches whose evidence counts: the mean of the loudest
+LOUDEST = 3
+# log-odds that a class loses for each that noise is ahead of it, and how far ahead noise starts
+NOISE_WEIGHT, NOISE_LEAD = 6.0, 0.5
+# width of the blur of the maps, in cells of 32 pixels, and how far it reaches
+BLUR, BLUR_REACH = 0.85, 2
+# logits grow with a cell's length; cells that see little are told apart by more of it: + weight * ln(1 + length)
+LENGTH_WEIGHT = 2.0
+# p^v = sigmoid(peak - offset): the median of things that are seen peaks at 21, of others at 10. The runtime takes
+# log-odds of 15 at most, so that of two things in plain view the sound decides
+SEEN_OFFSET = 10.0
 # entries that the encoders world need
 WITH_ENCODERS: dict[str, Any] = {"encoders": "world", "frontend": "log-mel", "sample_rate": RATE}
 

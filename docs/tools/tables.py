@@ -124,6 +124,21 @@ def in_browser() -> tuple[Row, list[Row]]:
     return head, rows
 
 
+def parity() -> tuple[Row, list[Row]]:
+    """Tabulate, frame by frame, what the page and the Python runtime say of the demo's scene."""
+    bundles = read("parity")["bundles"]
+    rows: list[Row] = []
+    for frames in zip(*bundles.values(), strict=True):
+        row = [f"{frames[0]['time']:.2f} s"]
+        for frame in frames:
+            heard = frame["python"]["on_screen"] + [f"({name})" for name in frame["python"]["off_screen"]]
+            said = ", ".join(heard) or frame["python"]["state"]
+            row += [said if frame["same"] else f"NOT THE SAME: {said}", f"{frame['maps_apart']:.1e}"]
+        rows.append(tuple(row))
+    head = tuple(part for name in bundles for part in (name, "maps apart"))
+    return ("time", *head), rows
+
+
 def _compared(name: str) -> tuple[Row, list[Row]]:
     return comparison(read(name))
 
@@ -146,6 +161,7 @@ TABLES: dict[str, Callable[[], tuple[Row, list[Row]]]] = {
     "speed": speed,
     "startup": startup,
     "browser": in_browser,
+    "parity": parity,
     "hostile files": hostile,
     **{name: partial(_compared, name) for name in COMPARISONS},
     **{name: partial(_predicted, make) for name, make in gpu_tables.TABLES.items()},

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avgn.world.classes import NOISES, audioset_names, find_classes
-from avgn.world.model import LOUDEST, NOISE_LEAD, NOISE_WEIGHT
+from avgn.world.settings import LOUDEST, NOISE_LEAD, NOISE_WEIGHT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,14 +15,17 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from avgn.runtime.multi import MultiStream
 from avgn.runtime.web import wire
+from avgn.runtime.web.archive import Archive
 from avgn.runtime.web.door import Door, Stage, Visit
 from avgn.runtime.web.files import PageFiles
 from avgn.runtime.web.gate import ConnectionGate, Heading
+from avgn.runtime.web.lessons import Teacher
 from avgn.runtime.web.load import Load
 from avgn.runtime.web.protocols import STATE
+from avgn.runtime.web.school import School
 from avgn.runtime.web.session import Session, reason_of
+from avgn.runtime.web.shared import SharedEngine
 from avgn.runtime.web.wire import WireError
 
 # one: those who send much wait for each other, and a processor is left to the engine
@@ -76,10 +79,21 @@ class Reception:
 
 
 class Application:
-    """The routes around an engine that visitors share; the caller closes `multi`."""
+    """The routes around an engine that visitors share, and may teach where there is a teacher; the caller closes
+    `shared`."""
 
-    def __init__(self, multi: MultiStream, gate: ConnectionGate, door: Door, heading: Heading) -> None:
-        self._multi = multi
+    def __init__(
+        self,
+        shared: SharedEngine,
+        gate: ConnectionGate,
+        door: Door,
+        heading: Heading,
+        teacher: Teacher | None = None,
+    ) -> None:
+        self._shared = shared
+        self._teacher = teacher
+        # made in the event loop that it belongs to
+        self._school: School | None = None
         self._gate = gate
         self._door = door
         self._heading = heading
@@ -93,30 +107,45 @@ class Application:
             Route("/healthz", self.health),
             Route("/metrics", self.show_metrics),
             WebSocketRoute("/stream", self.stream),
-            Route("/{path:path}", PageFiles().__call__, methods=["GET"]),
+            *([] if self._teacher is None else [Route("/taught.zip", self.archive, methods=["GET"])]),
+            Route("/{path:path}", PageFiles(teach=self._teacher is not None).__call__, methods=["GET"]),
         ]
         return Reception(Starlette(routes=routes, lifespan=self.lifespan), self._gate, self._door, self._heading)
 
     async def health(self, request: Request) -> Response:
         """Return whether the engine runs, and for how many."""
-        failed = self._multi.error is not None
+        failed = self._shared.error is not None
         body = {
             "status": "failed" if failed else "ok",
             "sessions": self._door.count(Stage.PLACE),
-            "engine": self._multi.engine.name,
+            "engine": self._shared.engine.name,
         }
         return JSONResponse(body, status_code=503 if failed else 200)
 
     async def show_metrics(self, request: Request) -> Response:
         """Prometheus text, for whoever knows the token."""
-        kind, _, given = request.headers.get("authorization", "").partition(" ")
-        if not self._gate.fits(given.strip() if kind.lower() == "bearer" else None):
-            visit: Visit = request.scope["state"][STATE]
-            visit.enter(Stage.REGRET)
-            await self._gate.regret(visit.address, "/metrics")
-            return PlainTextResponse("the token is missing or wrong: send Authorization: Bearer", status_code=401)
+        if (refused := await self._refused(request)) is not None:
+            return refused
         self._metrics.sessions.set(self._door.count(Stage.PLACE))
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def archive(self, request: Request) -> Response:
+        """The bundle with what was taught, for whoever knows the token."""
+        if (refused := await self._refused(request)) is not None:
+            return refused
+        assert self._school is not None
+        visit: Visit = request.scope["state"][STATE]
+        return await Archive(self._school).answer(visit)
+
+    async def _refused(self, request: Request) -> Response | None:
+        """Return what is answered to who does not know the token."""
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        if self._gate.fits(given.strip() if kind.lower() == "bearer" else None):
+            return None
+        visit: Visit = request.scope["state"][STATE]
+        visit.enter(Stage.REGRET)
+        await self._gate.regret(visit.address, request.scope["path"])
+        return PlainTextResponse("the token is missing or wrong: send Authorization: Bearer", status_code=401)
 
     async def stream(self, socket: WebSocket) -> None:
         """Serve a visitor, from the handshake to the end."""
@@ -148,7 +177,7 @@ class Application:
             await visit.part()
 
     async def _serve(self, socket: WebSocket, visit: Visit) -> None:
-        session = Session(socket, visit, self._multi, self._workers, self._gate, self._load)
+        session = Session(socket, visit, self._shared, self._workers, self._gate, self._load, self._school)
         await session.greet()
         self._metrics.sessions_total.inc()
         await session.run()
@@ -157,8 +186,12 @@ class Application:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Watch the door while the server runs."""
         watching = asyncio.create_task(self._door.watch())
+        if self._teacher is not None:
+            self._school = School(self._teacher, self._shared)
         yield
         watching.cancel()
+        if self._school is not None:
+            self._school.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
 

@@ -11,6 +11,8 @@ from starlette.responses import PlainTextResponse, Response
 
 PAGE = Path(__file__).parent / "page"
 INDEX = "index.html"
+# what the names of files begin with that visitors who teach need
+LESSONS = "teach"
 KINDS = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -28,11 +30,11 @@ class PageFile:
     etag: str
 
 
-def read_page(folder: Path = PAGE) -> dict[str, PageFile]:
-    """Return the files of a folder by the path that they are asked for."""
+def read_page(folder: Path = PAGE, *, teach: bool = False) -> dict[str, PageFile]:
+    """Return the files of a folder by the path that they are asked for; those of lessons only to `teach`."""
     found = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix in KINDS:
+        if path.suffix in KINDS and (teach or not path.name.startswith(LESSONS)):
             content = path.read_bytes()
             etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
             found[f"/{path.name}"] = PageFile(content=content, kind=KINDS[path.suffix], etag=etag)
@@ -42,8 +44,8 @@ def read_page(folder: Path = PAGE) -> dict[str, PageFile]:
 class PageFiles:
     """Answers GET and HEAD for the page's files."""
 
-    def __init__(self) -> None:
-        self._files = read_page()
+    def __init__(self, *, teach: bool = False) -> None:
+        self._files = read_page(teach=teach)
 
     async def __call__(self, request: Request) -> Response:
         """Answer with the file, or with 404."""

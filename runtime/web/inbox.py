@@ -35,6 +35,32 @@ class Samples:
     at: float
 
 
+class Recent:
+    """The last `seconds` of a visitor's sound."""
+
+    def __init__(self, seconds: float) -> None:
+        self._most = seconds
+        self._pieces: deque[Samples] = deque()
+        self._seconds = 0.0
+
+    def add(self, pieces: list[Samples]) -> None:
+        """Add sound, and let go of what is older."""
+        for piece in pieces:
+            self._pieces.append(piece)
+            self._seconds += _length(piece)
+        while self._pieces and self._seconds - _length(self._pieces[0]) >= self._most:
+            self._seconds -= _length(self._pieces.popleft())
+
+    def take(self) -> list[Samples]:
+        """Return the pieces, the oldest first; they stay."""
+        return list(self._pieces)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._pieces.clear()
+        self._seconds = 0.0
+
+
 class Inbox:
     """One visitor's. Everything runs in the event loop."""
 
@@ -70,5 +96,9 @@ class Inbox:
         seconds = 0.0
         while self._samples and seconds < PORTION:
             portion.append(self._samples.popleft())
-            seconds += len(portion[-1].samples) / portion[-1].rate
+            seconds += _length(portion[-1])
         return portion, self._frames.popleft() if self._frames else None
+
+
+def _length(piece: Samples) -> float:
+    return len(piece.samples) / piece.rate

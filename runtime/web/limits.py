@@ -52,6 +52,9 @@ class Limits:
     # resets and ends of sound
     resets_per_second: float = 1.0
     reset_burst: float = 10.0
+    # what visitors who teach ask for
+    lessons_per_second: float = 1.0
+    lesson_burst: float = 10.0
     # of an address: beyond these, answers wait for up to a second
     requests_per_second: float = 100.0
     request_burst: float = 300.0

@@ -11,14 +11,15 @@ from typing import Any
 
 import uvicorn
 
-from avgn.runtime.multi import MultiStream
 from avgn.runtime.web.app import Application
 from avgn.runtime.web.door import Door
 from avgn.runtime.web.gate import ConnectionGate, Heading
+from avgn.runtime.web.lessons import Teacher
 from avgn.runtime.web.limits import Limits
 from avgn.runtime.web.metrics import Metrics
 from avgn.runtime.web.protocols import Loop, make_protocols
 from avgn.runtime.web.seldom import Quiet, Seldom
+from avgn.runtime.web.shared import SharedEngine
 
 STOP_SECONDS = 3
 # what libraries say about requests
@@ -30,7 +31,7 @@ log = logging.getLogger("avgn.runtime")
 
 
 def run(
-    multi: MultiStream,
+    shared: SharedEngine,
     listening: socket.socket,
     *,
     gate: ConnectionGate,
@@ -38,6 +39,7 @@ def run(
     certificate: str | None,
     key: str | None,
     control: Callable[[Any], None],
+    teacher: Teacher | None = None,
 ) -> None:
     """Serve until interrupted; `control` is given uvicorn's server first."""
     allow_files(FILES)
@@ -45,7 +47,7 @@ def run(
     door = Door(limits, Metrics())
     http, web_socket = make_protocols(door, heading)
     config = uvicorn.Config(
-        Application(multi, gate, door, heading).build(),
+        Application(shared, gate, door, heading, teacher).build(),
         http=http,
         ws=web_socket,
         log_level="warning",

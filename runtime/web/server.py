@@ -11,8 +11,9 @@ from typing import Any
 
 from avgn.runtime.errors import InputError, MissingExtraError
 from avgn.runtime.localizer import Localizer, check_localizer
-from avgn.runtime.multi import MultiStream
+from avgn.runtime.web.lessons import Teacher
 from avgn.runtime.web.limits import Limits
+from avgn.runtime.web.shared import SharedEngine
 from avgn.runtime.web.token import check_token
 
 
@@ -26,10 +27,13 @@ def serve(
     tls_key: str | None = None,
     origins: Sequence[str] = (),
     limits: Limits | None = None,
+    teacher: Teacher | None = None,
     report: Callable[[str], None] = lambda message: None,
     control: Callable[[Any], None] = lambda server: None,
 ) -> None:
     """Serve the page until interrupted. `control` is given uvicorn's server, whose `should_exit` ends it.
+
+    `teacher`: lets visitors teach the bundle for all of them (`avgn.teach.classroom.Classroom`).
 
     Raises InputError before anything listens: for a host other than this machine without a token, a token that can be
     guessed, a bad certificate, a port that is taken.
@@ -52,7 +56,7 @@ def serve(
             raise InputError(f"--allow-origin must be like https://example.org, got {origin!r}")
     listening = listen(host, port)
     try:
-        with MultiStream(localizer.engine) as multi:
+        with SharedEngine(localizer.engine) as shared:
             scheme = "https" if tls else "http"
             shown = host if local or host not in ("0.0.0.0", "::", "") else socket.gethostname()
             shown = f"[{shown}]" if ":" in shown else shown
@@ -63,7 +67,16 @@ def serve(
                     "add --tls-cert and --tls-key, or forward the port with ssh -L"
                 )
             gate = ConnectionGate(host=host, local=local, origins=origins, token=token, delay=limits.token_delay)
-            run(multi, listening, gate=gate, limits=limits, certificate=tls_cert, key=tls_key, control=control)
+            run(
+                shared,
+                listening,
+                gate=gate,
+                limits=limits,
+                certificate=tls_cert,
+                key=tls_key,
+                control=control,
+                teacher=teacher,
+            )
     finally:
         listening.close()
 

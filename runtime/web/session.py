@@ -19,38 +19,54 @@ from typing import Any
 import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from avgn.runtime.multi import MultiStream
 from avgn.runtime.result import Result
 from avgn.runtime.sources.drift import CaptureClock
 from avgn.runtime.web import wire
+from avgn.runtime.web.desk import Desk
 from avgn.runtime.web.door import Stage, Visit
 from avgn.runtime.web.gate import ConnectionGate
-from avgn.runtime.web.inbox import Inbox, Jpeg, Samples
+from avgn.runtime.web.inbox import Inbox, Jpeg, Recent, Samples
 from avgn.runtime.web.limits import Bucket
 from avgn.runtime.web.load import Budget, Load
 from avgn.runtime.web.run import Run, Sent
+from avgn.runtime.web.school import School
+from avgn.runtime.web.shared import SharedEngine
 from avgn.runtime.web.wire import WireError
 
 # results that wait for the network: the newest win
 OUTGOING = 2
 SILENCE = np.zeros(0, np.int16)
+# seconds after which a work that goes on is cancelled once more
+ASK_AGAIN = 0.2
 
 
 class Session:
     """Runs one WebSocket from its hello to its end."""
 
     def __init__(
-        self, socket: WebSocket, visit: Visit, multi: MultiStream, workers: Executor, gate: ConnectionGate, load: Load
+        self,
+        socket: WebSocket,
+        visit: Visit,
+        shared: SharedEngine,
+        workers: Executor,
+        gate: ConnectionGate,
+        load: Load,
+        school: School | None = None,
     ) -> None:
+        """`school`: where visitors may teach."""
         self._socket = socket
         self._visit = visit
-        self._multi = multi
+        self._shared = shared
         self._workers = workers
         self._gate = gate
         self._limits = limits = visit.door.limits
         self._metrics = visit.door.metrics
         self._loop = asyncio.get_running_loop()
         self._out: deque[str] = deque(maxlen=OUTGOING)
+        # what is no result, by its type: the newest of each
+        self._news: dict[str, str] = {}
+        self._school = school
+        self._desk = None if school is None else Desk(school, lambda message: self._tell("lesson", json.dumps(message)))
         self._ready = asyncio.Event()
         now = clock.monotonic()
         stalled = visit.door.stalled(now)
@@ -58,8 +74,11 @@ class Session:
         burst = limits.audio_burst / limits.audio_rate
         self._seconds = Bucket(limits.audio_rate, burst, now, stalled, begin=limits.audio_begin)
         self._load = load
+        self._lessons = Bucket(limits.lessons_per_second, limits.lesson_burst / limits.lessons_per_second, now, stalled)
         self._budget = Budget(limits, load)
         self._inbox = Inbox(self._pass_over)
+        # sound that a new engine hears once more
+        self._recent = Recent(shared.engine.info.window_seconds + shared.engine.info.audio_hop_seconds)
         # frames passed over before the stream, and how many of them results have reported
         self._dropped = 0
         self._told = 0
@@ -71,7 +90,34 @@ class Session:
         self._last = 0.0
         self._rate = 0
         self._audio_clock: CaptureClock | None = None
-        self._run = Run(self._multi, self._load, self._budget, self._metrics, self._take_result)
+        self._recent.clear()
+        self._open()
+
+    def _open(self) -> None:
+        self._again: list[Samples] = []
+        self._run = Run(self._shared.multi, self._load, self._budget, self._metrics, self._take_result)
+
+    def move(self) -> asyncio.Future[None]:
+        """Go on with another engine: its stream hears what the last window heard, and no result of the old one is
+        sent after what it can name."""
+        run = self._run
+        self._out.clear()
+        self._open()
+        self._again = self._recent.take()
+        self._tell("classes", self._hello("classes"))
+        return self._loop.run_in_executor(None, run.close)
+
+    def _hello(self, kind: str) -> str:
+        engine = self._shared.engine
+        teach = None if self._school is None else self._school.facts()
+        info = engine.info
+        return wire.hello(info.classes, info.grid, engine.name, info.has_presence, kind=kind, teach=teach)
+
+    def _tell(self, kind: str, text: str) -> None:
+        """Send what is no result as soon as can be; it takes the place of what waits of its kind."""
+        self._news.pop(kind, None)
+        self._news[kind] = text
+        self._ready.set()
 
     async def greet(self) -> None:
         """Take the hello, with the token where one is needed. Raises WireError, WebSocketDisconnect."""
@@ -80,11 +126,14 @@ class Session:
 
     async def run(self) -> None:
         """Serve the visitor until one side ends it. Raises WireError, WebSocketDisconnect."""
-        info = self._multi.engine.info
-        await self._send(wire.hello(info.classes, info.grid, self._multi.engine.name, info.has_presence))
+        self._shared.join(self)
         try:
+            await self._send(self._hello("hello"))
             await self._until_ended(self._send_results(), self._take_messages(), self._work())
         finally:
+            self._shared.leave(self)
+            if self._desk is not None:
+                self._desk.close()
             await self._loop.run_in_executor(None, self._run.close)
 
     async def _until_ended(self, *works: Coroutine[Any, Any, None]) -> None:
@@ -95,8 +144,11 @@ class Session:
             waiting: list[asyncio.Future[Any]] = [*tasks, ending]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
+            while pending := [task for task in tasks if not task.done()]:
+                for task in pending:
+                    task.cancel()
+                # before Python 3.12 wait_for loses a cancellation that comes together with what it waits for
+                await asyncio.wait(pending, timeout=ASK_AGAIN)
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         if ending.done():
             raise ending.result()
@@ -138,6 +190,8 @@ class Session:
 
     def _take_frame(self, frame: wire.Frame) -> None:
         self._last = max(self._last, self._time(frame.time))
+        if self._desk is not None:
+            self._desk.see(frame)
         self._inbox.put(Jpeg(jpeg=frame.jpeg, at=self._last, time=frame.time, arrived=self._visit.arrived))
 
     def _take_samples(self, samples: wire.Samples) -> None:
@@ -152,11 +206,18 @@ class Session:
         self._metrics.audio_seconds.inc(seconds)
         # the browser's blocks arrive in bursts: their times follow a loop, as a microphone's do
         at = self._audio_clock.block(len(samples.samples), at)
+        if self._desk is not None:
+            self._desk.hear(samples)
         self._inbox.put(Samples(samples=samples.samples, rate=samples.rate, at=at))
 
     def _take_command(self, value: dict[str, Any]) -> None:
         kind = value["type"]
         if kind == "alive":
+            return
+        if self._desk is not None and self._desk.knows(kind):
+            if not self._may(self._lessons, 1):
+                raise WireError(wire.TOO_FAST, "too many lessons")
+            self._desk.take(value)
             return
         if kind not in ("reset", "sound-end"):
             raise WireError(wire.UNSUPPORTED, f"message type {kind[:20]!r} is not known")
@@ -176,6 +237,8 @@ class Session:
         # what is still in line is of times that the visitor has left
         self._out.clear()
         self._inbox.clear()
+        if self._desk is not None:
+            self._desk.reset()
         self._begin()
         self._loop.run_in_executor(None, run.close)
         self._visit.enter(Stage.LOOKING)
@@ -198,8 +261,11 @@ class Session:
         """Decode and resample what comes, in the workers' threads."""
         while True:
             samples, frame = await self._inbox.take()
-            run = self._run
-            work = partial(run.work, samples, frame, self._dropped, clock.monotonic())
+            run, again = self._run, self._again
+            self._again = []
+            if self._school is not None:
+                self._recent.add(samples)
+            work = partial(run.work, [*again, *samples], frame, self._dropped, clock.monotonic())
             if not await self._loop.run_in_executor(self._workers, work):
                 self._pass_over()
 
@@ -228,11 +294,11 @@ class Session:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._ready.wait(), 1.0)
             self._ready.clear()
-            if self._multi.error is not None:
+            if self._shared.error is not None:
                 raise WireError(wire.FAILED, "the engine failed")
             self._free_place()
-            while self._out:
-                await self._send(self._out.popleft())
+            while self._news or self._out:
+                await self._send(self._news.pop(next(iter(self._news))) if self._news else self._out.popleft())
 
     def _free_place(self) -> None:
         """Who says no more than to be alive makes place for others."""

@@ -1,8 +1,9 @@
 """What travels over the WebSocket: the browser's messages, checked, and the answers to them.
 
-Upwards, text is JSON ({"type": "hello" | "reset" | "sound-end" | "alive"}) and binary is a header of 16 bytes,
-little-endian, with its content: kind (uint8: 1 a frame, 2 sound), three zero bytes, rate in Hz (uint32: of sound, else
-0), time in seconds (float64, the browser's clock); then a baseline JPEG, or PCM16 mono. Downwards everything is JSON.
+Upwards, text is JSON ({"type": "hello" | "reset" | "sound-end" | "alive"}; where visitors may teach, also what desk.py
+takes) and binary is a header of 16 bytes, little-endian, with its content: kind (uint8: 1 a frame, 2 sound), three zero
+bytes, rate in Hz (uint32: of sound, else 0), time in seconds (float64, the browser's clock); then a baseline JPEG, or
+PCM16 mono. Downwards everything is JSON.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import json
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,12 +132,24 @@ def decode_jpeg(data: bytes) -> Pixels:
     return decode(check_jpeg(data))
 
 
-def hello(classes: tuple[str, ...], grid: tuple[int, int], engine: str, has_presence: bool) -> str:
-    """Return the server's first message: what it can name, and in which colours."""
+def hello(
+    classes: tuple[str, ...],
+    grid: tuple[int, int],
+    engine: str,
+    has_presence: bool,
+    *,
+    kind: str = "hello",
+    teach: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the server's first message: what it can name, and in which colours.
+
+    `kind` "classes": the same after another engine has come; `teach`: what visitors who teach must know.
+    """
     colors = ["#{:02x}{:02x}{:02x}".format(*color_of(index)) for index in range(len(classes))]
     named = [{"label": label, "color": color} for label, color in zip(classes, colors, strict=True)]
     facts = {"version": VERSION, "classes": named, "grid": list(grid), "engine": engine, "has_presence": has_presence}
-    return json.dumps({"type": "hello", **facts, "max_pixels": MAX_PIXELS})
+    lessons = {} if teach is None else {"teach": teach}
+    return json.dumps({"type": kind, **facts, "max_pixels": MAX_PIXELS, **lessons})
 
 
 def answer(result: Result, time: float) -> str:

@@ -143,15 +143,15 @@ def test_a_bundle_that_cant_be_taught_says_why(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_would_change_what_stays_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from avgn.teach import surgery
-
-    joined = surgery._joined
+    from avgn.teach import audio_graph, image_graph
+    from avgn.teach.token_graph import joined
 
     def turned(rows: Sequence[Rows]) -> Rows:
         found = joined(rows)
         return Rows(weight=found.weight[::-1].copy(), bias=found.bias[::-1].copy())
 
-    monkeypatch.setattr(surgery, "_joined", turned)
+    for module in (audio_graph, image_graph):
+        monkeypatch.setattr(module, "joined", turned)
     with pytest.raises(FailureError, match="differ from what they shall be"):
         edited(tmp_path, keep=["dog", "violin"])
     assert not list(tmp_path.iterdir())

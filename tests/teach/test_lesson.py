@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,34 @@ def test_clips_are_learnt_from_with_boxes_and_masks(tmp_path: Path) -> None:
     assert facts["more_examples"] == 4 and any("fewer than 5" in text for text in facts["warnings"])
     found = say(made.bundle, "dog.jpg", "dog.flac")
     assert found["heard"] > 0.3 and found["seen"] > 0.9
+
+
+def test_a_clip_without_a_sound_track_is_pictures_and_one_without_pictures_a_sound(tmp_path: Path) -> None:
+    picture = cv2.resize(cv2.imread(str(MATERIAL / "dog.jpg")), (160, 120))[..., ::-1]
+    bark = read_recording("dog.flac")[: 2 * RATE]
+    for name in ("both", "silent", "a"):
+        encode_video(tmp_path / f"{name}.mp4", (picture for _ in range(50)), bark, (160, 120))
+    for name in ("silent", "a"):
+        whole = tmp_path / f"{name}.mp4"
+        part = ["ffmpeg", "-v", "error", "-i", str(whole), "-an", "-c", "copy", str(tmp_path / "part.mp4")]
+        subprocess.run(part, check=True)
+        (tmp_path / "part.mp4").rename(whole)
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", tmp_path / "both.mp4", "-vn", "-c", "copy", tmp_path / "heard.mp4"], check=True
+    )
+    dog_sounds(tmp_path, 1)
+    # of the same name as pictures without sound
+    write_wav(tmp_path / "a.wav", bark * 0.5)
+    found, _ = find_examples("x", tmp_path)
+    examples = read_examples("x", found, Encoders(read_tokens(Bundle.load("world"))), lambda: None)
+    assert not examples.left_out
+    assert {each.name: (each.kind, len(each.pictures), each.heard is not None) for each in examples.used} == {
+        "a.wav": ("clip", 3, True),
+        "both.mp4": ("clip", 3, True),
+        "silent.mp4": ("picture", 3, False),
+        "heard.mp4": ("sound", 0, True),
+        "s0.wav": ("sound", 0, True),
+    }
 
 
 def test_a_class_without_pictures_is_only_off_screen(dogs: Path, tmp_path: Path) -> None:

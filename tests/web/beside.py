@@ -21,6 +21,7 @@ from avgn.runtime.stream import StreamLocalizer
 from avgn.runtime.web.site_server import open_server
 from avgn.scenes.encode import FPS
 from avgn.scenes.synth import RATE
+from tests.web import browser
 
 # of the scene's frames one in so many, by default
 STEP = 16
@@ -108,8 +109,9 @@ class Pair:
 
     @property
     def maps_apart(self) -> float:
-        """The largest difference of a value."""
-        return float(np.abs(self.maps - self.python.maps.ravel()).max())
+        """The largest difference of a value; of values above 1 as a share of them: those of silence reach -5000."""
+        ours = self.python.maps.ravel()
+        return float((np.abs(self.maps - ours) / np.maximum(1, np.abs(ours))).max())
 
     @property
     def maps_cosine(self) -> float:
@@ -129,6 +131,13 @@ class Pair:
             for name in ("peak", "box"):
                 most = max([most, *(abs(a - b) for a, b in zip(ours[name] or (), theirs[name] or (), strict=True))])
         return most
+
+    @property
+    def probabilities_apart(self) -> float:
+        """The largest difference of a probability of either half."""
+        ours = (self.python.audio_prob, self.python.visual_prob)
+        theirs = (self.browser["audio_prob"], self.browser["visual_prob"])
+        return max(float(np.abs(one - np.asarray(other)).max()) for one, other in zip(ours, theirs, strict=True))
 
     @property
     def same(self) -> bool:
@@ -189,6 +198,21 @@ def hosted(site: Path, *, isolated: bool) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join(10)
+
+
+def pairs_of(bundle: str, site: Path, step: int = STEP) -> list[Pair]:
+    """Return what both say of the scene, with a bundle and a site that was written of it."""
+    frames, times, sound = scene(step)
+    write_scene(site, frames, sound)
+    ours = in_python(bundle, frames, times, sound)
+    try:
+        with hosted(site, isolated=True) as url, browser.chromium() as page:
+            page.goto(f"{url}{EMPTY}")
+            theirs, _ = in_browser(page, frames, times, threads=1)
+    finally:
+        for name in (SCENE, EMPTY):
+            (site / name).unlink()
+    return [Pair(python=one, browser=other) for one, other in zip(ours, theirs, strict=True)]
 
 
 def table(pairs: list[Pair]) -> str:

@@ -186,7 +186,7 @@ async def test_a_failed_engine_ends_the_session_within_a_second(engine: Any) -> 
     async with visiting(engine, Socket()) as session:
         running = asyncio.create_task(session.run())
         await asyncio.sleep(0.05)
-        session._multi._error = RuntimeError("out of memory")
+        session._shared.multi._error = RuntimeError("out of memory")
         begin, worked = time.monotonic(), time.process_time()
         with pytest.raises(WireError) as ended:
             await running

@@ -24,9 +24,11 @@ SPOKEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "plac
 SAME = {"avgn", "F", "S", "R", "Esc", "0"}
 # what only programs other than the page bring about, which read English, and what the page asks for in its own words
 PROGRAMS = re.compile(
-    r"^(a binary|times are|message (kind|type)|sound (of|is|keeps)|text messages|the first message|.*pictur|the token)"
+    r"^(a binary|times are|message (kind|type)|sound (of|is|keeps)|text messages|a (name|box) is|the first message"
+    r"|.*pictur|the token)"
 )
 SLOT = re.compile(r"\{(\w+)\}")
+ROOT = Path(__file__).parents[2]
 LITERAL = re.compile(r"""(["'`])((?:\\.|(?!\1).)*)\1""")
 TWO_WORDS = re.compile(r"[^\W\d_]{2,}[.,:]? [^\W\d_(]{2,}")
 TALKERS = (
@@ -58,18 +60,24 @@ def in_node(names: str, file: str, value: str, languages: Sequence[str] = ()) ->
     return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def tables_of(name: str) -> dict[str, dict[str, Any]]:
     if reason := node.missing():
         pytest.skip(reason)
-    return {name: in_node("default: words", f"words-{name}.js", "words") for name in LANGUAGES}
+    return {language: in_node("default: words", f"{name}-{language}.js", "words") for language in LANGUAGES}
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, dict[str, Any]]:
+    return tables_of("words")
 
 
 def forms(entry: Any) -> list[str]:
     return [entry] if isinstance(entry, str) else list(entry.values())
 
 
-def test_every_language_says_everything(tables: dict[str, dict[str, Any]]) -> None:
+@pytest.mark.parametrize("name", ["words", "teach-words"])
+def test_every_language_says_everything(name: str) -> None:
+    tables = tables_of(name)
     for language, table in tables.items():
         assert list(table) == list(tables["en"]), language
         for key, entry in table.items():
@@ -82,6 +90,22 @@ def test_every_language_says_everything(tables: dict[str, dict[str, Any]]) -> No
     for language in ("de", "zh"):
         same = [key for key, entry in tables[language].items() if entry == tables["en"][key]]
         assert set(same) <= {"progress"}, (language, same)
+
+
+def test_the_panel_says_all_of_its_words_and_no_others() -> None:
+    """Those of lessons have a speaker of their own: they are absent where nobody may teach."""
+    files = [file.read_text(encoding="utf-8") for file in site.PAGE.glob("teach*.js")]
+    code = "\n".join(text for text in files if "export default" not in text)
+    used = set(re.findall(r"(?<![.\w])tell\(\"(\w+)\"", code)) | {"add", "teach", "failed"}
+    (refused,) = re.findall(r"^const REFUSED = \{(.*?)\};", code, re.MULTILINE | re.DOTALL)
+    named = dict(re.findall(r"\"?([\w-]+)\"?: \"(\w+)\"", refused))
+    assert used | set(named.values()) == set(tables_of("teach-words")["en"])
+    # every code that the server gives has words
+    places = [*(ROOT / "runtime" / "web").glob("*.py"), ROOT / "avgn" / "teach" / "classroom.py"]
+    codes = {
+        code for file in places for code in re.findall(r'LessonError\("([\w-]+)"', file.read_text(encoding="utf-8"))
+    }
+    assert codes - {"failed"} == set(named)
 
 
 class Words(HTMLParser):

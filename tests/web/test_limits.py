@@ -13,6 +13,8 @@ from avgn.runtime.web.limits import LONGEST_STALL, Bucket, Limits
 def test_limits_without_options() -> None:
     assert asdict(Limits()) == {
         "sessions": 8,
+        "lessons_per_second": 1.0,
+        "lesson_burst": 10.0,
         "lookers": 64,
         "strangers": 256,
         "strangers_of_one": 48,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from dataclasses import replace
@@ -92,6 +93,23 @@ async def test_a_visitor_who_never_reads_is_left(engine: Any) -> None:
         with pytest.raises(WireError, match="does not read") as refused:
             await asyncio.wait_for(session._until_ended(session._send_results(), session._take_messages()), 5)
         assert refused.value.code == wire.POLICY and time.monotonic() - begin < 3
+
+
+@awaited
+async def test_a_session_ends_although_a_cancellation_is_lost(engine: Any) -> None:
+    """As asyncio.wait_for loses one, before Python 3.12, that comes together with what it waits for."""
+
+    async def goes_on() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(3600)
+
+    async def fails() -> None:
+        raise WireError(wire.TOO_FAST, "too many lessons")
+
+    async with visiting(engine) as session:
+        with pytest.raises(WireError, match="too many lessons"):
+            await asyncio.wait_for(session._until_ended(goes_on(), fails()), 5)
 
 
 @awaited

@@ -27,6 +27,7 @@ from avgn.runtime.contract import TOLERANCES
 from avgn.runtime.web.site import POLICY, write_site
 from tests.web import beside, browser, node
 from tests.web.dog import WINDOW, write_devices
+from tests.web.small_world import write_small_world
 from tests.web.test_page import results, until
 
 needs_browser = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
@@ -196,28 +197,34 @@ def test_the_scene_gives_the_same_here_and_there(name: str, request: pytest.Fixt
 
 @needs_browser
 @pytest.mark.soak
+def test_the_world_model_in_float32_gives_the_same_maps(packages: Path, tmp_path: Path) -> None:
+    """The layers of the shipped bundle, which are in 8 bits there, with weights by chance."""
+    bundle = write_small_world(tmp_path)
+    site = write_site(bundle, tmp_path / "site", runtime=packages)
+    pairs = beside.pairs_of(str(bundle), site, 4 * beside.STEP)
+    table = beside.table(pairs)
+    assert all(pair.same for pair in pairs), table
+    assert np.ptp([pair.python.maps for pair in pairs]) > 0.05
+    assert max(pair.maps_apart for pair in pairs) <= MAPS, table
+    assert max(pair.probabilities_apart for pair in pairs) <= MAPS, table
+
+
+@needs_browser
+@pytest.mark.soak
 @pytest.mark.parametrize("name", ["tiny", "world"])
 def test_all_of_the_scene_gives_the_same_here_and_there(name: str, request: pytest.FixtureRequest) -> None:
     compare(name, request.getfixturevalue(f"{name}_site"), 2)
 
 
-def compare(name: str, site: Path, step: int) -> None:
-    frames, times, sound = beside.scene(step)
-    beside.write_scene(site, frames, sound)
-    ours = beside.in_python(name, frames, times, sound)
-    with beside.hosted(site, isolated=True) as url, browser.chromium() as page:
-        page.goto(f"{url}{beside.EMPTY}")
-        theirs, _ = beside.in_browser(page, frames, times, threads=1)
-    for name_there in (beside.SCENE, beside.EMPTY):
-        (site / name_there).unlink()
-    pairs = [beside.Pair(python=one, browser=other) for one, other in zip(ours, theirs, strict=True)]
+def compare(bundle: str, site: Path, step: int) -> None:
+    pairs = beside.pairs_of(bundle, site, step)
     table = beside.table(pairs)
     assert all(pair.same for pair in pairs), table
     assert len({label for pair in pairs for label, _ in beside.said(pair.line)}) > 2
     for pair in pairs:
         assert pair.browser["window"] == pair.python.window
         np.testing.assert_allclose(pair.browser["audio_prob"], pair.python.audio_prob, atol=1e-4, err_msg=table)
-    if name == "tiny":
+    if bundle != "world":
         assert max(pair.maps_apart for pair in pairs) <= MAPS, table
         numbers = [pair.numbers_apart for pair in pairs]
         assert max(numbers) <= MAPS, numbers

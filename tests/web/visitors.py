@@ -14,7 +14,6 @@ from typing import Any, ParamSpec, cast
 import numpy as np
 
 from avgn.runtime.decision import Heard
-from avgn.runtime.multi import MultiStream
 from avgn.runtime.result import Result
 from avgn.runtime.web import wire
 from avgn.runtime.web.door import Door, Stage
@@ -23,6 +22,7 @@ from avgn.runtime.web.limits import Limits
 from avgn.runtime.web.load import Load
 from avgn.runtime.web.metrics import Metrics
 from avgn.runtime.web.session import Session
+from avgn.runtime.web.shared import SharedEngine
 
 Given = ParamSpec("Given")
 
@@ -88,10 +88,10 @@ async def visiting(
     engine: Any, socket: Socket | None = None, *, token: str | None = None, stage: Stage = Stage.LOOKING, **limits: Any
 ) -> AsyncIterator[Session]:
     """A session that has come to `stage`."""
-    with MultiStream(engine, max_batch=1) as multi, ThreadPoolExecutor(1) as workers:
+    with SharedEngine(engine, max_batch=1) as shared, ThreadPoolExecutor(1) as workers:
         visit = Door(Limits(**limits), Metrics()).enter(Wire())
         gate = ConnectionGate(local=True, origins=(), token=token, delay=0.01)
-        session = Session(cast(Any, socket or Socket(reads=False)), visit, multi, workers, gate, Load())
+        session = Session(cast(Any, socket or Socket(reads=False)), visit, shared, workers, gate, Load())
         visit.enter(stage)
         try:
             yield session

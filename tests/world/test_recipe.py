@@ -16,8 +16,8 @@ from avgn.export.world import main as make_world
 from avgn.runtime.bundle import file_sha256
 from avgn.runtime.errors import FailureError, InputError
 from avgn.world.classes import NOISES, audioset_names, find_classes, world_classes
-from avgn.world.model import LOUDEST, NOISE_LEAD, NOISE_WEIGHT
 from avgn.world.refit import read_refit
+from avgn.world.settings import LOUDEST, NOISE_LEAD, NOISE_WEIGHT
 from recipes.world import fetch, sources
 from recipes.world.__main__ import PLANS, enough, main, summarize
 from recipes.world.encode import make_examples

@@ -17,17 +17,17 @@ from avgn.export.optimize import optimize
 from avgn.runtime.errors import InputError
 from avgn.world import settings
 from avgn.world.classes import NOISES, audioset_names, find_classes, world_classes
-from avgn.world.model import (
+from avgn.world.model import VISUAL_WEIGHT, WorldLocalizer
+from avgn.world.settings import (
     BLUR,
     LENGTH_WEIGHT,
     LOUDEST,
     NOISE_LEAD,
     NOISE_WEIGHT,
+    PATCH_HOP,
+    PATCH_SAMPLES,
     SEEN_OFFSET,
-    VISUAL_WEIGHT,
-    WorldLocalizer,
 )
-from avgn.world.settings import PATCH_HOP, PATCH_SAMPLES
 from avgn.world.weights import build_world, read_published, world_config
 from tests.core.published import needs
 

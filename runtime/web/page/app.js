@@ -6,9 +6,18 @@ import { Wire } from "./wire.js";
 const entrance = document.getElementById("entrance");
 const token = document.getElementById("token");
 
-const { wire, fail } = startPage(
-  (take, change) => new Wire(take, change),
+// where visitors may teach: the server's hello says so
+let panel = null;
+
+const { wire, capture, fail } = startPage(
+  (take, change) =>
+    new Wire(async (answer) => {
+      if (answer.type !== "lesson") take(answer);
+      if (answer.type === "hello" && answer.teach && !panel) panel = import("./teach.js").then(({ TeachPanel }) => new TeachPanel(wire, capture));
+      if (panel && answer.type !== "result") (await panel).take(answer);
+    }, change),
   (state, reason) => {
+    if (panel && state !== "live") panel.then((one) => one.take(null));
     entrance.hidden = state !== "token";
     if (state !== "token") return;
     token.focus();

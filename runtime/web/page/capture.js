@@ -229,6 +229,14 @@ export class Capture {
     if (picture && this.video === video) await this.wire.sendFrame(picture, time);
   }
 
+  // Send the picture that is shown now, whatever else is on its way.
+  async sendNow() {
+    const { video } = this;
+    const time = now();
+    const picture = await this.wire.picture(video);
+    if (picture && this.video === video) await this.wire.sendFrame(picture, time);
+  }
+
   // The seconds since the picture of a result was captured, or null where it was not one of the last.
   answered(time) {
     const known = this.sent.includes(time);

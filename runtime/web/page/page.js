@@ -61,8 +61,9 @@ function tell(text, kind) {
 const fail = (text) => tell(text, "failure");
 
 function take(answer) {
+  if (answer.type === "hello" || answer.type === "classes") view.name(answer.classes, answer.grid);
+  if (answer.type === "classes") return;
   if (answer.type === "hello") {
-    view.name(answer.classes, answer.grid);
     start.disabled = false;
     capture.resume();
     return;
@@ -118,6 +119,7 @@ async function begin(work) {
   find("welcome").hidden = running;
   for (const button of [stop, freeze, save, share, record]) button.disabled = !running;
   if (running) stop.focus({ preventScroll: true });
+  dispatchEvent(new CustomEvent("avgn-running", { detail: running }));
 }
 
 function ended() {
@@ -127,6 +129,7 @@ function ended() {
   view.clear();
   find("welcome").hidden = false;
   stop.disabled = freeze.disabled = record.disabled = true;
+  dispatchEvent(new CustomEvent("avgn-running", { detail: false }));
   start.focus({ preventScroll: true });
 }
 
@@ -197,5 +200,5 @@ export function startPage(makeWire, follow = () => {}) {
   });
   capture = new Capture(wire, { show: (video) => view.draw(video), fail, end: ended });
   wire.connect();
-  return { wire, fail };
+  return { wire, capture, fail };
 }

@@ -9,7 +9,7 @@ const KNOWN = [
   [/^(nothing|no hello) came for \d+ s$/, "serverIdle"],
   [/^the (engine|server) failed$/, "serverFailed"],
   [/^the visitor's clock jumped$/, "clockJumped"],
-  [/^(more sound than time|too many resets|too many messages or bytes a second)$/, "tooFast"],
+  [/^(more sound than time|too many resets|too many lessons|too many messages or bytes a second)$/, "tooFast"],
   [/^the visitor does not read its results$/, "tooSlow"],
   // of the worker: runtime/web/client/src
   [/^bundle\.json: bundle version (?<version>.*) is not known: this page reads version (?<known>\d+), /, "bundleVersion"],

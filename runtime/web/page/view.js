@@ -32,11 +32,13 @@ export class View {
     const same = classes.length === this.classes.length && classes.every((one, at) => one.label === this.classes[at].label);
     [this.classes, this.grid] = [classes, grid];
     if (same) return;
+    // a result of others has their numbers
+    if (this.result) this.clear();
     this.choice.replaceChildren(
       ...classes.map(({ label }) => {
         const box = document.createElement("input");
         box.type = "checkbox";
-        box.checked = true;
+        box.checked = !this.hidden.has(label);
         box.value = label;
         box.onchange = () => this.choose([label], box.checked);
         const line = document.createElement("label");

@@ -25,7 +25,7 @@ function headed(kind, rate, time, body) {
 }
 
 export class Wire {
-  // `take(message)` gets the server's hello and results, `change(state, reason)` "live", "lost" or "token".
+  // `take(message)` gets what the server says, `change(state, reason)` "live", "lost" or "token".
   constructor(take, change) {
     this.take = take;
     this.change = change;
@@ -69,8 +69,8 @@ export class Wire {
     return this.open && this.socket.readyState === WebSocket.OPEN;
   }
 
-  say(type) {
-    if (this.ready) this.socket.send(JSON.stringify({ type }));
+  say(type, facts = {}) {
+    if (this.ready) this.socket.send(JSON.stringify({ type, ...facts }));
   }
 
   get crowded() {

@@ -23,22 +23,27 @@ const share = new Intl.NumberFormat(language, { style: "percent", maximumFractio
 // A number from 0 to 1 as a percentage.
 export const percent = (part) => share.format(part);
 
-function sentence(key, count) {
-  const found = words[key];
+function sentence(table, key, count) {
+  const found = table[key];
   return typeof found === "string" ? found : (found[plural.select(count)] ?? found.other);
 }
 
-// The words for a key, with values in their places: say("seconds", { count: 3 }). `count` chooses among plural forms.
-export function say(key, values = {}) {
-  const parts = sentence(key, values.count).split(SLOT);
+// Speaks the page's language out of tables, by language, that have the same keys.
+export function speaker(tables) {
   const shown = (value) => (typeof value === "number" ? number.format(value) : String(value));
-  return parts.map((part, at) => (at % 2 ? shown(values[part]) : part)).join("");
+  return (key, values = {}) => {
+    const parts = sentence(tables[language], key, values.count).split(SLOT);
+    return parts.map((part, at) => (at % 2 ? shown(values[part]) : part)).join("");
+  };
 }
+
+// The words for a key, with values in their places: say("seconds", { count: 3 }). `count` chooses among plural forms.
+export const say = speaker(TABLES);
 
 // Put the words of a key into an element; its children stand at the places that bear their data-slot.
 function fill(element, key) {
   const slots = new Map([...element.children].map((child) => [child.dataset.slot, child]));
-  const parts = sentence(key, 0).split(SLOT);
+  const parts = sentence(words, key, 0).split(SLOT);
   element.replaceChildren(...parts.map((part, at) => (at % 2 ? slots.get(part) : part)));
 }
 

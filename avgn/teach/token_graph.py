@@ -1,9 +1,9 @@
-"""Reads the class tokens out of the two graphs of a bundle of real things, and writes others into them.
+"""The graph of one half of a bundle of real things: its class tokens are read out of it, and others written into it.
 
 A graph is changed where its tokens are and nowhere else: the rows, the tables that say which rows are whose, and the
 number of classes in the shapes behind them. What it computes for a class that stays is what it computed before.
 
-Legend: K classes, R rows of all classes, D width of features.
+Legend: R rows of all classes, D width of features.
 """
 
 from __future__ import annotations
@@ -16,18 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avgn.runtime.errors import FailureError, InputError, MissingExtraError
-from avgn.teach.tokens import Rows, Token
+from avgn.teach.tokens import Rows
 
 Array = NDArray[Any]
-
-# names that the exporter gives the rows' weights, by half; in half precision they lie one module deeper
-WEIGHTS = {
-    "audio": ("audio_tokens.rows.weight", "audio_tokens.rows.inner.weight"),
-    "image": ("cell_tokens.rows.weight", "cell_tokens.rows.inner.weight"),
-}
-# of sums of exponentials: the log-sum-exp of a class is at most 85 behind that of a cell's best one
-LEAST = 1e-37
-NOISES = ("audio_tokens.noises.weight", "audio_tokens.noises.inner.weight")
 
 
 def import_onnx() -> Any:
@@ -47,6 +38,8 @@ class TokenGraph:
     """The graph of one half, read into memory. Raises NoTokensError where its classes are no rows."""
 
     half = ""
+    # names that the exporter gives the rows' weights; in half precision they lie one module deeper
+    weights: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.onnx = import_onnx()
@@ -55,12 +48,11 @@ class TokenGraph:
         # constants that were made since
         self._fresh: set[str] = set()
         self._index()
-        names = WEIGHTS[self.half]
         found = [
             (node, weight)
             for node in self.graph.node
             if node.op_type in ("Gemm", "MatMul") and (weight := self._weight(node)) is not None
-            if weight.name.removesuffix(".half") in names
+            if weight.name.removesuffix(".half") in self.weights
         ]
         if len(found) != 1:
             raise NoTokensError(f"the {self.half} graph {path.name} has no rows of a classifier as its classes")
@@ -204,188 +196,9 @@ class TokenGraph:
         )
 
 
-class AudioGraph(TokenGraph):
-    """The audio half: features [B, D] -> the largest of each class's rows, less where noise is ahead."""
+def put(at: int, value: int) -> Callable[[Array], Array]:
+    """Return what writes a value at a place of a shape."""
 
-    half = "audio"
-
-    def read(self) -> list[Rows]:
-        """The rows of each class."""
-        rows = self.read_all_rows()
-        table = self._table()
-        return [_take(rows, list(dict.fromkeys(line.tolist()))) for line in table]
-
-    def read_noises(self) -> Rows:
-        """The rows of what counts as noise."""
-        for node in self.graph.node:
-            weight = self._weight(node) if node.op_type == "Gemm" else None
-            if weight is not None and weight.name.removesuffix(".half") in NOISES:
-                bias = self._value(self._initializers[node.input[2]]).astype(np.float32)
-                return Rows(weight=self._value(weight).astype(np.float32), bias=bias)
-        raise self._unknown("no rows of noise")
-
-    def write(self, tokens: Sequence[Token]) -> None:
-        counts = [len(token.heard) for token in tokens]
-        widest, before = max(counts), self._table()
-        starts = np.cumsum([0, *counts[:-1]])
-        # classes of fewer rows repeat their last one
-        table = [
-            [start + min(n, count - 1) for n in range(widest)] for start, count in zip(starts, counts, strict=True)
-        ]
-        gather, split = self._gather(), self._split()
-        for node in self._behind:
-            if node.op_type == "Reshape" and node is not split:
-                self._swap(node, 1, len(before), _put(-1, len(tokens)))
-        self._swap(split, 1, len(before), lambda shape: np.array([*shape[:-2], len(tokens), widest]))
-        gather.input[1] = self._constant("which", np.array(table, self._which().dtype).ravel())
-        self._write_rows(_joined([token.heard for token in tokens]))
-        self._set_outer(len(tokens))
-
-    def _gather(self) -> Any:
-        found = [node for node in self._behind if node.op_type == "Gather"]
-        if not found or self._constant_of(found[0].input[1]) is None:
-            raise self._unknown("no table of rows")
-        return found[0]
-
-    def _which(self) -> Array:
-        value = self._constant_of(self._gather().input[1])
-        assert value is not None
-        return value
-
-    def _split(self) -> Any:
-        """The Reshape that gives each class a line of its rows."""
-        users = self._users(self._gather().output[0])
-        if len(users) != 1 or users[0].op_type != "Reshape" or self._constant_of(users[0].input[1]) is None:
-            raise self._unknown("no lines of rows")
-        return users[0]
-
-    def _table(self) -> Array:
-        """[K, widest]: the rows of each class."""
-        shape = self._constant_of(self._split().input[1])
-        assert shape is not None
-        return self._which().reshape(int(shape[-2]), int(shape[-1]))
-
-
-class ImageGraph(TokenGraph):
-    """The image half: cells [B, P, D] -> the log-sum-exp of each class's rows, or the face detector's score."""
-
-    half = "image"
-
-    def read(self) -> list[Rows]:
-        """The rows of each class; none for those that faces show."""
-        rows = self.read_all_rows()
-        member = self._constant_of(self._member().input[1])
-        assert member is not None
-        faces = self._faces(member.shape[1])
-        return [_take(rows, [] if face else np.flatnonzero(member[:, k]).tolist()) for k, face in enumerate(faces)]
-
-    def write(self, tokens: Sequence[Token]) -> None:
-        matmul = self._member()
-        member = self._constant_of(matmul.input[1])
-        assert member is not None
-        before, count = member.shape[1], len(tokens)
-        faces = np.array([token.by_face for token in tokens])
-        self._write_masks(before, faces)
-        self._behind = self._reached(self._rows_node.output[0])
-        for node in self._behind:
-            if node.op_type == "Reshape":
-                self._write_shape(node.input[1], before, count)
-        rows = [token.seen for token in tokens]
-        table = np.zeros((max(1, sum(map(len, rows))), count), member.dtype)
-        at = 0
-        for k, each in enumerate(rows):
-            table[at : at + len(each), k] = 1
-            at += len(each)
-        matmul.input[1] = self._constant("member", table)
-        width = self.read_all_rows().weight.shape[1]
-        if not at:
-            rows = [Rows(weight=np.zeros((1, width), np.float32), bias=np.zeros(1, np.float32))]
-        self._write_rows(_joined(rows))
-        self._guard(matmul)
-        self._set_outer(count)
-
-    def _guard(self, summed: Any) -> None:
-        """Let no class be so far behind a cell's best one that the logarithm of its sum is infinite."""
-        for log in self._users(summed.output[0]):
-            if log.op_type != "Log":
-                continue
-            least = self._constant("least", np.array(LEAST, np.float32))
-            guarded = f"{least}.guarded"
-            node = self.onnx.helper.make_node("Max", [summed.output[0], least], [guarded], guarded)
-            log.input[0] = guarded
-            # before its reader: nodes stand in the order in which they run
-            self.graph.node.insert(list(self.graph.node).index(log), node)
-        self._index()
-
-    def _member(self) -> Any:
-        """The product that adds up each class's rows."""
-        found = [
-            node for node in self._behind if node.op_type == "MatMul" and self._makers[node.input[0]].op_type == "Exp"
-        ]
-        if len(found) != 1 or self._constant_of(found[0].input[1]) is None:
-            raise self._unknown("no table of rows")
-        return found[0]
-
-    def _masks(self) -> list[Any]:
-        """The choices between a face's score and the rows' logits."""
-        masks = [node for node in self._behind if node.op_type == "Where"]
-        for node in masks:
-            value = self._constant_of(node.input[0])
-            if value is None or value.dtype != np.bool_:
-                raise self._unknown(f"Where {node.name}")
-        return masks
-
-    def _faces(self, count: int) -> NDArray[np.bool_]:
-        masks = [self._constant_of(node.input[0]) for node in self._masks()]
-        return np.zeros(count, bool) if not masks or masks[0] is None else np.ravel(masks[0])
-
-    def _write_masks(self, before: int, faces: NDArray[np.bool_]) -> None:
-        """Say which classes are seen by faces; without any the face detector goes."""
-        for node in self._masks():
-            mask = self._constant_of(node.input[0])
-            assert mask is not None
-            if mask.size != before or len(mask) != before:
-                raise self._unknown(f"Where {node.name}")
-            if faces.any():
-                node.input[0] = self._constant("faces", faces.reshape(-1, *mask.shape[1:]))
-                continue
-            for user in self.graph.node:
-                for at, name in enumerate(user.input):
-                    if name == node.output[0]:
-                        user.input[at] = node.input[2]
-            self.graph.node.remove(node)
-        self._index()
-
-    def _write_shape(self, name: str, before: int, count: int) -> None:
-        """Follow a computed shape back to where the number of classes enters it."""
-        maker = self._makers.get(name)
-        if maker is None:
-            raise self._unknown(f"the fixed shape {name}")
-        changed = self._in_shape(maker, before, count)
-        if not changed:
-            raise self._unknown(f"the shape {name}")
-
-    def _in_shape(self, maker: Any, before: int, count: int) -> bool:
-        if maker.op_type == "Concat":
-            if maker.input[1] in self._initializers:
-                self._swap(maker, 1, before, _put(0, count))
-                return True
-            # batch and classes as one axis
-            first = self._makers.get(maker.input[0])
-            return first is not None and self._in_shape(first, before, count)
-        if maker.op_type == "Mul":
-            for at, each in enumerate(maker.input):
-                if each in self._initializers:
-                    self._swap(maker, at, before, lambda value: np.full_like(value, count))
-                    return True
-            return False
-        if maker.op_type in ("Reshape", "Unsqueeze", "Cast"):
-            first = self._makers.get(maker.input[0])
-            return first is not None and self._in_shape(first, before, count)
-        return False
-
-
-def _put(at: int, value: int) -> Callable[[Array], Array]:
     def change(shape: Array) -> Array:
         shape[at] = value
         return shape
@@ -393,11 +206,13 @@ def _put(at: int, value: int) -> Callable[[Array], Array]:
     return change
 
 
-def _take(rows: Rows, at: list[int]) -> Rows:
+def take_rows(rows: Rows, at: list[int]) -> Rows:
+    """Return some of the rows."""
     return Rows(weight=rows.weight[at], bias=rows.bias[at])
 
 
-def _joined(rows: Sequence[Rows]) -> Rows:
+def joined(rows: Sequence[Rows]) -> Rows:
+    """Return rows of several classes, one class after the other."""
     return Rows(
         weight=np.concatenate([each.weight for each in rows]), bias=np.concatenate([each.bias for each in rows])
     )

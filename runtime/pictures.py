@@ -1,0 +1,47 @@
+"""The pictures of a video alone, whether it sounds or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from avgn.runtime.container import open_container
+from avgn.runtime.errors import InputError
+from avgn.runtime.limits import check_frame_size, usable_fps
+from avgn.runtime.media import DEFAULT_FPS
+from avgn.runtime.orientation import Turner
+from avgn.runtime.pieces import VideoFrame
+from avgn.runtime.track import Track
+from avgn.runtime.tracks import video_stream
+
+
+class Pictures:
+    """A video's pictures, to be read any number of times; `duration` in seconds as the file claims, or None."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises InputError for a file that holds no picture that can be decoded."""
+        with open_container(path) as container:
+            stream = video_stream(container)
+            if stream is None:
+                raise InputError(f"{path} has no video: give a video file")
+            check_frame_size(path, stream.codec_context.width, stream.codec_context.height)
+            self._track = Track.of(path, container, stream, video_stream, "video")
+            self._seconds = 1 / usable_fps(stream.average_rate, stream.guessed_rate, default=DEFAULT_FPS)
+            self._aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+        if self._track.look_at_first(self._seconds) is None:
+            raise InputError(f"{path} holds no picture that can be decoded: it is zero-length or damaged")
+        self._track.set_zero(self._track.begins)
+        claimed = self._track.claimed
+        self.duration = None if claimed is None else max(0.0, claimed - float(self._track.zero))
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        """Yield the pictures in order, upright and with square pixels, at seconds from the first one."""
+        turn, last, due = Turner(), 0.0, 0.0
+        with closing(self._track.decode(lambda: None)) as frames:
+            for frame in frames:
+                stamp = self._track.stamp_of(frame)
+                # never backwards, whatever a file says
+                last = max(last, due if stamp is None else stamp)
+                due = last + self._seconds
+                yield VideoFrame(rgb=turn(frame, self._aspect), time=last)
