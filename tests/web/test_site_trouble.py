@@ -207,6 +207,32 @@ def test_devices_that_are_taken_away(chrome: Any, host: str) -> None:
         results(page, 3, WAIT)
 
 
+@pytest.mark.parametrize("other, chosen", [(50, 2), (99, 1)], ids=["faster", "no faster"])
+def test_threads_are_chosen_while_nothing_runs(other: int, chosen: int, chrome: Any, copied: Path) -> None:
+    """Two threads take over from one where they are faster, behind a page that is ready; the next visit knows."""
+    worker = copied / "worker.js"
+    told = (
+        "const told = postMessage; self.postMessage = (data, ...more) => { if (data.type === 'hello')"
+        f" data.frame_ms = data.threads === 1 ? 100 : {other}; told.call(self, data, ...more); }};"
+    )
+    worker.write_text(told + worker.read_text())
+    kept = "JSON.parse(Object.values(localStorage)[0] ?? 'null')?.threads ?? null"
+    started = "window.started = []; window.Worker = class extends Worker { postMessage(message, ...more) {"
+    started += " if (message.type === 'load') started.push(message.threads); super.postMessage(message, ...more); } };"
+    with beside.hosted(copied, isolated=True) as url, browser.opened(chrome) as page:
+        page.add_init_script(f"Object.defineProperty(navigator, 'hardwareConcurrency', {{ value: 2 }}); {started}")
+        open_page(page, url)
+        until(page, f"({kept}) !== null", WAIT)
+        assert page.evaluate(kept) == chosen and page.evaluate("started") == [1, 2]
+        page.click("#start")
+        results(page, 3, WAIT)
+        page.reload()
+        page.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
+        page.click("#start")
+        results(page, 3, WAIT)
+        assert page.evaluate("started") == [chosen]
+
+
 def test_no_memory_for_the_model(chrome: Any, host: str) -> None:
     """Too little for the runtime, and enough for that but not for the graphs: neither is said to be broken."""
     for pages in (100, 400):
