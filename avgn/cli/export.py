@@ -140,7 +140,7 @@ def deploy_web(argv: Sequence[str]) -> None:
     parser.add_argument("bundle", type=str, help="bundle folder, or the name world or tiny")
     parser.add_argument("site", type=str, help="new folder")
     parser.add_argument(
-        "--precision", type=str | None, default=None, help="which of its ONNX graphs; default: the first"
+        "--precision", type=str | None, default=None, help="which of its ONNX graphs; default: what suits browsers"
     )
     parser.add_argument(
         "--runtime",

@@ -37,6 +37,9 @@ SHARED = (
 )
 BUILT = ("local.js", "worker.js")
 STATIC = ("LICENSES.txt", "icon-192.png", "icon-512.png", "icon-maskable.png", "manifest.webmanifest")
+EXACT, SMALL = "fp32", "int8-cpu"
+# of float32's bytes: in WebAssembly 8 bits take longer than floats, and round as each engine does
+WORTH = 0.75
 INDEX, SERVICE_WORKER = "index.html", "sw.js"
 # GitHub Pages leaves out what its own generator does not know, without it
 NO_GENERATOR = ".nojekyll"
@@ -71,9 +74,9 @@ def write_site(
 ) -> Path:
     """Write the page with a bundle into a new folder, which appears whole or not at all; returns it.
 
-    `precision` chooses among the bundle's ONNX graphs (default: its first), `runtime` is a folder with the files of
-    onnxruntime-web (default: npm fetches them, once). Raises InputError for a bundle without ONNX graphs, a folder that
-    is there, or where npm is missing; FailureError where it fails.
+    `precision` chooses among the bundle's ONNX graphs (default: what suits browsers best), `runtime` is a folder with
+    the files of onnxruntime-web (default: npm fetches them, once). Raises InputError for a bundle without ONNX graphs,
+    a folder that is there, or where npm is missing; FailureError where it fails.
     """
     loaded = Bundle.load(bundle)
     variant = _choose(loaded, precision)
@@ -114,16 +117,30 @@ def service_worker(folder: Path) -> str:
 
 
 def _choose(bundle: Bundle, precision: str | None) -> Variant:
-    graphs = [variant for variant in bundle.variants if variant.engine in ONNX_ENGINES]
-    for variant in graphs:
-        if precision in (None, variant.precision):
-            return variant
-    held = ", ".join(variant.precision for variant in graphs) or "none"
+    """Return the graphs of a precision, or those that suit browsers best."""
+    graphs = {variant.precision: variant for variant in reversed(bundle.variants) if variant.engine in ONNX_ENGINES}
+    if graphs and precision is None:
+        return _best(bundle, graphs)
+    if precision in graphs:
+        return graphs[precision]
+    held = ", ".join(reversed(graphs)) or "none"
     wanted = "no ONNX graphs" if precision is None else f"no ONNX graphs in {precision}"
     raise InputError(
         f"bundle {bundle.path} holds {wanted}, which browsers run (it holds {held}): export them with "
         "avgn export --format onnx"
     )
+
+
+def _best(bundle: Bundle, graphs: dict[str, Variant]) -> Variant:
+    """Return float32, or 8 bits where they were checked at export and save a visitor enough."""
+    whole, small = graphs.get(EXACT), graphs.get(SMALL)
+    if whole is None or small is None:
+        return whole or small or graphs[next(reversed(graphs))]
+    size = {
+        variant.precision: sum(bundle.graph(variant, half).stat().st_size for half in HALVES)
+        for variant in (whole, small)
+    }
+    return small if small.verified is not None and size[SMALL] <= WORTH * size[EXACT] else whole
 
 
 def _copy_bundle(bundle: Bundle, variant: Variant, folder: Path) -> None:
