@@ -1,7 +1,7 @@
 // The page without a server: what app.js is to a served one. The wire leads to a worker in place of a server.
 
 import type { Bundle } from "./loading.js";
-import type { Answer, Request } from "./messages.js";
+import type { Answer, Hello, Request } from "./messages.js";
 import type { Floats } from "./numbers.js";
 // the page's own modules, shared with the served page
 import { startPage } from "./page.js";
@@ -24,6 +24,8 @@ class LocalWire {
   // the worker keeps the newest picture alone: as many as come may be on their way
   readonly inFlight = Infinity;
   private worker: Worker | null = null;
+  /** The same model in other threads, to see whether it is faster. */
+  private trial: Worker | null = null;
   private isReady = false;
   private failures: number[] = [];
   private readonly most = threads();
@@ -48,20 +50,27 @@ class LocalWire {
     this.load();
   }
 
-  private load(given?: Bundle): void {
+  private load(): void {
+    this.worker = this.open(this.threads, (answer) => this.receive(answer));
+  }
+
+  /** Start a worker, which may be given the bundle that another one has loaded. */
+  private open(threads: number, take: (answer: Answer, from: Worker) => void, given?: Bundle): Worker {
     const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-    this.worker = worker;
     worker.onmessage = ({ data }: MessageEvent<Answer>) => {
       // what one that was ended had said before
-      if (worker === this.worker) this.receive(data);
+      if (worker === this.worker || worker === this.trial) take(data, worker);
     };
     worker.onerror = (event) => {
       event.preventDefault();
-      this.refuse(say("noWorker", { reason: event.message || say("missing") }));
+      if (worker === this.trial) this.giveUp();
+      else this.refuse(say("noWorker", { reason: event.message || say("missing") }));
     };
     const bundle = new URL("bundle/", document.baseURI).href;
     const runtime = new URL("ort/", import.meta.url).href;
-    this.send({ type: "load", bundle, runtime, threads: this.threads, ...(given && { given }) }, given && buffersOf(given));
+    const message: Request = { type: "load", bundle, runtime, threads, ...(given && { given }) };
+    worker.postMessage(message, given ? [given.graphs.audio.buffer, given.graphs.image.buffer] : []);
+    return worker;
   }
 
   get crowded(): boolean {
@@ -69,6 +78,8 @@ class LocalWire {
   }
 
   say(type: "reset" | "sound-end"): void {
+    // what is begun now is not kept waiting by a trial, nor a trial by that
+    this.giveUp();
     if (this.isReady) this.send({ type });
   }
 
@@ -96,7 +107,7 @@ class LocalWire {
     } else if (answer.type === "refused") {
       this.refused(answer);
     } else if (answer.type !== "end") {
-      if (answer.type === "hello" && !this.isSettled(answer)) return;
+      if (answer.type === "hello") this.greet(answer);
       this.take(answer);
     }
   }
@@ -106,33 +117,53 @@ class LocalWire {
       this.restart(reason);
     } else if (this.threads > 1) {
       // they take memory of their own
-      this.tried.set(this.threads, Infinity);
-      this.loadAgain(1);
+      this.end();
+      this.threads = 1;
+      this.load();
     } else {
       this.refuse(inWords(reason));
     }
   }
 
-  /** Whether it runs in as many threads as are best; otherwise it is started in others. */
-  private isSettled({ bundle, frame_ms }: Extract<Answer, { type: "hello" }>): boolean {
-    const hash = bundle.info.variant.sha256.image;
-    this.tried.set(this.threads, frame_ms);
-    const wanted = this.found?.bundle === hash ? this.threads : chooseThreads(this.tried, this.most);
-    if (wanted !== this.threads) {
-      this.loadAgain(wanted, bundle);
-      return false;
-    }
-    this.found = { bundle: hash, threads: wanted };
-    remember(this.found, this.most);
+  private greet({ bundle, frame_ms }: Hello): void {
     this.isReady = true;
     this.change("ready", "");
-    return true;
+    const hash = bundle.info.variant.sha256.image;
+    if (this.found?.bundle === hash) return;
+    this.tried.set(this.threads, frame_ms);
+    const wanted = chooseThreads(this.tried, this.most);
+    if (wanted === this.threads) this.keep(hash);
+    else this.tryOther(wanted, bundle);
   }
 
-  private loadAgain(threads: number, given?: Bundle): void {
-    this.end();
-    this.threads = threads;
-    this.load(given);
+  /** See whether other threads are faster, while nothing runs: the page is ready meanwhile. */
+  private tryOther(threads: number, bundle: Bundle): void {
+    const hash = bundle.info.variant.sha256.image;
+    const judge = (answer: Answer, worker: Worker): void => {
+      if (answer.type !== "hello" && answer.type !== "refused") return;
+      this.tried.set(threads, answer.type === "hello" ? answer.frame_ms : Infinity);
+      if (chooseThreads(this.tried, this.most) === threads) {
+        this.worker?.terminate();
+        [this.worker, this.trial, this.threads] = [worker, null, threads];
+        worker.onmessage = ({ data }: MessageEvent<Answer>) => {
+          if (worker === this.worker) this.receive(data);
+        };
+      } else {
+        this.giveUp();
+      }
+      this.keep(hash);
+    };
+    this.trial = this.open(threads, judge, bundle);
+  }
+
+  private giveUp(): void {
+    this.trial?.terminate();
+    this.trial = null;
+  }
+
+  private keep(hash: string): void {
+    this.found = { bundle: hash, threads: this.threads };
+    remember(this.found, this.most);
   }
 
   /** Start anew where the model has failed amid a stream, which goes on with it. */
@@ -150,6 +181,7 @@ class LocalWire {
 
   private end(): void {
     this.isReady = false;
+    this.giveUp();
     this.worker?.terminate();
     this.worker = null;
   }
@@ -159,10 +191,6 @@ class LocalWire {
     giveWay();
     this.change("refused", reason);
   }
-}
-
-function buffersOf({ graphs }: Bundle): Transferable[] {
-  return [graphs.audio.buffer, graphs.image.buffer];
 }
 
 /** Let a newer version, which waits for all tabs to be closed, have the next visit: this one doesn't run. */
