@@ -135,7 +135,8 @@ export class TeachPanel {
   }
 
   stopped() {
-    if (this.state !== "learning" && this.state !== "idle") this.discard();
+    // what was recorded before can still be named
+    if (this.state === "recording") this.discard();
     this.show();
   }
 
