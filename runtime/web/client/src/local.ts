@@ -1,14 +1,16 @@
 // The page without a server: what app.js is to a served one. The wire leads to a worker in place of a server.
 
+import { askedFor, gpuOf } from "./gpu.js";
 import type { Bundle } from "./loading.js";
-import type { Answer, Request } from "./messages.js";
+import type { Answer, EngineChoice, Request } from "./messages.js";
 import type { Floats } from "./numbers.js";
 // the page's own modules, shared with the served page
 import { startPage } from "./page.js";
 import { pictureOf } from "./picture.js";
 import { inWords } from "./reasons.js";
 import { lack, threads } from "./support.js";
-import { chooseThreads, remember, remembered } from "./threads.js";
+import { chooseThreads, ENOUGH, remember, remembered } from "./threads.js";
+import type { Found } from "./threads.js";
 import { say } from "./words.js";
 
 // milliseconds that a first visit waits for what will serve it offline
@@ -29,6 +31,9 @@ class LocalWire {
   private readonly most = threads();
   private readonly found = remembered(this.most);
   private threads = this.found?.threads ?? 1;
+  private readonly asked = askedFor();
+  private engine: EngineChoice = this.asked ?? this.found?.engine ?? "wasm";
+  private mayTryGpu = false;
   // milliseconds of a picture by the number of threads
   private readonly tried = new Map<number, number>();
 
@@ -45,6 +50,9 @@ class LocalWire {
     }
     this.change("loading", "");
     await settle();
+    const gpu = await gpuOf();
+    this.mayTryGpu = this.asked === null && gpu === "hardware";
+    if (this.engine !== "wasm" && gpu === "none") this.leaveGpu("this browser has no GPU for it");
     this.load();
   }
 
@@ -61,7 +69,8 @@ class LocalWire {
     };
     const bundle = new URL("bundle/", document.baseURI).href;
     const runtime = new URL("ort/", import.meta.url).href;
-    this.send({ type: "load", bundle, runtime, threads: this.threads, ...(given && { given }) }, given && buffersOf(given));
+    const { threads, engine } = this;
+    this.send({ type: "load", bundle, runtime, threads, engine, ...(given && { given }) }, given && buffersOf(given));
   }
 
   get crowded(): boolean {
@@ -102,7 +111,10 @@ class LocalWire {
   }
 
   private refused({ amid, reason }: Extract<Answer, { type: "refused" }>): void {
-    if (amid) {
+    if (this.engine !== "wasm") {
+      this.leaveGpu(reason);
+      this.loadAgain(this.threads);
+    } else if (amid) {
       this.restart(reason);
     } else if (this.threads > 1) {
       // they take memory of their own
@@ -114,18 +126,41 @@ class LocalWire {
   }
 
   /** Whether it runs in as many threads as are best; otherwise it is started in others. */
-  private isSettled({ bundle, frame_ms }: Extract<Answer, { type: "hello" }>): boolean {
-    const hash = bundle.info.variant.sha256.image;
+  private isSettled({ bundle, frame_ms, engine, instead }: Extract<Answer, { type: "hello" }>): boolean {
+    const { precision, sha256 } = bundle.info.variant;
+    const hash = sha256.image;
+    if (this.engine !== "wasm" && engine === "wasm") {
+      // its files without WebGPU are smaller and faster
+      this.leaveGpu(instead ?? "");
+      this.loadAgain(this.threads, bundle);
+      return false;
+    }
+    if (this.engine !== "wasm") return this.begin({ bundle: hash, threads: this.threads, engine: "gpu" });
     this.tried.set(this.threads, frame_ms);
     const wanted = this.found?.bundle === hash ? this.threads : chooseThreads(this.tried, this.most);
     if (wanted !== this.threads) {
       this.loadAgain(wanted, bundle);
       return false;
     }
-    remember({ bundle: hash, threads: wanted }, this.most);
+    if (this.mayTryGpu && frame_ms > ENOUGH && precision === "fp32" && this.found?.bundle !== hash) {
+      this.engine = "gpu";
+      this.loadAgain(wanted, bundle);
+      return false;
+    }
+    return this.begin({ bundle: hash, threads: wanted, engine: "wasm" });
+  }
+
+  private begin(found: Found): true {
+    if (this.asked === null) remember(found, this.most);
     this.isReady = true;
     this.change("ready", "");
     return true;
+  }
+
+  private leaveGpu(reason: string): void {
+    console.info(`avgn: WebGPU is not used (${reason})`);
+    this.engine = "wasm";
+    this.mayTryGpu = false;
   }
 
   private loadAgain(threads: number, given?: Bundle): void {
