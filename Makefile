@@ -55,6 +55,7 @@ soak: ## long checks that `make test` leaves out
 	$(PYTHON) -m pytest -q -m soak tests
 	$(PYTHON) -m benchmarks.soak --minutes 30 --output benchmarks/results/soak.json
 	$(PYTHON) -m benchmarks.hostile --output benchmarks/results/hostile.json
+	$(PYTHON) -m benchmarks.site_soak --minutes 10 --output benchmarks/results/site-soak.json
 
 bench: ## the numbers of README: ten minutes of measuring on a quiet machine
 	$(PYTHON) -m avgn benchmark tiny --checkpoint recipes/checkpoint $(SHORT_BENCHMARK) --json benchmarks/results/benchmark.json --plot docs/benchmark.png

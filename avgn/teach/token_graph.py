@@ -168,8 +168,14 @@ class TokenGraph:
         return name
 
     def _constant_of(self, name: str) -> Array | None:
-        tensor = self._initializers.get(name)
-        return None if tensor is None else self._value(tensor)
+        """The value of a constant, also of one that is stored in half the bytes and cast back."""
+        maker = self._makers.get(name)
+        is_cast = maker is not None and maker.op_type == "Cast"
+        tensor = self._initializers.get(maker.input[0] if maker is not None and is_cast else name)
+        if tensor is None:
+            return None
+        value = self._value(tensor)
+        return value.astype(np.float32) if is_cast and value.dtype == np.float16 else value
 
     def _swap(self, node: Any, at: int, before: int, change: Callable[[Array], Array]) -> None:
         """Replace a constant input of a node by what `change` makes of it; `before` must be in it.

@@ -38,7 +38,7 @@ SHARED = (
 # kept on the device once the page asks for it: the bundle, and what runs it on a GPU
 LATER = ("bundle/", "ort/ort-webgpu")
 BUILT = ("local.js", "worker.js")
-STATIC = ("LICENSES.txt", "manifest.webmanifest")
+STATIC = ("LICENSES.txt", "icon-192.png", "icon-512.png", "icon-maskable.png", "manifest.webmanifest")
 EXACT, SMALL = "fp32", "int8-cpu"
 # of float32's bytes: in WebAssembly 8 bits take longer than floats, and round as each engine does
 WORTH = 0.75

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,15 +39,18 @@ SMALLER = ("fp32", "fp16", "int8-cpu")
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[TorchEngine, Bundle]:
+    return export(tmp_path_factory.mktemp("world"), SMALLER)
+
+
+def export(folder: Path, precisions: tuple[str, ...]) -> tuple[TorchEngine, Bundle]:
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("world")
     model = WorldLocalizer(preset("avgn-world", classes=LABELS, image_size=(64, 64))).eval()
     round_weights(model)
     save_model(model, folder / "checkpoint", training={"converted": "nothing"})
     # that every layer is tried alone is tested with the other models, and takes minutes here
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sensitivity, "examine", all_in_8_bits)
-        options = ExportOptions(precisions=SMALLER, calibration=scenes(folder / "scenes"), samples=4, max_drop=100)
+        options = ExportOptions(precisions=precisions, calibration=scenes(folder / "scenes"), samples=4, max_drop=100)
         bundle = export_bundle(folder / "checkpoint", folder / "bundle", options)
     return TorchEngine(load_model(folder / "checkpoint")), bundle
 
@@ -180,12 +184,21 @@ def test_bytes_stay_bytes_where_their_mean_is_whole(exported: tuple[TorchEngine,
 
 def test_every_precision_of_a_bundle_is_taught(exported: tuple[TorchEngine, Bundle], tmp_path: Path) -> None:
     """Without the person the face detector goes; the same rows again are a class that NumPy knows the outputs of."""
-    _, bundle = exported
+    check_taught(exported[1], SMALLER, tmp_path)
+
+
+@pytest.mark.soak
+def test_int8_gpu_is_taught(tmp_path: Path) -> None:
+    precisions = ("fp32", "int8-gpu")
+    check_taught(export(tmp_path, precisions)[1], precisions, tmp_path)
+
+
+def check_taught(bundle: Bundle, precisions: Sequence[str], tmp_path: Path) -> None:
     source = read_tokens(bundle)
     dog, _, violin = source.tokens
     twin = replace(dog, label="twin", origin=None)
     made = write_taught(source, [violin, twin, dog], tmp_path / "new", provenance={"taught": {"twin": {}}})
-    assert [variant.precision for variant in made.variants] == list(SMALLER)
+    assert [variant.precision for variant in made.variants] == list(precisions)
     image = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
     for variant in made.variants:
         assert variant.verified is not None

@@ -16,6 +16,8 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import read_manifest
 from avgn.runtime.media import open_media
 from avgn.runtime.onnx_check import check_onnx_bytes
+from avgn.runtime.web.desk import read_box, read_name
+from avgn.runtime.web.lessons import LessonError
 from avgn.runtime.web.wire import WireError, decode_jpeg, read_binary, read_text
 
 TINY = Path(avgn.__file__).parent / "models" / "tiny"
@@ -23,7 +25,7 @@ PICTURES = 4
 
 
 def wire(data: bytes) -> None:
-    """A message to the server: binary or text; a picture in it is decoded."""
+    """A message to the server: binary or text; a picture in it is decoded, and what a lesson says is read."""
     for read in (lambda: read_binary(data), lambda: read_text(data.decode("utf-8", "replace"))):
         try:
             found = read()
@@ -33,6 +35,10 @@ def wire(data: bytes) -> None:
             pass
     with suppress(WireError):
         decode_jpeg(data)
+    for part, take in (("name", read_name), ("box", read_box)):
+        with suppress(WireError, LessonError):
+            taken = take(read_text(data.decode("utf-8", "replace")).get(part))
+            assert taken is None or len(json.dumps(taken)) < 1000
 
 
 def bundle(data: bytes) -> None:
@@ -94,12 +100,15 @@ _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 def seeds() -> dict[str, tuple[bytes, ...]]:
     """Good inputs of each target, which are changed a little."""
     return {
-        "wire": (_jpeg(), b'{"type": "start", "threshold": 0.5}', bytes(24)),
+        "wire": (_jpeg(), b'{"type": "start", "threshold": 0.5}', bytes(24), _LESSON),
         "bundle": ((TINY / "bundle.json").read_bytes(),),
         "graph": ((TINY / "audio.onnx").read_bytes()[:4000], _small_graph()),
         "manifest": (_manifest(),),
         "media": tuple(_clip(kind) for kind in ("matroska", "mp4", "mpegts", "avi")),
     }
+
+
+_LESSON = b'{"type": "teach", "name": "Rex", "box": [0.25, 0.5, 0.75, 1], "replace": true}'
 
 
 def _jpeg() -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ from avgn.scenes.synth import RATE
 from avgn.teach import classroom as teacher
 from avgn.teach.classroom import Classroom
 from avgn.teach.lesson import learn_all
-from tests.commands import avgn, forked
+from tests.commands import ENVIRONMENT, avgn, forked
 from tests.teach.test_edits import check_same
 from tests.web.lessons import classroom, load, picture, recording, without_dog
 
@@ -170,3 +172,10 @@ def test_what_can_not_be_is_refused_at_the_start(options: list[str], words: str,
     done = avgn("serve", *options, "--port", "0", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert any(word in done.stderr for word in words.split("|")) and done.stderr.count("\n") == 1
+
+
+def test_a_missing_extra_is_said_at_the_start() -> None:
+    script = "import sys; sys.modules['onnx'] = None; from avgn.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "serve", "world", "--teach", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert done.returncode == 2 and done.stderr == "avgn: onnx is not installed: pip install 'avgn[teach]'\n"

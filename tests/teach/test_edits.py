@@ -19,6 +19,7 @@ from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.localizer import Localizer
 from avgn.teach import Changes, give_lesson
 from avgn.teach.bundles import probes, read_tokens
+from avgn.teach.image_graph import ImageGraph
 from avgn.teach.tokens import Rows
 from avgn.teach.writing import outputs
 from tests.commands import avgn, refused
@@ -155,3 +156,27 @@ def test_a_graph_that_would_change_what_stays_is_refused(tmp_path: Path, monkeyp
     with pytest.raises(FailureError, match="differ from what they shall be"):
         edited(tmp_path, keep=["dog", "violin"])
     assert not list(tmp_path.iterdir())
+
+
+def test_tables_that_are_stored_in_half_the_bytes_are_read_and_written(tmp_path: Path) -> None:
+    """As exports of many classes store zeros and ones."""
+    bundle = Bundle.load("world")
+    path = bundle.graph(bundle.variants[0], "image")
+    before = ImageGraph(path).read()
+    model = onnx.load(path)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    node = next(
+        each for each in model.graph.node if each.op_type == "MatMul" and makers[each.input[0]].op_type == "Exp"
+    )
+    (table,) = [each for each in model.graph.initializer if each.name == node.input[1]]
+    value = onnx.numpy_helper.to_array(table)
+    table.CopyFrom(onnx.numpy_helper.from_array(value.astype(np.float16), f"{table.name}.half"))
+    cast = onnx.helper.make_node("Cast", [table.name], [node.input[1]], to=onnx.TensorProto.FLOAT)
+    model.graph.node.insert(0, cast)
+    onnx.save(model, tmp_path / "halves.onnx")
+    graph = ImageGraph(tmp_path / "halves.onnx")
+    for one, other in zip(before, graph.read(), strict=True):
+        np.testing.assert_array_equal(one.weight, other.weight)
+    graph.write(read_tokens(bundle).tokens[:5])
+    graph.save(tmp_path / "few.onnx", {})
+    assert len(ImageGraph(tmp_path / "few.onnx").read()) == 5

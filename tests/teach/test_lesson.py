@@ -112,6 +112,15 @@ def test_the_same_examples_are_a_manifest_for_training(lesson: Lesson) -> None:
     assert all(item.frame and item.audio and item.sources[0].sounding for item in manifest.items)
 
 
+@pytest.mark.soak
+def test_training_runs_on_that_manifest(lesson: Lesson, tmp_path: Path) -> None:
+    options = ["--preset", "avgn-tiny", "--visual-weights", "random", "--batch-size", "4", "--steps", "2"]
+    manifest = lesson.bundle.path.parent / "training" / "manifest.jsonl"
+    done = avgn("train", manifest, *options, "--output", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "run").rglob("model.safetensors"))
+
+
 def test_a_taught_bundle_is_taught_further(lesson: Lesson, tmp_path: Path) -> None:
     again = give_lesson(lesson.bundle, Changes(keep=["Rex", "violin"], rename={"Rex": "Bello"}), tmp_path / "b").bundle
     assert again.classes == ("violin", "Bello")

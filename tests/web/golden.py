@@ -98,7 +98,7 @@ def channels(name: str) -> Floats:
     half = len(first) // 2
     late = np.where(np.arange(len(first)) < half, first, -first)
     silent = np.where(np.arange(len(first)) < 6000, np.float32(0), first)
-    found: dict[str, tuple[Any, ...]] = {
+    found: dict[str, tuple[npt.NDArray[Any], ...]] = {
         "alike": (first, first / 2),
         "apart": (first, second),
         "inverted": (first, -first),

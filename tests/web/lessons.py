@@ -68,11 +68,10 @@ def recording(seconds: float = 3.0, sound: str | None = "dog.flac", shown: Any =
 
 @dataclass
 class TeachingVisitor:
-    """A visitor over a real connection, with a clock of its own."""
+    """A visitor over a real connection."""
 
     socket: ClientConnection
     hello: dict[str, Any]
-    at: float = 100.0
     said: list[dict[str, Any]] = field(default_factory=list)
 
     def say(self, kind: str, **facts: Any) -> None:
@@ -81,11 +80,10 @@ class TeachingVisitor:
     def show(self, seconds: float, sound: str | None = "dog.flac", rgb: Any = None) -> None:
         """Send sound and pictures in real time."""
         jpeg = jpeg_of(picture() if rgb is None else rgb)
-        samples = pcm(seconds, sound)
+        samples, begin = pcm(seconds, sound), time.monotonic()
         for at in range(0, len(samples), BLOCK):
-            self.socket.send(message(wire.SAMPLES, self.at, samples[at : at + BLOCK].tobytes(), RATE))
-            self.socket.send(message(wire.FRAME, self.at, jpeg))
-            self.at += BLOCK / RATE
+            self.socket.send(message(wire.SAMPLES, begin + at / RATE, samples[at : at + BLOCK].tobytes(), RATE))
+            self.socket.send(message(wire.FRAME, begin + at / RATE, jpeg))
             time.sleep(BLOCK / RATE)
 
     def until(self, kind: str, **facts: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,33 @@ def test_what_a_browser_can_not_play_is_said(url: str, tmp_path: Path) -> None:
         page.wait_for_selector("#message", state="visible")
         assert "can't play broken.mp4" in page.inner_text("#message")
         assert page.is_visible("#start")
+
+
+def test_devices_and_files_that_fail_are_said_by_name(url: str, tmp_path: Path) -> None:
+    """As by the page without a server (test_site_trouble.py), which shares this code."""
+    clip = tmp_path / "silent.mp4"
+    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x240:rate=25:duration=2"]
+    subprocess.run([*command, "-pix_fmt", "yuv420p", str(clip)], check=True)
+    said = "document.getElementById('message').innerText"
+    with (
+        browser.launched(["--use-fake-device-for-media-stream"]) as launched,
+        browser.opened(launched, []) as page,
+    ):
+        page.goto(url)
+        page.click("#start:enabled")
+        until(page, f"{said}.includes('not allowed to use the camera')", 60.0)
+        page.context.grant_permissions(["camera"])
+        page.click("#start")
+        until(page, f"{said}.includes('not allowed to use the microphone')", 60.0)
+        results(page, 3, 60.0)
+        # as when it is unplugged
+        page.context.clear_permissions()
+        until(page, f"{said}.includes('camera was unplugged')", 60.0)
+        assert page.is_visible("#start") and page.is_disabled("#stop")
+        page.set_input_files("#file", str(clip))
+        until(page, f"{said}.includes('This video has no sound')", 60.0)
+        results(page, 3, 60.0)
+        page.wait_for_selector("#start", state="visible", timeout=60_000)
 
 
 def test_the_token_and_a_server_that_comes_back(tiny: Localizer, devices: tuple[Path, Path]) -> None:

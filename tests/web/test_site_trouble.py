@@ -207,6 +207,20 @@ def test_devices_that_are_taken_away(chrome: Any, host: str) -> None:
         results(page, 3, WAIT)
 
 
+def test_no_memory_for_the_model(chrome: Any, host: str) -> None:
+    """Too little for the runtime, and enough for that but not for the graphs: neither is said to be broken."""
+    for pages in (100, 400):
+        flags = [f"--js-flags=--wasm-max-mem-pages={pages}", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+        small = chrome.browser_type.launch(executable_path=browser.executable(), args=flags)
+        try:
+            with browser.opened(small) as page:
+                page.goto(host)
+                page.wait_for_selector("#connection[data-state=refused]", timeout=1000 * WAIT)
+                assert "not enough memory for the model" in message(page)
+        finally:
+            small.close()
+
+
 def test_no_memory_amid_a_stream(chrome: Any, copied: Path) -> None:
     """The model is started again, which a stream survives; for good it is not."""
     worker = copied / "worker.js"

@@ -9,6 +9,9 @@ const PATIENCE = 1;
 
 // seconds into a file at which its sound would have been decoded
 const SETTLED = 0.25;
+// seconds without a piece of sound after which none is waited for; between two pictures: the page or the device slept
+const QUIET = 2;
+const SLEPT = 1;
 
 const now = () => performance.now() / 1000;
 
@@ -32,6 +35,8 @@ export class Capture {
     this.lastSent = 0;
     this.encoding = false;
     this.turn = 0;
+    this.tookAt = this.heardAt = 0;
+    this.isQuiet = false;
     this.leave = () => {};
     // the system takes sound away from pages that nobody sees, and gives it back to those that ask
     for (const [target, kind] of [[document, "visibilitychange"], [window, "pageshow"], [window, "pointerdown"]]) {
@@ -154,7 +159,9 @@ export class Capture {
     // a file's sound leaves the loudspeaker, and its pictures appear, later than it passes here
     const late = () => shift + (heard ? (context.baseLatency ?? 0) + (context.outputLatency ?? 0) : 0);
     const take = (samples, rate, time) => {
-      if (this.context === context) this.wire.sendSound(samples, rate, time);
+      if (this.context !== context) return;
+      [this.heardAt, this.isQuiet] = [now(), false];
+      this.wire.sendSound(samples, rate, time);
     };
     let collector;
     try {
@@ -164,6 +171,7 @@ export class Capture {
       if (this.context === context) throw error;
     }
     if (this.context !== context) return;
+    [this.heardAt, this.isQuiet] = [now(), false];
     const source = connect(context);
     this.source = source;
     source.connect(collector);
@@ -179,6 +187,16 @@ export class Capture {
     // without a gesture it stays suspended, and resuming it never ends
     if (context && context.state !== "running" && context.state !== "closed") context.resume().catch(() => {});
     if (video?.paused && !video.ended && video.currentTime > 0) video.play().catch(() => {});
+  }
+
+  // Wait no longer for sound that does not come: no device plays it, or the browser holds it back.
+  notice(time) {
+    if (time - this.tookAt > SLEPT) this.heardAt = time;
+    this.tookAt = time;
+    if (!this.context || this.isQuiet || time - this.heardAt < QUIET) return;
+    this.isQuiet = true;
+    this.wire.say("sound-end");
+    this.fail(say("soundHeld"));
   }
 
   // Go on without sound.
@@ -199,6 +217,7 @@ export class Capture {
 
   take(video, time, stamp) {
     this.show(video);
+    this.notice(now());
     if (this.unheard && video.currentTime > SETTLED) {
       this.unheard = false;
       if (!hasSound(video)) {

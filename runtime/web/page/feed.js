@@ -2,7 +2,7 @@
 
 const now = () => performance.now() / 1000;
 
-// Collect what an audio node gives, as the mean of its channels: take(samples, rate, time of the first sample).
+// Collect what an audio node gives, mixed to one channel: take(samples, rate, time of the first sample).
 // `late()` is how many seconds later than here it is heard. Returns the node, when its worklet is there.
 export async function collect(context, take, late = () => 0) {
   await context.audioWorklet.addModule(new URL("./worklet.js", import.meta.url));

@@ -67,6 +67,7 @@ export default {
   fileGone: "{name} lässt sich nicht mehr lesen: Die Datei wurde verschoben oder geändert.",
   fileBroken: "{name} ist beschädigt: Der Rest lässt sich nicht abspielen.",
   noPictures: "{name} enthält keine Bilder, die dieser Browser zeigen kann.",
+  soundHeld: "Der Browser liefert keinen Ton: Klicken Sie auf die Seite oder prüfen Sie die Toneinstellungen dieses Geräts.",
   noSound: "Dieses Video hat keinen Ton: Es ist nichts zu hören.",
   clickToPlay: "Klicken Sie auf die Seite, um das Video abzuspielen.",
   videoFailed: "Das Video lässt sich nicht abspielen ({reason}).",

@@ -68,6 +68,7 @@ export default {
   fileGone: "{name} can't be read any more: it was moved or changed.",
   fileBroken: "{name} is broken: what follows can't be played.",
   noPictures: "{name} has no pictures that this browser can show.",
+  soundHeld: "No sound comes from the browser: click on the page, or look into the sound settings of this device.",
   noSound: "This video has no sound: nothing can be heard.",
   clickToPlay: "Click on the page to play the video.",
   videoFailed: "The video can't be played ({reason}).",

@@ -64,6 +64,7 @@ export default {
   fileGone: "无法再读取 {name}：文件已被移动或更改。",
   fileBroken: "{name} 已损坏：后面的内容无法播放。",
   noPictures: "{name} 中没有此浏览器能显示的画面。",
+  soundHeld: "浏览器没有提供声音：请点击页面，或检查此设备的声音设置。",
   noSound: "此视频没有声音：听不到任何声音。",
   clickToPlay: "点击页面即可播放视频。",
   videoFailed: "无法播放此视频（{reason}）。",

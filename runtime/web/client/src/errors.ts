@@ -40,3 +40,14 @@ export class EngineError extends AvgnError {
     super(code, message);
   }
 }
+
+/** What a thrown value says, on one line. */
+export function textOf(error: unknown): string {
+  return error instanceof Error ? error.message.replace(/\s+/g, " ").slice(0, 160) : String(error);
+}
+
+/** Whether a thrown value says that memory could not be had: of the browser, of WebAssembly or inside of the runtime. */
+export function isOutOfMemory(error: unknown): boolean {
+  // a number is what C++ threw, and it catches all but a failed allocation
+  return error instanceof RangeError || typeof error === "number" || /memory|allocat|bad_alloc|\bOOM\b/i.test(textOf(error));
+}

@@ -29,7 +29,7 @@ class LocalWire {
   private isReady = false;
   private failures: number[] = [];
   private readonly most = threads();
-  private readonly found = remembered(this.most);
+  private found = remembered(this.most);
   private threads = this.found?.threads ?? 1;
   private readonly asked = askedFor();
   private engine: EngineChoice = this.asked ?? this.found?.engine ?? "wasm";
@@ -151,6 +151,7 @@ class LocalWire {
   }
 
   private begin(found: Found): true {
+    this.found = found;
     if (this.asked === null) remember(found, this.most);
     this.isReady = true;
     this.change("ready", "");

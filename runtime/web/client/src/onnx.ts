@@ -4,7 +4,7 @@ import type * as Ort from "onnxruntime-web/wasm";
 
 import type { BundleInfo, Half } from "./bundle.js";
 import type { Engine, Heard, Seen } from "./engine.js";
-import { BundleError } from "./errors.js";
+import { BundleError, isOutOfMemory, textOf } from "./errors.js";
 import type { Bundle } from "./loading.js";
 import type { RuntimeFiles } from "./messages.js";
 import type { Bytes, Floats } from "./numbers.js";
@@ -56,7 +56,7 @@ export class OnnxEngine implements Engine {
       if (ms > before.ms && !slowly) throw new Error(`it takes ${Math.round(ms)} ms a picture in place of ${Math.round(before.ms)}`);
     } catch (error) {
       this.sessions.image = cpu;
-      return { instead: reasonOf(error) };
+      return { instead: textOf(error) };
     }
     await cpu.release();
     this.kind = "webgpu";
@@ -97,18 +97,15 @@ async function openGraph(ort: typeof Ort, { info, graphs }: Bundle, half: Half, 
   try {
     session = await ort.InferenceSession.create(graphs[half], { executionProviders: [on], logSeverityLevel: 3 });
   } catch (error) {
-    const reason = reasonOf(error);
+    if (isOutOfMemory(error)) throw error;
+    const reason = textOf(error);
     // the runtime itself did not start: nothing is wrong with the graph
-    if (/wasm|WebAssembly|backend|memory/i.test(reason) && !/graph|node|model/i.test(reason)) throw new Error(reason);
+    if (/wasm|WebAssembly|backend/i.test(reason) && !/graph|node|model/i.test(reason)) throw error;
     throw new BundleError(`Graph ${info.variant[half]} can't be loaded (${reason}): export the bundle again.`);
   }
   const missing = INPUTS[half].find((name) => !session.inputNames.includes(name));
   if (missing) throw new BundleError(`The ${half} graph has no input ${missing}: export the bundle again.`);
   return session;
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message.replace(/\s+/g, " ").slice(0, 160) : String(error);
 }
 
 function floats(found: Record<string, Ort.Tensor>, name: string): Floats {

@@ -2,7 +2,7 @@
 
 import { colorOf } from "./colors.js";
 import { CaptureClock } from "./drift.js";
-import { BundleError, EngineError } from "./errors.js";
+import { BundleError, EngineError, isOutOfMemory, textOf } from "./errors.js";
 import type { Picture } from "./image.js";
 import { loadBundle } from "./loading.js";
 import type { Answer, EngineChoice, Request, RuntimeFiles, Setting } from "./messages.js";
@@ -207,13 +207,11 @@ function refuse(error: unknown): void {
 
 function known(error: unknown): BundleError | EngineError {
   if (error instanceof BundleError || error instanceof EngineError) return error;
-  const text = error instanceof Error ? error.message.replace(/\s+/g, " ").slice(0, 160) : String(error);
-  // a number is what C++ threw, and it catches all but a failed allocation
-  if (error instanceof RangeError || typeof error === "number" || /memory|allocat|bad_alloc|\bOOM\b/i.test(text)) {
+  if (isOutOfMemory(error)) {
     return new EngineError("memory", "There is not enough memory for the model: close other tabs and load the page again.");
   }
   return new EngineError(
     "engine",
-    `The model can't run in this browser (${text}): load the page again, or use another browser.`,
+    `The model can't run in this browser (${textOf(error)}): load the page again, or use another browser.`,
   );
 }

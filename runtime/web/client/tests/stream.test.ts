@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 
 import { parseBundle } from "../src/bundle.js";
 import type { BundleInfo } from "../src/bundle.js";
+import { CaptureClock } from "../src/drift.js";
 import type { Engine } from "../src/engine.js";
 import type { Floats } from "../src/numbers.js";
 import { StreamLocalizer } from "../src/stream.js";
@@ -123,4 +124,42 @@ test("an hour of sound without a frame is not kept", () => {
   for (let second = 0; second < 3600; second += 1) stream.pushAudio(new Float32Array(1000), 1000, second);
   expect(stream.clock.end).toBe(3_600_000);
   expect(stream.clock.held).toBeLessThan(12_000);
+});
+
+test("after a device has slept for an hour, what is heard is new, and nothing is kept of the time between", async () => {
+  const engine = new Recorder({ patches: { samples: 100, loudest: 2 } });
+  const stream = open(engine);
+  const clock = new CaptureClock(1000);
+  const found: [number, number, number][] = [];
+  const live = async (begin: number, value: number): Promise<void> => {
+    for (let block = 0; block < 25; block += 1) {
+      const time = begin + 0.04 * block;
+      stream.pushAudio(new Float32Array(40).fill(value), 1000, clock.block(40, time));
+      stream.pushFrame(PICTURE, time + 0.03);
+      for (let result = await stream.next(); result; result = await stream.next()) {
+        found.push([result.time, result.window, result.dropped]);
+      }
+    }
+  };
+  await live(0, 1);
+  const before = found.length;
+  engine.patches = [];
+  await live(3600, 2);
+  // every frame is answered with the window that ends before it, none is counted as skipped
+  expect(found.length - before).toBeGreaterThanOrEqual(24);
+  expect(found.every(([time, window, dropped]) => window === Math.floor(time / 0.1 + 1e-6) && dropped === 0)).toBe(true);
+  // the sound from before the sleep is not heard again, silence and the new one are
+  const heard = new Set(engine.patches.flatMap((patch) => [...patch].map((value) => Math.round(value))));
+  expect([...heard].sort()).toEqual([0, 2]);
+  expect(stream.clock.held).toBeLessThan(10_000);
+});
+
+test("sound that steps back in time is taken once, and frames go on", async () => {
+  const stream = open(new Recorder());
+  stream.pushAudio(new Float32Array(1000), 1000, 0);
+  stream.pushAudio(new Float32Array(500), 1000, 0.2);
+  expect(stream.clock.end).toBe(1000);
+  stream.pushFrame(PICTURE, 0.95);
+  stream.pushFrame(PICTURE, 0.9);
+  expect((await all(stream)).length).toBe(1);
 });
