@@ -5,6 +5,7 @@ One browser for all of it; each visitor has a profile of its own.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -44,6 +45,17 @@ def chrome() -> Iterator[Any]:
 def host(tiny_site: Path) -> Iterator[str]:
     with beside.hosted(tiny_site, isolated=True) as url:
         yield url
+
+
+@contextlib.contextmanager
+def another(chrome: Any, flag: str) -> Iterator[Any]:
+    """One more browser beside that of the module, with an option."""
+    flags = [flag, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    launched = chrome.browser_type.launch(executable_path=browser.executable(), args=flags)
+    try:
+        yield launched
+    finally:
+        launched.close()
 
 
 def message(page: Any) -> str:
@@ -182,6 +194,15 @@ def test_permissions_that_are_refused(chrome: Any, host: str) -> None:
         assert page.is_visible("#start")
 
 
+def test_a_microphone_alone(chrome: Any, host: str) -> None:
+    """Nothing can be shown without pictures: the way out is said."""
+    with another(chrome, "--use-fake-device-for-media-stream=device-count=0") as small, browser.opened(small) as page:
+        open_page(page, host)
+        page.click("#start")
+        assert "This device has no camera. A video file can be dropped here" in message(page)
+        assert page.is_visible("#start")
+
+
 def test_devices_that_are_taken_away(chrome: Any, host: str) -> None:
     """As when they are unplugged: their tracks end."""
     with browser.opened(chrome) as page:
@@ -207,18 +228,40 @@ def test_devices_that_are_taken_away(chrome: Any, host: str) -> None:
         results(page, 3, WAIT)
 
 
+@pytest.mark.parametrize("other, chosen", [(50, 2), (99, 1)], ids=["faster", "no faster"])
+def test_threads_are_chosen_while_nothing_runs(other: int, chosen: int, chrome: Any, copied: Path) -> None:
+    """Two threads take over from one where they are faster, behind a page that is ready; the next visit knows."""
+    worker = copied / "worker.js"
+    told = (
+        "const told = postMessage; self.postMessage = (data, ...more) => { if (data.type === 'hello')"
+        f" data.frame_ms = data.threads === 1 ? 100 : {other}; told.call(self, data, ...more); }};"
+    )
+    worker.write_text(told + worker.read_text())
+    kept = "JSON.parse(Object.values(localStorage)[0] ?? 'null')?.threads ?? null"
+    started = "window.started = []; window.Worker = class extends Worker { postMessage(message, ...more) {"
+    started += " if (message.type === 'load') started.push(message.threads); super.postMessage(message, ...more); } };"
+    with beside.hosted(copied, isolated=True) as url, browser.opened(chrome) as page:
+        page.add_init_script(f"Object.defineProperty(navigator, 'hardwareConcurrency', {{ value: 2 }}); {started}")
+        open_page(page, url)
+        until(page, f"({kept}) !== null", WAIT)
+        assert page.evaluate(kept) == chosen and page.evaluate("started") == [1, 2]
+        page.click("#start")
+        results(page, 3, WAIT)
+        page.reload()
+        page.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
+        page.click("#start")
+        results(page, 3, WAIT)
+        assert page.evaluate("started") == [chosen]
+
+
 def test_no_memory_for_the_model(chrome: Any, host: str) -> None:
     """Too little for the runtime, and enough for that but not for the graphs: neither is said to be broken."""
     for pages in (100, 400):
-        flags = [f"--js-flags=--wasm-max-mem-pages={pages}", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-        small = chrome.browser_type.launch(executable_path=browser.executable(), args=flags)
-        try:
-            with browser.opened(small) as page:
-                page.goto(host)
-                page.wait_for_selector("#connection[data-state=refused]", timeout=1000 * WAIT)
-                assert "not enough memory for the model" in message(page)
-        finally:
-            small.close()
+        flag = f"--js-flags=--wasm-max-mem-pages={pages}"
+        with another(chrome, flag) as small, browser.opened(small) as page:
+            page.goto(host)
+            page.wait_for_selector("#connection[data-state=refused]", timeout=1000 * WAIT)
+            assert "not enough memory for the model" in message(page)
 
 
 def test_no_memory_amid_a_stream(chrome: Any, copied: Path) -> None:

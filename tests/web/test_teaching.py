@@ -182,6 +182,10 @@ def test_a_phone(url: str, devices: tuple[Path, Path, Box], tmp_path: Path) -> N
         fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         looked(page)
         keep(page, "teach-phone", tmp_path)
+        # the picture and the form are in view together, and no keyboard is over them
+        assert page.locator("#example").bounding_box()["y"] >= 0
+        form = page.locator("#teach-form").bounding_box()
+        assert form["y"] + form["height"] <= 845 and page.evaluate("document.activeElement.id") != "teach-name"
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert all(
             one["height"] >= 43

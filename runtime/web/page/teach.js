@@ -166,7 +166,9 @@ export class TeachPanel {
     if (state === "looked" && this.state === "looking") {
       this.canvas.offer(answer.box);
       this.to("looked", [...(answer.like ? [tell("like", { name: answer.like })] : []), tell("where")].join(" "));
-      this.name.focus({ preventScroll: true });
+      this.form.scrollIntoView({ block: "nearest" });
+      // a finger would get a keyboard over the picture in which the box is drawn
+      if (!matchMedia("(pointer: coarse)").matches) this.name.focus({ preventScroll: true });
     } else if (state === "learnt") {
       this.to("idle", this.report(name, answer));
       dispatchEvent(new CustomEvent("avgn-learnt", { detail: { ...answer, released: this.released } }));

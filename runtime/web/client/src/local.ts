@@ -2,7 +2,7 @@
 
 import { askedFor, gpuOf } from "./gpu.js";
 import type { Bundle } from "./loading.js";
-import type { Answer, EngineChoice, Request } from "./messages.js";
+import type { Answer, EngineChoice, Hello, Request } from "./messages.js";
 import type { Floats } from "./numbers.js";
 // the page's own modules, shared with the served page
 import { startPage } from "./page.js";
@@ -10,7 +10,6 @@ import { pictureOf } from "./picture.js";
 import { inWords } from "./reasons.js";
 import { lack, threads } from "./support.js";
 import { chooseThreads, ENOUGH, remember, remembered } from "./threads.js";
-import type { Found } from "./threads.js";
 import { say } from "./words.js";
 
 // milliseconds that a first visit waits for what will serve it offline
@@ -26,6 +25,8 @@ class LocalWire {
   // the worker keeps the newest picture alone: as many as come may be on their way
   readonly inFlight = Infinity;
   private worker: Worker | null = null;
+  /** The same model in other threads or on the GPU, to see whether it is faster. */
+  private trial: Worker | null = null;
   private isReady = false;
   private failures: number[] = [];
   private readonly most = threads();
@@ -56,21 +57,27 @@ class LocalWire {
     this.load();
   }
 
-  private load(given?: Bundle): void {
+  private load(): void {
+    this.worker = this.open(this.threads, this.engine, (answer) => this.receive(answer));
+  }
+
+  /** Start a worker, which may be given the bundle that another one has loaded. */
+  private open(threads: number, engine: EngineChoice, take: (answer: Answer, from: Worker) => void, given?: Bundle): Worker {
     const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-    this.worker = worker;
     worker.onmessage = ({ data }: MessageEvent<Answer>) => {
       // what one that was ended had said before
-      if (worker === this.worker) this.receive(data);
+      if (worker === this.worker || worker === this.trial) take(data, worker);
     };
     worker.onerror = (event) => {
       event.preventDefault();
-      this.refuse(say("noWorker", { reason: event.message || say("missing") }));
+      if (worker === this.trial) this.giveUp();
+      else this.refuse(say("noWorker", { reason: event.message || say("missing") }));
     };
     const bundle = new URL("bundle/", document.baseURI).href;
     const runtime = new URL("ort/", import.meta.url).href;
-    const { threads, engine } = this;
-    this.send({ type: "load", bundle, runtime, threads, engine, ...(given && { given }) }, given && buffersOf(given));
+    const message: Request = { type: "load", bundle, runtime, threads, engine, ...(given && { given }) };
+    worker.postMessage(message, given ? [given.graphs.audio.buffer, given.graphs.image.buffer] : []);
+    return worker;
   }
 
   get crowded(): boolean {
@@ -78,6 +85,8 @@ class LocalWire {
   }
 
   say(type: "reset" | "sound-end"): void {
+    // what is begun now is not kept waiting by a trial, nor a trial by that
+    this.giveUp();
     if (this.isReady) this.send({ type });
   }
 
@@ -105,7 +114,7 @@ class LocalWire {
     } else if (answer.type === "refused") {
       this.refused(answer);
     } else if (answer.type !== "end") {
-      if (answer.type === "hello" && !this.isSettled(answer)) return;
+      if (answer.type === "hello" && !this.greet(answer)) return;
       this.take(answer);
     }
   }
@@ -113,49 +122,87 @@ class LocalWire {
   private refused({ amid, reason }: Extract<Answer, { type: "refused" }>): void {
     if (this.engine !== "wasm") {
       this.leaveGpu(reason);
-      this.loadAgain(this.threads);
+      this.end();
+      this.load();
     } else if (amid) {
       this.restart(reason);
     } else if (this.threads > 1) {
       // they take memory of their own
-      this.tried.set(this.threads, Infinity);
-      this.loadAgain(1);
+      this.end();
+      this.threads = 1;
+      this.load();
     } else {
       this.refuse(inWords(reason));
     }
   }
 
-  /** Whether it runs in as many threads as are best; otherwise it is started in others. */
-  private isSettled({ bundle, frame_ms, engine, instead }: Extract<Answer, { type: "hello" }>): boolean {
-    const { precision, sha256 } = bundle.info.variant;
-    const hash = sha256.image;
+  /** Begin with a worker that is ready, and see what else is faster; false: another one is started in its place. */
+  private greet({ bundle, frame_ms, engine, instead }: Hello): boolean {
     if (this.engine !== "wasm" && engine === "wasm") {
       // its files without WebGPU are smaller and faster
-      this.leaveGpu(instead ?? "");
-      this.loadAgain(this.threads, bundle);
+      this.leaveGpu(instead ?? "it was not taken");
+      this.end();
+      this.load();
       return false;
     }
-    if (this.engine !== "wasm") return this.begin({ bundle: hash, threads: this.threads, engine: "gpu" });
-    this.tried.set(this.threads, frame_ms);
-    const wanted = this.found?.bundle === hash ? this.threads : chooseThreads(this.tried, this.most);
-    if (wanted !== this.threads) {
-      this.loadAgain(wanted, bundle);
-      return false;
-    }
-    if (this.mayTryGpu && frame_ms > ENOUGH && precision === "fp32" && this.found?.bundle !== hash) {
-      this.engine = "gpu";
-      this.loadAgain(wanted, bundle);
-      return false;
-    }
-    return this.begin({ bundle: hash, threads: wanted, engine: "wasm" });
-  }
-
-  private begin(found: Found): true {
-    this.found = found;
-    if (this.asked === null) remember(found, this.most);
     this.isReady = true;
     this.change("ready", "");
+    const hash = bundle.info.variant.sha256.image;
+    if (this.found?.bundle === hash || this.asked === "webgpu") return true;
+    this.tried.set(this.threads, frame_ms);
+    const wanted = chooseThreads(this.tried, this.most);
+    if (this.engine !== "wasm") this.keep(hash);
+    else if (wanted === this.threads) this.tryGpu(bundle);
+    else this.tryOther(wanted, bundle);
     return true;
+  }
+
+  /** See whether other threads are faster, while nothing runs: the page is ready meanwhile. */
+  private tryOther(threads: number, bundle: Bundle): void {
+    const hash = bundle.info.variant.sha256.image;
+    const judge = (answer: Answer, worker: Worker): void => {
+      if (answer.type !== "hello" && answer.type !== "refused") return;
+      this.tried.set(threads, answer.type === "hello" ? answer.frame_ms : Infinity);
+      if (chooseThreads(this.tried, this.most) === threads) {
+        this.adopt(worker);
+        this.threads = threads;
+      } else {
+        this.giveUp();
+      }
+      if (answer.type === "hello") this.tryGpu(answer.bundle);
+      else this.keep(hash);
+    };
+    this.trial = this.open(threads, "wasm", judge, bundle);
+  }
+
+  /** See whether a GPU is faster, where there is one and need of it. */
+  private tryGpu(bundle: Bundle): void {
+    const { precision, sha256 } = bundle.info.variant;
+    if (!this.mayTryGpu || precision !== "fp32" || Math.min(...this.tried.values()) <= ENOUGH) {
+      this.keep(sha256.image);
+      return;
+    }
+    const judge = (answer: Answer, worker: Worker): void => {
+      if (answer.type !== "hello" && answer.type !== "refused") return;
+      if (answer.type === "hello" && answer.engine === "webgpu") {
+        this.adopt(worker);
+        this.engine = "gpu";
+      } else {
+        this.giveUp();
+        this.leaveGpu(answer.type === "hello" ? (answer.instead ?? "it was not taken") : answer.reason);
+      }
+      this.keep(sha256.image);
+    };
+    this.trial = this.open(this.threads, "gpu", judge, bundle);
+  }
+
+  /** Go on with the worker that was tried. */
+  private adopt(worker: Worker): void {
+    this.worker?.terminate();
+    [this.worker, this.trial] = [worker, null];
+    worker.onmessage = ({ data }: MessageEvent<Answer>) => {
+      if (worker === this.worker) this.receive(data);
+    };
   }
 
   private leaveGpu(reason: string): void {
@@ -164,10 +211,14 @@ class LocalWire {
     this.mayTryGpu = false;
   }
 
-  private loadAgain(threads: number, given?: Bundle): void {
-    this.end();
-    this.threads = threads;
-    this.load(given);
+  private giveUp(): void {
+    this.trial?.terminate();
+    this.trial = null;
+  }
+
+  private keep(hash: string): void {
+    this.found = { bundle: hash, threads: this.threads, engine: this.engine === "wasm" ? "wasm" : "gpu" };
+    if (this.asked === null) remember(this.found, this.most);
   }
 
   /** Start anew where the model has failed amid a stream, which goes on with it. */
@@ -185,6 +236,7 @@ class LocalWire {
 
   private end(): void {
     this.isReady = false;
+    this.giveUp();
     this.worker?.terminate();
     this.worker = null;
   }
@@ -194,10 +246,6 @@ class LocalWire {
     giveWay();
     this.change("refused", reason);
   }
-}
-
-function buffersOf({ graphs }: Bundle): Transferable[] {
-  return [graphs.audio.buffer, graphs.image.buffer];
 }
 
 /** Let a newer version, which waits for all tabs to be closed, have the next visit: this one doesn't run. */
