@@ -86,7 +86,8 @@ def measure_live(site: Path, seconds: float, folder: Path) -> dict[str, Any]:
 
 def sizes(site: Path) -> dict[str, Any]:
     """Return kilobytes that a first visit loads: of code as hosts compress it, of the runtime and of the bundle."""
-    files = [path for path in site.rglob("*") if path.is_file()]
+    # what runs on a GPU is loaded where there is one
+    files = [path for path in site.rglob("*") if path.is_file() and not path.name.startswith("ort-webgpu")]
     inside = {path: path.relative_to(site).as_posix() for path in files}
     code = [path for path, name in inside.items() if not name.startswith("bundle/") and path.suffix != ".wasm"]
     wasm = next(path for path in files if path.suffix == ".wasm")

@@ -35,6 +35,8 @@ SHARED = (
     "words-zh.js",
     "worklet.js",
 )
+# kept on the device once the page asks for it: the bundle, and what runs it on a GPU
+LATER = ("bundle/", "ort/ort-webgpu")
 BUILT = ("local.js", "worker.js")
 STATIC = ("LICENSES.txt", "icon-192.png", "icon-512.png", "icon-maskable.png", "manifest.webmanifest")
 EXACT, SMALL = "fp32", "int8-cpu"
@@ -110,8 +112,8 @@ def service_worker(folder: Path) -> str:
     digest.update(script.encode())
     for name in files:
         digest.update(f"{name}\0{hashlib.sha256((folder / name).read_bytes()).hexdigest()}\n".encode())
-    # the large ones are kept when the page asks for them, so that they are loaded once
-    code = [name for name in files if not name.startswith("bundle/") and not name.endswith(".wasm")]
+    # the others are kept when the page asks for them, so that they are loaded once
+    code = [name for name in files if not name.startswith(LATER) and not name.endswith(".wasm")]
     facts = {"version": digest.hexdigest()[:16], "code": code, "files": files, "policy": POLICY}
     return script.replace('"@SITE@"', json.dumps(facts))
 

@@ -31,7 +31,7 @@ SCENE = "scene.bin"
 EMPTY = "scene.html"
 # feeds all frames and samples of a file to a worker, and returns what it answers
 FEED = """
-async ({ count, height, width, rate, block, times, threads, raw, memory, file }) => {
+async ({ count, height, width, rate, block, times, threads, engine, raw, memory, file }) => {
   const bytes = await (await fetch(file)).arrayBuffer();
   const size = 3 * height * width;
   const samples = new Float32Array(bytes, count * size);
@@ -48,6 +48,7 @@ async ({ count, height, width, rate, block, times, threads, raw, memory, file })
         if (data.type === 'hello') {
           facts.ready_seconds = seconds();
           facts.threads = data.threads;
+          facts.engine = data.engine;
           worker.postMessage({ type: 'reset', setting: { every: true, exact: true, raw, maxWait: 1e9 } });
           for (let at = 0; at < samples.length; at += block) {
             worker.postMessage({ type: 'sound', samples: samples.slice(at, at + block), rate, time: at / rate });
@@ -65,7 +66,7 @@ async ({ count, height, width, rate, block, times, threads, raw, memory, file })
         }
       };
       worker.postMessage({
-        type: 'load', threads,
+        type: 'load', threads, engine,
         bundle: new URL('bundle/', document.baseURI).href, runtime: new URL('ort/', document.baseURI).href,
       });
     });
@@ -177,12 +178,22 @@ def in_python(bundle: str, frames: list[Pixels], times: list[float], sound: Floa
 
 
 def in_browser(
-    page: Any, frames: list[Pixels], times: list[float], *, threads: int, raw: bool = True, memory: bool = False
-) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Return the worker's results, and how long it took; with `memory` (of an isolated page) what all of it holds."""
+    page: Any,
+    frames: list[Pixels],
+    times: list[float],
+    *,
+    threads: int,
+    engine: str = "wasm",
+    raw: bool = True,
+    memory: bool = False,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the worker's results, what ran them and how long it took; with `memory` (of an isolated page) what all of
+    it holds."""
     height, width = frames[0].shape[:2]
     facts = {"count": len(frames), "height": height, "width": width, "rate": RATE, "block": BLOCK, "file": SCENE}
-    found = page.evaluate(FEED, {**facts, "times": times, "threads": threads, "raw": raw, "memory": memory})
+    found = page.evaluate(
+        FEED, {**facts, "times": times, "threads": threads, "engine": engine, "raw": raw, "memory": memory}
+    )
     return found["results"], found["facts"]
 
 

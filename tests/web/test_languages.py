@@ -41,8 +41,8 @@ TALKERS = (
     "view.js",
     "wire.js",
 )
-# of these names, what stands in a line makes it no words for people
-CODE = re.compile(r"^\s*(//|\*|/\*)|pen\.font|\bimport\b")
+# what stands in a line makes it no words for visitors; the console is for developers
+CODE = re.compile(r"^\s*(//|\*|/\*)|pen\.font|\bimport\b|console\.info|leaveGpu")
 
 needs_node = pytest.mark.skipif(node.missing() is not None, reason=str(node.missing()))
 needs_browser = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))

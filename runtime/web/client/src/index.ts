@@ -8,7 +8,7 @@
 import { AvgnError, BundleError, EngineError, UnsupportedError } from "./errors.js";
 import type { ErrorCode } from "./errors.js";
 import type { StateName } from "./lines.js";
-import type { Answer, Hello, Request, RuntimeFiles } from "./messages.js";
+import type { Answer, EngineChoice, Hello, Request, RuntimeFiles } from "./messages.js";
 import { PushedStream, ResultStream } from "./results.js";
 import type { Result, ResultSource, StreamOptions } from "./results.js";
 import { lack, threads } from "./support.js";
@@ -22,6 +22,8 @@ export interface LoadOptions {
   runtime?: string | URL;
   /** Threads of the model; left out: up to 4 where the page is isolated from other origins, 1 elsewhere. */
   threads?: number;
+  /** "webgpu" runs pictures on the GPU where that gives the same as WebAssembly ("wasm", the default). */
+  engine?: "wasm" | "webgpu";
   /** Gives up loading; `load` then throws its reason. */
   signal?: AbortSignal;
   /** Gets bytes as they come, and how many there will be (0 where the host does not say). */
@@ -36,6 +38,8 @@ export class Localizer {
   readonly grid: readonly [number, number];
   readonly model: string;
   readonly threads: number;
+  /** What runs pictures. */
+  readonly engine: "wasm" | "webgpu";
   private current: ResultStream | null = null;
   private failure: AvgnError | null = null;
   private streams = 0;
@@ -45,7 +49,8 @@ export class Localizer {
   private constructor(worker: Worker, hello: Hello) {
     this.worker = worker;
     this.classes = hello.classes.map(({ label }) => label);
-    [this.grid, this.model, this.threads] = [hello.grid, hello.model, hello.threads];
+    [this.grid, this.model, this.threads, this.engine] = [hello.grid, hello.model, hello.threads, hello.engine];
+    if (hello.instead) console.info(`avgn: WebGPU is not used (${hello.instead})`);
     worker.onmessage = ({ data }: MessageEvent<Answer>) => this.receive(data);
     worker.onerror = (event) => {
       event.preventDefault();
@@ -125,16 +130,14 @@ function folder(bundle: string | URL): URL {
 }
 
 /** The files of onnxruntime-web under the names of its package. */
-function filesOf(runtime: string | URL | undefined): RuntimeFiles {
+function filesOf(runtime: string | URL | undefined, engine: EngineChoice): RuntimeFiles {
   // beside this package, which bundlers must not look for as if it were a file
   const here = import.meta.url;
   const at = runtime === undefined ? new URL("../../onnxruntime-web/dist/", here) : folder(runtime);
   const file = (name: string) => new URL(name, at).href;
-  return {
-    api: file("ort.wasm.min.mjs"),
-    mjs: file("ort-wasm-simd-threaded.mjs"),
-    wasm: file("ort-wasm-simd-threaded.wasm"),
-  };
+  const [api, wasm] = engine === "wasm" ? ["ort.wasm.min.mjs", ""] : ["ort.webgpu.min.mjs", ".asyncify"];
+  const loader = `ort-wasm-simd-threaded${wasm}`;
+  return { api: file(api!), mjs: file(`${loader}.mjs`), wasm: file(`${loader}.wasm`) };
 }
 
 function started(worker: Worker, bundle: URL, options: LoadOptions): Promise<Hello> {
@@ -153,10 +156,12 @@ function started(worker: Worker, bundle: URL, options: LoadOptions): Promise<Hel
       signal?.removeEventListener("abort", abort);
       done(data);
     };
+    const { engine = "wasm" } = options;
     const message: Request = {
       type: "load",
       bundle: bundle.href,
-      runtime: filesOf(options.runtime),
+      engine,
+      runtime: filesOf(options.runtime, engine),
       threads: options.threads ?? threads(),
     };
     worker.postMessage(message);

@@ -1,14 +1,15 @@
 // The page without a server: what app.js is to a served one. The wire leads to a worker in place of a server.
 
+import { askedFor, gpuOf } from "./gpu.js";
 import type { Bundle } from "./loading.js";
-import type { Answer, Hello, Request } from "./messages.js";
+import type { Answer, EngineChoice, Hello, Request } from "./messages.js";
 import type { Floats } from "./numbers.js";
 // the page's own modules, shared with the served page
 import { startPage } from "./page.js";
 import { pictureOf } from "./picture.js";
 import { inWords } from "./reasons.js";
 import { lack, threads } from "./support.js";
-import { chooseThreads, remember, remembered } from "./threads.js";
+import { chooseThreads, ENOUGH, remember, remembered } from "./threads.js";
 import { say } from "./words.js";
 
 // milliseconds that a first visit waits for what will serve it offline
@@ -24,13 +25,16 @@ class LocalWire {
   // the worker keeps the newest picture alone: as many as come may be on their way
   readonly inFlight = Infinity;
   private worker: Worker | null = null;
-  /** The same model in other threads, to see whether it is faster. */
+  /** The same model in other threads or on the GPU, to see whether it is faster. */
   private trial: Worker | null = null;
   private isReady = false;
   private failures: number[] = [];
   private readonly most = threads();
   private found = remembered(this.most);
   private threads = this.found?.threads ?? 1;
+  private readonly asked = askedFor();
+  private engine: EngineChoice = this.asked ?? this.found?.engine ?? "wasm";
+  private mayTryGpu = false;
   // milliseconds of a picture by the number of threads
   private readonly tried = new Map<number, number>();
 
@@ -47,15 +51,18 @@ class LocalWire {
     }
     this.change("loading", "");
     await settle();
+    const gpu = await gpuOf();
+    this.mayTryGpu = this.asked === null && gpu === "hardware";
+    if (this.engine !== "wasm" && gpu === "none") this.leaveGpu("this browser has no GPU for it");
     this.load();
   }
 
   private load(): void {
-    this.worker = this.open(this.threads, (answer) => this.receive(answer));
+    this.worker = this.open(this.threads, this.engine, (answer) => this.receive(answer));
   }
 
   /** Start a worker, which may be given the bundle that another one has loaded. */
-  private open(threads: number, take: (answer: Answer, from: Worker) => void, given?: Bundle): Worker {
+  private open(threads: number, engine: EngineChoice, take: (answer: Answer, from: Worker) => void, given?: Bundle): Worker {
     const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
     worker.onmessage = ({ data }: MessageEvent<Answer>) => {
       // what one that was ended had said before
@@ -68,7 +75,7 @@ class LocalWire {
     };
     const bundle = new URL("bundle/", document.baseURI).href;
     const runtime = new URL("ort/", import.meta.url).href;
-    const message: Request = { type: "load", bundle, runtime, threads, ...(given && { given }) };
+    const message: Request = { type: "load", bundle, runtime, threads, engine, ...(given && { given }) };
     worker.postMessage(message, given ? [given.graphs.audio.buffer, given.graphs.image.buffer] : []);
     return worker;
   }
@@ -107,13 +114,17 @@ class LocalWire {
     } else if (answer.type === "refused") {
       this.refused(answer);
     } else if (answer.type !== "end") {
-      if (answer.type === "hello") this.greet(answer);
+      if (answer.type === "hello" && !this.greet(answer)) return;
       this.take(answer);
     }
   }
 
   private refused({ amid, reason }: Extract<Answer, { type: "refused" }>): void {
-    if (amid) {
+    if (this.engine !== "wasm") {
+      this.leaveGpu(reason);
+      this.end();
+      this.load();
+    } else if (amid) {
       this.restart(reason);
     } else if (this.threads > 1) {
       // they take memory of their own
@@ -125,15 +136,25 @@ class LocalWire {
     }
   }
 
-  private greet({ bundle, frame_ms }: Hello): void {
+  /** Begin with a worker that is ready, and see what else is faster; false: another one is started in its place. */
+  private greet({ bundle, frame_ms, engine, instead }: Hello): boolean {
+    if (this.engine !== "wasm" && engine === "wasm") {
+      // its files without WebGPU are smaller and faster
+      this.leaveGpu(instead ?? "it was not taken");
+      this.end();
+      this.load();
+      return false;
+    }
     this.isReady = true;
     this.change("ready", "");
     const hash = bundle.info.variant.sha256.image;
-    if (this.found?.bundle === hash) return;
+    if (this.found?.bundle === hash || this.asked === "webgpu") return true;
     this.tried.set(this.threads, frame_ms);
     const wanted = chooseThreads(this.tried, this.most);
-    if (wanted === this.threads) this.keep(hash);
+    if (this.engine !== "wasm") this.keep(hash);
+    else if (wanted === this.threads) this.tryGpu(bundle);
     else this.tryOther(wanted, bundle);
+    return true;
   }
 
   /** See whether other threads are faster, while nothing runs: the page is ready meanwhile. */
@@ -143,17 +164,51 @@ class LocalWire {
       if (answer.type !== "hello" && answer.type !== "refused") return;
       this.tried.set(threads, answer.type === "hello" ? answer.frame_ms : Infinity);
       if (chooseThreads(this.tried, this.most) === threads) {
-        this.worker?.terminate();
-        [this.worker, this.trial, this.threads] = [worker, null, threads];
-        worker.onmessage = ({ data }: MessageEvent<Answer>) => {
-          if (worker === this.worker) this.receive(data);
-        };
+        this.adopt(worker);
+        this.threads = threads;
       } else {
         this.giveUp();
       }
-      this.keep(hash);
+      if (answer.type === "hello") this.tryGpu(answer.bundle);
+      else this.keep(hash);
     };
-    this.trial = this.open(threads, judge, bundle);
+    this.trial = this.open(threads, "wasm", judge, bundle);
+  }
+
+  /** See whether a GPU is faster, where there is one and need of it. */
+  private tryGpu(bundle: Bundle): void {
+    const { precision, sha256 } = bundle.info.variant;
+    if (!this.mayTryGpu || precision !== "fp32" || Math.min(...this.tried.values()) <= ENOUGH) {
+      this.keep(sha256.image);
+      return;
+    }
+    const judge = (answer: Answer, worker: Worker): void => {
+      if (answer.type !== "hello" && answer.type !== "refused") return;
+      if (answer.type === "hello" && answer.engine === "webgpu") {
+        this.adopt(worker);
+        this.engine = "gpu";
+      } else {
+        this.giveUp();
+        this.leaveGpu(answer.type === "hello" ? (answer.instead ?? "it was not taken") : answer.reason);
+      }
+      this.keep(sha256.image);
+    };
+    this.trial = this.open(this.threads, "gpu", judge, bundle);
+  }
+
+  /** Go on with the worker that was tried. */
+  private adopt(worker: Worker): void {
+    this.worker?.terminate();
+    [this.worker, this.trial] = [worker, null];
+    worker.onmessage = ({ data }: MessageEvent<Answer>) => {
+      if (worker === this.worker) this.receive(data);
+    };
+  }
+
+  private leaveGpu(reason: string): void {
+    console.info(`avgn: WebGPU is not used (${reason})`);
+    this.engine = "wasm";
+    this.mayTryGpu = false;
   }
 
   private giveUp(): void {
@@ -162,8 +217,8 @@ class LocalWire {
   }
 
   private keep(hash: string): void {
-    this.found = { bundle: hash, threads: this.threads };
-    remember(this.found, this.most);
+    this.found = { bundle: hash, threads: this.threads, engine: this.engine === "wasm" ? "wasm" : "gpu" };
+    if (this.asked === null) remember(this.found, this.most);
   }
 
   /** Start anew where the model has failed amid a stream, which goes on with it. */

@@ -14,6 +14,9 @@ export interface RuntimeFiles {
   wasm: string;
 }
 
+/** What runs the image half: "gpu" is WebGPU where it is right and faster, "webgpu" where it is right. */
+export type EngineChoice = "wasm" | "gpu" | "webgpu";
+
 /**
  * How a stream runs; `exact`: times are the stream's own; `own`: those of results are, although what comes has the
  * page's; `raw`: results carry maps and probabilities, too; `id`: what results are marked with.
@@ -27,7 +30,7 @@ export interface Setting extends StreamOptions {
 
 export type Request =
   // `given` is a bundle that another worker has loaded
-  | { type: "load"; bundle: string; runtime: string | RuntimeFiles; threads: number; given?: Bundle }
+  | { type: "load"; bundle: string; runtime: string | RuntimeFiles; threads: number; engine?: EngineChoice; given?: Bundle }
   | { type: "reset"; setting?: Setting }
   | { type: "sound"; samples: Floats; rate: number; time: number }
   | { type: "sound-end" }
@@ -41,7 +44,9 @@ export interface Hello {
   classes: { label: string; color: string }[];
   grid: [number, number];
   has_presence: boolean;
-  engine: string;
+  /** What runs the image half, and why it is not what was asked for. */
+  engine: "wasm" | "webgpu";
+  instead: string | null;
   model: string;
   threads: number;
   /** Milliseconds of a picture, without sound. */

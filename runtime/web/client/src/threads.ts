@@ -1,7 +1,7 @@
 // How many threads the model runs in: two are slower than one for a small model, and faster for a large one.
 
 // milliseconds of a picture: a camera gives no more of them
-const ENOUGH = 33;
+export const ENOUGH = 33;
 // what more threads have to save before they are worth their memory and heat
 const WORTH = 0.9;
 
@@ -9,6 +9,7 @@ const WORTH = 0.9;
 export interface Found {
   bundle: string;
   threads: number;
+  engine: "wasm" | "gpu";
 }
 
 /** How many to run with, by the milliseconds of a picture with as many as were tried: those that run already, or others. */
@@ -27,8 +28,9 @@ function key(most: number): string {
 export function remembered(most: number): Found | null {
   try {
     const found: unknown = JSON.parse(localStorage.getItem(key(most)) ?? "null");
-    const { bundle, threads } = (found ?? {}) as Partial<Found>;
-    return typeof bundle === "string" && (threads === 1 || threads === most) ? { bundle, threads } : null;
+    const { bundle, threads, engine } = (found ?? {}) as Partial<Found>;
+    if (typeof bundle !== "string" || (threads !== 1 && threads !== most)) return null;
+    return engine === "wasm" || engine === "gpu" ? { bundle, threads, engine } : null;
   } catch {
     return null;
   }

@@ -5,7 +5,7 @@ import { CaptureClock } from "./drift.js";
 import { BundleError, EngineError, isOutOfMemory, textOf } from "./errors.js";
 import type { Picture } from "./image.js";
 import { loadBundle } from "./loading.js";
-import type { Answer, Request, RuntimeFiles, Setting } from "./messages.js";
+import type { Answer, EngineChoice, Request, RuntimeFiles, Setting } from "./messages.js";
 import type { Floats } from "./numbers.js";
 import { OnnxEngine } from "./onnx.js";
 import { answerOf } from "./result.js";
@@ -66,8 +66,10 @@ async function load(message: Extract<Request, { type: "load" }>): Promise<void> 
   };
   const bundle = message.given ?? (await loadBundle(new URL(message.bundle), progress));
   say({ type: "starting" });
-  const opened = await OnnxEngine.open(bundle, filesOf(message.runtime), message.threads);
-  const frameMs = await tryOut(opened);
+  const choice = message.engine ?? "wasm";
+  const opened = await OnnxEngine.open(bundle, filesOf(message.runtime, choice), message.threads);
+  const { ms: frameMs } = await tryOut(opened);
+  const gpu = choice === "wasm" ? null : await opened.useGpu(bundle, choice === "webgpu");
   engine = opened;
   reset({});
   const { info, graphs } = bundle;
@@ -76,19 +78,21 @@ async function load(message: Extract<Request, { type: "load" }>): Promise<void> 
     classes: info.classes.map((label, index) => ({ label, color: colorOf(index) })),
     grid: info.grid,
     has_presence: info.has_presence,
-    engine: "onnxruntime-web",
+    engine: opened.kind,
+    instead: gpu?.instead ?? null,
     threads: message.threads,
     model: info.name,
-    frame_ms: frameMs,
+    frame_ms: gpu?.ms ?? frameMs,
     bundle,
   }, [graphs.audio.buffer, graphs.image.buffer]);
 }
 
 /** The files under the names that a site has for them; or as they are named. */
-function filesOf(runtime: string | RuntimeFiles): RuntimeFiles {
+function filesOf(runtime: string | RuntimeFiles, choice: EngineChoice): RuntimeFiles {
   if (typeof runtime !== "string") return runtime;
   const at = (name: string) => new URL(name, runtime).href;
-  return { api: at("ort.js"), mjs: at("ort-wasm.js"), wasm: at("ort-wasm.wasm") };
+  if (choice === "wasm") return { api: at("ort.js"), mjs: at("ort-wasm.js"), wasm: at("ort-wasm.wasm") };
+  return { api: at("ort-webgpu.js"), mjs: at("ort-webgpu-wasm.js"), wasm: at("ort-webgpu-wasm.wasm") };
 }
 
 function reset(setting: Setting): void {

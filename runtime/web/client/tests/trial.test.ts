@@ -5,7 +5,7 @@ import { expect, test } from "vitest";
 import { parseBundle } from "../src/bundle.js";
 import type { Engine } from "../src/engine.js";
 import { BundleError } from "../src/errors.js";
-import { tryOut } from "../src/trial.js";
+import { apart, tryOut } from "../src/trial.js";
 import { document } from "./documents.js";
 
 const PATCHES = { patches: { samples: 100, loudest: 2 } };
@@ -22,8 +22,8 @@ function giving(sizes: { sources?: number; prob?: number; odds?: number; maps?: 
 }
 
 test("what fits is timed", async () => {
-  expect(await tryOut(giving({}))).toBeGreaterThanOrEqual(0);
-  expect(await tryOut(giving({}, PATCHES))).toBeGreaterThanOrEqual(0);
+  expect((await tryOut(giving({}))).ms).toBeGreaterThanOrEqual(0);
+  expect((await tryOut(giving({}, PATCHES))).ms).toBeGreaterThanOrEqual(0);
 });
 
 test.each<[Engine, RegExp]>([
@@ -37,4 +37,14 @@ test.each<[Engine, RegExp]>([
 ])("%#: %s", async (engine, reason) => {
   await expect(tryOut(engine)).rejects.toThrow(BundleError);
   await expect(tryOut(engine)).rejects.toThrow(reason);
+});
+
+test("engines are held to what they see", () => {
+  const seen = (...maps: number[]) => ({ maps: new Float32Array(maps), visualProb: new Float32Array([0.5]) });
+  expect(apart(seen(0.5, 8), seen(0.5, 8))).toBe(0);
+  expect(apart(seen(0.5, 8), seen(0.5, 7.92))).toBeCloseTo(0.01, 4);
+  expect(apart(seen(0.5, 0), seen(0.25, 0))).toBe(0.25);
+  expect(apart(seen(0), { maps: new Float32Array(1), visualProb: new Float32Array([0.25]) })).toBe(0.25);
+  // what is no number is never close
+  expect(apart(seen(0), seen(NaN)) <= 1).toBe(false);
 });
