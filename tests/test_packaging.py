@@ -46,7 +46,8 @@ def test_runtime_imports_nothing_of_ours_and_no_library_but_numpy() -> None:
     lazily = "cv2,av,onnxruntime,openvino,nvtx,sounddevice,cuda,tensorrt,tensorrt_rtx,starlette,uvicorn"
     ours = "avgn.kernels,avgn.export,avgn.model,avgn.scenes,avgn.evaluation,avgn.training,avgn.cli"
     # what the server imports only once it serves
-    serving = ",".join(f"avgn.runtime.web.{name}" for name in ("app", "files", "protocols", "running", "session"))
+    names = ("app", "archive", "files", "protocols", "running", "session")
+    serving = ",".join(f"avgn.runtime.web.{name}" for name in names)
     import_alone(f"{HEAVY},{lazily},{ours}", "avgn.runtime", f"avgn.runtime.sinks.drawing,{serving}")
 
 

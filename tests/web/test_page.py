@@ -202,9 +202,10 @@ def test_the_sound_of_a_dropped_video(tiny: Localizer, tmp_path: Path) -> None:
     engine.pairs = engine.pairs[FPS:]
     lags, hop = engine.lags(), engine.info.hop_samples / engine.info.sample_rate
     assert len(lags) > 50
-    # JPEG levels and the browser's own synchrony: within a frame and a hop of where live windows end
+    # JPEG levels and the browser's own synchrony: within a frame and a hop of where live windows end; a busy machine's
+    # browser shows pictures up to another frame late
     late = np.quantile(lags, (0.02, 0.5, 0.98))
-    assert late[0] >= -1 / FPS - 0.02 and late[2] <= hop + 1 / FPS + 0.02, late
+    assert late[0] >= -1 / FPS - 0.02 and late[2] <= hop + 2 / FPS + 0.02, late
     assert abs(late[1] - hop / 2) <= hop / 2
 
 
