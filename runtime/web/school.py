@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.multi import MultiStream
 from avgn.runtime.web.lessons import Facts, LessonError, Taught, Teacher
 from avgn.runtime.web.limits import Bucket
 from avgn.runtime.web.recorder import LONGEST
@@ -110,10 +111,18 @@ class School:
             raise LessonError("busy")
         async with self._changing:
             taught = await self.ask(work)
-            multi = await self._shared.prepare(taught.localizer.engine)
+            multi = await self._prepare(taught)
             await self.ask(lambda: self._teacher.keep(taught))
             await self._shared.exchange(multi)
             return taught.facts
+
+    async def _prepare(self, taught: Taught) -> MultiStream:
+        try:
+            return await self._shared.prepare(taught.localizer.engine)
+        except Exception:
+            # an engine is somebody else's library, and memory may be short
+            log.exception("the engine of a lesson failed")
+            raise LessonError("failed", reason="") from None
 
     async def pack(self) -> Path:
         """Return the bundle as it is now as a .zip."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,10 @@ from avgn.runtime import Localizer
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.manifest import Box
 from avgn.runtime.web import wire
+from avgn.runtime.web.lessons import LessonError, Taught
 from avgn.runtime.web.limits import Limits
+from avgn.runtime.web.school import School
+from avgn.runtime.web.shared import SharedEngine
 from tests.web import browser
 from tests.web.dog import WINDOW, write_devices
 from tests.web.lessons import PATIENCE, classroom, load, teaching, without_dog
@@ -311,6 +316,27 @@ def test_lessons_are_as_rare_as_the_limits_say_and_the_archive_needs_the_token(b
         for _ in range(300):
             socket.send('{"type": "teach-drop"}')
         assert closed(socket, PATIENCE) == wire.TOO_FAST
+
+
+def test_an_engine_that_does_not_start_leaves_everything_as_it_was(tiny: Localizer) -> None:
+    kept: list[object] = []
+    # it is asked for nothing else
+    teacher: Any = SimpleNamespace(keep=kept.append)
+    nothing: Any = SimpleNamespace(engine=object())
+
+    async def learn(shared: SharedEngine) -> None:
+        school = School(teacher, shared)
+        with pytest.raises(LessonError, match="failed"):
+            await school.change(lambda: Taught(localizer=nothing))
+        # and the next lesson is not kept waiting
+        with pytest.raises(LessonError, match="failed"):
+            await school.change(lambda: Taught(localizer=nothing))
+        school.close()
+
+    with SharedEngine(tiny.engine) as shared:
+        before = shared.multi
+        asyncio.run(learn(shared))
+        assert shared.multi is before and not kept
 
 
 def test_much_that_is_recorded_takes_little_memory() -> None:
