@@ -32,11 +32,12 @@ from avgn.runtime.web.lessons import Taught as Changed
 from avgn.teach import tokens as edits
 from avgn.teach.bank import Bank, read_bank
 from avgn.teach.bundles import check_target, read_tokens
-from avgn.teach.examples import Example, Examples, Picture, SilentError, covered, draw_boxes, hear, shows
+from avgn.teach.examples import Example, Examples, Picture, SilentError, hear, shows
 from avgn.teach.features import Encoders
 from avgn.teach.fitting import Learnt, fit_pictures, heat
 from avgn.teach.judging import Judge
 from avgn.teach.lesson import bank_for, learn_all, read_noises
+from avgn.teach.marks import covered, draw_boxes
 from avgn.teach.report import report_on
 from avgn.teach.writing import Before, write_taught
 

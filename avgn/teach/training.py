@@ -11,7 +11,8 @@ from avgn.runtime.folders import VIDEO_SUFFIXES
 from avgn.runtime.image import import_cv2
 from avgn.runtime.manifest import Item, Source, write_manifest
 from avgn.runtime.outputs import new_folder
-from avgn.teach.examples import MASK, Example, Examples, read_boxes, read_frames
+from avgn.teach.examples import Example, Examples, read_frames
+from avgn.teach.marks import MASK, read_boxes
 
 MANIFEST = "manifest.jsonl"
 # pixels of a clip's frame that is written

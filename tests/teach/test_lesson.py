@@ -24,8 +24,9 @@ from avgn.scenes.synth import RATE
 from avgn.scenes.writer import write_wav
 from avgn.teach import Changes, Lesson, give_lesson, teach
 from avgn.teach.bundles import read_tokens
-from avgn.teach.examples import MOST_FILES, find_examples, read_boxes, read_examples
+from avgn.teach.examples import MOST_FILES, find_examples, read_examples
 from avgn.teach.features import Encoders
+from avgn.teach.marks import read_boxes
 from tests.commands import avgn
 from tests.teach.material import COUNT, dog_pictures, dog_sounds, tone
 from tests.teach.test_edits import check_same
