@@ -1,6 +1,6 @@
 // The page without a server: what app.js is to a served one. The wire leads to a worker in place of a server.
 
-import { askedFor, gpuOf } from "./gpu.js";
+import { askedFor, gpuOf, lackOf } from "./gpu.js";
 import type { Bundle } from "./loading.js";
 import type { Answer, EngineChoice, Hello, Request } from "./messages.js";
 import type { Floats } from "./numbers.js";
@@ -53,7 +53,8 @@ class LocalWire {
     await settle();
     const gpu = await gpuOf();
     this.mayTryGpu = this.asked === null && gpu === "hardware";
-    if (this.engine !== "wasm" && gpu === "none") this.leaveGpu("this browser has no GPU for it");
+    const reason = lackOf(gpu);
+    if (this.engine !== "wasm" && reason) this.leaveGpu(reason);
     this.load();
   }
 
