@@ -63,6 +63,8 @@ export default {
   microphoneGone: "Das Mikrofon wurde getrennt oder gesperrt: Es ist nichts mehr zu hören.",
   cameraMuted: "Die Kamera liefert gerade keine Bilder.",
   microphoneMuted: "Das Mikrofon liefert gerade keinen Ton.",
+  cameraBack: "Die Kamera liefert wieder Bilder.",
+  microphoneBack: "Das Mikrofon ist wieder zu hören.",
   cantPlay: "Dieser Browser kann {name} nicht abspielen: MP4 mit H.264 und WebM laufen fast überall.",
   fileGone: "{name} lässt sich nicht mehr lesen: Die Datei wurde verschoben oder geändert.",
   fileBroken: "{name} ist beschädigt: Der Rest lässt sich nicht abspielen.",

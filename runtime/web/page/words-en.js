@@ -64,6 +64,8 @@ export default {
   microphoneGone: "The microphone was unplugged or taken away: nothing more can be heard.",
   cameraMuted: "The camera gives no pictures at the moment.",
   microphoneMuted: "The microphone gives no sound at the moment.",
+  cameraBack: "The camera gives pictures again.",
+  microphoneBack: "The microphone is heard again.",
   cantPlay: "This browser can't play {name}: MP4 with H.264 and WebM play nearly everywhere.",
   fileGone: "{name} can't be read any more: it was moved or changed.",
   fileBroken: "{name} is broken: what follows can't be played.",
