@@ -401,3 +401,47 @@ def test_threads_are_chosen_by_measurement(other: int, chosen: int, project: Pat
         assert page.evaluate(THREADS, {}) == [chosen, [1, 2]]
         assert page.evaluate(THREADS, {}) == [chosen, [chosen]]
         assert page.evaluate(THREADS, {"threads": 2}) == [2, [2]]
+
+
+# packers by what a project does with them, at versions that were tried
+BUNDLERS: dict[str, tuple[list[str], list[str]]] = {
+    "webpack": (
+        ["webpack@5.113.0", "webpack-cli@7.3.1"],
+        ["webpack", "--mode", "production", "--entry", "./example.js", "-o", "dist"],
+    ),
+    "vite": (["vite@8.3.8"], ["vite", "build"]),
+}
+SCRIPTS = {"webpack": "main.js", "vite": "/example.js"}
+
+
+@needs_browser
+@pytest.mark.soak
+@pytest.mark.parametrize("bundler", BUNDLERS)
+def test_the_example_packed_by_a_bundler(
+    bundler: str, tarball: Path, packages: Path, example: str, tmp_path: Path
+) -> None:
+    """As the README says: the runtime's files are copied, and nothing is set."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "package.json").write_text('{"name": "project", "private": true, "type": "module"}')
+    needed, command = BUNDLERS[bundler]
+    options = ["--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    run(project, "npm", "install", *options, f"onnxruntime-web@file:{packages.parent}", str(tarball), *needed)
+    packed = example.replace('load("bundle/", {', 'load("bundle/", { runtime: "ort/",')
+    assert packed != example
+    (project / "example.ts").write_text(packed)
+    run(project, str(node.installed() / "node_modules" / ".bin" / "esbuild"), "example.ts", "--outfile=example.js")
+    html = f'<output></output><button>Stop</button><script type="module" src="{SCRIPTS[bundler]}"></script>'
+    (project / "index.html").write_text(f'<!doctype html><title>example</title><link rel="icon" href="data:,">{html}')
+    run(project, f"node_modules/.bin/{command[0]}", *command[1:])
+    site = project / "dist"
+    if bundler == "webpack":
+        shutil.copyfile(project / "index.html", site / "index.html")
+    shutil.copytree(Path(avgn.__file__).parent / "models" / "world", site / "bundle")
+    (site / "ort").mkdir()
+    for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
+        shutil.copyfile(packages / name, site / "ort" / name)
+    camera, microphone, _ = write_devices(tmp_path)
+    with beside.hosted(site, isolated=True) as url, browser.chromium(camera, microphone) as page:
+        page.goto(url)
+        until(page, "document.querySelector('output').value.includes('dog')", 120.0)
