@@ -474,6 +474,7 @@ def test_a_disk_that_is_full_or_not_given(trouble: str, chrome: Any, copied: Pat
         start(page, url)
         page.reload()
         page.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
+        assert "works with a connection only" in page.inner_text("footer")
 
 
 def test_a_page_that_was_left_and_is_gone_back_to(chrome: Any, host: str, tmp_path: Path) -> None:

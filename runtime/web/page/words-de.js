@@ -34,6 +34,7 @@ export default {
   keys: "Tasten: {f} hält das Bild an, {s} speichert es, {r} nimmt auf, {esc} beendet.",
   privacyServer: "Bild und Ton gehen nur an diesen Server und werden nicht gespeichert.",
   privacyDevice: "Bild und Ton bleiben auf diesem Gerät: Das Modell läuft in Ihrem Browser.",
+  notOffline: "Dieser Browser behält keine Kopie der Seite: Sie funktioniert nur mit einer Verbindung.",
 
   connecting: "Verbindung wird aufgebaut",
   live: "verbunden",

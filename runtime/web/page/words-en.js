@@ -34,6 +34,7 @@ export default {
   keys: "Keys: {f} freezes, {s} saves the picture, {r} records, {esc} stops.",
   privacyServer: "Pictures and sound go to this server only and are not stored.",
   privacyDevice: "Pictures and sound stay on this device: the model runs in your browser.",
+  notOffline: "This browser keeps no copy of the page: it works with a connection only.",
 
   // how the connection is
   connecting: "connecting",

@@ -34,6 +34,7 @@ export default {
   keys: "快捷键：{f} 定格，{s} 保存画面，{r} 录制，{esc} 停止。",
   privacyServer: "画面和声音只发送到此服务器，不会被保存。",
   privacyDevice: "画面和声音不会离开此设备：模型在您的浏览器中运行。",
+  notOffline: "此浏览器不保存页面副本：仅在联网时可用。",
 
   connecting: "正在连接",
   live: "已连接",
