@@ -75,6 +75,9 @@ def decode_frames(
         while True:
             try:
                 packet = next(packets, None)
+                if packet is not None and not packet.size and packet.dts is not None:
+                    # the picture before goes on: Theora and AVI say so with nothing
+                    continue
                 # a reader that broke off has not flushed its decoder
                 frames = stream.codec_context.decode(None) if packet is None else packet.decode()
             except EOFError:
