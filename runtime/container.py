@@ -72,9 +72,11 @@ def decode_frames(
             return
         prepare_decoder(stream)
         packets = begin(container, stream)
+        ended = False
         while True:
             try:
                 packet = next(packets, None)
+                ended = packet is None
                 if packet is not None and not packet.size and packet.dts is not None:
                     # the picture before goes on: Theora and AVI say so with nothing
                     continue
@@ -84,6 +86,9 @@ def decode_frames(
                 return
             except av.FFmpegError:
                 count()
+                if ended:
+                    # a decoder that can't even be opened says so for ever
+                    return
                 continue
             for frame in frames:
                 if frame.is_corrupt:
