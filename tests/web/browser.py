@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from avgn.runtime.audio import resample
 from avgn.runtime.web.server import serve
+from tests.patience import PATIENCE
 
 RATE = 48_000
 FPS = 30
@@ -63,12 +64,12 @@ def serving(bundle: Any, **options: Any) -> Iterator[str]:
     thread = threading.Thread(target=work, name="served")
     thread.start()
     try:
-        assert ready.wait(30) and not failures, failures
+        assert ready.wait(PATIENCE) and not failures, failures
         yield said[0]
     finally:
         for server in servers:
             server.should_exit = True
-        thread.join(20)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
         if failures:
             raise failures[0]
@@ -133,6 +134,7 @@ def opened(
 
 def watched(page: Any, said: list[str]) -> Any:
     """Keep a page's results for the tests to look at, as they come, and what its console says of errors in `said`."""
+    page.set_default_timeout(1000 * PATIENCE)
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
     page.add_init_script(

@@ -259,7 +259,8 @@ def test_the_page_names_what_the_camera_and_the_microphone_hold(world_site: Path
         places = [source["peak"] for source in named]
         assert all(x1 <= x <= x2 and y1 <= y <= y2 for x, y in places), places
         # the newest picture wins: what is answered is never far behind
-        assert np.median([one["latency"] for one in found if one["latency"] is not None]) < 3.0
+        late = [one["latency"] for one in found if one["latency"] is not None]
+        assert np.median(late) < 0.5 + 4 * np.median(np.diff([one["time"] for one in found]))
         page.click("#freeze")
         assert page.get_attribute("#freeze", "aria-pressed") == "true"
         page.click("#stop")
@@ -335,7 +336,7 @@ def test_it_is_tried_on_this_machine(packages: Path, tmp_path: Path) -> None:
             with pytest.raises(HTTPError, match="404"):
                 urlopen(url + path)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(60) == 130
 
 
 def violations(page: Any) -> list[str]:
