@@ -10,9 +10,12 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import subprocess
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 Test = TypeVar("Test", bound=Callable[..., None])
@@ -31,6 +34,17 @@ def until(
         assert going_on(), "what had to go on has ended"
         assert time.monotonic() < deadline, f"it did not come about in {seconds} s"
         time.sleep(0.01)
+
+
+@contextmanager
+def bounded(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """Let a process live as long as anything may take: who reads what it says comes to an end."""
+    limit = threading.Timer(PATIENCE, process.kill)
+    limit.start()
+    try:
+        yield process
+    finally:
+        limit.cancel()
 
 
 class Clock:
