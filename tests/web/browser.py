@@ -95,16 +95,36 @@ def chromium(
         yield page
 
 
+# what starts browsers, where a file of tests has one for all of its own
+_drivers: list[Any] = []
+
+
+@contextlib.contextmanager
+def driving() -> Iterator[None]:
+    """Let all browsers that are started meanwhile have one driver, whose start takes as long as a browser's.
+
+    A driver's loop runs in this thread from its start to its end: nothing else may call asyncio.run there.
+    """
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        _drivers.append(play)
+        try:
+            yield
+        finally:
+            _drivers.pop()
+
+
 @contextlib.contextmanager
 def launched(flags: Sequence[str] = (), without: Sequence[str] = ()) -> Iterator[Any]:
     """A new browser with these of its options, and without some that Playwright gives it."""
-    from playwright.sync_api import sync_playwright
-
     arguments = ["--autoplay-policy=no-user-gesture-required", *flags]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")
-    with sync_playwright() as play:
-        browser = play.chromium.launch(
+    with contextlib.ExitStack() as stack:
+        if not _drivers:
+            stack.enter_context(driving())
+        browser = _drivers[-1].chromium.launch(
             executable_path=executable(), args=arguments, ignore_default_args=list(without) or None
         )
         try:

@@ -33,6 +33,13 @@ SHARES = """
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def driver() -> Iterator[None]:
+    """One driver for all browsers of this file."""
+    with browser.driving():
+        yield
+
+
 @pytest.fixture(scope="module")
 def scene() -> Scene:
     return render_scene(CONFIG, SEED, 0)

@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +31,13 @@ SEED = 4
 TRIES = 5
 # where pictures of the page are kept
 SHOTS = os.environ.get("AVGN_SCREENSHOTS")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def driver() -> Iterator[None]:
+    """One driver for all browsers of this file."""
+    with browser.driving():
+        yield
 
 
 @pytest.fixture(scope="module")

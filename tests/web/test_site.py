@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -38,6 +39,15 @@ READY = 90_000
 # largest difference of maps in float32, and the largest of a probability
 MAPS = 2e-3
 TRIES = 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def driver() -> Iterator[None]:
+    """One driver for all browsers of this file, which tells of what service workers ask for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PW_EXPERIMENTAL_SERVICE_WORKER_NETWORK_EVENTS", "1")
+        with contextlib.nullcontext() if browser.missing() else browser.driving():
+            yield
 
 
 @pytest.fixture
@@ -169,11 +179,8 @@ def test_a_site_that_is_there_and_a_runtime_that_was_changed(
 
 
 @needs_browser
-def test_from_a_plain_host_and_then_without_any(
-    tiny_site: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_from_a_plain_host_and_then_without_any(tiny_site: Path, tmp_path: Path) -> None:
     """Isolated although the host sends no headers, nothing from other origins, and all of it again offline."""
-    monkeypatch.setenv("PW_EXPERIMENTAL_SERVICE_WORKER_NETWORK_EVENTS", "1")
     with browser.chromium(viewport={"width": 1280, "height": 800}) as page:
         asked: list[str] = []
         page.context.on("request", lambda request: asked.append(request.url))
