@@ -44,7 +44,9 @@ def test_unknown_commands_and_options() -> None:
 
 
 def test_values_of_another_kind_are_named_in_words(tmp_path: Path) -> None:
-    assert "--port must be a whole number, got '1.5': see avgn serve --help" in refused("serve", "tiny", "--port", "1.5")
+    assert "--port must be a whole number, got '1.5': see avgn serve --help" in refused(
+        "serve", "tiny", "--port", "1.5"
+    )
     assert "--start must be a number, got 'nan': see" in refused("localize", "tiny", "a.mp4", "--start", "nan")
     (tmp_path / "c.yaml").write_text("epochs: many\n")
     said = refused("train", "d", "--config", tmp_path / "c.yaml")
