@@ -179,7 +179,9 @@ addEventListener("drop", (event) => {
 
 // Play what was dropped: the first video of several files.
 async function drop({ files, items }) {
-  const isFolder = [...items].map((item) => item.webkitGetAsEntry?.()?.isDirectory ?? false);
+  // what is dragged may come as text, too
+  const held = [...items].filter(({ kind }) => kind === "file");
+  const isFolder = held.map((item) => item.webkitGetAsEntry?.()?.isDirectory ?? false);
   const first = [...files].findIndex((one, at) => !isFolder[at] && one.type.startsWith("video/"));
   const at = Math.max(0, first);
   const dropped = files[at];
