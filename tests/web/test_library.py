@@ -106,10 +106,15 @@ def project(tarball: Path, packages: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def example() -> str:
-    """The example of the package's README."""
-    blocks = re.findall(r"```ts\n(.*?)```", (node.CLIENT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    return str(blocks[0])
+def examples() -> list[str]:
+    """All code of the package's README."""
+    return re.findall(r"```ts\n(.*?)```", (node.CLIENT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def example(examples: list[str]) -> str:
+    """The example of the package's README, with which it begins."""
+    return examples[0]
 
 
 def test_what_is_packed(tarball: Path) -> None:
@@ -126,16 +131,27 @@ def test_what_is_packed(tarball: Path) -> None:
     assert tarball.stat().st_size < LARGEST
 
 
-def test_the_example_and_the_types(project: Path, example: str) -> None:
+# what the later examples have from the first one, or from their readers
+GIVEN = """
+import { Localizer } from "avgn-web";
+declare const localizer: Localizer;
+declare const media: MediaStream;
+declare const samples: Float32Array;
+declare const imageData: ImageData;
+"""
+
+
+def test_the_example_and_the_types(project: Path, example: str, examples: list[str]) -> None:
     assert 24 <= len(example.splitlines()) <= 32
     (project / "example.ts").write_text(example)
     (project / "types.ts").write_text(TYPES)
+    for at, other in enumerate(examples[1:]):
+        (project / f"other{at}.ts").write_text(GIVEN + other)
+    files = ["example.ts", "types.ts", *(f"other{at}.ts" for at in range(len(examples) - 1))]
     strict = {"strict": True, "noEmit": True, "target": "ES2022", "lib": ["ES2022", "DOM", "DOM.Iterable"], "types": []}
     for module, resolution in (("ESNext", "Bundler"), ("NodeNext", "NodeNext")):
         options = {**strict, "module": module, "moduleResolution": resolution}
-        (project / "tsconfig.json").write_text(
-            json.dumps({"compilerOptions": options, "files": ["example.ts", "types.ts"]})
-        )
+        (project / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "files": files}))
         run(project, str(node.installed() / "node_modules" / ".bin" / "tsc"), "-p", "tsconfig.json")
 
 

@@ -12,8 +12,11 @@ import os
 import signal
 import struct
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -539,3 +542,119 @@ def test_graphs_that_do_not_fit_are_refused_at_once(case: str, chrome: Any, copi
         page.goto(url)
         page.wait_for_selector("#connection[data-state=refused]", timeout=1000 * WAIT)
         assert words in message(page)
+
+
+class Strange(SimpleHTTPRequestHandler):
+    """A host of its own kind: types of files, a page at an address without its last slash, answers that are cut off."""
+
+    types: Mapping[str, str] = {}
+    # how often a file fails before it comes, by its name: cut off in its middle, or with a status
+    fails: dict[str, list[int]] = {}
+
+    def guess_type(self, path: Any) -> str:
+        return self.types.get(Path(path).suffix) or super().guess_type(path)
+
+    def do_GET(self) -> None:
+        if self.path == "/copied":
+            # as if it were a file
+            self.path = "/copied/index.html"
+        file = Path(self.translate_path(self.path))
+        left = self.fails.get(file.name)
+        if not left:
+            super().do_GET()
+            return
+        status = left.pop(0)
+        if status != 200:
+            self.send_error(status)
+            return
+        content = file.read_bytes()
+        self.send_response(200)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2])
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def strange(folder: Path, **facts: Any) -> Iterator[str]:
+    kind = type("Kind", (Strange,), facts)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(kind, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/"
+        finally:
+            server.shutdown()
+            thread.join(10)
+
+
+UNSTARTED = "document.getElementById('unstarted')"
+SEEN = f"{UNSTARTED} !== null && getComputedStyle({UNSTARTED}).visibility === 'visible'"
+
+
+def test_a_page_that_can_not_start_says_how_to_open_it(chrome: Any, copied: Path) -> None:
+    """A file, an address without its slash, a host that calls scripts text: no script of the page runs."""
+    with (
+        strange(copied.parent, types={".js": "text/plain"}) as typed,
+        strange(copied.parent) as plain,
+        browser.opened(chrome, ignored=["Failed to load", "CORS", "MIME type", "ERR_", "file:"]) as page,
+    ):
+        for address in (f"{plain}copied", f"{typed}copied/", f"file://{copied}/index.html"):
+            page.goto(address)
+            # its time has come
+            page.evaluate(f"{UNSTARTED}.getAnimations().forEach((one) => one.finish())")
+            until(page, SEEN, WAIT)
+            said = page.inner_text("#unstarted")
+            assert all(words in said for words in ("from a web server", "einen Webserver", "text/javascript")), address
+        page.goto(f"{plain}copied/")
+        page.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
+        assert page.query_selector("#unstarted") is None
+
+
+def test_a_connection_that_breaks_while_the_model_is_loaded(chrome: Any, copied: Path) -> None:
+    """Files are asked for again, from a host with types of its own."""
+    fails = {"image.onnx": [200], "bundle.json": [429]}
+    types = {".wasm": "text/html", ".onnx": "text/html", ".json": "text/html"}
+    ignored = ["Failed to load", "MIME", "falling back to ArrayBuffer"]
+    with strange(copied, fails=fails, types=types) as url, browser.opened(chrome, ignored=ignored) as page:
+        open_page(page, url)
+        assert not fails["image.onnx"] and not fails["bundle.json"]
+        page.click("#start")
+        results(page, 3, WAIT)
+
+
+DROP = """
+async ({ names, folder, video }) => {
+  const data = new DataTransfer();
+  const bytes = await (await fetch(video)).arrayBuffer();
+  for (const name of names) {
+    data.items.add(new File([bytes], name, { type: name.endsWith(".webm") ? "video/webm" : "text/plain" }));
+  }
+  const event = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+  if (folder) DataTransferItem.prototype.webkitGetAsEntry = () => ({ isDirectory: true });
+  document.getElementById("stage").dispatchEvent(event);
+}
+"""
+
+
+def test_what_else_is_dropped(chrome: Any, copied: Path) -> None:
+    """Ten files, a folder, and a video whose pictures are larger than any screen."""
+    write_video(copied / "video.webm", *VIDEO, *SOUND, "-c:v", "libvpx", "-live", "1")
+    wide = ["-f", "lavfi", "-i", "testsrc2=size=4096x16:rate=5:duration=30"]
+    large = write_video(copied.parent / "large.webm", *wide, "-c:v", "libvpx", "-deadline", "realtime")
+    with beside.hosted(copied, isolated=True) as url, browser.opened(chrome) as page:
+        open_page(page, url)
+        drop = {"names": ["notes.txt", *(f"{n}.webm" for n in range(9))], "video": "video.webm", "folder": False}
+        page.evaluate(DROP, drop)
+        until(page, f"{SAID} === 'One video plays at a time: this is 0.webm.'", WAIT)
+        # the length of this one is unknown, and it ends
+        page.wait_for_selector("#start", state="visible", timeout=1000 * WAIT)
+        page.evaluate(DROP, {**drop, "names": ["clips"], "folder": True})
+        until(page, f"{SAID} === 'clips is a folder: drop one of its videos.'", WAIT)
+        assert page.is_visible("#start")
+        page.set_input_files("#file", str(large))
+        results(page, 3, WAIT)
+        shown = page.evaluate("(({ width, height }) => [width, height])(document.getElementById('picture'))")
+        assert shown == [1920, 8]

@@ -20,6 +20,7 @@ const stage = find("stage");
 const message = find("message");
 const SHOWN = 8000;
 
+find("unstarted").remove();
 document.documentElement.lang = language === "zh" ? "zh-Hans" : language;
 translate();
 
@@ -173,9 +174,25 @@ addEventListener("dragleave", (event) => {
 addEventListener("drop", (event) => {
   event.preventDefault();
   stage.classList.remove("dragging");
-  const [dropped] = event.dataTransfer.files;
-  if (dropped && !file.disabled) begin(() => capture.useFile(dropped));
+  if (!file.disabled) drop(event.dataTransfer);
 });
+
+// Play what was dropped: the first video of several files.
+async function drop({ files, items }) {
+  // what is dragged may come as text, too
+  const held = [...items].filter(({ kind }) => kind === "file");
+  const isFolder = held.map((item) => item.webkitGetAsEntry?.()?.isDirectory ?? false);
+  const first = [...files].findIndex((one, at) => !isFolder[at] && one.type.startsWith("video/"));
+  const at = Math.max(0, first);
+  const dropped = files[at];
+  if (!dropped) return;
+  if (isFolder[at]) {
+    fail(say("folder", { name: dropped.name }));
+    return;
+  }
+  await begin(() => capture.useFile(dropped));
+  if (files.length > 1 && capture.running && message.hidden) tell(say("oneVideo", { name: dropped.name }), "notice");
+}
 
 addEventListener("keydown", (event) => {
   const typing = event.target.matches("input:not([type=checkbox])");

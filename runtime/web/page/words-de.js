@@ -69,7 +69,9 @@ export default {
   cantPlay: "Dieser Browser kann {name} nicht abspielen: MP4 mit H.264 und WebM laufen fast überall.",
   fileGone: "{name} lässt sich nicht mehr lesen: Die Datei wurde verschoben oder geändert.",
   fileBroken: "{name} ist beschädigt: Der Rest lässt sich nicht abspielen.",
-  noPictures: "{name} enthält keine Bilder, die dieser Browser zeigen kann.",
+  noPictures: "{name} enthält keine Bilder, die dieser Browser zeigen kann: Videos als MP4 mit H.264 oder WebM laufen fast überall.",
+  folder: "{name} ist ein Ordner: Legen Sie eines seiner Videos hier ab.",
+  oneVideo: "Es läuft nur ein Video auf einmal, jetzt {name}.",
   soundHeld: "Der Browser liefert keinen Ton: Klicken Sie auf die Seite oder prüfen Sie die Toneinstellungen dieses Geräts.",
   noSound: "Dieses Video hat keinen Ton: Es ist nichts zu hören.",
   clickToPlay: "Klicken Sie auf die Seite, um das Video abzuspielen.",
@@ -119,6 +121,7 @@ export default {
   graphNumbers: "Ein Graph liefert für {name} keine Zahlen: Exportieren Sie das Bundle neu.",
   fileLoad: "{name} lässt sich nicht laden: Prüfen Sie die Verbindung und laden Sie die Seite neu.",
   fileMissing: "{name} fehlt (der Server meldet {status}): Stellen Sie das Bundle neu bereit.",
+  fileBusy: "{name} ist gerade nicht zu bekommen (der Server meldet {status}): Laden Sie die Seite später neu.",
   connectionBroke: "Die Verbindung brach ab, während das Modell geladen wurde: Laden Sie die Seite neu.",
   noMemory: "Der Speicher reicht für das Modell nicht aus: Schließen Sie andere Tabs und laden Sie die Seite neu.",
   modelFailed:
