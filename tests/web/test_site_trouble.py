@@ -203,23 +203,108 @@ def test_a_microphone_alone(chrome: Any, host: str) -> None:
         assert page.is_visible("#start")
 
 
+# devices that come and go: the tracks that the page has, and a microphone that is there or not
+DEVICES = """
+  window.streams = [];
+  window.unplugged = false;
+  const { mediaDevices } = navigator;
+  const open = mediaDevices.getUserMedia;
+  mediaDevices.getUserMedia = async (wanted) => {
+    if (unplugged && wanted.audio) throw new DOMException("", "NotFoundError");
+    const stream = await open.call(mediaDevices, wanted);
+    // what the page takes away from its stream or puts into it is no matter here
+    streams.push(Object.fromEntries(stream.getTracks().map((track) => [track.kind, track])));
+    return stream;
+  };
+  const { AudioContext } = window;
+  window.contexts = [];
+  window.AudioContext = class extends AudioContext {
+    constructor(...options) { super(...options); contexts.push(this); }
+  };
+  // as the browser does it
+  window.becomes = (track, kind) => {
+    if (kind === "ended") track.stop();
+    Object.defineProperty(track, "muted", { value: kind === "mute", configurable: true });
+    track.dispatchEvent(new Event(kind));
+  };
+  window.plug = () => mediaDevices.dispatchEvent(new Event("devicechange"));
+"""
+SAID = "document.getElementById('message').innerText"
+
+
+def test_devices_that_the_system_mutes(chrome: Any, host: str) -> None:
+    with browser.opened(chrome) as page:
+        page.add_init_script(DEVICES)
+        start(page, host)
+        page.evaluate("becomes(streams.at(-1).audio, 'mute')")
+        assert message(page) == "The microphone gives no sound at the moment."
+        results(page, 3, WAIT)
+        page.evaluate("becomes(streams.at(-1).video, 'mute')")
+        until(page, f"{SAID} === 'The camera gives no pictures at the moment.'", WAIT)
+        # both are, as in a call: one is back, then the other
+        page.evaluate("becomes(streams.at(-1).video, 'unmute')")
+        until(page, f"{SAID} === 'The microphone gives no sound at the moment.'", WAIT)
+        page.evaluate("becomes(streams.at(-1).audio, 'unmute')")
+        until(page, f"{SAID} === 'The microphone is heard again.'", WAIT)
+        results(page, 3, WAIT)
+        page.click("#stop")
+        assert page.is_hidden("#message")
+        # a call takes the sound away, and gives it back
+        page.click("#start")
+        results(page, 3, WAIT)
+        page.evaluate(
+            "() => { const context = contexts.at(-1); let state = 'interrupted';"
+            " context.resume = async () => { state = 'running'; };"
+            " Object.defineProperty(context, 'state', { get: () => state });"
+            " context.dispatchEvent(new Event('statechange')); }"
+        )
+        until(page, "contexts.at(-1).state === 'running'", WAIT)
+
+
+def test_a_microphone_that_is_plugged_in_again(chrome: Any, host: str) -> None:
+    with browser.opened(chrome) as page:
+        page.add_init_script(DEVICES)
+        start(page, host)
+        page.evaluate("unplugged = true; becomes(streams.at(-1).audio, 'ended')")
+        assert message(page) == "The microphone was unplugged or taken away: nothing more can be heard."
+        results(page, 5, WAIT)
+        # another device changes nothing
+        page.evaluate("plug()")
+        results(page, 3, WAIT)
+        count = page.evaluate("contexts.length")
+        page.evaluate("unplugged = false; plug(); plug()")
+        until(page, f"{SAID} === 'The microphone is heard again.'", WAIT)
+        assert page.evaluate("contexts.length") == count + 1 and page.evaluate("contexts.at(-1).state") == "running"
+        results(page, 5, WAIT)
+        # where another one is there, it is heard at once
+        page.evaluate("becomes(streams.at(-1).audio, 'ended')")
+        until(page, f"contexts.length === {count + 2}", WAIT)
+        page.click("#stop")
+        # none at first, and one is plugged in
+        page.evaluate("unplugged = true")
+        page.click("#start")
+        until(page, f"{SAID} === 'This device has no microphone: nothing can be heard.'", WAIT)
+        page.evaluate("unplugged = false; plug()")
+        until(page, f"{SAID} === 'The microphone is heard again.'", WAIT)
+        results(page, 5, WAIT)
+        page.click("#stop")
+        # nothing is asked for while nothing runs
+        asked = page.evaluate("streams.length")
+        page.evaluate("plug()")
+        page.wait_for_timeout(300)
+        assert page.evaluate("streams.length") == asked and page.evaluate("contexts.at(-1).state") == "closed"
+
+
 def test_devices_that_are_taken_away(chrome: Any, host: str) -> None:
     """As when they are unplugged: their tracks end."""
     with browser.opened(chrome) as page:
-        page.add_init_script(
-            "window.streams = []; const { mediaDevices } = navigator; const open = mediaDevices.getUserMedia;"
-            " mediaDevices.getUserMedia = async (wanted) => {"
-            " streams.push(await open.call(mediaDevices, wanted)); return streams.at(-1); }; "
-        )
+        page.add_init_script(DEVICES)
         start(page, host)
-        # as the browser does it
-        page.evaluate(
-            "() => { const [track] = streams.at(-1).getAudioTracks();"
-            " track.stop(); track.dispatchEvent(new Event('ended')); }"
-        )
+        page.evaluate("unplugged = true; becomes(streams.at(-1).audio, 'ended')")
         assert "The microphone was unplugged" in message(page)
         # pictures go on, and wait for no sound
         results(page, 5, WAIT)
+        page.evaluate("unplugged = false")
         page.context.clear_permissions()
         until(page, "document.getElementById('message').innerText.includes('camera was unplugged')", WAIT)
         assert page.is_visible("#start") and page.inner_text("#on-screen") == "" and page.is_disabled("#stop")
@@ -394,6 +479,7 @@ def test_a_disk_that_is_full_or_not_given(trouble: str, chrome: Any, copied: Pat
         start(page, url)
         page.reload()
         page.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
+        assert "works with a connection only" in page.inner_text("footer")
 
 
 def test_a_page_that_was_left_and_is_gone_back_to(chrome: Any, host: str, tmp_path: Path) -> None:

@@ -50,15 +50,16 @@ const recorder = new Recorder({
   fail: ({ message: reason }) => fail(say("recordFailed", { reason })),
 });
 
-function tell(text, kind) {
+// Say something for a while, or until something else is said.
+function tell(text, kind, lasts = false) {
   message.textContent = text;
   message.dataset.kind = kind;
   message.hidden = false;
   clearTimeout(message.timer);
-  message.timer = setTimeout(() => (message.hidden = true), SHOWN);
+  if (!lasts) message.timer = setTimeout(() => (message.hidden = true), SHOWN);
 }
 
-const fail = (text) => tell(text, "failure");
+const fail = (text, lasts) => tell(text, "failure", lasts);
 
 function take(answer) {
   if (answer.type === "hello" || answer.type === "classes") view.name(answer.classes, answer.grid);
@@ -134,7 +135,10 @@ function ended() {
 }
 
 start.onclick = () => begin(() => capture.useCamera());
-stop.onclick = ended;
+stop.onclick = () => {
+  message.hidden = true;
+  ended();
+};
 // an installed page has no such button of the browser's
 find("again").onclick = () => location.reload();
 freeze.onclick = () => setFrozen(!view.frozen);
@@ -198,7 +202,7 @@ export function startPage(makeWire, follow = () => {}) {
     show(state, reason, share);
     follow(state, reason, share);
   });
-  capture = new Capture(wire, { show: (video) => view.draw(video), fail, end: ended });
+  capture = new Capture(wire, { show: (video) => view.draw(video), fail, note: (text) => tell(text, "notice"), end: ended });
   wire.connect();
   return { wire, capture, fail };
 }

@@ -34,6 +34,7 @@ export default {
   keys: "Tasten: {f} hält das Bild an, {s} speichert es, {r} nimmt auf, {esc} beendet.",
   privacyServer: "Bild und Ton gehen nur an diesen Server und werden nicht gespeichert.",
   privacyDevice: "Bild und Ton bleiben auf diesem Gerät: Das Modell läuft in Ihrem Browser.",
+  notOffline: "Dieser Browser behält keine Kopie der Seite: Sie funktioniert nur mit einer Verbindung.",
 
   connecting: "Verbindung wird aufgebaut",
   live: "verbunden",
@@ -63,6 +64,8 @@ export default {
   microphoneGone: "Das Mikrofon wurde getrennt oder gesperrt: Es ist nichts mehr zu hören.",
   cameraMuted: "Die Kamera liefert gerade keine Bilder.",
   microphoneMuted: "Das Mikrofon liefert gerade keinen Ton.",
+  cameraBack: "Die Kamera liefert wieder Bilder.",
+  microphoneBack: "Das Mikrofon ist wieder zu hören.",
   cantPlay: "Dieser Browser kann {name} nicht abspielen: MP4 mit H.264 und WebM laufen fast überall.",
   fileGone: "{name} lässt sich nicht mehr lesen: Die Datei wurde verschoben oder geändert.",
   fileBroken: "{name} ist beschädigt: Der Rest lässt sich nicht abspielen.",

@@ -34,6 +34,7 @@ export default {
   keys: "Keys: {f} freezes, {s} saves the picture, {r} records, {esc} stops.",
   privacyServer: "Pictures and sound go to this server only and are not stored.",
   privacyDevice: "Pictures and sound stay on this device: the model runs in your browser.",
+  notOffline: "This browser keeps no copy of the page: it works with a connection only.",
 
   // how the connection is
   connecting: "connecting",
@@ -64,6 +65,8 @@ export default {
   microphoneGone: "The microphone was unplugged or taken away: nothing more can be heard.",
   cameraMuted: "The camera gives no pictures at the moment.",
   microphoneMuted: "The microphone gives no sound at the moment.",
+  cameraBack: "The camera gives pictures again.",
+  microphoneBack: "The microphone is heard again.",
   cantPlay: "This browser can't play {name}: MP4 with H.264 and WebM play nearly everywhere.",
   fileGone: "{name} can't be read any more: it was moved or changed.",
   fileBroken: "{name} is broken: what follows can't be played.",

@@ -34,6 +34,7 @@ export default {
   keys: "快捷键：{f} 定格，{s} 保存画面，{r} 录制，{esc} 停止。",
   privacyServer: "画面和声音只发送到此服务器，不会被保存。",
   privacyDevice: "画面和声音不会离开此设备：模型在您的浏览器中运行。",
+  notOffline: "此浏览器不保存页面副本：仅在联网时可用。",
 
   connecting: "正在连接",
   live: "已连接",
@@ -60,6 +61,8 @@ export default {
   microphoneGone: "麦克风已断开或被禁用：之后听不到任何声音。",
   cameraMuted: "摄像头目前没有画面。",
   microphoneMuted: "麦克风目前没有声音。",
+  cameraBack: "摄像头恢复了画面。",
+  microphoneBack: "麦克风恢复了声音。",
   cantPlay: "此浏览器无法播放 {name}：H.264 的 MP4 和 WebM 几乎在所有浏览器中都能播放。",
   fileGone: "无法再读取 {name}：文件已被移动或更改。",
   fileBroken: "{name} 已损坏：后面的内容无法播放。",
