@@ -74,7 +74,7 @@ def test_synthesize_train_export_evaluate_localize_in_commands(tmp_path: Path, v
         assert {(r["protocol"], r["classes"]) for r in results} == {
             (p, c) for p in ("source-wise", "frame-wise", "adaptive") for c in ("given", "predicted")
         }
-    found = avgn(
+    found = forked(
         *("localize", tmp_path / "bundle", video, "--output", tmp_path / "o.mp4", "--json", tmp_path / "r.jsonl"),
     )
     assert found.returncode == 0 and "real-time factor" in found.stdout, found.stderr

@@ -22,7 +22,7 @@ from avgn.teach.bundles import probes, read_tokens
 from avgn.teach.image_graph import ImageGraph
 from avgn.teach.tokens import Rows
 from avgn.teach.writing import outputs
-from tests.commands import avgn, refused
+from tests.commands import forked, refused
 
 # rows that another sum may move, in parts of the largest value
 SAME = 1e-5
@@ -109,10 +109,10 @@ def test_an_edited_bundle_verifies_streams_and_is_deployed_like_any_other(tmp_pa
 
 
 def test_the_command_edits_and_tells(tmp_path: Path) -> None:
-    done = avgn("teach", "world", tmp_path / "new", "--keep", "dog,violin", "--rename", "dog=Rex")
+    done = forked("teach", "world", tmp_path / "new", "--keep", "dog,violin", "--rename", "dog=Rex")
     assert done.returncode == 0, done.stderr
     assert Bundle.load(tmp_path / "new").classes == ("Rex", "violin")
-    listed = avgn("classes", tmp_path / "new")
+    listed = forked("classes", tmp_path / "new")
     assert listed.stdout.split() == ["bundle", "Rex", "bundle", "violin"]
     assert "exists already" in refused("teach", "world", tmp_path / "new", "--keep", "dog")
     assert "is the bundle that is read" in refused("teach", tmp_path / "new", tmp_path / "new", "--keep", "violin")
