@@ -13,7 +13,11 @@ from typing import Any
 from avgn.runtime.av_features import import_av
 from avgn.runtime.container import Wanted, decode_frames, open_container
 from avgn.runtime.entry import Entry, find_entry, packets_from
+from avgn.runtime.errors import InputError
+from avgn.runtime.limits import check_frame_size, usable_fps
+from avgn.runtime.tracks import codec_of, video_stream
 
+DEFAULT_FPS = 25.0
 # pieces that are looked at for the first timestamp
 UNSTAMPED = 64
 # seconds from the beginning that are decoded sooner than an entry is found
@@ -136,6 +140,34 @@ class Track:
                         yield first, first + float((packet.duration or 0) * stream.time_base)
         except av.FFmpegError:
             return
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoTrack:
+    """A file's pictures before any is decoded: their track, frames a second, width of a pixel and codec."""
+
+    track: Track
+    fps: float
+    pixel_aspect: float
+    codec: str
+
+
+def open_video(path: Path, way_out: str) -> VideoTrack:
+    """Find the pictures of a video file; raises InputError for one without or with too large ones.
+
+    `way_out`: what a message tells to give in place of a file without pictures.
+    """
+    with open_container(path) as container:
+        stream = video_stream(container)
+        if stream is None:
+            raise InputError(f"{path} has no video: {way_out}")
+        check_frame_size(path, stream.codec_context.width, stream.codec_context.height)
+        return VideoTrack(
+            track=Track.of(path, container, stream, video_stream, "video"),
+            fps=usable_fps(stream.average_rate, stream.guessed_rate, default=DEFAULT_FPS),
+            pixel_aspect=float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1),
+            codec=codec_of(stream),
+        )
 
 
 def claimed_end(container: Any, stream: Any) -> float | None:

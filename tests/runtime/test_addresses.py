@@ -133,6 +133,19 @@ def test_a_file_that_breaks_off_for_good_is_a_failure(clip: Path, monkeypatch: p
         pass
 
 
+def test_a_file_whose_length_nobody_says_is_read_when_asked(clip: Path) -> None:
+    # its index lies at the end: as a stream it can't be read at all
+    with serve(clip.parent, length=False) as (base, _), fetched(look_at(f"{base}/a%20clip.mp4", False)) as path:
+        assert path.read_bytes() == clip.read_bytes()
+    (clip.parent / "broken.ts").write_bytes(b"G" * 188 * 20)
+    with (
+        serve(clip.parent, length=False) as (base, _),
+        pytest.raises((InputError, FailureError), match="/broken.ts (gave no picture|can't be fetched|has neither)"),
+        fetched(look_at(f"{base}/broken.ts", False)),
+    ):
+        pass
+
+
 def times_of(path: Path) -> tuple[list[float], int]:
     media = open_media(path)
     times = [frame.time for frame in media.video()]
