@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avgn.runtime.web import desk, recorder, school, wire
+from avgn.runtime.web import desk, school, wire
 from avgn.runtime.web.archive import Archive
 from avgn.runtime.web.desk import Desk, read_box, read_name
 from avgn.runtime.web.lessons import LessonError, Looked, Recording, Taught
@@ -20,6 +20,7 @@ from avgn.runtime.web.recorder import KEPT, LONGEST, PICTURES, SHORTEST, Recorde
 from avgn.runtime.web.school import School
 from avgn.runtime.web.wire import WireError
 from tests.hostile.web_attacks import jpeg
+from tests.patience import Clock
 from tests.web.visitors import awaited
 
 PICTURE = jpeg(16, 16)
@@ -171,10 +172,10 @@ async def test_a_turn_is_one_visitors_until_he_takes_too_long(monkeypatch: pytes
     first.take({"type": "teach-begin"})
     assert states(heard) == ["recording"] * 2
     now = time.monotonic()
-    monkeypatch.setattr(school.clock, "monotonic", lambda: now + LONGEST + school.NAMING - 1)
+    monkeypatch.setattr("avgn.runtime.web.school.clock", Clock(now + LONGEST + school.NAMING - 1))
     second.take({"type": "teach-begin"})
     assert states(told)[-1] == "busy"
-    monkeypatch.setattr(school.clock, "monotonic", lambda: now + LONGEST + school.NAMING + 1)
+    monkeypatch.setattr("avgn.runtime.web.school.clock", Clock(now + LONGEST + school.NAMING + 1))
     second.take({"type": "teach-begin"})
     assert states(told)[-1] == "recording" and states(heard)[-1] == "late" and heard[-1]["again"] is False
     # who lost it has nothing left, and takes nothing from the next one
@@ -307,7 +308,7 @@ def test_sound_is_of_one_rate_and_ends_in_time(monkeypatch: pytest.MonkeyPatch) 
     silent, begin = Recorder(), time.monotonic()
     with pytest.raises(LessonError, match="short"):
         silent.finish()
-    monkeypatch.setattr(recorder.clock, "monotonic", lambda: begin + 2 * SHORTEST + 0.1)
+    monkeypatch.setattr("avgn.runtime.web.recorder.clock", Clock(begin + 2 * SHORTEST + 0.1))
     with pytest.raises(LessonError, match="no-sound"):
         silent.finish()
     silent.hear(sound(SHORTEST))
