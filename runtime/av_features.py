@@ -15,8 +15,8 @@ def import_av() -> ModuleType:
     """
     try:
         import av
-    except ImportError:
-        raise MissingExtraError("av", "runtime") from None
+    except ImportError as error:
+        raise MissingExtraError("av", "runtime", error) from None
     module: ModuleType = av
     return module
 

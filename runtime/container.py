@@ -72,15 +72,23 @@ def decode_frames(
             return
         prepare_decoder(stream)
         packets = begin(container, stream)
+        ended = False
         while True:
             try:
                 packet = next(packets, None)
+                ended = packet is None
+                if packet is not None and not packet.size and packet.dts is not None:
+                    # the picture before goes on: Theora and AVI say so with nothing
+                    continue
                 # a reader that broke off has not flushed its decoder
                 frames = stream.codec_context.decode(None) if packet is None else packet.decode()
             except EOFError:
                 return
             except av.FFmpegError:
                 count()
+                if ended:
+                    # a decoder that can't even be opened says so for ever
+                    return
                 continue
             for frame in frames:
                 if frame.is_corrupt:

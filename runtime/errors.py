@@ -10,9 +10,14 @@ class FailureError(RuntimeError):
 
 
 class MissingExtraError(InputError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed, or can't be loaded as `error` says."""
 
-    def __init__(self, module: str, extra: str) -> None:
-        super().__init__(f"{module} is not installed: pip install 'avgn[{extra}]'")
+    def __init__(self, module: str, extra: str, error: ImportError | None = None) -> None:
+        if error is None or isinstance(error, ModuleNotFoundError):
+            super().__init__(f"{module} is not installed: pip install 'avgn[{extra}]'")
+        else:
+            # a system library that is missing, a wheel of another machine, no memory left
+            reason = " ".join(str(error).split())[:200]
+            super().__init__(f"{module} can't be loaded ({reason}): pip install --force-reinstall 'avgn[{extra}]'")
         self.module = module
         self.extra = extra

@@ -22,8 +22,8 @@ def import_cv2() -> ModuleType:
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_STILL_PIXELS))
     try:
         import cv2
-    except ImportError:
-        raise MissingExtraError("opencv", "runtime") from None
+    except ImportError as error:
+        raise MissingExtraError("opencv", "runtime", error) from None
     module: ModuleType = cv2
     return module
 

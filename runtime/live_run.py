@@ -167,7 +167,9 @@ def _nothing(name: str, last: StateChange, seconds: float | None) -> str:
         state = f"{last.state}, {last.reason}" if last.reason else last.state
         state = "connected, but without a picture" if last.state == "live" else state
         return f"{name} gave nothing in {seconds:g} s ({state}): give it longer with --seconds, or check the address"
-    return f"{name} gave nothing ({last.reason or last.state}): check the address and that it is sending"
+    # an MP4 whose server says no length counts as live, and can't be read so
+    whole = ", and pass --no-live if it is a file" if name.startswith(("http://", "https://")) else ""
+    return f"{name} gave nothing ({last.reason or last.state}): check the address and that it is sending{whole}"
 
 
 def stats_lines(stats: LiveStats) -> list[str]:

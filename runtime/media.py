@@ -18,13 +18,13 @@ from avgn.runtime.audio import to_float
 from avgn.runtime.av_features import import_av
 from avgn.runtime.container import Wanted, open_container
 from avgn.runtime.errors import InputError
-from avgn.runtime.limits import MAX_OFFSET, check_audio, check_frame_size, usable_fps
+from avgn.runtime.limits import MAX_OFFSET, check_audio
 from avgn.runtime.orientation import Turner, orientation_of, shape_of
 from avgn.runtime.pieces import AudioBlock, AudioEnd, Event, VideoFrame
 from avgn.runtime.timeline import Peekable, Placer, Timeline
 from avgn.runtime.trace import record
-from avgn.runtime.track import Track
-from avgn.runtime.tracks import audio_stream, codec_of, video_stream
+from avgn.runtime.track import Track, open_video
+from avgn.runtime.tracks import audio_stream, codec_of
 
 __all__ = [
     "AudioBlock",
@@ -39,7 +39,6 @@ __all__ = [
     "open_media",
 ]
 
-DEFAULT_FPS = 25.0
 # seconds by which sound must be longer than the pictures for the last one to be held: codecs pad their last block
 PADDING = 0.3
 HELD_FPS = 10.0
@@ -101,15 +100,8 @@ class MediaFile:
         self.corrupt_audio = 0
         self.held_until = 0.0
         self._unbelieved: list[str] = []
-        with open_container(path) as container:
-            stream = video_stream(container)
-            if stream is None:
-                raise InputError(f"{path} has no video: give a video file (a sound file goes to --audio)")
-            check_frame_size(path, stream.codec_context.width, stream.codec_context.height)
-            self._video = Track.of(path, container, stream, video_stream, "video")
-            fps = usable_fps(stream.average_rate, stream.guessed_rate, default=DEFAULT_FPS)
-            aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
-            codec = codec_of(stream)
+        found = open_video(path, "give a video file (a sound file goes to --audio)")
+        self._video, fps, aspect = found.track, found.fps, found.pixel_aspect
         # a video's own sound is looked for in a video
         wanted: Wanted = "video" if audio is None else "sound"
         way_out = "give the sound with --audio FILE" if audio is None else "give another file to --audio"
@@ -141,7 +133,7 @@ class MediaFile:
             pixel_aspect=aspect,
             fps=fps,
             duration=self._claimed_duration(),
-            video_codec=codec,
+            video_codec=found.codec,
             audio_codec=audio_codec,
             audio_rate=block.sample_rate,
             audio_channels=block.layout.nb_channels,

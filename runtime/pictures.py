@@ -6,14 +6,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from avgn.runtime.container import open_container
 from avgn.runtime.errors import InputError
-from avgn.runtime.limits import check_frame_size, usable_fps
-from avgn.runtime.media import DEFAULT_FPS
 from avgn.runtime.orientation import Turner
 from avgn.runtime.pieces import VideoFrame
-from avgn.runtime.track import Track
-from avgn.runtime.tracks import video_stream
+from avgn.runtime.track import open_video
 
 
 class Pictures:
@@ -21,14 +17,8 @@ class Pictures:
 
     def __init__(self, path: Path) -> None:
         """Raises InputError for a file that holds no picture that can be decoded."""
-        with open_container(path) as container:
-            stream = video_stream(container)
-            if stream is None:
-                raise InputError(f"{path} has no video: give a video file")
-            check_frame_size(path, stream.codec_context.width, stream.codec_context.height)
-            self._track = Track.of(path, container, stream, video_stream, "video")
-            self._seconds = 1 / usable_fps(stream.average_rate, stream.guessed_rate, default=DEFAULT_FPS)
-            self._aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+        found = open_video(path, "give a video file")
+        self._track, self._aspect, self._seconds = found.track, found.pixel_aspect, 1 / found.fps
         if self._track.look_at_first(self._seconds) is None:
             raise InputError(f"{path} holds no picture that can be decoded: it is zero-length or damaged")
         self._track.set_zero(self._track.begins)

@@ -31,6 +31,8 @@ LARGEST_TEXT = 64 << 20
 LONGEST_LINE = 16 << 20
 # joiners that scripts and emoji need
 JOINERS = "\u200c\u200d"
+# letters and marks that show nothing: joiners alone, fillers of Hangul, a Braille cell without dots; and spaces
+BLANKS = JOINERS + "\u115f\u1160\u2800\u3164\uffa0 "
 
 
 def plain(message: str) -> str:
@@ -121,10 +123,12 @@ def is_name(name: str) -> bool:
 
     Bytes that are no UTF-8 are no such thing: `is_text` finds those.
     """
+    if not name.strip().strip(BLANKS):
+        return False
     # nearly all are
     if name.isprintable():
-        return bool(name.strip())
-    return bool(name.strip()) and not any(char not in JOINERS and unicodedata.category(char) in UNSEEN for char in name)
+        return True
+    return not any(char not in JOINERS and unicodedata.category(char) in UNSEEN for char in name)
 
 
 def is_text(name: str) -> bool:

@@ -13,7 +13,11 @@ from typing import Any
 from avgn.runtime.av_features import import_av
 from avgn.runtime.container import Wanted, decode_frames, open_container
 from avgn.runtime.entry import Entry, find_entry, packets_from
+from avgn.runtime.errors import InputError
+from avgn.runtime.limits import check_frame_size, usable_fps
+from avgn.runtime.tracks import codec_of, video_stream
 
+DEFAULT_FPS = 25.0
 # pieces that are looked at for the first timestamp
 UNSTAMPED = 64
 # seconds from the beginning that are decoded sooner than an entry is found
@@ -32,7 +36,8 @@ class Track:
     `wanted`: what messages call the file; `choose(container)` gives the track's stream; `claimed`: where it says it
     ends, or None; `stamp`: its first timestamp; `before`: what is decoded before that one; `zero`: the timestamp that
     is time zero; `start`: the time of `stamp`.
-    `delayed_from`: where the first piece belongs in a container that has no times of presentation, else None.
+    `delayed_from`: where the first piece belongs in a container that has no times of presentation, else None;
+    `decoded_in_order`: its pictures' times are those at which they are decoded.
     """
 
     path: Path
@@ -40,6 +45,7 @@ class Track:
     choose: Choose
     claimed: float | None
     delayed_from: Fraction | None = None
+    decoded_in_order: bool = False
     stamp: Fraction = field(default_factory=Fraction)
     before: float = 0.0
     zero: Fraction = field(default_factory=Fraction)
@@ -51,6 +57,7 @@ class Track:
         track = cls(path=path, wanted=wanted, choose=choose, claimed=claimed_end(container, stream))
         if container.format.name in WITHOUT_PRESENTATION and stream.start_time is not None:
             track.delayed_from = stream.start_time * Fraction(stream.time_base)
+            track.decoded_in_order = stream.type == "video"
         return track
 
     @property
@@ -95,7 +102,7 @@ class Track:
         with closing(self.decode(lambda: None)) as frames:
             for number, frame in enumerate(frames):
                 first = first or frame
-                stamp = stamp_of(frame)
+                stamp = self._stamp(frame)
                 if stamp is not None:
                     self.stamp = stamp
                     return first
@@ -107,8 +114,14 @@ class Track:
 
     def stamp_of(self, piece: Any | None) -> float | None:
         """Return the timestamp of a frame or packet as a time of the file, None where it has none."""
-        stamp = None if piece is None else stamp_of(piece)
+        stamp = None if piece is None else self._stamp(piece)
         return None if stamp is None else float(stamp - self.zero)
+
+    def _stamp(self, piece: Any) -> Fraction | None:
+        """Return a piece's timestamp in seconds of the file: of pictures in a container without times of presentation
+        the one at which they were decoded, for the other counts them as they lie in the file, B-frames late."""
+        stamp = piece.dts if self.decoded_in_order else piece.pts
+        return stamp * Fraction(piece.time_base) if stamp is not None and piece.time_base else None
 
     def content(self, start: float, end: float) -> Iterator[tuple[float, float]]:
         """Yield the spans (first, last) between two times in which the track has something, without decoding it."""
@@ -129,9 +142,32 @@ class Track:
             return
 
 
-def stamp_of(piece: Any) -> Fraction | None:
-    """Return a frame's or packet's timestamp in seconds of its file."""
-    return piece.pts * Fraction(piece.time_base) if piece.pts is not None and piece.time_base else None
+@dataclass(frozen=True, kw_only=True)
+class VideoTrack:
+    """A file's pictures before any is decoded: their track, frames a second, width of a pixel and codec."""
+
+    track: Track
+    fps: float
+    pixel_aspect: float
+    codec: str
+
+
+def open_video(path: Path, way_out: str) -> VideoTrack:
+    """Find the pictures of a video file; raises InputError for one without or with too large ones.
+
+    `way_out`: what a message tells to give in place of a file without pictures.
+    """
+    with open_container(path) as container:
+        stream = video_stream(container)
+        if stream is None:
+            raise InputError(f"{path} has no video: {way_out}")
+        check_frame_size(path, stream.codec_context.width, stream.codec_context.height)
+        return VideoTrack(
+            track=Track.of(path, container, stream, video_stream, "video"),
+            fps=usable_fps(stream.average_rate, stream.guessed_rate, default=DEFAULT_FPS),
+            pixel_aspect=float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1),
+            codec=codec_of(stream),
+        )
 
 
 def claimed_end(container: Any, stream: Any) -> float | None:

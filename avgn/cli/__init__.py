@@ -110,6 +110,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 (failure), 2 (bad input) or 130, 143, 129 (interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _fill_closed_descriptors()
     _accept_any_name()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PlainFormatter())
@@ -161,6 +162,21 @@ def _end_without_reader(error: BrokenPipeError) -> int:
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _fill_closed_descriptors() -> None:
+    """Let no file of ours become what libraries take for standard output or standard error.
+
+    Shells close them with 2>&-, and some daemons do. What is to be written to a closed standard output still fails.
+    """
+    for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # the lowest number that is free
+            os.open(os.devnull, mode)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _accept_any_name() -> None:

@@ -25,7 +25,10 @@ def make_parser(name: str, description: str) -> Any:
 
     class Parser(jsonargparse.ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            raise InputError(f"{' '.join(message.split())}: see avgn {name} --help")
+            help_line = f": see avgn {name} --help"
+            # an error inside of a configuration file comes here twice
+            text = _in_words(self, " ".join(message.split()).removesuffix(help_line))
+            raise InputError(f"{text}{help_line}")
 
         def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **named: Any) -> Any:
             return super().parse_args(None if args is None else arrange(self, args), *rest, **named)
@@ -34,6 +37,23 @@ def make_parser(name: str, description: str) -> Any:
         """Leaves tables in a help text as they are."""
 
     return Parser(prog=f"avgn {name}", description=description, formatter_class=Formatter)
+
+
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+
+
+def _in_words(parser: argparse.ArgumentParser, message: str) -> str:
+    """Return what the parser says of an option's value in a user's words, any other message as it is."""
+    key = re.match(r'Parser key "([^"]+)": ', message)
+    if key is None:
+        return message
+    names = [action.option_strings[-1] for action in parser._actions if action.dest == key[1] and action.option_strings]
+    name = names[0] if names else key[1]
+    kinds = [KINDS[kind] for kind in re.findall(r"Expected an? <class '(\w+)'>", message) if kind in KINDS]
+    given = re.search(r"(?:Given value|Got value): (.*)$", message)
+    if given is None or not kinds:
+        return f"{name}: {message[key.end() :]}"
+    return f"{name} must be {' or '.join(kinds)}, got {given[1]!r}"
 
 
 def add_backend_option(parser: Any) -> None:

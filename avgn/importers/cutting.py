@@ -29,6 +29,7 @@ from avgn.runtime.files import write_whole
 from avgn.runtime.interrupts import end_with_parent, leave_to_parent
 from avgn.runtime.media import MediaFile, VideoFrame, open_media
 from avgn.runtime.regular import read_regular
+from avgn.runtime.texts import is_name
 
 CUT = "clips"
 UNUSABLE = "videos that can't be used"
@@ -73,9 +74,9 @@ def output_folder(options: ImportOptions) -> Path:
 
 
 def stem_of(path: Path) -> str:
-    """Turn a video's path below the root into one file name: short enough, and without control characters."""
+    """Turn a video's path below the root into one file name: short enough, and of characters that can be shown."""
     text = "__".join(path.with_suffix("").parts).replace(" ", "_")
-    text = "".join("_" if ord(char) < 32 or ord(char) == 127 else char for char in text)
+    text = "".join(char if is_name(char) else "_" for char in text)
     if len(os.fsencode(text)) <= MOST_STEM_BYTES:
         return text
     short = os.fsencode(text)[: MOST_STEM_BYTES - 12].decode(errors="ignore")

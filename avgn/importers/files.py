@@ -36,6 +36,8 @@ MOST_LIST_LINES = 500_000
 MOST_JSON_BYTES = 16 << 20
 # a character is the delimiter if at least this share of the lines has it
 DELIMITED_SHARE = 0.9
+# what Excel reads of a list's delimiter
+_SEP = re.compile(r"(sep=([,;\t|]))\r?\n", re.IGNORECASE)
 _QUOTED = re.compile(r'"[^"]*"')
 
 
@@ -56,8 +58,11 @@ def read_rows(path: Path, columns: Sequence[int]) -> list[list[str]]:
     )
     if text.count("\n") > MOST_LIST_LINES:
         raise InputError(f"list {path} has more than {MOST_LIST_LINES} lines: split it")
+    told = _SEP.match(text)
     try:
-        parted = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+        # the line stays as an empty one, for the numbers in messages
+        body = text[told.end(1) :] if told else text
+        parted = csv.reader(io.StringIO(body, newline=""), delimiter=told[2] if told else _delimiter(text))
         # a quoted cell may span lines: `line_num` is where the row ends
         rows = [(parted.line_num, [cell.strip() for cell in row]) for row in parted]
     except csv.Error as error:

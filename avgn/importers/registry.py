@@ -40,6 +40,7 @@ class Importer:
 
 # the one whose pieces are cut as its user says
 VIDEOS = "videos"
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 
 IMPORTERS: dict[str, Importer] = {
     "music-solo": Importer(
@@ -82,7 +83,9 @@ def import_dataset(kind: str, options: ImportOptions, *, strict: bool = False) -
     if options.split not in ("train", "test"):
         raise InputError(f"--split must be train or test, got {options.split!r}")
     if not options.root.is_dir():
-        raise InputError(f"{options.root} is no folder: give the one that holds frames/ and audio/")
+        holds = "the videos" if kind == VIDEOS else "frames/ and audio/"
+        unpack = "unpack it and " if options.root.suffix.lower() in ARCHIVES else ""
+        raise InputError(f"{options.root} is no folder: {unpack}give the one that holds {holds}")
     if not options.output.parent.is_dir():
         raise InputError(f"output {options.output} can't be written: its folder does not exist")
     if options.jobs < 1:

@@ -14,7 +14,7 @@ from avgn.importers.files import canonical, read_rows
 from avgn.importers.report import Report
 from avgn.runtime.errors import InputError
 from avgn.runtime.folders import PassedOver, find_videos, is_clutter
-from avgn.runtime.manifest import Item, Source
+from avgn.runtime.manifest import Item, Source, check_names
 from avgn.runtime.texts import is_text
 
 HIDDEN = "hidden or system files, passed over"
@@ -84,6 +84,7 @@ def _sorted_by_folder(options: ImportOptions, report: Report) -> list[Labelled]:
             raise InputError(
                 f"class folder {root / name} has a name that is not UTF-8: rename it, for example with convmv"
             )
+        check_names(str(root), "class folder", [name])
         labels = (canonical(name),)
         clips += [Labelled(path=path, labels=labels, stem=stem_of(path.relative_to(root))) for path in paths]
     if not clips:
@@ -128,6 +129,8 @@ def _listed(options: ImportOptions, report: Report) -> list[Labelled]:
         if strange := next((name for name in names if not is_text(name)), None):
             raise InputError(f"{options.labels}: class {strange!r} of {file} is not UTF-8: save the list as UTF-8")
         labels = tuple(dict.fromkeys(canonical(label) for label in names if label))
+        # a quote that is never closed makes one class of all lines behind it
+        check_names(f"{options.labels}: {file}", "class", labels)
         clips.append(Labelled(path=path, labels=labels, stem=stem_of(below)))
     return clips
 

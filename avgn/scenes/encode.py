@@ -27,8 +27,8 @@ def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], audio: Wave, s
     """
     try:
         import av
-    except ImportError:
-        raise MissingExtraError("av", "runtime") from None
+    except ImportError as error:
+        raise MissingExtraError("av", "runtime", error) from None
     file = WholeFile(find_place(path))
     try:
         # FFmpeg opens the file again to move the index to the front, and may misread special characters in its name

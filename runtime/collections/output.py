@@ -212,8 +212,8 @@ class ParquetOutput(Output):
     def __init__(self, path: Path) -> None:
         try:
             import pyarrow.parquet  # noqa: F401
-        except ImportError:
-            raise MissingExtraError("pyarrow", "cluster") from None
+        except ImportError as error:
+            raise MissingExtraError("pyarrow", "cluster", error) from None
         super().__init__(path, path / "_rows.jsonl", path / "_run.json", path / "_failures.jsonl")
 
     def _exists(self) -> bool:

@@ -23,8 +23,8 @@ def import_onnxruntime() -> ModuleType:
     """onnxruntime; raises MissingExtraError when it is not installed."""
     try:
         import onnxruntime
-    except ImportError:
-        raise MissingExtraError("onnxruntime", "cpu") from None
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "cpu", error) from None
     module: ModuleType = onnxruntime
     return module
 

@@ -36,8 +36,8 @@ def import_openvino() -> ModuleType:
     sys.modules[name] = None  # type: ignore[assignment]
     try:
         import openvino
-    except ImportError:
-        raise MissingExtraError("openvino", "openvino") from None
+    except ImportError as error:
+        raise MissingExtraError("openvino", "openvino", error) from None
     finally:
         if held is None:
             del sys.modules[name]

@@ -163,7 +163,10 @@ def _contiguous(block: AudioBlock, position: int) -> Iterator[np.ndarray[Any, np
         piece = min(jump, block.rate)
         yield np.zeros((piece, samples.shape[1]), np.float32)
         jump -= piece
-    yield samples[min(len(samples), -jump) :]
+    rest = samples[min(len(samples), -jump) :]
+    # an empty frame is one that FFmpeg has no memory for
+    if len(rest):
+        yield rest
 
 
 def _frame(samples: np.ndarray[Any, np.dtype[np.float32]], channels: int, rate: int, position: int) -> Any:

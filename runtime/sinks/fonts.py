@@ -49,8 +49,8 @@ def import_pillow() -> Any:
     """Pillow's ImageFont. Raises MissingExtraError when it is not installed."""
     try:
         from PIL import ImageFont
-    except ImportError:
-        raise MissingExtraError("PIL", "runtime") from None
+    except ImportError as error:
+        raise MissingExtraError("PIL", "runtime", error) from None
     return ImageFont
 
 

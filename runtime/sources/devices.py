@@ -74,8 +74,8 @@ def import_sounddevice() -> ModuleType:
     """sounddevice; raises MissingExtraError without the package and InputError without its system library."""
     try:
         import sounddevice
-    except ImportError:
-        raise MissingExtraError("sounddevice", "live") from None
+    except ImportError as error:
+        raise MissingExtraError("sounddevice", "live", error) from None
     except OSError as error:
         raise InputError(f"sounddevice finds no PortAudio ({error}): install it, on Debian libportaudio2") from None
     module: ModuleType = sounddevice

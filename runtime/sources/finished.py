@@ -21,7 +21,7 @@ from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.media import audio_stream
 from avgn.runtime.sources.address import Address, open_web, scheme_of, short_reason
 from avgn.runtime.sources.opening import open_address, open_followed
-from avgn.runtime.sources.web import RefusedError
+from avgn.runtime.sources.web import WEB, RefusedError
 
 CHUNK = 1 << 18
 # connections in a row that bring nothing before a copy is given up, and seconds between two
@@ -48,7 +48,11 @@ def fetched(address: Address, report: Callable[[str], None] = lambda message: No
                 f"{address} has {address.length / 1e9:.1f} GB, for which {folder.parent} has no room: "
                 "set TMPDIR to a folder on a larger disk"
             )
-        if address.length is None:
+        if address.length is None and _begins_as_mp4(address):
+            path = folder / _name_of(address)
+            with path.open("wb") as file:
+                _copy_to_the_end(address, file)
+        elif address.length is None:
             path = folder / "stream.mkv"
             options = {"rtsp_transport": "tcp"} if scheme_of(address.url) in ("rtsp", "rtsps") else {}
             _take_apart(
@@ -121,6 +125,38 @@ def _copy(address: Address, file: BinaryIO, length: int) -> None:
             clock.sleep(PAUSE)
 
 
+def _begins_as_mp4(address: Address) -> bool:
+    """Return whether a web server without a length gives an MP4: its index may lie at the end, so that no packet can be
+    read before all of it is there."""
+    if scheme_of(address.url) not in WEB:
+        return False
+    try:
+        with open_web(address.url, {}, address.trust) as answer:
+            return bytes(answer.read(8)[4:]) == b"ftyp"
+    except RefusedError:
+        raise
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+
+
+def _copy_to_the_end(address: Address, file: BinaryIO) -> None:
+    """Copy all that a web server gives before it says that this was all."""
+    try:
+        with open_web(address.url, {}, address.trust) as answer:
+            while chunk := answer.read(CHUNK):
+                file.write(chunk)
+                if shutil.disk_usage(file.name).free < SPARE:
+                    raise InputError(
+                        f"{address} fills the disk of {file.name}: set TMPDIR to a folder on a larger disk"
+                    )
+    except InputError:
+        raise
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise FailureError(
+            f"{address} broke off after {file.tell()} bytes ({short_reason(error)}): try again"
+        ) from None
+
+
 def _take_apart(name: object, opened: Callable[[], Any], path: Path) -> None:
     """Write the packets of what is opened to a Matroska file until it ends, as they are."""
     av = import_av()
@@ -131,6 +167,8 @@ def _take_apart(name: object, opened: Callable[[], Any], path: Path) -> None:
                 raise InputError(f"{name} has neither pictures nor sound: give a video's address")
             copies = {stream.index: out.add_stream_from_template(stream) for stream in kept}
             _copy_packets(source.demux(*kept), copies, out, source.start_time)
+        if not path.exists():
+            raise FailureError(f"{name} gave no picture and no sound: check the address and that it is sending")
     except (av.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -136,6 +136,9 @@ class UrlSource:
                 packet = next(packets, None)
                 if packet is None:
                     return
+                if not packet.size and packet.dts is not None:
+                    # the picture before goes on
+                    continue
                 try:
                     with stage("decode"):
                         frames = packet.decode()

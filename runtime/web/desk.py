@@ -139,7 +139,9 @@ class Desk:
         self._say("forgotten", name=name)
 
     def _own(self, name: str) -> str:
-        """The class that is called so already, however its letters are written."""
+        """The class that is called so already, however its letters are written; of Bell and bell the one itself."""
+        if name in self._school.known:
+            return name
         return next((one for one in self._school.known if one.casefold() == name.casefold()), name)
 
     def _forget_example(self) -> None:

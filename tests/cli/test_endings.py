@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from avgn.scenes import SceneConfig, synthesize
+from tests.patience import tried_again
 from tests.runtime.clips import Scene, read_video, still_clip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +89,7 @@ def test_scenes_in_the_making_are_removed(tmp_path: Path) -> None:
     assert "Traceback" not in errors and list(tmp_path.iterdir()) == []
 
 
+@tried_again
 def test_a_collection_goes_on_after_its_group_was_ended(tmp_path: Path) -> None:
     config = SceneConfig(split="test", sources=(1, 1), silent=(0, 0), size=(64, 64), seconds=1.0)
     manifest = synthesize(tmp_path / "scenes", scenes=96, config=config, seed=1, jobs=1)
@@ -109,3 +111,14 @@ def test_a_collection_goes_on_after_its_group_was_ended(tmp_path: Path) -> None:
     assert process.returncode == 0 and "96 of 96 items localized" in errors
     rows = [text.splitlines() for text in (said, (tmp_path / "o.jsonl").read_text())]
     assert sorted(json.loads(line)["id"] for line in rows[0]) == sorted(json.loads(line)["id"] for line in rows[1])
+
+
+def test_closed_standard_streams(clip: Path, tmp_path: Path) -> None:
+    # a file of ours must not get the number of standard error, to which libraries write
+    output = tmp_path / "o.mp4"
+    command = 'exec "$0" -m avgn localize tiny "$1" --duration 0.4 --output "$2" --json "$3" <&- >&- 2>&-'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, clip, output, tmp_path / "r.jsonl"], env=ENVIRONMENT, timeout=120
+    )
+    assert done.returncode == 0
+    assert len(read_video(output)[0]) == len((tmp_path / "r.jsonl").read_text().splitlines()) > 0

@@ -18,6 +18,7 @@ from avgn.config import preset
 from avgn.convert import read_classes
 from avgn.data.cache import WaveformCache
 from avgn.importers import import_dataset
+from avgn.importers.cutting import stem_of
 from avgn.importers.files import FRAME_SUFFIXES, Files, read_rows
 from avgn.importers.registry import read_class_list
 from avgn.importers.silence import is_silent
@@ -251,6 +252,33 @@ def test_comments_in_lists(tmp_path: Path) -> None:
     path.write_text("a.mp4,bell\nb.mp4\n")
     with pytest.raises(InputError, match="line 2 has 1 columns, expected 2 to 11: quote names"):
         read_rows(path, range(2, 12))
+
+
+def test_lists_that_excel_writes_and_quotes_that_nobody_closed(tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    path.write_bytes("\ufeffsep=;\r\nfile;label\r\na,b.mp4;bell\r\n".encode("utf-16-le"))
+    assert read_rows(path, (2,)) == [["a,b.mp4", "bell"]]
+    # all that follows the quote would be one class, in a manifest that nobody could read
+    path.write_text('a.mp4,bell\nb.mp4,"drum\nc.mp4,flute\n')
+    for name in "abc":
+        (tmp_path / f"{name}.mp4").write_bytes(b"")
+    with pytest.raises(InputError, match=r"l.csv: b.mp4: class 'drum.nc.mp4,flute' holds control characters"):
+        import_dataset("videos", options(tmp_path, labels=path))
+    (tmp_path / "be\nll").mkdir()
+    (tmp_path / "be\nll" / "a.mp4").write_bytes(b"")
+    with pytest.raises(InputError, match=r"class folder 'be.nll' holds control characters"):
+        import_dataset("videos", options(tmp_path))
+
+
+def test_names_of_pieces_can_be_shown() -> None:
+    # marks of direction and of no width are in titles that were copied from pages
+    assert stem_of(Path("bell/a\u202e\u200eb\x85c\u3000\u0645\u200c\u06cc.mp4")) == "bell__a__b_c_\u0645\u200c\u06cc"
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "set.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match="set.zip is no folder: unpack it and give the one that holds the videos"):
+        import_dataset("videos", options(tmp_path / "set.zip", output=tmp_path / "m.jsonl"))
 
 
 def test_lists_of_data_sets_with_headers(tmp_path: Path) -> None:

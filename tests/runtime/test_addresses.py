@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.sources.address import is_url, local_path, look_at
 from avgn.runtime.sources.devices import camera_name
 from avgn.runtime.sources.finished import fetched
-from tests.runtime.servers import TONE, ffmpeg, free_port, serve
+from tests.runtime.servers import TONE, ffmpeg, free_port, serve, wait_for
 
 COUNT = 60
 
@@ -134,6 +133,19 @@ def test_a_file_that_breaks_off_for_good_is_a_failure(clip: Path, monkeypatch: p
         pass
 
 
+def test_a_file_whose_length_nobody_says_is_read_when_asked(clip: Path) -> None:
+    # its index lies at the end: as a stream it can't be read at all
+    with serve(clip.parent, length=False) as (base, _), fetched(look_at(f"{base}/a%20clip.mp4", False)) as path:
+        assert path.read_bytes() == clip.read_bytes()
+    (clip.parent / "broken.ts").write_bytes(b"G" * 188 * 20)
+    with (
+        serve(clip.parent, length=False) as (base, _),
+        pytest.raises((InputError, FailureError), match="/broken.ts (gave no picture|can't be fetched|has neither)"),
+        fetched(look_at(f"{base}/broken.ts", False)),
+    ):
+        pass
+
+
 def times_of(path: Path) -> tuple[list[float], int]:
     media = open_media(path)
     times = [frame.time for frame in media.video()]
@@ -166,7 +178,7 @@ def test_another_address_can_be_read_to_its_end(clip: Path) -> None:
     ]
     sender = subprocess.Popen(command)
     try:
-        time.sleep(1.0)
+        wait_for(port)
         with fetched(look_at(f"tcp://127.0.0.1:{port}", False)) as path:
             times, _ = times_of(path)
     finally:

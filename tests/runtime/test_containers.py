@@ -26,7 +26,7 @@ from avgn.runtime.sinks.audio import AudioTrack
 from avgn.runtime.sinks.events import EventsWriter
 from avgn.runtime.sinks.overlay import LiveOverlay, OverlayWriter
 from avgn.runtime.sinks.video_file import VideoFile
-from tests.runtime.clips import Scene, read_video, still_clip
+from tests.runtime.clips import Scene, read_video, rewrite, still_clip
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -60,6 +60,14 @@ def probe(path: Path) -> dict[str, Any]:
     assert done.returncode == 0 and not done.stderr, done.stderr
     facts: dict[str, Any] = json.loads(done.stdout)
     return facts | {stream["codec_type"]: stream for stream in facts["streams"]}
+
+
+def test_sound_that_overlaps_itself(tmp_path: Path) -> None:
+    # clocks that were set back a little: some blocks lie wholly in what was heard before
+    plain = still_clip(tmp_path / "plain.mkv", SCENE, seconds=2.0, audio_codec="pcm_s16le")
+    clip = rewrite(plain, tmp_path / "c.mkv", lambda kind, at, n: min(at, max(1.0, 0.5 + at / 2)))
+    write(tmp_path / "o.mp4", clip, [0.0, 0.5, 1.0])
+    assert float(probe(tmp_path / "o.mp4")["audio"]["duration"]) == pytest.approx(1.5, abs=0.1)
 
 
 @pytest.mark.parametrize(

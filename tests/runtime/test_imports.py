@@ -59,6 +59,23 @@ def test_a_missing_extra_is_named(missing: str, code: str, message: str) -> None
     assert done.returncode == 1 and f"MissingExtraError: {message}" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("module", "code", "name"),
+    [
+        ("av", "runtime.open_media('x.mp4')", "av"),
+        ("cv2", "from avgn.runtime.image import import_cv2; import_cv2()", "opencv"),
+    ],
+)
+def test_a_package_that_can_not_be_loaded_is_not_called_missing(
+    tmp_path: Path, module: str, code: str, name: str
+) -> None:
+    # the wheel with windows in a container without them
+    (tmp_path / f"{module}.py").write_text("raise ImportError('libGL.so.1: cannot open\\nshared object file')")
+    done = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from avgn import runtime; {code}")
+    said = f"{name} can't be loaded (libGL.so.1: cannot open shared object file): pip install --force-reinstall"
+    assert done.returncode == 1 and said in done.stderr
+
+
 def test_missing_engine_is_named(bundle_path: Path) -> None:
     load = f"runtime.Localizer.load({str(bundle_path)!r})"
     done = python(BLOCK.format(names=("onnxruntime",)) + f"print({load}.engine.name)")

@@ -277,3 +277,10 @@ def test_pictures_that_can_not_be_decoded(tmp_path: Path) -> None:
         data[at + 8 : at + 8 + size] = bytes(size)
     clip.write_bytes(data)
     assert message(clip) == "FILE holds no picture that can be decoded: it is zero-length or damaged"
+
+
+def test_a_decoder_that_can_not_be_opened_ends(tmp_path: Path) -> None:
+    # Theora's wants a header that AVI's lacks, and says so for every packet and at the end
+    clip = still_clip(tmp_path / "c.avi", SCENE, seconds=0.3, **dict(FORMATS["mjpeg-pcm.avi"]))
+    clip.write_bytes(clip.read_bytes().replace(b"MJPG", b"theo"))
+    assert message(clip) == "FILE holds no picture that can be decoded: it is zero-length or damaged"

@@ -12,6 +12,7 @@ import pytest
 
 from avgn.runtime import Localizer, localize_file, open_media
 from avgn.runtime.media import AudioBlock, MediaFile
+from avgn.runtime.pictures import Pictures
 from avgn.runtime.timeline import Placer, Timeline
 from tests.runtime.clips import Scene, read_video, rewrite, still_clip, write_clip
 from tests.runtime.ffmpeg import ffmpeg, frame_times, make_clip, needs_ffmpeg
@@ -52,6 +53,26 @@ def test_times_are_ffprobes_from_the_first_one(tmp_path: Path, name: str, option
     assert np.array(found[0])[known] == pytest.approx(pictures[known] - zero, abs=1e-3)
     assert np.diff(found[0]) == pytest.approx(0.1, abs=1e-3)
     assert found[1][:5] == pytest.approx([at - zero for at in sounds[:5]], abs=1e-3)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("options", [("-bf", "2", "-preset", "fast"), ("-c:v", "mpeg4", "-bf", "2")])
+def test_pictures_that_avi_keeps_out_of_order(tmp_path: Path, options: tuple[str, ...]) -> None:
+    # AVI has no times of presentation, and what FFmpeg makes of B-frames is no order
+    clip = make_clip(tmp_path / "b.avi", *PCM, *options)
+    pictures, sounds = times_of(open_media(clip))
+    assert pictures == pytest.approx(np.arange(20) / 10, abs=1e-3) and sounds[0] == 0
+    assert [frame.time for frame in Pictures(clip)] == pictures
+
+
+@needs_ffmpeg
+def test_pictures_that_go_on_are_no_corrupt_ones(tmp_path: Path) -> None:
+    # Theora says with a packet of no bytes that the picture stays
+    clip = tmp_path / "still.ogv"
+    ffmpeg(*("-f", "lavfi", "-i", "color=gray:s=64x64:r=10:d=1"), *("-f", "lavfi", "-i", "sine=d=1"), "-shortest", clip)
+    media = open_media(clip)
+    assert [frame.time for frame in media.video()] == pytest.approx(frame_times(clip, "v"), abs=1e-3)
+    assert media.warnings() == []
 
 
 @needs_ffmpeg
