@@ -71,7 +71,13 @@ def plan(work: Path) -> list[Step]:
             bundle / "bundle.json",
         ),
         _measured(
-            "train and evaluate", "gpu_train", work, 50, ("lightning", "cv2", "safetensors"), "--work", str(work)
+            "train and evaluate",
+            "gpu_train",
+            work,
+            50,
+            ("lightning", "cv2", "safetensors", "tensorboard"),
+            "--work",
+            str(work),
         ),
         *_engines("onnxruntime-cuda", "onnx", work, python),
         *_engines("tensorrt", "tensorrt", work, python),

@@ -24,6 +24,7 @@ from avgn.config import preset
 from avgn.frontend import Spectrogram
 from avgn.machine import measured_on
 from avgn.model import build_model
+from avgn.runtime.errors import FailureError
 from avgn.training import TrainConfig
 from avgn.training.module import AVGNModule
 from avgn.training.prefetch import OnDevice
@@ -153,7 +154,12 @@ def _prepare(changes: Changes, batch: int) -> tuple[Callable[[Batch], torch.Tens
         if not changes.fused:
             norms = [p.grad.norm() for p in model.parameters() if p.grad is not None]
             assert torch.isfinite(torch.stack(norms)).all()
-        module.configure_gradient_clipping(optimizer, 1.0)
+        try:
+            module.configure_gradient_clipping(optimizer, 1.0)
+        except FailureError as error:
+            grads = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+            bad = [name for name, grad in grads if not torch.isfinite(grad).all()]
+            raise FailureError(f"{error}; {len(bad)} of {len(grads)} gradients, among them {bad[:6]}") from None
         optimizer.step()
         return total.detach()
 

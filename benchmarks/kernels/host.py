@@ -55,7 +55,9 @@ def no_kernels() -> Iterator[None]:
         patch.object(grouping_launches, "launch", stub),
         patch.object(cosine_launches, "launch", stub),
         patch.object(torch._C, "_cuda_getCurrentRawStream", lambda _: 0, create=True),
+        patch.object(torch.cuda, "current_device", lambda: 0),
         patch.dict(launch.built_kernels, clear=True),
+        patch.dict(launch.records, clear=True),
     ):
         yield
 

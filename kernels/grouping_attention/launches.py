@@ -5,6 +5,8 @@ Legend: B batch, P cells, C classes, D width.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from avgn.kernels.grouping_attention.plan import (
     plan_weights,
     plan_whole,
 )
-from avgn.kernels.launch import ceil_div, launch, row_contiguous, shared_memory
+from avgn.kernels.launch import again, ceil_div, launch, recorded, row_contiguous, shared_memory
 
 Three = tuple[Tensor, Tensor, Tensor]
 Four = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -34,10 +36,25 @@ def run_forward(query: Tensor, key: Tensor, value: Tensor, scale: float, eps: fl
     if out.numel() == 0 or cells == 0:
         return out.zero_(), lse, norm, winner
     if fits_whole(cells, classes):
-        _forward_whole(query, key, value, outputs, scale, eps, hard)
+        held = (*_apart(query, key, value), *outputs)
+        call = ("grouping forward", *_layout(query, key, value), scale, eps, hard)
+        if not again(call, held):
+            with recorded(call, held):
+                _forward_whole(query, key, value, outputs, scale, eps, hard)
     else:
         _forward_in_steps(query, key, value, outputs, scale, eps, hard)
     return outputs
+
+
+def _layout(query: Tensor, key: Tensor, value: Tensor) -> tuple[Any, ...]:
+    """What of its inputs the launches of a call depend on."""
+    strides = query.stride(), key.stride(), value.stride()
+    return query is value, query.dtype, query.device.index, query.shape, key.shape, *strides
+
+
+def _apart(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+    """Return the inputs, each of them once."""
+    return (query, key) if query is value else (query, key, value)
 
 
 def _forward_whole(
@@ -159,7 +176,35 @@ def run_backward(
     padded = _padded(classes)
     weights, slopes = query.new_empty(2, batch, cells, padded).unbind()
     plan = plan_scores(hard, cells, classes, width, query.dtype, shared)
-    delta = norm if hard or plan["WHOLE"] else _along(grad, out)
+    held = (*_apart(query, key, value), grad, out, lse, norm, winner, weights, slopes, *gradients)
+    delta = norm
+    if not (hard or plan["WHOLE"]):
+        delta = norm.new_empty(batch, classes)
+        held = (*held, delta)
+    call = ("grouping backward", grad.dtype, *_layout(query, key, value), scale, hard)
+    if not again(call, held):
+        with recorded(call, held):
+            if delta is not norm:
+                _along(grad, out, delta)
+            _backward_scores(plan, grad, query, key, value, (lse, norm, winner), (weights, slopes, delta), scale)
+            _backward_products(grad, query, key, (weights, slopes), gradients)
+    return gradients
+
+
+def _backward_scores(
+    plan: dict[str, Any],
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    saved: Three,
+    found: Three,
+    scale: float,
+) -> None:
+    """The weights, and the gradient of the scores."""
+    lse, norm, winner = saved
+    weights, slopes, delta = found
+    batch, cells, width = query.shape
     launch(
         fused.backward_scores,
         batch * ceil_div(cells, plan["BLOCK_P"]),
@@ -182,11 +227,21 @@ def run_backward(
         stride_v=value.stride(1),
         scale=scale,
         num_cells=cells,
-        num_classes=classes,
-        stride_a=padded,
+        num_classes=key.shape[1],
+        stride_a=weights.shape[2],
         width=width,
     )
-    plan = plan_products(cells, classes, width, query.dtype, shared)
+
+
+def _backward_products(
+    grad: Tensor, query: Tensor, key: Tensor, found: tuple[Tensor, Tensor], gradients: Three
+) -> None:
+    """The gradients, from the weights and the gradient of the scores."""
+    weights, slopes = found
+    grad_q, grad_k, grad_v = gradients
+    batch, cells, width = query.shape
+    classes = key.shape[1]
+    plan = plan_products(cells, classes, width, query.dtype, shared_memory(query.device))
     tiles = 2 * ceil_div(cells, plan["BLOCK_P"]) + ceil_div(classes, plan["BLOCK_C"])
     launch(
         fused.backward_products,
@@ -206,16 +261,14 @@ def run_backward(
         stride_k=key.stride(1),
         num_cells=cells,
         num_classes=classes,
-        stride_a=padded,
+        stride_a=weights.shape[2],
         width=width,
     )
-    return gradients
 
 
-def _along(grad: Tensor, out: Tensor) -> Tensor:
-    """Return the sums over D of grad * out, [B,C] float32."""
+def _along(grad: Tensor, out: Tensor, delta: Tensor) -> None:
+    """Fill delta [B,C] float32 with the sums over D of grad * out."""
     batch, classes, width = out.shape
-    delta = out.new_empty(batch, classes, dtype=torch.float32)
     plan = plan_along(width)
     launch(
         fused.along,
@@ -227,7 +280,6 @@ def _along(grad: Tensor, out: Tensor) -> Tensor:
         num_rows=batch * classes,
         width=width,
     )
-    return delta
 
 
 def outputs_like(query: Tensor, key: Tensor, hard: bool) -> Four:

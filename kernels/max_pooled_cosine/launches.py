@@ -5,10 +5,12 @@ Legend: B sounds, N sources of a sample, R = B * N, M images, P cells, G gates o
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from avgn.kernels.launch import ceil_div, launch, shared_memory
+from avgn.kernels.launch import again, ceil_div, launch, recorded, shared_memory
 from avgn.kernels.max_pooled_cosine import fused
 from avgn.kernels.max_pooled_cosine.plan import (
     plan_backward_audio,
@@ -34,20 +36,38 @@ def run_forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Ten
     similarity, argmax, audio_inverse, gate_inverse, norm_inverse = outputs
     if similarity.numel() == 0:
         return outputs
-    unit_audio, unit_gate = _prepare(audio, visual, gate, outputs)
+    unit_audio = torch.empty_like(audio)
     if gate is None or gate_id is None:
-        _forward_plain(unit_audio, visual, outputs)
+        best, where = _slots(visual, similarity, plan_plain(audio, visual)["BLOCK_P"])
+        held: tuple[Tensor, ...] = (audio, visual, *outputs, unit_audio, best, where)
     else:
-        _forward_gated(unit_audio, visual, unit_gate, gate_id, outputs)
+        unit_gate = torch.empty_like(gate)
+        held = (audio, visual, gate, gate_id, *outputs, unit_audio, unit_gate)
+    call = ("cosine forward", *_layout(audio, visual, gate, gate_id))
+    if again(call, held):
+        return outputs
+    with recorded(call, held):
+        if gate is None or gate_id is None:
+            _prepare(audio, visual, None, outputs, unit_audio, audio)
+            _forward_plain(unit_audio, visual, outputs, best, where)
+        else:
+            _prepare(audio, visual, gate, outputs, unit_audio, unit_gate)
+            _forward_gated(unit_audio, visual, unit_gate, gate_id, outputs)
     return outputs
 
 
-def _prepare(audio: Tensor, visual: Tensor, gate: Tensor | None, outputs: Five) -> tuple[Tensor, Tensor]:
-    """Sources and gates scaled to one length; fills the inverse lengths among the outputs."""
+def _layout(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> tuple[Any, ...]:
+    """What of its dense inputs the launches of a call depend on."""
+    facts = audio.dtype, audio.device.index, audio.shape, visual.shape
+    return facts if gate is None or gate_id is None else (*facts, gate.shape, gate_id.dtype)
+
+
+def _prepare(
+    audio: Tensor, visual: Tensor, gate: Tensor | None, outputs: Five, unit_audio: Tensor, unit_gate: Tensor
+) -> None:
+    """Scale sources and gates to one length; fill the inverse lengths among the outputs."""
     _, _, audio_inverse, gate_inverse, norm_inverse = outputs
     rows, images, _, cells, gates, width = _sizes(audio, visual, gate)
-    unit_audio = torch.empty_like(audio)
-    unit_gate = audio if gate is None else torch.empty_like(gate)
     plan = plan_prepare(gate is not None, cells, width, audio.dtype, shared_memory(audio.device))
     high = plan["BLOCK_R"]
     others = ceil_div(images * cells, high) if gate is None else images * ceil_div(gates, high)
@@ -69,7 +89,6 @@ def _prepare(audio: Tensor, visual: Tensor, gate: Tensor | None, outputs: Five) 
         gates=gates,
         width=width,
     )
-    return unit_audio, unit_gate
 
 
 def _forward_gated(unit_audio: Tensor, visual: Tensor, unit_gate: Tensor, gate_id: Tensor, outputs: Five) -> None:
@@ -97,15 +116,26 @@ def _forward_gated(unit_audio: Tensor, visual: Tensor, unit_gate: Tensor, gate_i
     )
 
 
-def _forward_plain(unit_audio: Tensor, visual: Tensor, outputs: Five) -> None:
+def _slots(visual: Tensor, similarity: Tensor, high: int) -> tuple[Tensor, Tensor]:
+    """Return room for the best of each of an image's blocks of `high` cells, and where it is."""
+    images, cells = visual.shape[:2]
+    slots = 1 if cells == 1 else (cells - 2) // high + 2
+    shape = (images, slots, similarity.shape[0] * similarity.shape[2])
+    return similarity.new_empty(shape), similarity.new_empty(shape, dtype=torch.int32)
+
+
+def plan_plain(audio: Tensor, visual: Tensor) -> dict[str, Any]:
+    """Return the plan of products without gates."""
+    rows, cells, width = audio.shape[0] * audio.shape[1], visual.shape[1], audio.shape[2]
+    return plan_forward(False, rows, cells, width, audio.dtype, shared_memory(audio.device))
+
+
+def _forward_plain(unit_audio: Tensor, visual: Tensor, outputs: Five, best: Tensor, where: Tensor) -> None:
     """A block of sources against a block of the cells of all images a program, then the best of an image's blocks."""
     similarity, argmax, _, _, norm_inverse = outputs
     rows, images, sources, cells, _, width = _sizes(unit_audio, visual, None)
-    plan = plan_forward(False, rows, cells, width, unit_audio.dtype, shared_memory(unit_audio.device))
-    high = plan["BLOCK_P"]
-    slots = 1 if cells == 1 else (cells - 2) // high + 2
-    best = similarity.new_empty(images, slots, rows)
-    where = similarity.new_empty(images, slots, rows, dtype=torch.int32)
+    plan = plan_plain(unit_audio, visual)
+    high, slots = plan["BLOCK_P"], best.shape[1]
     launch(
         fused.forward_plain,
         ceil_div(rows, plan["BLOCK_R"]) * ceil_div(images * cells, high),
@@ -151,6 +181,36 @@ def run_backward(
     grad_audio, grad_visual, grad_gate = gradients_like(audio, visual, gate, needs)
     if similarity.numel() == 0:
         return grad_audio.zero_(), grad_visual.zero_(), grad_gate.zero_()
+    dense = audio, visual, gate, gate_id
+    gradients = grad_audio, grad_visual, grad_gate
+    rows, images, _, cells, gates, _ = _sizes(audio, visual, gate)
+    by_cell = _room(grad, images, rows, cells) if needs[1] else ()
+    by_gate = _room(grad, 1, rows, gates) if gate_id is not None and needs[2] else ()
+    found = [one for one, need in zip(gradients, needs, strict=True) if need]
+    held: tuple[Tensor, ...] = (grad, audio, visual, similarity, argmax, audio_inverse, norm_inverse)
+    held = (*held, *found, *by_cell, *by_gate)
+    if gate is not None and gate_id is not None:
+        held = (*held, gate, gate_id, gate_inverse)
+    call = ("cosine backward", *needs, *_layout(*dense))
+    if not again(call, held):
+        with recorded(call, held):
+            _backward(grad, dense, saved, gradients, needs, by_cell, by_gate)
+    return gradients
+
+
+def _backward(
+    grad: Tensor,
+    inputs: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+    saved: Five,
+    gradients: Three,
+    needs: list[bool],
+    by_cell: tuple[Tensor, ...],
+    by_gate: tuple[Tensor, ...],
+) -> None:
+    """Fill the gradients that are needed; `by_cell` and `by_gate` are room for the orders that they need."""
+    audio, visual, gate, gate_id = inputs
+    similarity, argmax, audio_inverse, gate_inverse, norm_inverse = saved
+    grad_audio, grad_visual, grad_gate = gradients
     rows, images, sources, cells, gates, width = _sizes(audio, visual, gate)
     gated = gate is not None
     sizes = {
@@ -187,7 +247,8 @@ def run_backward(
     plan = plan_lists(gated, width)
     columns = ceil_div(width, plan["BLOCK_D"])
     if needs[1]:
-        order, starts = _order(argmax, rows, images, sources, cells)
+        order, starts = by_cell
+        _order(argmax, order, starts, sources)
         launch(
             fused.backward_visual,
             images * cells * columns,
@@ -200,7 +261,8 @@ def run_backward(
             **sizes,
         )
     if gate_id is not None and needs[2]:
-        order, starts = _order(gate_id, rows, 1, sources, gates)
+        order, starts = by_gate
+        _order(gate_id, order, starts, sources)
         launch(
             fused.backward_gate,
             images * gates * columns,
@@ -213,13 +275,18 @@ def run_backward(
             grad_gate_ptr=grad_gate,
             **sizes,
         )
-    return grad_audio, grad_visual, grad_gate
 
 
-def _order(keys: Tensor, rows: int, groups: int, sources: int, num_keys: int) -> tuple[Tensor, Tensor]:
-    """Return the rows of each group sorted by key, and where each key starts, both int32."""
-    order = keys.new_empty(groups, rows, dtype=torch.int32)
-    starts = order.new_empty(groups, num_keys + 1)
+def _room(grad: Tensor, groups: int, rows: int, num_keys: int) -> tuple[Tensor, Tensor]:
+    """Return room for the rows of each group sorted by key, and for where each key starts, both int32."""
+    order = grad.new_empty((groups, rows), dtype=torch.int32)
+    return order, order.new_empty((groups, num_keys + 1))
+
+
+def _order(keys: Tensor, order: Tensor, starts: Tensor, sources: int) -> None:
+    """Sort the rows of each group by their keys."""
+    groups, rows = order.shape
+    num_keys = starts.shape[1] - 1
     plan = plan_order(rows, num_keys)
     launch(
         fused.order,
@@ -233,7 +300,6 @@ def _order(keys: Tensor, rows: int, groups: int, sources: int, num_keys: int) ->
         sources=sources,
         num_keys=num_keys,
     )
-    return order, starts
 
 
 def _dense(

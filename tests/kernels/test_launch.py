@@ -1,0 +1,140 @@
+"""What calls launch, on a device whose kernels do nothing: what is launched again is what was launched at first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from avgn.kernels import grouping_attention, launch, max_pooled_cosine
+
+pytest.importorskip("triton", reason="triton has no wheel for this platform")
+
+from benchmarks.kernels import host
+
+# programs and arguments of each launch
+said: list[tuple[Any, ...]] = []
+
+
+class Says(host.Nothing):
+    """Notes what it is launched with."""
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., host.Nothing]:
+        def call(**arguments: Any) -> host.Nothing:
+            said.append((grid[0], *(arguments[name] for name in self.arg_names)))
+            return self
+
+        return call
+
+    def run(self, programs: int, *given: Any) -> None:
+        """Note it."""
+        said.append((programs, *given[8:]))
+
+
+@pytest.fixture(autouse=True)
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(host, "Nothing", Says)
+    said.clear()
+    # what is freed within a call may come back at the same address as something else
+    kept: list[Tensor] = []
+    for owner, name in ((Tensor, "new_empty"), (torch, "empty_like")):
+        make = getattr(owner, name)
+
+        def keep(*given: Any, make: Any = make, **options: Any) -> Tensor:
+            kept.append(make(*given, **options))
+            return kept[-1]
+
+        monkeypatch.setattr(owner, name, keep)
+    with host.no_kernels():
+        yield
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape).requires_grad_()
+
+
+def launches(call: Callable[[], Tensor], *inputs: Tensor) -> list[tuple[Any, ...]]:
+    """What a call and its backward launch, with inputs by their places and other tensors by when they first appear."""
+    said.clear()
+    out = call()
+    torch.autograd.grad(out, sorted({id(one): one for one in inputs}.values(), key=id), torch.ones_like(out))
+    names = {one.data_ptr(): f"input {at}" for at, one in enumerate(inputs)}
+
+    def name(value: Any) -> Any:
+        address = value.data_ptr() if isinstance(value, Tensor) else value
+        # no number among the arguments is as large as an address
+        if isinstance(address, int) and address > 1 << 32:
+            return names.setdefault(address, f"other {len(names)}")
+        return address
+
+    return [tuple(name(value) for value in one) for one in said]
+
+
+def group(cells: int, same: bool, **options: Any) -> tuple[Callable[[], Tensor], list[Tensor]]:
+    query, key = random(3, cells, 16), random(3, 5, 16)
+    value = query if same else random(3, cells, 16)
+
+    def call() -> Tensor:
+        found = grouping_attention(query, key, value, **{"scale": 0.25, **options})
+        assert isinstance(found, Tensor)
+        return found
+
+    return call, [query, key, value]
+
+
+def pool(gated: bool, cells: int = 9) -> tuple[Callable[[], Tensor], list[Tensor]]:
+    inputs = [random(4, 2, 16), random(4, cells, 16), *([random(4, 5, 16)] if gated else [])]
+    index = torch.randint(5, (4, 2)) if gated else None
+    return lambda: max_pooled_cosine(*inputs, gate_index=index)[0], inputs
+
+
+CALLS: dict[str, Callable[[], tuple[Callable[[], Tensor], list[Tensor]]]] = {
+    "cells are values": lambda: group(9, True),
+    "values of their own": lambda: group(9, False),
+    "more cells than a block": lambda: group(100, False),
+    "hard": lambda: group(9, False, hard=True),
+    "another scale": lambda: group(9, False, scale=0.5),
+    "in steps": lambda: group(1200, False),
+    "gates": lambda: pool(True),
+    "no gates": lambda: pool(False),
+    "one cell": lambda: pool(False, 1),
+}
+
+
+def test_what_is_launched_again_is_what_was_launched_at_first() -> None:
+    first = {name: launches(*_flat(make())) for name, make in CALLS.items()}
+    assert launch.records
+    for name, make in CALLS.items():
+        assert launches(*_flat(make())) == first[name], name
+    # the numbers differ, and what is launched with them
+    assert first["values of their own"] != first["another scale"]
+
+
+def _flat(made: tuple[Callable[[], Tensor], list[Tensor]]) -> tuple[Any, ...]:
+    return made[0], *made[1]
+
+
+def test_a_call_is_recorded_once() -> None:
+    call, inputs = pool(True)
+    launches(call, *inputs)
+    before = {name: len(record.launches) for name, record in launch.records.items()}
+    assert sorted(before.values()) == [2, 5]
+    launches(call, *inputs)
+    assert {name: len(record.launches) for name, record in launch.records.items()} == before
+    assert not any(record.held for record in launch.records.values())
+
+
+def test_tensors_that_begin_elsewhere_are_launched_one_by_one() -> None:
+    """Triton compiles other kernels for them."""
+    call, inputs = group(9, False)
+    launches(call, *inputs)
+    assert len(launch.records) == 2
+    odd = [torch.randn(one.numel() + 1)[1:].view(one.shape).requires_grad_() for one in inputs]
+    assert odd[0].data_ptr() % 16
+    built = len(launch.built_kernels)
+    out = grouping_attention(*odd, scale=0.25)
+    assert isinstance(out, Tensor)
+    assert len(launch.built_kernels) == built + 1 and len(launch.records) == 2
