@@ -78,9 +78,9 @@ def measure(lessons: int, folder: Path) -> dict[str, Any]:
         Visitor(url) as other,
         teaching(url) as visitor,
     ):
-        other.wait(QUIET, 120.0)
+        other.wait(QUIET)
         begin = time.monotonic()
-        other.wait(QUIET, 120.0)
+        other.wait(QUIET)
         quiet = gaps(other, begin, time.monotonic())
         for _ in range(lessons):
             took = give(visitor)

@@ -18,6 +18,8 @@ from avgn.runtime.bundle_schema import Joint
 
 # beyond these log-odds a probability says no more
 LIMIT = 15.0
+# but of two things in plain view that both are hardly heard, the less unlikely one is ahead
+LEAST_HEARD = -60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class Verdict:
 
 def joint_odds(rule: Joint, audio_prob: Floats, visual_prob: Floats) -> Floats:
     """Log-odds [..., K] above each class's threshold: heard + weight * seen - threshold."""
-    odds = _odds(audio_prob) + rule.visual_weight * _odds(visual_prob)
+    odds = _heard(audio_prob) + rule.visual_weight * _odds(visual_prob)
     return np.asarray(odds - np.asarray(rule.thresholds, np.float32), np.float32)
 
 
@@ -46,7 +48,7 @@ def judge(rule: Joint, audio_prob: Floats, visual_prob: Floats, maps: Floats) ->
     by more than `margin`, nor one whose map peaks within `apart` (parts of the picture's sides) of a better one's.
     """
     odds = joint_odds(rule, audio_prob, visual_prob)
-    able = (_odds(audio_prob) >= rule.floor) & (_odds(visual_prob) >= rule.seen_floor)
+    able = (_heard(audio_prob) >= rule.floor) & (_odds(visual_prob) >= rule.seen_floor)
     prob = np.where(able, 1 / (1 + np.exp(-np.clip(rule.scale * odds, -LIMIT, LIMIT))), 0.0).astype(np.float32)
     known = prob.copy()
     score = np.where(able, odds + np.asarray(rule.thresholds, np.float32), -np.inf)
@@ -65,11 +67,15 @@ def judge(rule: Joint, audio_prob: Floats, visual_prob: Floats, maps: Floats) ->
     return Verdict(prob=prob, instead_of={k: tuple(others) for k, others in kept.items() if others})
 
 
-def _odds(prob: Floats) -> Floats:
+def _heard(prob: Floats) -> Floats:
+    return _odds(prob, LEAST_HEARD)
+
+
+def _odds(prob: Floats, least: float = -LIMIT) -> Floats:
     wide = np.asarray(prob, np.float64)
     with np.errstate(divide="ignore"):
         odds = np.log(wide) - np.log1p(-wide)
-    return np.clip(odds, -LIMIT, LIMIT).astype(np.float32)
+    return np.clip(odds, least, LIMIT).astype(np.float32)
 
 
 def _peak(heat: Floats) -> tuple[float, float]:

@@ -77,8 +77,8 @@ class MultiStream:
         self._max_delay = max_delay
         self._decision = decision
         self._wake = threading.Condition()
+        # in the order of their turns: who was served longest ago comes first
         self._streams: list[_Stream] = []
-        self._turn = 0
         self._stopped = False
         self._error: BaseException | None = None
         self._seen: deque[tuple[list[_Chosen], dict[str, Any], float]] = deque()
@@ -213,7 +213,11 @@ class MultiStream:
                 self._wake.notify_all()
 
     def _next_batch(self) -> list[_Chosen]:
-        """Frames whose windows were heard: one a stream in turn, then further ones where streams are lossless."""
+        """Frames whose windows were heard: one a stream in turn, then further ones where streams are lossless.
+
+        A stream that was served goes to the end of the line, so that one which is ready waits at most until each
+        other one was served once, whichever of them have a frame at the moment.
+        """
         ready = self._ready()
         if not ready or len(self._seen) >= SEEN:
             return []
@@ -226,15 +230,15 @@ class MultiStream:
                 break
             self._wake.wait(left)
             ready = self._ready()
-        order = ready[self._turn % max(1, len(ready)) :] + ready[: self._turn % max(1, len(ready))]
-        self._turn += 1
         chosen: list[_Chosen] = []
         now = clock.monotonic()
-        while order and len(chosen) < self._max_batch:
-            stream = order.pop(0)
+        while ready and len(chosen) < self._max_batch:
+            stream = ready.pop(0)
             chosen.append((stream, *stream.queue.take(now)))
+            self._streams.remove(stream)
+            self._streams.append(stream)
             if stream.queue.lossless and stream.queue.is_ready(now):
-                order.append(stream)
+                ready.append(stream)
         return chosen
 
     def _ready(self) -> list[_Stream]:

@@ -31,6 +31,7 @@ from avgn.baselines.parts import (
     min_max,
 )
 from avgn.config import Config
+from avgn.maxima import largest
 from avgn.model import LocalizerModel
 from avgn.training.hooks import TrainingHooks
 from avgn.types import AudioSources, Batch, ImageCells, Labels, Losses
@@ -86,7 +87,7 @@ class DiscriminativeSoundingObjects(LocalizerModel):
     def encode_pixels(self, pixels: Tensor) -> ImageCells:
         """normalised image [B,3,H,W] -> ImageCells; the logit of a class is that of its best cell."""
         cells, grid = self.visual_encoder(pixels)
-        return ImageCells(cells=cells, gate=None, logit=logit_of(self.objects(cells).amax(dim=2)), grid=grid)
+        return ImageCells(cells=cells, gate=None, logit=logit_of(largest(self.objects(cells), 2)), grid=grid)
 
     def objects(self, cells: Tensor) -> Tensor:
         """m [B,C,P] of cells [B,P,D]."""

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from avgn.maxima import largest
+
 # channels after each block; where they halve the picture
 BLOCKS = (24, 28, 32, 36, 42, 48, 56, 64, 72, 80, 88, 96, 96, 96, 96, 96)
 HALVING = (2, 5, 11)
@@ -68,7 +70,7 @@ class BlazeFace(nn.Module):
             x = block(x)
             if index == FINE_BLOCK:
                 fine = x
-        scores = self.fine(fine).amax(dim=1, keepdim=True), self.coarse(x).amax(dim=1, keepdim=True)
+        scores = largest(self.fine(fine), 1, keepdim=True), largest(self.coarse(x), 1, keepdim=True)
         return scores[0].clamp(-LIMIT, LIMIT), scores[1].clamp(-LIMIT, LIMIT)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 
+from avgn.maxima import largest
 from avgn.weights import BadWeightsError, read_safetensors, read_torch, state_of
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class AudioEncoder(nn.Module):
         self.project = nn.Linear(self.backbone.out_channels, dim)
 
     def forward(self, spectrogram: Tensor) -> Tensor:
-        features = self.backbone(spectrogram).amax(dim=(2, 3))
+        features = largest(self.backbone(spectrogram), (2, 3))
         return nn.functional.normalize(self.project(features), dim=1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import torch
@@ -18,8 +17,6 @@ from avgn.training.resting import is_frozen
 from avgn.training.trainer import CHECKPOINTS, LOSSES
 from avgn.weights import read_torch
 
-log = logging.getLogger(__name__)
-
 CONFIG = "run.json"
 
 
@@ -33,8 +30,6 @@ def check_settings(config: Config, training: TrainConfig, validation: Manifest |
         raise InputError("`precision` 16-mixed needs a GPU: use bf16-mixed or 32-true on this machine")
     if training.compile:
         check_compiler()
-        if torch.cuda.is_available():
-            log.warning("compile gave gradients that were not finite on an H200: leave it out if training stops so")
     if validation is not None and not validation.items:
         raise InputError(f"validation manifest {validation.path} has no items: give another one, or none")
     if training.auxiliary > 0 and not config.kind.auxiliary:

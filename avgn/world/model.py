@@ -19,6 +19,7 @@ from avgn.encoders.blazeface import BlazeFace
 from avgn.encoders.efficientnet_lite import HEAD, EfficientNetLite0
 from avgn.encoders.yamnet import HOP, WIDTH, LogMel, YAMNet, cut_patches
 from avgn.losses import compute_losses
+from avgn.maxima import largest
 from avgn.model import LocalizerModel
 from avgn.runtime.bundle_schema import Joint
 from avgn.types import AudioSources, ImageCells, Labels, Losses
@@ -96,8 +97,8 @@ class AudioTokens(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         each = self.rows(features).index_select(-1, self.which)
-        heard = each.unflatten(-1, (-1, self.widest)).amax(dim=-1)
-        noise = self.noises(features).amax(dim=-1, keepdim=True)
+        heard = largest(each.unflatten(-1, (-1, self.widest)), -1)
+        noise = largest(self.noises(features), -1, keepdim=True)
         return heard - NOISE_WEIGHT * nn.functional.relu(noise + NOISE_LEAD - heard)
 
 
@@ -125,7 +126,7 @@ class CellTokens(nn.Module):
     def forward(self, cells: Tensor, faces: Tensor) -> Tensor:
         logits = self.rows(cells).float()
         # the classes share the largest logit of a cell: their own lie within what float32 exponentials hold
-        most = logits.amax(dim=2, keepdim=True)
+        most = largest(logits, 2, keepdim=True)
         summed = torch.matmul(torch.exp(logits - most), self.member)
         wide = cells.float()
         # cells of zeros exist, and a root has no derivative there
@@ -203,7 +204,7 @@ class WorldLocalizer(LocalizerModel):
         # a face is no larger than a few cells, and its score is sharp already
         maps = torch.where(self.cell_tokens.faces[:, None, None] > 0, sharp, self.blur(sharp))
         seen = maps.flatten(2)
-        logit = seen.amax(dim=2) - SEEN_OFFSET
+        logit = largest(seen, 2) - SEEN_OFFSET
         return ImageCells(cells=seen.transpose(1, 2), gate=None, logit=logit, grid=(height, width))
 
     def _faces(self, pixels: Tensor) -> Tensor:

@@ -18,19 +18,21 @@ def reference_forward(query: Tensor, key: Tensor, value: Tensor, scale: float, e
     out = reference.grouping_attention(query, key, value, scale=scale, eps=eps, hard=hard)
     assert isinstance(out, Tensor)
     _, lse, norm, winner = outputs_like(query, key, hard)
-    return out, lse.zero_(), norm.zero_(), winner.zero_()
+    return out.contiguous(), lse.zero_(), norm.zero_(), winner.zero_()
 
 
 def reference_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool
 ) -> Three:
     """Return what `run_backward` gives, from the reference."""
-    with torch.enable_grad():
+    # within an operator autograd is switched off, and `enable_grad` alone doesn't bring it back
+    with torch.inference_mode(False), torch.enable_grad():
         inputs = [one.detach().requires_grad_() for one in (query, key, value)]
         out = reference.grouping_attention(*inputs, scale=scale, eps=eps, hard=hard)
         assert isinstance(out, Tensor)
         grad_q, grad_k, grad_v = torch.autograd.grad(out, inputs, grad)
-    return grad_q, grad_k, grad_v
+    # compiled programs were promised the kernels' layout
+    return grad_q.contiguous(), grad_k.contiguous(), grad_v.contiguous()
 
 
 def forward_error(query: Tensor, key: Tensor) -> float:

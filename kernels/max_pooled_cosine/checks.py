@@ -22,7 +22,7 @@ def reference_forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_i
     index = None if gate_id is None else gate_id.long()
     similarity, argmax = reference.max_pooled_cosine(audio, visual, gate, gate_index=index)
     first, second, third = (one.zero_() for one in lengths)
-    return similarity, argmax, first, second, third
+    return similarity.contiguous(), argmax.contiguous(), first, second, third
 
 
 def reference_backward(
@@ -35,11 +35,13 @@ def reference_backward(
 ) -> Three:
     """Return what `run_backward` gives, from the reference."""
     index = None if gate_id is None else gate_id.long()
-    with torch.enable_grad():
+    # within an operator autograd is switched off, and `enable_grad` alone doesn't bring it back
+    with torch.inference_mode(False), torch.enable_grad():
         inputs = [one.detach().requires_grad_() for one in (audio, visual, gate) if one is not None]
         similarity, _ = reference.max_pooled_cosine(*inputs, gate_index=index)
         found = torch.autograd.grad(similarity, inputs, grad.to(similarity.dtype))
-    kept = [one if need else one.new_empty(0) for one, need in zip(found, needs, strict=False)]
+    # compiled programs were promised the kernels' layout
+    kept = [one.contiguous() if need else one.new_empty(0) for one, need in zip(found, needs, strict=False)]
     return kept[0], kept[1], visual.new_empty(0) if gate is None else kept[2]
 
 

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -69,7 +69,7 @@ class School:
         return self._teacher.known
 
     @property
-    def taught(self) -> Any:
+    def taught(self) -> Mapping[str, int]:
         return self._teacher.taught
 
     @property

@@ -60,7 +60,10 @@ CHANGES = (
         '  <link rel="icon"',
     ),
     ('src="app.js"', 'src="local.js"'),
-    ('data-words="privacyServer"', 'data-words="privacyDevice"'),
+    (
+        'data-words="privacyServer"></span>',
+        'data-words="privacyDevice"></span> <span id="online" data-words="notOffline" hidden></span>',
+    ),
 )
 # the form for a server's token
 FORM = ('      <form id="entrance"', "</form>\n")

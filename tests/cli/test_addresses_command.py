@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,9 @@ import pytest
 from avgn.runtime import open_media
 from avgn.scenes import SceneConfig, synthesize
 from tests.commands import ENVIRONMENT, forked, refused
+from tests.patience import tried_again
 from tests.runtime import pulse
-from tests.runtime.servers import ffmpeg, free_port, serve, stamped
+from tests.runtime.servers import ffmpeg, free_port, serve, stamped, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,7 @@ def test_what_is_said_about_a_fetched_file_names_its_address(
     assert "/avgn-" not in done.stderr
 
 
+@tried_again
 def test_live_and_no_live_overrule(video: Path, tmp_path: Path) -> None:
     with serve(video.parent) as (base, _):
         live = forked(
@@ -106,7 +107,7 @@ def test_live_and_no_live_overrule(video: Path, tmp_path: Path) -> None:
     ]
     sender = subprocess.Popen(command)
     try:
-        time.sleep(1.0)
+        wait_for(port)
         whole = forked("localize", "tiny", f"tcp://127.0.0.1:{port}", "--no-live", "--json", tmp_path / "w.jsonl")
     finally:
         sender.kill()
@@ -138,10 +139,11 @@ def test_a_camera_that_gives_nothing_is_a_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tone", [False, True], ids=["silent", "with sound"])
+@tried_again
 def test_a_stream_without_sound_is_told_of_once(tone: bool, tmp_path: Path) -> None:
     port = free_port()
     with stamped(f"tcp://127.0.0.1:{port}?listen=1", "mpegts", 25, 12, 25, *(["tone"] if tone else [])):
-        time.sleep(1.5)
+        wait_for(port)
         done = forked("localize", "tiny", f"tcp://127.0.0.1:{port}", "--seconds", 4, "--json", tmp_path / "r.jsonl")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("has no sound") == (0 if tone else 1)
@@ -157,9 +159,10 @@ def sound_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
         yield environment
 
 
+@tried_again
 def test_a_microphone_beside_an_address(video: Path, sound_server: dict[str, str], tmp_path: Path) -> None:
     """Pictures from a camera on the network without sound; what the microphone of this machine hears is recorded."""
-    tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(12 * 48_000) / 48_000)
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(60 * 48_000) / 48_000)
     with wave.open(str(tmp_path / "tone.wav"), "wb") as file:
         file.setparams((1, 2, 48_000, 0, "NONE", ""))
         file.writeframes((tone * 32767).astype("<i2").tobytes())
@@ -167,7 +170,7 @@ def test_a_microphone_beside_an_address(video: Path, sound_server: dict[str, str
     player = subprocess.Popen(["paplay", str(tmp_path / "tone.wav")], env=sound_server)
     try:
         with stamped(f"tcp://127.0.0.1:{port}?listen=1", "mpegts", 10, 5):
-            time.sleep(1.5)
+            wait_for(port)
             command = [sys.executable, "-m", "avgn", "localize", "tiny", f"tcp://127.0.0.1:{port}", "--threads", "1"]
             command += ["--microphone", "pulse", "--seconds", "6", "--output", str(tmp_path / "o.mp4")]
             done = subprocess.run(command, env=ENVIRONMENT | sound_server, capture_output=True, text=True, timeout=120)

@@ -17,6 +17,7 @@ from avgn.checkpoint import save_model
 from avgn.runtime.bundle import Bundle, resolve_bundle_path
 from tests.commands import ENVIRONMENT, avgn, refused
 from tests.export.models import small_model
+from tests.patience import until
 from tests.processes import children, is_running
 
 FAST = ("--batch", 1, "--threads", 1, "--rounds", 1, "--repeats", 3, "--video-seconds", 0)
@@ -126,11 +127,7 @@ def test_an_interrupt_leaves_no_process(tmp_path: Path, number: signal.Signals, 
     assert process.returncode == status, errors
     if number != signal.SIGKILL:
         assert errors.strip().splitlines()[-1] == "avgn: interrupted"
-    for _ in range(200):
-        if not any(is_running(worker) for worker in workers):
-            break
-        time.sleep(0.05)
-    assert not any(is_running(worker) for worker in workers)
+    until(lambda: not any(is_running(worker) for worker in workers))
     # nothing runs after a kill -9, so what was to become the report stays, empty, and blocks nobody
     left = [path.stat().st_size for path in tmp_path.glob("r.json.*.partial")]
     assert len(list(tmp_path.iterdir())) == len(left) and left in ([], [0])

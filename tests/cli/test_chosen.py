@@ -11,7 +11,7 @@ import pytest
 from avgn.cli.chosen import split_bundle
 from avgn.runtime import Localizer
 from avgn.scenes.video import write_scene_video
-from tests.commands import ROOT, avgn
+from tests.commands import ROOT, avgn, forked
 
 TINY = ROOT / "avgn" / "models" / "tiny"
 
@@ -74,7 +74,7 @@ def test_world_is_used_where_no_bundle_is_named_and_that_is_said(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == ["avgn: no bundle is named: world, the package's own for real things, is used"]
     assert len(lines.read_text().splitlines()) == 25
-    done = avgn("localize", "tiny", video, "--json", lines)
+    done = forked("localize", "tiny", video, "--json", lines)
     assert done.returncode == 0 and done.stderr == "" and json.loads(lines.read_text().splitlines()[0])
 
 

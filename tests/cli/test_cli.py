@@ -44,9 +44,8 @@ def test_unknown_commands_and_options() -> None:
 
 
 def test_values_of_another_kind_are_named_in_words(tmp_path: Path) -> None:
-    assert "--port must be a whole number, got '1.5': see avgn serve --help" in refused(
-        "serve", "tiny", "--port", "1.5"
-    )
+    said = refused("serve", "tiny", "--port", "1.5")
+    assert "--port must be a whole number, got '1.5': see avgn serve --help" in said
     assert "--start must be a number, got 'nan': see" in refused("localize", "tiny", "a.mp4", "--start", "nan")
     (tmp_path / "c.yaml").write_text("epochs: many\n")
     said = refused("train", "d", "--config", tmp_path / "c.yaml")
@@ -75,7 +74,7 @@ def test_synthesize_train_export_evaluate_localize_in_commands(tmp_path: Path, v
         assert {(r["protocol"], r["classes"]) for r in results} == {
             (p, c) for p in ("source-wise", "frame-wise", "adaptive") for c in ("given", "predicted")
         }
-    found = avgn(
+    found = forked(
         *("localize", tmp_path / "bundle", video, "--output", tmp_path / "o.mp4", "--json", tmp_path / "r.jsonl"),
     )
     assert found.returncode == 0 and "real-time factor" in found.stdout, found.stderr

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from avgn.scenes import SceneConfig, synthesize
+from tests.patience import tried_again
 from tests.runtime.clips import Scene, read_video, still_clip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +89,7 @@ def test_scenes_in_the_making_are_removed(tmp_path: Path) -> None:
     assert "Traceback" not in errors and list(tmp_path.iterdir()) == []
 
 
+@tried_again
 def test_a_collection_goes_on_after_its_group_was_ended(tmp_path: Path) -> None:
     config = SceneConfig(split="test", sources=(1, 1), silent=(0, 0), size=(64, 64), seconds=1.0)
     manifest = synthesize(tmp_path / "scenes", scenes=96, config=config, seed=1, jobs=1)

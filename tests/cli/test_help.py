@@ -15,7 +15,7 @@ from avgn.data.augment import Augmentation
 from avgn.data.mixing import Mixing
 from avgn.systems import System
 from avgn.training.config import TrainConfig
-from tests.commands import avgn
+from tests.commands import avgn, forked
 
 
 def test_help_lists_every_command() -> None:
@@ -27,12 +27,12 @@ def test_help_lists_every_command() -> None:
 
 @pytest.mark.parametrize("command", [*COMMANDS, "figure qualitative", "figure embeddings"])
 def test_every_command_has_help(command: str) -> None:
-    done = avgn(*command.split(), "--help")
+    done = forked(*command.split(), "--help")
     assert done.returncode == 0 and "usage" in done.stdout.lower(), done.stderr
 
 
 def test_help_of_training_explains_every_option() -> None:
-    text = avgn("train", "--help").stdout
+    text = forked("train", "--help").stdout
     # an option, its value, and what stands behind both or on the next line
     found = re.findall(r"^  (?:-\w, )?--([\w.]+)(?: [^\s]+(?: \.\.\.)?)?(?:\s{2,}|\s*\n\s{10,})(.*)$", text, re.M)
     explained = {name: help for name, help in found}

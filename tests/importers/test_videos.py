@@ -22,6 +22,7 @@ from avgn.scenes.video import write_scene_video
 from tests.commands import ENVIRONMENT, forked, refused
 from tests.importers.conftest import CONFIG
 from tests.importers.layouts import options, place
+from tests.patience import tried_again
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -111,6 +112,7 @@ def test_a_full_disk_is_no_fault_of_the_videos(tmp_path: Path, clip: Path) -> No
         import_dataset("videos", options(root, output=tmp_path / "m.jsonl"))
 
 
+@tried_again
 def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_result(tmp_path: Path, clip: Path) -> None:
     names = [f"drum/c{n:02d}.mp4" for n in range(12)]
     root = place(tmp_path / "in", clip, *names)
@@ -147,6 +149,7 @@ def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_result(tmp_path:
     assert content(broken.parent) == content(whole.parent)
 
 
+@tried_again
 def test_ctrl_c_ends_at_once_without_a_trace(tmp_path: Path, clip: Path) -> None:
     root = place(tmp_path / "in", clip, *[f"drum/c{n:02d}.mp4" for n in range(12)])
     process = start("import", "videos", root, "--output", tmp_path / "m.jsonl", "--fps", 25, "--jobs", 2)

@@ -40,8 +40,8 @@ def server(folder: Path) -> Iterator[dict[str, str]]:
     command += ["-L", f"module-null-sink sink_name={SINK} rate=48000 channels=2"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(100):
-            done = subprocess.run(["pactl", "info"], env=environment, capture_output=True, timeout=10)
+        for _ in range(300):
+            done = subprocess.run(["pactl", "info"], env=environment, capture_output=True, timeout=60)
             if done.returncode == 0:
                 break
             time.sleep(0.1)
@@ -50,4 +50,4 @@ def server(folder: Path) -> Iterator[dict[str, str]]:
         yield environment
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)

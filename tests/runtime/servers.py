@@ -18,6 +18,7 @@ from typing import Any
 
 from avgn.runtime.media import VideoFrame
 from avgn.runtime.sources.url import UrlSource
+from tests.patience import PATIENCE, until
 
 STAMPED = Path(__file__).with_name("stamped.py")
 
@@ -115,18 +116,25 @@ def stamped(*arguments: object) -> Iterator[subprocess.Popen[bytes]]:
         sender.wait()
 
 
+def is_listened_at(port: int) -> bool:
+    """Whether somebody listens at a port of TCP, without a visit; elsewhere than on Linux a second has to do."""
+    if not Path("/proc/net/tcp").exists():
+        time.sleep(1.0)
+        return True
+    listening = "0A"
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
+        if any(row[3] == listening and int(row[1].rpartition(":")[2], 16) == port for row in rows):
+            return True
+    return False
+
+
 def wait_for(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 0.2).close()
-            return
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    """Wait until somebody listens at a port: a sender that takes one visitor must not be visited for that."""
+    until(lambda: is_listened_at(port))
 
 
-def watch(source: UrlSource, until: Callable[[list[VideoFrame]], bool], seconds: float = 30.0) -> list[VideoFrame]:
+def watch(source: UrlSource, enough: Callable[[list[VideoFrame]], bool], seconds: float = PATIENCE) -> list[VideoFrame]:
     """The frames of a source until there are enough."""
     frames: list[VideoFrame] = []
     timer = threading.Timer(seconds, source.close)
@@ -134,7 +142,7 @@ def watch(source: UrlSource, until: Callable[[list[VideoFrame]], bool], seconds:
     for event in source.events():
         if isinstance(event, VideoFrame):
             frames.append(event)
-            if until(frames):
+            if enough(frames):
                 source.close()
     timer.cancel()
     return frames

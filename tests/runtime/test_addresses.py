@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from avgn.runtime.errors import FailureError, InputError
 from avgn.runtime.sources.address import is_url, local_path, look_at
 from avgn.runtime.sources.devices import camera_name
 from avgn.runtime.sources.finished import fetched
-from tests.runtime.servers import TONE, ffmpeg, free_port, serve
+from tests.runtime.servers import TONE, ffmpeg, free_port, serve, wait_for
 
 COUNT = 60
 
@@ -179,7 +178,7 @@ def test_another_address_can_be_read_to_its_end(clip: Path) -> None:
     ]
     sender = subprocess.Popen(command)
     try:
-        time.sleep(1.0)
+        wait_for(port)
         with fetched(look_at(f"tcp://127.0.0.1:{port}", False)) as path:
             times, _ = times_of(path)
     finally:

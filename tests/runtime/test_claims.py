@@ -35,18 +35,18 @@ from avgn.runtime.clock import AudioClock
 import_cv2()
 import av
 localizer = Localizer.load("tiny", threads=1) if "localiz" in sys.argv[1] else None
-idle, begin, said = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter(), None
+idle, begin, said = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time(), None
 try:
     exec(sys.argv[1])
 except InputError as error:
     said = str(error)
 print(json.dumps({"said": said, "mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024,
-                  "seconds": time.perf_counter() - begin}))
+                  "seconds": time.process_time() - begin}))
 """
 
 
 def measure(code: str) -> tuple[str | None, float, float]:
-    """What it said, MB of memory beyond those of an idle process, seconds."""
+    """What it said, MB of memory beyond those of an idle process, seconds of the processor."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, code], check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, timeout=120
     )

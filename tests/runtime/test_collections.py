@@ -19,6 +19,7 @@ from avgn.runtime.collections import localize_collection
 from avgn.runtime.decision import STATES
 from avgn.runtime.reading import read_clip, read_frame
 from tests.commands import ENVIRONMENT, forked
+from tests.patience import tried_again
 from tests.runtime.clips import Scene, still_clip
 from tests.runtime.collection import (
     CLIPS,
@@ -132,6 +133,7 @@ def test_ray_gives_the_same_rows_as_parquet_and_maps(
     assert (again.before, again.localized) == (CLIPS, 0)
 
 
+@tried_again
 def test_a_killed_run_is_continued(collection: Path, bundle_path: Path, rows: list[Row], tmp_path: Path) -> None:
     output, journal = tmp_path / "o.jsonl", tmp_path / "o.jsonl.partial"
     options = ["localize", str(bundle_path), "--manifest", str(collection), "--json", str(output), "--workers", "2"]
@@ -155,6 +157,7 @@ def test_a_killed_run_is_continued(collection: Path, bundle_path: Path, rows: li
     assert f"0 of {CLIPS} items localized" in forked(*options).stdout
 
 
+@tried_again
 def test_an_interrupted_run_says_how_to_go_on(
     collection: Path, bundle_path: Path, rows: list[Row], tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from avgn.runtime.sources.devices import CameraSource, is_camera, list_devices
 from avgn.runtime.sources.drift import CaptureClock
 from avgn.runtime.sources.pushed import PushedSource
 from avgn.scenes import SceneConfig, synthesize
+from tests.patience import PATIENCE, tried_again
 from tests.runtime import pulse
 
 
@@ -65,23 +66,24 @@ def test_a_file_in_place_of_a_camera(scene: tuple[Path, str]) -> None:
     source = CameraSource(str(scene[0]), audio=False)
     frames: list[VideoFrame] = []
     states: list[str] = []
-    thread = threading.Timer(3.0, source.close)
-    thread.start()
     for event in source.events():
         if isinstance(event, VideoFrame):
             frames.append(event)
+            if len(frames) == 60:
+                source.close()
         elif isinstance(event, StateChange):
             states.append(event.state)
-    thread.join()
     truth = next(open_media(scene[0]).video()).rgb
     assert frames[0].rgb.shape == truth.shape
     # colours in the right order, up to what two decoders do
     assert np.abs(frames[0].rgb.astype(int) - truth.astype(int)).mean() < 4
     times = [frame.time for frame in frames]
-    assert times == sorted(times) and 50 <= len(frames) <= 80
+    # they come when a camera would give them, or later
+    assert times == sorted(times) and len(frames) == 60 and times[-1] - times[0] >= 0.9 * 59 / 25
     assert states == ["connecting", "live", "ended"]
 
 
+@tried_again
 def test_a_camera_that_is_not_there_is_tried_again() -> None:
     source = CameraSource("/nowhere/video9", audio=False)
     states: list[StateChange] = []
@@ -110,6 +112,7 @@ def sound_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
         yield environment
 
 
+@tried_again
 def test_a_microphone_is_heard_and_classified(
     scene: tuple[Path, str], sound_server: dict[str, str], tmp_path: Path
 ) -> None:
@@ -122,7 +125,7 @@ def test_a_microphone_is_heard_and_classified(
         file.setframerate(blocks[0].rate)
         file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
     command = [sys.executable, "-m", "avgn", "localize", "tiny", f"camera:{video}", "--microphone", "pulse"]
-    command += ["--seconds", "12", "--json", "-", "--threads", "1"]
+    command += ["--seconds", "14", "--json", "-", "--threads", "1"]
     process = subprocess.Popen(command, env=sound_server, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -136,7 +139,7 @@ def test_a_microphone_is_heard_and_classified(
     lines = [json.loads(line) for line in [first, *output.splitlines()]]
     heard = [source["label"] for line in lines for source in line["sources"]]
     counts = {name: heard.count(name) for name in heard}
-    assert len(lines) > 150 and counts.get(label, 0) > 20, (label, len(lines), counts)
+    assert lines[-1]["time"] - lines[0]["time"] > 8 and counts.get(label, 0) > 20, (label, len(lines), counts)
     assert counts[label] >= 0.6 * len(heard), counts
 
 
@@ -183,7 +186,7 @@ def test_a_microphone_that_goes_away_is_opened_again(scene: tuple[Path, str], tm
     command = [sys.executable, "-c", WATCH, str(scene[0])]
     with pulse.server(folder) as environment:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        limit = threading.Timer(60, process.kill)
+        limit = threading.Timer(3 * PATIENCE, process.kill)
         limit.start()
         until(process, "heard 2")
     try:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE, bounded, until
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
@@ -30,12 +32,12 @@ except KeyboardInterrupt:
 """
 
 
-def run(wait: str = "time.sleep(20)", before: str = "", prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def run(wait: str = "time.sleep(120)", before: str = "", prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     code = RUN.format(wait=wait, before=before)
     process = subprocess.Popen(
         [*prefix, sys.executable, "-c", code],
         env=ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -48,7 +50,7 @@ def run(wait: str = "time.sleep(20)", before: str = "", prefix: tuple[str, ...] 
 def test_each_signal_is_an_interrupt(number: signal.Signals, status: int) -> None:
     process = run()
     process.send_signal(number)
-    assert process.communicate(timeout=20)[0] == "ended\n" and process.returncode == status
+    assert process.communicate(timeout=PATIENCE)[0] == "ended\n" and process.returncode == status
 
 
 def test_what_comes_twice_means_one_end() -> None:
@@ -58,33 +60,39 @@ def test_what_comes_twice_means_one_end() -> None:
     # as systemd does with SendSIGHUP, and timeout with its group
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=20)[0] == "ended\n" and process.returncode == 143
+    assert process.communicate(timeout=PATIENCE)[0] == "ended\n" and process.returncode == 143
 
 
 def test_nohup_stays() -> None:
     process = run("time.sleep(1)", prefix=("nohup",))
     process.send_signal(signal.SIGHUP)
-    assert process.communicate(timeout=20)[0] == "never\n" and process.returncode == 0
+    assert process.communicate(timeout=PATIENCE)[0] == "never\n" and process.returncode == 0
 
 
 def test_what_is_shielded_is_finished_first() -> None:
-    shielded = "with shield(): time.sleep(0.5); print('done', flush=True)"
-    process = run(shielded)
-    time.sleep(0.1)
+    process = run("with shield(): print('within', flush=True); input(); print('done', flush=True)")
+    assert process.stdout is not None and process.stdout.readline() == "within\n"
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=20)[0] == "done\nended\n" and process.returncode == 143
+    # the signal is there before what is waited for
+    assert process.communicate("\n", timeout=PATIENCE)[0] == "done\nended\n" and process.returncode == 143
 
 
 def test_an_impatient_ctrl_c_breaks_the_shield() -> None:
-    process = run("with shield(): time.sleep(20)")
-    for _ in range(2):
-        time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=10)[0] == "ended\n" and process.returncode == 130
+    process = run("with shield(): print('within', flush=True); input()")
+    assert process.stdout is not None and process.stdout.readline() == "within\n"
+    process.send_signal(signal.SIGINT)
+    # two that come before the first was seen are one
+    status = Path(f"/proc/{process.pid}/status")
+    until(lambda: not status.exists() or "ShdPnd:\t0000000000000000" in status.read_text())
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    with bounded(process):
+        assert process.stdout.readline() == "ended\n" and process.wait(PATIENCE) == 130
+    process.communicate()
 
 
 def test_workers_leave_signals_to_their_parent() -> None:
     process = run("time.sleep(1)", before="leave_to_parent()")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         process.send_signal(number)
-    assert process.communicate(timeout=20)[0] == "never\n"
+    assert process.communicate(timeout=PATIENCE)[0] == "never\n"

@@ -13,7 +13,7 @@ from avgn.runtime.bundle_schema import BundleInfo, Joint, Patches, Thresholds, V
 from avgn.runtime.contract import TensorSpec
 from avgn.runtime.decision import DecisionState, Rules, step
 from avgn.runtime.errors import InputError
-from avgn.runtime.joint import judge
+from avgn.runtime.joint import joint_odds, judge
 from avgn.runtime.patches import cut_patches, pool_patches
 from avgn.runtime.stream import StreamLocalizer
 
@@ -124,6 +124,12 @@ def test_what_is_far_behind_the_best_is_no_source() -> None:
 def test_what_is_hardly_heard_is_no_source_whatever_is_seen() -> None:
     verdict = judge(RULE, odds(-5.5, -4.5, -9), odds(14, 14, 14), maps((0, 0), (0, 3), (3, 3)))
     assert verdict.claimed.tolist() == [False, True, False]
+
+
+def test_of_two_things_in_plain_view_the_less_unlikely_sound_is_ahead() -> None:
+    prob = 1 / (1 + np.exp(-np.array([-30.0, -20.0, -70.0]))).astype(np.float32)
+    odds = joint_odds(RULE, prob, np.full(3, 0.9, np.float32))
+    np.testing.assert_allclose(odds - odds[0], [0, 10, -30], atol=1e-4)
 
 
 @pytest.mark.parametrize("heard", [0.0, 1.0])

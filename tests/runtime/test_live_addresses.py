@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from avgn.runtime.media import AudioEnd, VideoFrame
 from avgn.runtime.sources.address import look_at
 from avgn.runtime.sources.url import UrlSource
+from tests.patience import tried_again
 from tests.runtime.clips import write_clip
 from tests.runtime.ffmpeg import first_picture, make_clip, needs_ffmpeg
 from tests.runtime.servers import free_port, stamped, wait_for, watch
@@ -21,11 +21,12 @@ from tests.runtime.stamped import read_stamp
 from tests.runtime.test_orientation import SCENE, stored_as, turn
 
 
+@tried_again
 def test_no_picture_after_connecting_is_lost(tmp_path: Path) -> None:
     """A camera with one key frame in ten seconds: all is seen, from the first picture on."""
     port = free_port()
     with stamped(f"tcp://127.0.0.1:{port}?listen=1", "mpegts", 25, 250):
-        time.sleep(1.0)
+        wait_for(port)
         frames = watch(UrlSource(f"tcp://127.0.0.1:{port}"), lambda seen: len(seen) >= 50)
     numbers = [read_stamp(frame.rgb)[0] for frame in frames]
     assert numbers == list(range(50))
@@ -41,25 +42,27 @@ def came(frames: list[VideoFrame]) -> float:
 
 
 @pytest.mark.parametrize("kind", ["mjpeg", "h264"])
+@tried_again
 def test_streams_without_timestamps_run_as_fast_as_they_come(kind: str) -> None:
     port = free_port()
     with stamped(port, kind, 10, 10):
         wait_for(port)
         assert look_at(f"http://127.0.0.1:{port}/").is_live
-        begin = time.monotonic()
-        frames = watch(UrlSource(f"http://127.0.0.1:{port}/"), lambda seen: time.monotonic() - begin > 6)
+        frames = watch(UrlSource(f"http://127.0.0.1:{port}/"), lambda seen: len(seen) >= 50)
     numbers = [read_stamp(frame.rgb)[0] for frame in frames]
-    assert numbers == list(range(len(numbers))) and len(numbers) > 30
+    assert numbers == list(range(50))
     late = frames[len(frames) // 2 :]
     assert late[-1].time - late[0].time == pytest.approx(came(late), rel=0.05)
     assert all(b.time >= a.time for a, b in zip(frames, frames[1:], strict=False))
 
 
+@tried_again
 def test_a_stream_whose_clock_runs_at_another_speed(caplog: pytest.LogCaptureFixture) -> None:
     """It says 25 pictures a second and sends ten: once that is clear, the moments at which they come count."""
     port = free_port()
+    caplog.clear()
     with stamped(f"tcp://127.0.0.1:{port}?listen=1", "mpegts", 10, 10, 25):
-        time.sleep(1.0)
+        wait_for(port)
         frames = watch(UrlSource(f"tcp://127.0.0.1:{port}"), lambda seen: len(seen) >= 80)
     assert caplog.text.count("does not keep time") == 1 and "jumped" not in caplog.text
     late = frames[50:]
@@ -70,7 +73,7 @@ def test_a_stream_says_whether_it_has_sound() -> None:
     for tone in (False, True):
         port = free_port()
         with stamped(f"tcp://127.0.0.1:{port}?listen=1", "mpegts", 25, 12, 25, *(["tone"] if tone else [])):
-            time.sleep(1.0)
+            wait_for(port)
             source = UrlSource(f"tcp://127.0.0.1:{port}")
             events, heard = [], 0
             for event in source.events():
@@ -89,10 +92,11 @@ FRAGMENTS = ("-c", "copy", "-movflags", "empty_moov+frag_keyframe", "-f", "mp4")
 @contextmanager
 def sent(clip: Path, *options: str) -> Iterator[str]:
     """The address of a clip that ffmpeg sends at its own pace."""
-    address = f"tcp://127.0.0.1:{free_port()}"
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
     sender = subprocess.Popen(["ffmpeg", "-v", "error", "-re", "-i", str(clip), *options, f"{address}?listen=1"])
     try:
-        time.sleep(1.0)
+        wait_for(port)
         yield address
     finally:
         sender.kill()

@@ -245,7 +245,7 @@ def test_worker_raises_what_broke() -> None:
     worker = Worker(work, 1)
     worker.put(1)
     with pytest.raises(ValueError, match="item 1"):
-        for _ in range(100):
+        for _ in range(60_000):
             worker.put(2)
             time.sleep(0.001)
     with pytest.raises(ValueError, match="item 1"):

@@ -297,7 +297,7 @@ def test_what_is_no_protocol_buffer() -> None:
     assert "unknown field (9)" in refused(b"\x4a\x00" + good)
 
 
-@settings(max_examples=300, deadline=1000)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_nothing_but_a_refusal_leaves_the_check(data: st.DataObject) -> None:
     """Mutated graphs are refused or read; what is read, onnx reads as a graph of the default domain without more."""
@@ -315,10 +315,13 @@ def test_nothing_but_a_refusal_leaves_the_check(data: st.DataObject) -> None:
             raw[at:at] = raw[at : at + data.draw(st.integers(1, 200))]
         if not raw:
             return
+    begin = time.process_time()
     try:
         check_onnx_bytes(bytes(raw))
     except InputError:
         return
+    finally:
+        assert time.process_time() - begin < 1.0
     try:
         model = onnx.ModelProto.FromString(bytes(raw))
     except (DecodeError, UnicodeDecodeError):
@@ -338,11 +341,13 @@ def test_nothing_but_a_refusal_leaves_the_check(data: st.DataObject) -> None:
 SMALL = audio_graph(8, True).SerializeToString()
 
 
-@settings(max_examples=100, deadline=1000)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=4000))
 def test_any_bytes_are_refused_in_a_moment(data: bytes) -> None:
+    begin = time.process_time()
     with pytest.raises(InputError):
         check_onnx_bytes(data)
+    assert time.process_time() - begin < 1.0
 
 
 def test_the_shipped_graphs_pass_in_a_few_milliseconds() -> None:

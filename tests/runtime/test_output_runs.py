@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from avgn.runtime.outputs import (
     open_output,
 )
 from avgn.runtime.outputs import whole as whole_module
+from tests.patience import PATIENCE, until
 from tests.runtime.outputs import put, python
 
 
@@ -63,7 +63,7 @@ def test_of_several_runs_that_begin_at_once_one_writes(tmp_path: Path) -> None:
     said = [run.stdout.readline() for run in runs if run.stdout is not None]
     assert said.count("open\n") == 1 and sum("is being written by another run" in line for line in said) == 3
     for run in runs:
-        run.communicate("\n", timeout=20)
+        run.communicate("\n", timeout=PATIENCE)
     assert sorted(run.returncode for run in runs) == [0, 2, 2, 2]
     lines = set((tmp_path / "o.txt").read_text().splitlines())
     assert len(lines) == 1 and len(lines.pop()) == 50 and len(list(tmp_path.iterdir())) == 1
@@ -74,12 +74,9 @@ def test_what_a_killed_run_left_blocks_nobody_and_is_named(tmp_path: Path, caplo
     assert process.stdin is not None
     process.stdin.write("\n\n")
     process.stdin.flush()
-    deadline = time.monotonic() + 20
-    while not any(path.stat().st_size for path in tmp_path.glob("*.partial")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: any(path.stat().st_size for path in tmp_path.glob("*.partial")))
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
     put(tmp_path / "o.txt", "new\n")
     (left,) = tmp_path.glob("*.partial")
     assert f"{left} was left by a run that was cut off" in caplog.text and left.read_text().startswith("a" * 50 + "\n")

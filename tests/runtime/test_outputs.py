@@ -173,7 +173,7 @@ for name in ("theirs", "closed/o"):
         except InputError as error:
             print(error)
 """
-    said = python(code, tmp_path).communicate(timeout=20)
+    said = python(code, tmp_path).communicate(timeout=60)
     assert said[0].count("can't be replaced (belongs to somebody else)") == 2, said
     assert said[0].count("(permission denied): change the permissions of its folder") == 2
     assert (tmp_path / "theirs").read_text() == "keep"
@@ -203,7 +203,7 @@ except InputError as error:
     print(error)
 """
     process = python(code, tmp_path / "o", act)
-    assert "can't be written (it grew beyond the largest file allowed)" in process.communicate(timeout=20)[0]
+    assert "can't be written (it grew beyond the largest file allowed)" in process.communicate(timeout=60)[0]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -22,7 +22,7 @@ from avgn.teach.bundles import probes, read_tokens
 from avgn.teach.image_graph import ImageGraph
 from avgn.teach.tokens import Rows
 from avgn.teach.writing import outputs
-from tests.commands import avgn, refused
+from tests.commands import forked, refused
 
 # rows that another sum may move, in parts of the largest value
 SAME = 1e-5
@@ -80,18 +80,17 @@ def test_a_merged_class_is_heard_and_seen_where_any_was(tmp_path: Path) -> None:
 @pytest.mark.alone
 def test_a_bundle_of_few_classes_is_smaller_and_faster(tmp_path: Path) -> None:
     new, old = edited(tmp_path, keep=["violin", "dog"]), Bundle.load("world")
-    seconds = []
-    for bundle in (old, new):
-        engine = load_engine(bundle, bundle.info.variants[0], "onnxruntime", threads=1)
-        _, image = probes(bundle.info)
-        sources = np.zeros((1, len(bundle.classes), 1), np.float32)
-        times = []
-        for _ in range(12):
+    engines = [load_engine(bundle, bundle.info.variants[0], "onnxruntime", threads=1) for bundle in (old, new)]
+    image = probes(old.info)[1][:1]
+    seconds = [float("inf"), float("inf")]
+    # by turns, and the best of each: a machine with much else to do is slow for both
+    for _ in range(25):
+        for at, bundle in enumerate((old, new)):
+            sources = np.zeros((1, len(bundle.classes), 1), np.float32)
             begin = time.perf_counter()
-            engine.run_image(image[:1], sources)
-            times.append(time.perf_counter() - begin)
-        seconds.append(min(times))
-    assert seconds[1] < 0.9 * seconds[0]
+            engines[at].run_image(image, sources)
+            seconds[at] = min(seconds[at], time.perf_counter() - begin)
+    assert seconds[1] < 0.95 * seconds[0], seconds
     sizes = [
         sum(bundle.graph(bundle.info.variants[0], half).stat().st_size for half in ("audio", "image"))
         for bundle in (old, new)
@@ -110,10 +109,10 @@ def test_an_edited_bundle_verifies_streams_and_is_deployed_like_any_other(tmp_pa
 
 
 def test_the_command_edits_and_tells(tmp_path: Path) -> None:
-    done = avgn("teach", "world", tmp_path / "new", "--keep", "dog,violin", "--rename", "dog=Rex")
+    done = forked("teach", "world", tmp_path / "new", "--keep", "dog,violin", "--rename", "dog=Rex")
     assert done.returncode == 0, done.stderr
     assert Bundle.load(tmp_path / "new").classes == ("Rex", "violin")
-    listed = avgn("classes", tmp_path / "new")
+    listed = forked("classes", tmp_path / "new")
     assert listed.stdout.split() == ["bundle", "Rex", "bundle", "violin"]
     assert "exists already" in refused("teach", "world", tmp_path / "new", "--keep", "dog")
     assert "is the bundle that is read" in refused("teach", tmp_path / "new", tmp_path / "new", "--keep", "violin")

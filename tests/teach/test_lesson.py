@@ -27,7 +27,7 @@ from avgn.teach.bundles import read_tokens
 from avgn.teach.examples import MOST_FILES, find_examples, read_examples
 from avgn.teach.features import Encoders
 from avgn.teach.marks import read_boxes
-from tests.commands import avgn
+from tests.commands import avgn, forked
 from tests.teach.material import COUNT, dog_pictures, dog_sounds, tone
 from tests.teach.test_edits import check_same
 
@@ -183,7 +183,7 @@ def test_a_class_without_pictures_is_only_off_screen(dogs: Path, tmp_path: Path)
     facts = say(bundle, "dog.jpg", "dog.flac")
     assert facts["heard"] > 0.3 and facts["seen"] < 1e-6
     check_finite(bundle)
-    done = avgn("teach", "world", tmp_path / "new", "--class", f"Rex={folder}", "--report", tmp_path / "r.json")
+    done = forked("teach", "world", tmp_path / "new", "--class", f"Rex={folder}", "--report", tmp_path / "r.json")
     assert done.returncode == 0, done.stderr
     assert "no picture shows it" in done.stdout
     assert json.loads((tmp_path / "r.json").read_text())["classes"]["Rex"]["seen"] is None
@@ -191,7 +191,7 @@ def test_a_class_without_pictures_is_only_off_screen(dogs: Path, tmp_path: Path)
 
 def test_pictures_without_sound_are_refused_with_the_way_out(dogs: Path, tmp_path: Path) -> None:
     dog_pictures(tmp_path / "seen", 2)
-    done = avgn("teach", "world", tmp_path / "new", "--class", f"Rex={tmp_path / 'seen'}")
+    done = forked("teach", "world", tmp_path / "new", "--class", f"Rex={tmp_path / 'seen'}")
     assert done.returncode == 2 and "has 2 pictures and no sound that can be used" in done.stderr
     assert not (tmp_path / "new").exists()
 

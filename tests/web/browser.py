@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from avgn.runtime.audio import resample
 from avgn.runtime.web.server import serve
+from tests.patience import PATIENCE
 
 RATE = 48_000
 FPS = 30
@@ -63,12 +64,12 @@ def serving(bundle: Any, **options: Any) -> Iterator[str]:
     thread = threading.Thread(target=work, name="served")
     thread.start()
     try:
-        assert ready.wait(30) and not failures, failures
+        assert ready.wait(PATIENCE) and not failures, failures
         yield said[0]
     finally:
         for server in servers:
             server.should_exit = True
-        thread.join(20)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
         if failures:
             raise failures[0]
@@ -94,16 +95,36 @@ def chromium(
         yield page
 
 
+# what starts browsers, where a file of tests has one for all of its own
+_drivers: list[Any] = []
+
+
+@contextlib.contextmanager
+def driving() -> Iterator[None]:
+    """Let all browsers that are started meanwhile have one driver, whose start takes as long as a browser's.
+
+    A driver's loop runs in this thread from its start to its end: nothing else may call asyncio.run there.
+    """
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        _drivers.append(play)
+        try:
+            yield
+        finally:
+            _drivers.pop()
+
+
 @contextlib.contextmanager
 def launched(flags: Sequence[str] = (), without: Sequence[str] = ()) -> Iterator[Any]:
     """A new browser with these of its options, and without some that Playwright gives it."""
-    from playwright.sync_api import sync_playwright
-
     arguments = ["--autoplay-policy=no-user-gesture-required", *flags]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")
-    with sync_playwright() as play:
-        browser = play.chromium.launch(
+    with contextlib.ExitStack() as stack:
+        if not _drivers:
+            stack.enter_context(driving())
+        browser = _drivers[-1].chromium.launch(
             executable_path=executable(), args=arguments, ignore_default_args=list(without) or None
         )
         try:
@@ -133,6 +154,7 @@ def opened(
 
 def watched(page: Any, said: list[str]) -> Any:
     """Keep a page's results for the tests to look at, as they come, and what its console says of errors in `said`."""
+    page.set_default_timeout(1000 * PATIENCE)
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
     page.add_init_script(

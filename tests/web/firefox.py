@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,14 @@ PREFERENCES = {
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
     "toolkit.telemetry.enabled": False,
+}
+# a private window, as new ones are, and as older ones were: nothing is kept, nor can be
+PRIVATE = {"browser.privatebrowsing.autostart": True}
+NOTHING_KEPT = PRIVATE | {
+    "dom.serviceWorkers.enabled": False,
+    "dom.caches.enabled": False,
+    "dom.indexedDB.enabled": False,
+    "dom.storage.enabled": False,
 }
 # results as they come, and refusals of the page's policy
 WATCH = (
@@ -109,12 +117,13 @@ class Page:
 
 
 @contextlib.contextmanager
-def firefox(profile: Path) -> Iterator[Page]:
-    """A new browser with a new profile in a folder, and its page."""
+def firefox(profile: Path, preferences: Mapping[str, Any] | None = None) -> Iterator[Page]:
+    """A new browser with a new profile in a folder, of preferences beside the usual ones, and its page."""
     from websockets.sync.client import connect
 
     profile.mkdir()
-    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in PREFERENCES.items()]
+    wanted = {**PREFERENCES, **(preferences or {})}
+    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in wanted.items()]
     (profile / "user.js").write_text("".join(lines))
     program = executable()
     assert program is not None

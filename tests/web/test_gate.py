@@ -22,11 +22,12 @@ from avgn.runtime.web.pace import Pace
 from avgn.runtime.web.seldom import Seldom
 from avgn.runtime.web.server import serve
 from avgn.runtime.web.token import check_token, choose_token, is_guessable
+from tests.patience import PATIENCE, Clock, tried_again
 from tests.web.browser import serving
 from tests.web.visits import TOKEN, closed, get, talk
 
 
-def raw(url: str, request: bytes, seconds: float = 5.0) -> bytes:
+def raw(url: str, request: bytes, seconds: float = PATIENCE) -> bytes:
     """What a server answers to bytes."""
     port = int(url.rstrip("/").rsplit(":", 1)[1])
     found = b""
@@ -88,7 +89,7 @@ def test_every_answer_has_the_headers_and_none_is_a_failure(
     request, status = REQUESTS[name]
     if name == "socket":
         port = int(url.rstrip("/").rsplit(":", 1)[1])
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as one:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as one:
             one.sendall(request)
             head = one.recv(65536)
     else:
@@ -117,10 +118,12 @@ def test_a_server_answers_by_its_own_address(tiny: Localizer) -> None:
         assert get(address, Host="127.0.0.2.evil.example")[0] == 403 and get(address, Host="[::1]:9")[0] == 200
         with talk(address, origin=address.rstrip("/")) as one:
             one.send(json.dumps({"type": "hello", "version": 1}))
-            assert json.loads(one.recv(timeout=5))["type"] == "hello"
+            assert json.loads(one.recv(timeout=PATIENCE))["type"] == "hello"
 
 
+@tried_again
 def test_wrong_tokens_wait_for_each_other_and_are_logged(tiny: Localizer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.clear()
     with serving(tiny, token=TOKEN, limits=Limits(token_delay=0.2)) as address, caplog.at_level(logging.WARNING):
         begin = time.monotonic()
         sockets = [talk(address) for _ in range(4)]
@@ -129,7 +132,7 @@ def test_wrong_tokens_wait_for_each_other_and_are_logged(tiny: Localizer, caplog
         # who knows the token does not wait for those who don't
         with talk(address) as owner:
             owner.send(json.dumps({"type": "hello", "version": 1, "token": TOKEN}))
-            assert json.loads(owner.recv(timeout=5))["type"] == "hello"
+            assert json.loads(owner.recv(timeout=PATIENCE))["type"] == "hello"
             assert time.monotonic() - begin < 0.8
         assert get(address + "metrics", Authorization=f"Bearer {TOKEN}")[0] == 200
         assert [closed(one) for one in sockets] == [wire.NO_TOKEN] * 4
@@ -141,12 +144,15 @@ def test_wrong_tokens_wait_for_each_other_and_are_logged(tiny: Localizer, caplog
     assert not [line for line in said if "secret-of" in line or TOKEN in line]
 
 
-def test_turns_and_lines() -> None:
+def test_turns_and_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("avgn.runtime.web.pace.clock", clock)
+    monkeypatch.setattr("avgn.runtime.web.seldom.clock", clock)
     pace = Pace(1.0, 2, 5.0)
     assert [round(pace.wait("a"), 1) for _ in range(9)] == [0, 0, 1, 2, 3, 4, 5, 5, 5] and pace.wait("b") == 0
     seldom = Seldom(pause=0.05)
     assert [seldom.count("x"), seldom.count("x"), seldom.count("x"), seldom.count("y")] == [1, 0, 0, 1]
-    time.sleep(0.06)
+    clock.now += 0.06
     assert seldom.count("x") == 3
 
 
@@ -226,7 +232,7 @@ def test_the_token_is_in_no_process_list_help_or_log(tmp_path: Path) -> None:
         assert arguments[-5:-3] == [b"--token", b"*" * len(TOKEN)] and TOKEN not in log.read_text()
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE)
     assert TOKEN not in log.read_text()
 
 

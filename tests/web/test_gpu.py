@@ -35,7 +35,7 @@ def test_a_gpu_gives_what_python_gives(tiny_site: Path) -> None:
     assert all(pair.same for pair in pairs) and max(pair.maps_apart for pair in pairs) <= MAPS, beside.table(pairs)
 
 
-def test_without_a_gpu_it_runs_in_webassembly(tiny_site: Path) -> None:
+def test_without_a_gpu_or_with_one_that_hangs_it_runs_in_webassembly(tiny_site: Path) -> None:
     with beside.hosted(tiny_site, isolated=True) as url, browser.chromium(flags=["--disable-gpu"]) as page:
         page.add_init_script("if (navigator.gpu) navigator.gpu.requestAdapter = async () => null")
         said: list[str] = []
@@ -47,5 +47,9 @@ def test_without_a_gpu_it_runs_in_webassembly(tiny_site: Path) -> None:
         assert "avgn: WebGPU is not used (this browser has no GPU for it)" in said
         page.click("#start")
         results(page, 3, 60.0)
+        page.add_init_script("if (navigator.gpu) navigator.gpu.requestAdapter = () => new Promise(() => {})")
+        page.reload()
+        page.wait_for_selector("#connection[data-state=ready]", timeout=READY)
+        assert "avgn: WebGPU is not used (the GPU does not answer)" in said
         # nothing of it was loaded
         assert not [one for one in asked if "webgpu" in one.rsplit("/", 1)[1].split("?")[0]]

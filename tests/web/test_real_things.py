@@ -29,16 +29,15 @@ def test_the_page_names_what_the_camera_and_the_microphone_hold(tmp_path: Path) 
         page.goto(url)
         page.click("#start:enabled")
         # the words that a person reads
-        until(page, "document.getElementById('on-screen').innerText.includes('dog')", 15.0)
+        until(page, "document.getElementById('on-screen').innerText.includes('dog')")
         # a piece of sound that is lost on a busy machine clicks like a drum, for as long as a window
         for _ in range(TRIES):
             found = results(page, 20)
             named = [source for one in found for source in one["sources"] if source["label"] == "dog"]
-            assert len(named) >= 0.9 * len(found)
             labels = {source["label"] for one in found for source in one["sources"]}
-            if labels == {"dog"}:
+            if labels == {"dog"} and len(named) >= 0.9 * len(found):
                 break
         page.screenshot(path=str((Path(SHOTS) if SHOTS else tmp_path) / "page-world.png"))
-        assert labels == {"dog"}
+        assert labels == {"dog"} and len(named) >= 0.9 * len(found)
         places = [source["peak"] for source in named]
         assert all(x1 <= x <= x2 and y1 <= y <= y2 for x, y in places), places

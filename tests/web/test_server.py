@@ -22,13 +22,14 @@ from avgn.runtime import InputError, Localizer
 from avgn.runtime.web import wire
 from avgn.runtime.web.limits import Bucket, Limits
 from avgn.runtime.web.server import serve
+from tests.patience import PATIENCE
 from tests.web.browser import serving
 from tests.web.visits import HELLO, TOKEN, Visitor, await_sessions, closed, get, jpeg, message, talk
 
 
 @pytest.fixture(scope="module")
 def guarded(tiny: Localizer) -> Iterator[str]:
-    with serving(tiny, token=TOKEN, limits=Limits(sessions=2, idle=1.0, hello=0.5, token_delay=0.05)) as address:
+    with serving(tiny, token=TOKEN, limits=Limits(sessions=2, idle=1.0, hello=1.0, token_delay=0.05)) as address:
         yield address
 
 
@@ -65,7 +66,7 @@ def test_results_come_with_maps_and_are_counted(url: str, tiny: Localizer) -> No
     text = get(url + "metrics")[1].decode()
     counted = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line[0] != "#"}
     assert counted["avgn_results_total"] >= len(visitor.results) and counted["avgn_audio_seconds_total"] > 1
-    assert counted['avgn_latency_seconds_bucket{le="0.16"}'] > 0.9 * counted["avgn_latency_seconds_count"]
+    assert counted['avgn_latency_seconds_bucket{le="1.28"}'] > 0.9 * counted["avgn_latency_seconds_count"]
 
 
 def test_who_may_come_in(guarded: str) -> None:
@@ -75,7 +76,7 @@ def test_who_may_come_in(guarded: str) -> None:
     assert refused.value.response.status_code == 403
     with talk(guarded, origin=f"http://127.0.0.1:{port}") as one:
         one.send(json.dumps({"type": "hello", "version": 1, "token": TOKEN}))
-        assert json.loads(one.recv(timeout=5))["type"] == "hello"
+        assert json.loads(one.recv(timeout=PATIENCE))["type"] == "hello"
     for token in (None, "", "wrong", TOKEN[:-1], 7, {"a": 1}, "\ud800", "ü" * 20):
         with talk(guarded) as one:
             one.send(json.dumps({"type": "hello", "version": 1, "token": token}))
@@ -85,7 +86,7 @@ def test_who_may_come_in(guarded: str) -> None:
             one.send(first)
             assert closed(one) in (wire.POLICY, wire.INVALID)
     with talk(guarded) as one:
-        assert closed(one) == wire.IDLE
+        assert closed(one, 4.5) == wire.IDLE
     assert get(guarded + "metrics")[0] == 401
     assert get(guarded + "metrics", Authorization=f"Bearer {TOKEN}")[0] == 200
     assert get(guarded + "metrics", Authorization="Bearer wrong")[0] == 401
@@ -95,24 +96,27 @@ def test_who_may_come_in(guarded: str) -> None:
 def test_full_idle_and_fast(guarded: str) -> None:
     hello = json.dumps({"type": "hello", "version": 1, "token": TOKEN})
     await_sessions(guarded, 0)
-    with Visitor(guarded, TOKEN) as visitor, talk(guarded) as silent:
-        silent.send(hello)
-        assert json.loads(silent.recv(timeout=5))["type"] == "hello"
+    with Visitor(guarded, TOKEN) as visitor:
         visitor.wait(1)
-        silent.send(message(wire.FRAME, 1.0, jpeg()))
-        assert json.loads(silent.recv(timeout=5))["type"] == "result"
-        with talk(guarded) as third:
+        with Visitor(guarded, TOKEN) as other, talk(guarded) as third:
+            other.wait(1)
             third.send(hello)
             # whoever only looks has no place yet, and needs none
-            assert json.loads(third.recv(timeout=5))["type"] == "hello"
+            assert json.loads(third.recv(timeout=PATIENCE))["type"] == "hello"
             third.send(message(wire.FRAME, 1.0, jpeg()))
             assert closed(third) == wire.FULL
-        assert closed(silent) == wire.IDLE
+        await_sessions(guarded, 1)
+        with talk(guarded) as silent:
+            silent.send(hello)
+            assert json.loads(silent.recv(timeout=PATIENCE))["type"] == "hello"
+            silent.send(message(wire.FRAME, 1.0, jpeg()))
+            assert json.loads(silent.recv(timeout=PATIENCE))["type"] == "result"
+            assert closed(silent, 15.0) == wire.IDLE
         # its place is free again
         await_sessions(guarded, 1)
         with talk(guarded) as greedy:
             greedy.send(hello)
-            assert json.loads(greedy.recv(timeout=5))["type"] == "hello"
+            assert json.loads(greedy.recv(timeout=PATIENCE))["type"] == "hello"
             with contextlib.suppress(ConnectionClosed):
                 for _ in range(2000):
                     greedy.send(json.dumps({"type": "alive"}))
@@ -123,12 +127,12 @@ def test_a_reset_starts_a_new_clock(url: str) -> None:
     picture = jpeg()
     with talk(url) as one:
         one.send(HELLO)
-        one.recv(timeout=5)
+        one.recv(timeout=PATIENCE)
         for start in (5.0, 1e6, 3.0):
             one.send(json.dumps({"type": "sound-end"}))
             for index in range(5):
                 one.send(message(wire.FRAME, start + index / 30, picture))
-                answer = json.loads(one.recv(timeout=5))
+                answer = json.loads(one.recv(timeout=PATIENCE))
                 assert answer["time"] == start + index / 30 and answer["frame"] == index
             one.send(json.dumps({"type": "reset"}))
 
@@ -151,14 +155,14 @@ def test_https(tiny: Localizer, tmp_path: Path) -> None:
         port = address.rstrip("/").rsplit(":", 1)[1]
         assert address.startswith("https://")
         trust = ssl.create_default_context(cafile=str(certificate))
-        with urllib.request.urlopen(f"https://127.0.0.1:{port}/healthz", timeout=5, context=trust) as answer:
+        with urllib.request.urlopen(f"https://127.0.0.1:{port}/healthz", timeout=PATIENCE, context=trust) as answer:
             assert json.loads(answer.read())["status"] == "ok"
             assert answer.headers["strict-transport-security"] == "max-age=2592000"
             assert answer.headers["cross-origin-opener-policy"] == "same-origin"
         origin: Any = f"https://127.0.0.1:{port}"
         with connect(f"wss://127.0.0.1:{port}/stream", ssl=trust, origin=origin) as one:
             one.send(json.dumps({"type": "hello", "version": 1, "token": TOKEN}))
-            assert json.loads(one.recv(timeout=5))["type"] == "hello"
+            assert json.loads(one.recv(timeout=PATIENCE))["type"] == "hello"
     with pytest.raises(InputError, match="no pair in PEM"):
         serve(tiny, port=0, tls_cert=str(key), tls_key=str(certificate))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -38,6 +39,15 @@ READY = 90_000
 # largest difference of maps in float32, and the largest of a probability
 MAPS = 2e-3
 TRIES = 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def driver() -> Iterator[None]:
+    """One driver for all browsers of this file, which tells of what service workers ask for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PW_EXPERIMENTAL_SERVICE_WORKER_NETWORK_EVENTS", "1")
+        with contextlib.nullcontext() if browser.missing() else browser.driving():
+            yield
 
 
 @pytest.fixture
@@ -169,11 +179,8 @@ def test_a_site_that_is_there_and_a_runtime_that_was_changed(
 
 
 @needs_browser
-def test_from_a_plain_host_and_then_without_any(
-    tiny_site: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_from_a_plain_host_and_then_without_any(tiny_site: Path, tmp_path: Path) -> None:
     """Isolated although the host sends no headers, nothing from other origins, and all of it again offline."""
-    monkeypatch.setenv("PW_EXPERIMENTAL_SERVICE_WORKER_NETWORK_EVENTS", "1")
     with browser.chromium(viewport={"width": 1280, "height": 800}) as page:
         asked: list[str] = []
         page.context.on("request", lambda request: asked.append(request.url))
@@ -259,7 +266,8 @@ def test_the_page_names_what_the_camera_and_the_microphone_hold(world_site: Path
         places = [source["peak"] for source in named]
         assert all(x1 <= x <= x2 and y1 <= y <= y2 for x, y in places), places
         # the newest picture wins: what is answered is never far behind
-        assert np.median([one["latency"] for one in found if one["latency"] is not None]) < 3.0
+        late = [one["latency"] for one in found if one["latency"] is not None]
+        assert np.median(late) < 0.5 + 4 * np.median(np.diff([one["time"] for one in found]))
         page.click("#freeze")
         assert page.get_attribute("#freeze", "aria-pressed") == "true"
         page.click("#stop")
@@ -335,7 +343,7 @@ def test_it_is_tried_on_this_machine(packages: Path, tmp_path: Path) -> None:
             with pytest.raises(HTTPError, match="404"):
                 urlopen(url + path)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(60) == 130
 
 
 def violations(page: Any) -> list[str]:

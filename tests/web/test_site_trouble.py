@@ -12,8 +12,11 @@ import os
 import signal
 import struct
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -203,23 +206,108 @@ def test_a_microphone_alone(chrome: Any, host: str) -> None:
         assert page.is_visible("#start")
 
 
+# devices that come and go: the tracks that the page has, and a microphone that is there or not
+DEVICES = """
+  window.streams = [];
+  window.unplugged = false;
+  const { mediaDevices } = navigator;
+  const open = mediaDevices.getUserMedia;
+  mediaDevices.getUserMedia = async (wanted) => {
+    if (unplugged && wanted.audio) throw new DOMException("", "NotFoundError");
+    const stream = await open.call(mediaDevices, wanted);
+    // what the page takes away from its stream or puts into it is no matter here
+    streams.push(Object.fromEntries(stream.getTracks().map((track) => [track.kind, track])));
+    return stream;
+  };
+  const { AudioContext } = window;
+  window.contexts = [];
+  window.AudioContext = class extends AudioContext {
+    constructor(...options) { super(...options); contexts.push(this); }
+  };
+  // as the browser does it
+  window.becomes = (track, kind) => {
+    if (kind === "ended") track.stop();
+    Object.defineProperty(track, "muted", { value: kind === "mute", configurable: true });
+    track.dispatchEvent(new Event(kind));
+  };
+  window.plug = () => mediaDevices.dispatchEvent(new Event("devicechange"));
+"""
+SAID = "document.getElementById('message').innerText"
+
+
+def test_devices_that_the_system_mutes(chrome: Any, host: str) -> None:
+    with browser.opened(chrome) as page:
+        page.add_init_script(DEVICES)
+        start(page, host)
+        page.evaluate("becomes(streams.at(-1).audio, 'mute')")
+        assert message(page) == "The microphone gives no sound at the moment."
+        results(page, 3, WAIT)
+        page.evaluate("becomes(streams.at(-1).video, 'mute')")
+        until(page, f"{SAID} === 'The camera gives no pictures at the moment.'", WAIT)
+        # both are, as in a call: one is back, then the other
+        page.evaluate("becomes(streams.at(-1).video, 'unmute')")
+        until(page, f"{SAID} === 'The microphone gives no sound at the moment.'", WAIT)
+        page.evaluate("becomes(streams.at(-1).audio, 'unmute')")
+        until(page, f"{SAID} === 'The microphone is heard again.'", WAIT)
+        results(page, 3, WAIT)
+        page.click("#stop")
+        assert page.is_hidden("#message")
+        # a call takes the sound away, and gives it back
+        page.click("#start")
+        results(page, 3, WAIT)
+        page.evaluate(
+            "() => { const context = contexts.at(-1); let state = 'interrupted';"
+            " context.resume = async () => { state = 'running'; };"
+            " Object.defineProperty(context, 'state', { get: () => state });"
+            " context.dispatchEvent(new Event('statechange')); }"
+        )
+        until(page, "contexts.at(-1).state === 'running'", WAIT)
+
+
+def test_a_microphone_that_is_plugged_in_again(chrome: Any, host: str) -> None:
+    with browser.opened(chrome) as page:
+        page.add_init_script(DEVICES)
+        start(page, host)
+        page.evaluate("unplugged = true; becomes(streams.at(-1).audio, 'ended')")
+        assert message(page) == "The microphone was unplugged or taken away: nothing more can be heard."
+        results(page, 5, WAIT)
+        # another device changes nothing
+        page.evaluate("plug()")
+        results(page, 3, WAIT)
+        count = page.evaluate("contexts.length")
+        page.evaluate("unplugged = false; plug(); plug()")
+        until(page, f"{SAID} === 'The microphone is heard again.'", WAIT)
+        assert page.evaluate("contexts.length") == count + 1 and page.evaluate("contexts.at(-1).state") == "running"
+        results(page, 5, WAIT)
+        # where another one is there, it is heard at once
+        page.evaluate("becomes(streams.at(-1).audio, 'ended')")
+        until(page, f"contexts.length === {count + 2}", WAIT)
+        page.click("#stop")
+        # none at first, and one is plugged in
+        page.evaluate("unplugged = true")
+        page.click("#start")
+        until(page, f"{SAID} === 'This device has no microphone: nothing can be heard.'", WAIT)
+        page.evaluate("unplugged = false; plug()")
+        until(page, f"{SAID} === 'The microphone is heard again.'", WAIT)
+        results(page, 5, WAIT)
+        page.click("#stop")
+        # nothing is asked for while nothing runs
+        asked = page.evaluate("streams.length")
+        page.evaluate("plug()")
+        page.wait_for_timeout(300)
+        assert page.evaluate("streams.length") == asked and page.evaluate("contexts.at(-1).state") == "closed"
+
+
 def test_devices_that_are_taken_away(chrome: Any, host: str) -> None:
     """As when they are unplugged: their tracks end."""
     with browser.opened(chrome) as page:
-        page.add_init_script(
-            "window.streams = []; const { mediaDevices } = navigator; const open = mediaDevices.getUserMedia;"
-            " mediaDevices.getUserMedia = async (wanted) => {"
-            " streams.push(await open.call(mediaDevices, wanted)); return streams.at(-1); }; "
-        )
+        page.add_init_script(DEVICES)
         start(page, host)
-        # as the browser does it
-        page.evaluate(
-            "() => { const [track] = streams.at(-1).getAudioTracks();"
-            " track.stop(); track.dispatchEvent(new Event('ended')); }"
-        )
+        page.evaluate("unplugged = true; becomes(streams.at(-1).audio, 'ended')")
         assert "The microphone was unplugged" in message(page)
         # pictures go on, and wait for no sound
         results(page, 5, WAIT)
+        page.evaluate("unplugged = false")
         page.context.clear_permissions()
         until(page, "document.getElementById('message').innerText.includes('camera was unplugged')", WAIT)
         assert page.is_visible("#start") and page.inner_text("#on-screen") == "" and page.is_disabled("#stop")
@@ -318,8 +406,9 @@ def test_a_device_that_slept(chrome: Any, host: str) -> None:
                 os.kill(process, signal.SIGCONT)
         page.evaluate("results.length = 0")
         until(page, "results.length > 10", WAIT)
+        # those of the pictures that waited are soon over
+        until(page, "results.slice(-5).every((one) => one.latency === null || one.latency < 2)", WAIT)
         found = results(page, 10, WAIT)
-        assert all(one["latency"] is None or one["latency"] < 3 for one in found[-5:]), found[-5:]
         times = [one["time"] for one in found]
         assert times == sorted(times)
 
@@ -351,11 +440,15 @@ def test_two_tabs_and_a_new_version(chrome: Any, copied: Path) -> None:
         results(one, 3, WAIT)
         # it is taken when all tabs of the old one are closed
         one.goto("about:blank")
-        other.goto("about:blank")
-        other.wait_for_timeout(200)
-        other.goto(url)
-        other.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
-        assert other.query_selector("#newer") is not None and not said
+        deadline = time.monotonic() + WAIT
+        while other.query_selector("#newer") is None:
+            assert time.monotonic() < deadline
+            other.goto("about:blank")
+            # the browser lets go of a tab in its own time
+            other.wait_for_timeout(200)
+            other.goto(url)
+            other.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
+        assert not said
 
 
 def test_a_version_that_does_not_run_makes_way_for_the_next(chrome: Any, copied: Path) -> None:
@@ -389,6 +482,7 @@ def test_a_disk_that_is_full_or_not_given(trouble: str, chrome: Any, copied: Pat
         start(page, url)
         page.reload()
         page.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
+        assert "works with a connection only" in page.inner_text("footer")
 
 
 def test_a_page_that_was_left_and_is_gone_back_to(chrome: Any, host: str, tmp_path: Path) -> None:
@@ -448,3 +542,119 @@ def test_graphs_that_do_not_fit_are_refused_at_once(case: str, chrome: Any, copi
         page.goto(url)
         page.wait_for_selector("#connection[data-state=refused]", timeout=1000 * WAIT)
         assert words in message(page)
+
+
+class Strange(SimpleHTTPRequestHandler):
+    """A host of its own kind: types of files, a page at an address without its last slash, answers that are cut off."""
+
+    types: Mapping[str, str] = {}
+    # how often a file fails before it comes, by its name: cut off in its middle, or with a status
+    fails: dict[str, list[int]] = {}
+
+    def guess_type(self, path: Any) -> str:
+        return self.types.get(Path(path).suffix) or super().guess_type(path)
+
+    def do_GET(self) -> None:
+        if self.path == "/copied":
+            # as if it were a file
+            self.path = "/copied/index.html"
+        file = Path(self.translate_path(self.path))
+        left = self.fails.get(file.name)
+        if not left:
+            super().do_GET()
+            return
+        status = left.pop(0)
+        if status != 200:
+            self.send_error(status)
+            return
+        content = file.read_bytes()
+        self.send_response(200)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2])
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def strange(folder: Path, **facts: Any) -> Iterator[str]:
+    kind = type("Kind", (Strange,), facts)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(kind, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/"
+        finally:
+            server.shutdown()
+            thread.join(10)
+
+
+UNSTARTED = "document.getElementById('unstarted')"
+SEEN = f"{UNSTARTED} !== null && getComputedStyle({UNSTARTED}).visibility === 'visible'"
+
+
+def test_a_page_that_can_not_start_says_how_to_open_it(chrome: Any, copied: Path) -> None:
+    """A file, an address without its slash, a host that calls scripts text: no script of the page runs."""
+    with (
+        strange(copied.parent, types={".js": "text/plain"}) as typed,
+        strange(copied.parent) as plain,
+        browser.opened(chrome, ignored=["Failed to load", "CORS", "MIME type", "ERR_", "file:"]) as page,
+    ):
+        for address in (f"{plain}copied", f"{typed}copied/", f"file://{copied}/index.html"):
+            page.goto(address)
+            # its time has come
+            page.evaluate(f"{UNSTARTED}.getAnimations().forEach((one) => one.finish())")
+            until(page, SEEN, WAIT)
+            said = page.inner_text("#unstarted")
+            assert all(words in said for words in ("from a web server", "einen Webserver", "text/javascript")), address
+        page.goto(f"{plain}copied/")
+        page.wait_for_selector("#connection[data-state=ready]", timeout=1000 * WAIT)
+        assert page.query_selector("#unstarted") is None
+
+
+def test_a_connection_that_breaks_while_the_model_is_loaded(chrome: Any, copied: Path) -> None:
+    """Files are asked for again, from a host with types of its own."""
+    fails = {"image.onnx": [200], "bundle.json": [429]}
+    types = {".wasm": "text/html", ".onnx": "text/html", ".json": "text/html"}
+    ignored = ["Failed to load", "MIME", "falling back to ArrayBuffer"]
+    with strange(copied, fails=fails, types=types) as url, browser.opened(chrome, ignored=ignored) as page:
+        open_page(page, url)
+        assert not fails["image.onnx"] and not fails["bundle.json"]
+        page.click("#start")
+        results(page, 3, WAIT)
+
+
+DROP = """
+async ({ names, folder, video }) => {
+  const data = new DataTransfer();
+  const bytes = await (await fetch(video)).arrayBuffer();
+  for (const name of names) {
+    data.items.add(new File([bytes], name, { type: name.endsWith(".webm") ? "video/webm" : "text/plain" }));
+  }
+  const event = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+  if (folder) DataTransferItem.prototype.webkitGetAsEntry = () => ({ isDirectory: true });
+  document.getElementById("stage").dispatchEvent(event);
+}
+"""
+
+
+def test_what_else_is_dropped(chrome: Any, copied: Path) -> None:
+    """Ten files, a folder, and a video whose pictures are larger than any screen."""
+    write_video(copied / "video.webm", *VIDEO, *SOUND, "-c:v", "libvpx", "-live", "1")
+    wide = ["-f", "lavfi", "-i", "testsrc2=size=4096x16:rate=5:duration=30"]
+    large = write_video(copied.parent / "large.webm", *wide, "-c:v", "libvpx", "-deadline", "realtime")
+    with beside.hosted(copied, isolated=True) as url, browser.opened(chrome) as page:
+        open_page(page, url)
+        drop = {"names": ["notes.txt", *(f"{n}.webm" for n in range(9))], "video": "video.webm", "folder": False}
+        page.evaluate(DROP, drop)
+        until(page, f"{SAID} === 'One video plays at a time: this is 0.webm.'", WAIT)
+        # the length of this one is unknown, and it ends
+        page.wait_for_selector("#start", state="visible", timeout=1000 * WAIT)
+        page.evaluate(DROP, {**drop, "names": ["clips"], "folder": True})
+        until(page, f"{SAID} === 'clips is a folder: drop one of its videos.'", WAIT)
+        assert page.is_visible("#start")
+        page.set_input_files("#file", str(large))
+        results(page, 3, WAIT)
+        shown = page.evaluate("(({ width, height }) => [width, height])(document.getElementById('picture'))")
+        assert shown == [1920, 8]

@@ -22,6 +22,7 @@ from avgn.runtime.web.lessons import LessonError, Taught
 from avgn.runtime.web.limits import Limits
 from avgn.runtime.web.school import School
 from avgn.runtime.web.shared import SharedEngine
+from tests.patience import tried_again
 from tests.web import browser
 from tests.web.dog import WINDOW, write_devices
 from tests.web.lessons import PATIENCE, classroom, load, teaching, without_dog
@@ -143,7 +144,7 @@ def add_with_keys(page: Any) -> None:
     """Another example, without a mouse: T is held, the offered region moved by a key, the name typed."""
     page.keyboard.down("t")
     page.wait_for_selector("#teach[data-state=recording]")
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(2500)
     page.keyboard.up("t")
     looked(page)
     page.focus("#example")
@@ -183,7 +184,7 @@ def test_a_phone(url: str, devices: tuple[Path, Path, Box], tmp_path: Path) -> N
         fingers = page.context.new_cdp_session(page)
         fingers.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": touch})
         page.wait_for_selector("#teach[data-state=recording]")
-        page.wait_for_timeout(1500)
+        page.wait_for_timeout(2500)
         fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         looked(page)
         keep(page, "teach-phone", tmp_path)
@@ -248,6 +249,7 @@ def test_who_leaves_in_the_middle_keeps_nobody_waiting(url: str) -> None:
         assert next_one.until("lesson")["code"] == "nothing"
 
 
+@tried_again
 def test_what_comes_to_nothing_is_said_and_may_be_tried_again(url: str) -> None:
     with teaching(url, TOKEN) as visitor:
 

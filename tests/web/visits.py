@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from avgn.runtime.web import wire
+from tests.patience import PATIENCE, until
 
 HELLO = json.dumps({"type": "hello", "version": 1})
 
@@ -36,10 +37,10 @@ def message(kind: int, time: float, body: bytes, rate: int = 0) -> bytes:
 
 
 def talk(url: str, **options: Any) -> ClientConnection:
-    return connect(url.replace("http", "ws", 1) + "stream", open_timeout=10, **options)
+    return connect(url.replace("http", "ws", 1) + "stream", open_timeout=PATIENCE, **options)
 
 
-def closed(socket: ClientConnection, seconds: float = 5.0) -> int:
+def closed(socket: ClientConnection, seconds: float = PATIENCE) -> int:
     """Read to the end of a connection; its close code."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -67,7 +68,7 @@ class Visitor(threading.Thread):
         try:
             with talk(self.url) as socket:
                 socket.send(json.dumps({"type": "hello", "version": 1, "token": self.token}))
-                assert json.loads(socket.recv(timeout=5))["type"] == "hello"
+                assert json.loads(socket.recv(timeout=PATIENCE))["type"] == "hello"
                 picture, begin, index = jpeg(), time.monotonic(), 0
                 noise = np.random.default_rng(0).integers(-3000, 3000, 3200, np.int16).tobytes()
                 while not self.leaving.is_set():
@@ -89,25 +90,23 @@ class Visitor(threading.Thread):
 
     def __exit__(self, *_: object) -> None:
         self.leaving.set()
-        self.join(10)
+        self.join(PATIENCE)
         assert self.failure is None, repr(self.failure)
 
-    def wait(self, count: int, seconds: float = 10.0) -> None:
-        start, deadline = len(self.results), time.monotonic() + seconds
-        while len(self.results) < start + count:
-            assert time.monotonic() < deadline and self.failure is None, self.failure
-            time.sleep(0.01)
+    def wait(self, count: int) -> None:
+        start = len(self.results)
+        until(lambda: len(self.results) >= start + count, going_on=self.is_alive)
 
 
 def get(address: str, **headers: str) -> tuple[int, bytes, Any]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=5) as answer:
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=PATIENCE) as answer:
             return answer.status, answer.read(), answer.headers
     except urllib.error.HTTPError as error:
         return error.code, error.read(), error.headers
 
 
-def await_sessions(url: str, count: int, seconds: float = 10.0) -> None:
+def await_sessions(url: str, count: int, seconds: float = PATIENCE) -> None:
     """Wait until the server counts `count` visitors: a session ends a moment after its visitor has left."""
     deadline = time.monotonic() + seconds
     while (held := json.loads(get(url + "healthz")[1])["sessions"]) != count:

@@ -1,6 +1,6 @@
 // Pictures and sound of a camera or of a video file, with the moments at which they were captured.
 
-import { noCamera, noMicrophone, openDevices } from "./devices.js";
+import { noCamera, noMicrophone, openDevices, openMicrophone, watchDevices } from "./devices.js";
 import { collect, follow } from "./feed.js";
 import { say } from "./words.js";
 
@@ -26,18 +26,19 @@ function hasSound(video) {
 }
 
 export class Capture {
-  // `show(video)` is called for every picture, `fail(text)` when something can't be used, `end()` after a file's end.
-  constructor(wire, { show, fail, end }) {
-    Object.assign(this, { wire, show, fail, end });
+  // `show(video)` is called for every picture, `fail(text, lasts)` when something can't be used, `note(text)` when it
+  // can be again, `end()` after a file's end.
+  constructor(wire, { show, fail, note, end }) {
+    Object.assign(this, { wire, show, fail, note, end });
     this.video = null;
     this.sent = [];
     this.skipped = 0;
     this.lastSent = 0;
-    this.encoding = false;
-    this.turn = 0;
+    this.encoding = this.isAsking = false;
+    this.turn = this.changes = 0;
     this.tookAt = this.heardAt = 0;
     this.isQuiet = false;
-    this.leave = () => {};
+    this.leave = this.unwatch = () => {};
     // the system takes sound away from pages that nobody sees, and gives it back to those that ask
     for (const [target, kind] of [[document, "visibilitychange"], [window, "pageshow"], [window, "pointerdown"]]) {
       target.addEventListener(kind, () => this.wake());
@@ -73,9 +74,10 @@ export class Capture {
     video.srcObject = stream;
     video.muted = true;
     for (const track of stream.getTracks()) this.watch(track);
+    this.unwatch = watchDevices(() => this.hearAgain());
     const [sound] = stream.getAudioTracks();
     if (sound) {
-      await this.listen((context) => context.createMediaStreamSource(stream), -(sound.getSettings().latency ?? 0), false);
+      await this.hear(sound);
     } else {
       this.fail(noMicrophone(lack));
       this.wire.say("sound-end");
@@ -83,17 +85,57 @@ export class Capture {
     await this.play(video);
   }
 
+  hear(sound) {
+    const alone = new MediaStream([sound]);
+    return this.listen((context) => context.createMediaStreamSource(alone), -(sound.getSettings().latency ?? 0), false);
+  }
+
   watch(track) {
     const isCamera = track.kind === "video";
     track.onended = () => {
       if (isCamera) {
         this.give(say("cameraGone"));
-      } else {
-        this.fail(say("microphoneGone"));
-        this.deafen();
+        return;
       }
+      this.stream?.removeTrack(track);
+      this.deafen();
+      this.fail(say("microphoneGone"));
+      // another one may be there
+      this.hearAgain();
     };
-    track.onmute = () => this.fail(isCamera ? say("cameraMuted") : say("microphoneMuted"));
+    // without pictures nothing else is said: it stays until they are back
+    track.onmute = () => this.fail(isCamera ? say("cameraMuted") : say("microphoneMuted"), isCamera);
+    track.onunmute = () => {
+      this.note(isCamera ? say("cameraBack") : say("microphoneBack"));
+      this.stream.getTracks().find(({ muted }) => muted)?.onmute();
+      this.wake();
+    };
+    if (track.muted) track.onmute();
+  }
+
+  // Hear a microphone that was plugged in, or in again, where none is heard: pictures went on meanwhile.
+  async hearAgain() {
+    const { stream, turn } = this;
+    this.changes += 1;
+    if (!stream || this.isAsking || stream.getAudioTracks().length) return;
+    this.isAsking = true;
+    let sound = null;
+    // one that is plugged in says so several times, and can be had after the last
+    for (let asked = 0; !sound && asked !== this.changes && turn === this.turn; ) {
+      asked = this.changes;
+      sound = await openMicrophone();
+    }
+    this.isAsking = false;
+    if (!sound) return;
+    if (turn !== this.turn) {
+      // stopped meanwhile
+      sound.stop();
+      return;
+    }
+    stream.addTrack(sound);
+    this.watch(sound);
+    await this.hear(sound);
+    if (!sound.muted) this.note(say("microphoneBack"));
   }
 
   async useFile(file) {
@@ -274,8 +316,12 @@ export class Capture {
     this.video = this.stream = this.context = this.source = this.address = null;
     this.turn += 1;
     this.leave();
+    this.unwatch();
     // a track that is stopped here says nothing, one that ends does
-    if (stream) for (const track of stream.getTracks()) track.stop();
+    for (const track of stream?.getTracks() ?? []) {
+      track.onmute = track.onunmute = null;
+      track.stop();
+    }
     if (video) {
       video.onerror = video.onended = video.onloadeddata = null;
       video.pause();

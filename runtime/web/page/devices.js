@@ -48,3 +48,23 @@ export async function openDevices() {
     return { stream: await mediaDevices.getUserMedia({ video: PICTURE }), lack };
   }
 }
+
+// The track of a microphone that is there now, or null: a visitor who has not allowed it for good is asked nothing.
+export async function openMicrophone() {
+  // browsers that do not tell ask for a device that they were asked for before only where they must
+  const allowed = await permission("microphone");
+  if (allowed !== undefined && allowed !== "granted") return null;
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({ audio: SOUND });
+    return stream.getAudioTracks()[0];
+  } catch {
+    return null;
+  }
+}
+
+// Call change() when a device was plugged in or out, until the function that is returned is called.
+export function watchDevices(change) {
+  const { mediaDevices } = navigator;
+  mediaDevices.addEventListener("devicechange", change);
+  return () => mediaDevices.removeEventListener("devicechange", change);
+}

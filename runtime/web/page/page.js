@@ -20,6 +20,7 @@ const stage = find("stage");
 const message = find("message");
 const SHOWN = 8000;
 
+find("unstarted").remove();
 document.documentElement.lang = language === "zh" ? "zh-Hans" : language;
 translate();
 
@@ -50,15 +51,16 @@ const recorder = new Recorder({
   fail: ({ message: reason }) => fail(say("recordFailed", { reason })),
 });
 
-function tell(text, kind) {
+// Say something for a while, or until something else is said.
+function tell(text, kind, lasts = false) {
   message.textContent = text;
   message.dataset.kind = kind;
   message.hidden = false;
   clearTimeout(message.timer);
-  message.timer = setTimeout(() => (message.hidden = true), SHOWN);
+  if (!lasts) message.timer = setTimeout(() => (message.hidden = true), SHOWN);
 }
 
-const fail = (text) => tell(text, "failure");
+const fail = (text, lasts) => tell(text, "failure", lasts);
 
 function take(answer) {
   if (answer.type === "hello" || answer.type === "classes") view.name(answer.classes, answer.grid);
@@ -134,7 +136,10 @@ function ended() {
 }
 
 start.onclick = () => begin(() => capture.useCamera());
-stop.onclick = ended;
+stop.onclick = () => {
+  message.hidden = true;
+  ended();
+};
 // an installed page has no such button of the browser's
 find("again").onclick = () => location.reload();
 freeze.onclick = () => setFrozen(!view.frozen);
@@ -169,9 +174,25 @@ addEventListener("dragleave", (event) => {
 addEventListener("drop", (event) => {
   event.preventDefault();
   stage.classList.remove("dragging");
-  const [dropped] = event.dataTransfer.files;
-  if (dropped && !file.disabled) begin(() => capture.useFile(dropped));
+  if (!file.disabled) drop(event.dataTransfer);
 });
+
+// Play what was dropped: the first video of several files.
+async function drop({ files, items }) {
+  // what is dragged may come as text, too
+  const held = [...items].filter(({ kind }) => kind === "file");
+  const isFolder = held.map((item) => item.webkitGetAsEntry?.()?.isDirectory ?? false);
+  const first = [...files].findIndex((one, at) => !isFolder[at] && one.type.startsWith("video/"));
+  const at = Math.max(0, first);
+  const dropped = files[at];
+  if (!dropped) return;
+  if (isFolder[at]) {
+    fail(say("folder", { name: dropped.name }));
+    return;
+  }
+  await begin(() => capture.useFile(dropped));
+  if (files.length > 1 && capture.running && message.hidden) tell(say("oneVideo", { name: dropped.name }), "notice");
+}
 
 addEventListener("keydown", (event) => {
   const typing = event.target.matches("input:not([type=checkbox])");
@@ -198,7 +219,7 @@ export function startPage(makeWire, follow = () => {}) {
     show(state, reason, share);
     follow(state, reason, share);
   });
-  capture = new Capture(wire, { show: (video) => view.draw(video), fail, end: ended });
+  capture = new Capture(wire, { show: (video) => view.draw(video), fail, note: (text) => tell(text, "notice"), end: ended });
   wire.connect();
   return { wire, capture, fail };
 }

@@ -27,6 +27,7 @@ const KNOWN = [
   [/^A graph gives (?<name>\w+) that are no numbers: /, "graphNumbers"],
   [/^(?<name>.*) can't be loaded: check the connection /, "fileLoad"],
   [/^(?<name>.*) is missing \(the host says (?<status>\d+)\): /, "fileMissing"],
+  [/^(?<name>.*) can't be had \(the host says (?<status>\d+)\): /, "fileBusy"],
   [/^The connection broke while the model was loaded: /, "connectionBroke"],
   [/^There is not enough memory for the model: /, "noMemory"],
   [/^The model can't run in this browser \((?<reason>.*)\): /, "modelFailed"],

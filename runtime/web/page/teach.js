@@ -100,6 +100,9 @@ export class TeachPanel {
 
   begin() {
     if (this.hold.disabled) return;
+    // what is recorded is seen, and so is what comes of it
+    const freeze = document.getElementById("freeze");
+    if (freeze.getAttribute("aria-pressed") === "true") freeze.click();
     this.wire.say("teach-begin");
     this.to("recording", "");
     const begin = performance.now();

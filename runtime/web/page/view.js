@@ -1,9 +1,11 @@
 // The picture with its heat maps, and the lists beside it.
 
-import { percent, say } from "./words.js";
+import { isolated, percent, say } from "./words.js";
 
 const FLOOR = 0.3;
 const STRENGTH = 0.65;
+// pixels of the longer side of what is drawn: more of them, of an 8K video, take longer than the next picture
+const SIDE = 1920;
 // milliseconds after which a result is old: of so many results where they come slowly, and at most
 const STALE = 1000;
 const SLOW = 3;
@@ -80,10 +82,9 @@ export class View {
   draw(video) {
     if (this.frozen) return;
     const { picture, pen } = this;
-    if (picture.width !== video.videoWidth || picture.height !== video.videoHeight) {
-      picture.width = video.videoWidth;
-      picture.height = video.videoHeight;
-    }
+    const scale = Math.min(1, SIDE / Math.max(video.videoWidth, video.videoHeight));
+    const [width, height] = [video.videoWidth, video.videoHeight].map((side) => Math.max(1, Math.round(scale * side)));
+    if (picture.width !== width || picture.height !== height) Object.assign(picture, { width, height });
     pen.drawImage(video, 0, 0, picture.width, picture.height);
     if (this.isStale) return;
     const shown = this.sources.filter((source) => source.on_screen && source.map);
@@ -119,7 +120,8 @@ export class View {
     pen.stroke();
     pen.font = `600 ${unit}px system-ui, sans-serif`;
     pen.textBaseline = "middle";
-    const text = `${named(label)} ${percent(certainty)}`;
+    const share = ` ${percent(certainty)}`;
+    const text = isolated(this.fitting(named(label), picture.width - unit - pen.measureText(share).width)) + share;
     const [wide, high] = [pen.measureText(text).width + unit, 1.5 * unit];
     const left = Math.max(0, Math.min(picture.width - wide, x - wide / 2));
     let top = y - high - unit;
@@ -132,13 +134,25 @@ export class View {
     pen.fillText(text, left + unit / 2, top + high / 2);
   }
 
+  // A name, or as much of its beginning as is at most so wide.
+  fitting(name, most) {
+    const { pen } = this;
+    const { width } = pen.measureText(name);
+    if (width <= most) return name;
+    const letters = [...name];
+    let count = Math.ceil((letters.length * most) / width);
+    const cut = () => `${letters.slice(0, count).join("")}…`;
+    while (count > 1 && pen.measureText(cut()).width > most) count -= 1;
+    return cut();
+  }
+
   list() {
     const { sources } = this;
     this.fill(this.onScreen, sources.filter((source) => source.on_screen));
     this.fill(this.offScreen, sources.filter((source) => !source.on_screen));
-    const state = this.result?.state ?? "none";
+    // while nothing runs nobody knows what sounds
+    const state = this.result?.state;
     this.state.textContent = STATES[state] ? say(STATES[state]) : "";
-    this.state.dataset.state = state;
     this.speak(sources);
   }
 
@@ -162,7 +176,8 @@ export class View {
     dot.textContent = "●";
     dot.ariaHidden = "true";
     const name = document.createElement("span");
-    name.append(dot, ` ${named(label)}`);
+    name.className = "name";
+    name.append(dot, ` ${isolated(named(label))}`);
     const meter = document.createElement("meter");
     meter.ariaHidden = "true";
     line.append(name, document.createElement("output"), meter);

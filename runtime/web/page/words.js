@@ -28,9 +28,14 @@ function sentence(table, key, count) {
   return typeof found === "string" ? found : (found[plural.select(count)] ?? found.other);
 }
 
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
+
+// A name that may be of any script: what stands beside it keeps its place.
+export const isolated = (name) => (RIGHT_TO_LEFT.test(name) ? `\u2068${name}\u2069` : name);
+
 // Speaks the page's language out of tables, by language, that have the same keys.
 export function speaker(tables) {
-  const shown = (value) => (typeof value === "number" ? number.format(value) : String(value));
+  const shown = (value) => (typeof value === "number" ? number.format(value) : isolated(String(value)));
   return (key, values = {}) => {
     const parts = sentence(tables[language], key, values.count).split(SLOT);
     return parts.map((part, at) => (at % 2 ? shown(values[part]) : part)).join("");

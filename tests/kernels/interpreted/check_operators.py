@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,9 @@ from avgn.model import AVGN
 from avgn.types import Labels
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
+
+grouping_op = importlib.import_module("avgn.kernels.grouping_attention.op")
+cosine_op = importlib.import_module("avgn.kernels.max_pooled_cosine.op")
 
 
 @pytest.mark.parametrize("cause", ["wrong", "broken"])
@@ -85,6 +90,25 @@ def test_compile_keeps_the_operators_and_their_gradients() -> None:
         value.backward()
         results.append((value.detach(), left.grad, right.grad))
     torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("right", [True, False], ids=["kernels", "references"])
+def test_operators_keep_what_they_promise_the_compiler(right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes, strides and offsets, of gradients in any layout too; also where a reference stands in a kernel's place."""
+    for module in (grouping_op, cosine_op):
+        monkeypatch.setattr(module, "trusted", lambda *_: right)
+    cells, tokens = data()
+    cells = cells.transpose(1, 2).contiguous().transpose(1, 2)
+    ids = torch.zeros(2, 3, dtype=torch.int32)
+    grouped = grouping_op.grouping_attention_op(cells, tokens, cells, 0.5, 0.0, False)
+    pooled = cosine_op.max_pooled_cosine_op(tokens, cells, tokens, ids)
+    one = torch.ones(())
+    for slope in (one.expand(2, 3, 16), torch.randn(16, 3, 2).permute(2, 1, 0)):
+        given: tuple[Any, ...] = (slope, cells, tokens, cells, *grouped, 0.5, 0.0, False)
+        torch.library.opcheck(grouping_op.grouping_attention_backward_op, given, test_utils="test_faketensor")
+    for slope in (one.expand(2, 2, 3), torch.randn(3, 2, 2).permute(1, 2, 0)):
+        given = (slope, tokens, cells, tokens, ids, *pooled, [True, True, True])
+        torch.library.opcheck(cosine_op.max_pooled_cosine_backward_op, given, test_utils="test_faketensor")
 
 
 def test_export_keeps_the_operators_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:

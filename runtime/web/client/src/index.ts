@@ -8,19 +8,25 @@
 import { AvgnError, BundleError, EngineError, UnsupportedError } from "./errors.js";
 import type { ErrorCode } from "./errors.js";
 import type { StateName } from "./lines.js";
+import type { Bundle } from "./loading.js";
 import type { Answer, EngineChoice, Hello, Request, RuntimeFiles } from "./messages.js";
 import { PushedStream, ResultStream } from "./results.js";
-import type { Result, ResultSource, StreamOptions } from "./results.js";
+import type { MediaChange, Result, ResultSource, StreamOptions } from "./results.js";
 import { lack, threads } from "./support.js";
+import { chooseThreads, remember, remembered } from "./threads.js";
+import type { Found } from "./threads.js";
 import english from "./words-en.js";
 
 export { AvgnError, BundleError, EngineError, UnsupportedError };
-export type { ErrorCode, PushedStream, Result, ResultSource, ResultStream, StateName, StreamOptions };
+export type { ErrorCode, MediaChange, PushedStream, Result, ResultSource, ResultStream, StateName, StreamOptions };
 
 export interface LoadOptions {
   /** The folder `dist` of onnxruntime-web; left out: that of the package beside this one, as npm lays them out. */
   runtime?: string | URL;
-  /** Threads of the model; left out: up to 4 where the page is isolated from other origins, 1 elsewhere. */
+  /**
+   * Threads of the model; left out: one, unless a picture takes longer than a camera's (33 ms) and the page is isolated
+   * from other origins: then up to 4 are tried, too, and kept where they save a tenth. The next `load` remembers it.
+   */
   threads?: number;
   /** "webgpu" runs pictures on the GPU where that gives the same as WebAssembly ("wasm", the default). */
   engine?: "wasm" | "webgpu";
@@ -68,13 +74,17 @@ export class Localizer {
     const missing = lack();
     if (missing) throw new UnsupportedError(english[missing]);
     options.signal?.throwIfAborted();
-    const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
-    try {
-      return new Localizer(worker, await started(worker, folder(bundle), options));
-    } catch (error) {
-      worker.terminate();
-      throw error;
-    }
+    const address = folder(bundle);
+    const most = threads();
+    const { engine = "wasm" } = options;
+    // what a GPU takes says nothing of threads
+    const given = options.threads ?? (engine === "wasm" ? undefined : most);
+    if (given !== undefined) return new Localizer(...(await start(address, given, options)));
+    const known = remembered(most);
+    const alone = () => start(address, 1, options);
+    const many = known && known.threads > 1;
+    const first = await (many ? start(address, known.threads, options).catch((error) => less(error, alone)) : alone());
+    return new Localizer(...(await fastest(first, most, known, address, options)));
   }
 
   /**
@@ -140,7 +150,53 @@ function filesOf(runtime: string | URL | undefined, engine: EngineChoice): Runti
   return { api: file(api!), mjs: file(`${loader}.mjs`), wasm: file(`${loader}.wasm`) };
 }
 
-function started(worker: Worker, bundle: URL, options: LoadOptions): Promise<Hello> {
+type Started = [worker: Worker, hello: Hello];
+
+/** Start a worker with a bundle, which another one may have loaded. */
+async function start(bundle: URL, threads: number, options: LoadOptions, given?: Bundle): Promise<Started> {
+  const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  try {
+    return [worker, await started(worker, bundle, threads, options, given)];
+  } catch (error) {
+    worker.terminate();
+    throw error;
+  }
+}
+
+/** Try once more with less where the engine failed: threads take memory of their own. */
+function less(error: unknown, again: () => Promise<Started>): Promise<Started> {
+  if (error instanceof EngineError) return again();
+  throw error;
+}
+
+/** What has started, or the same with as many threads as are faster; the next load remembers them. */
+async function fastest(first: Started, most: number, known: Found | null, bundle: URL, options: LoadOptions): Promise<Started> {
+  const [worker, hello] = first;
+  const hash = hello.bundle.info.variant.sha256.image;
+  if (known?.bundle === hash) return first;
+  const tried = new Map([[hello.threads, hello.frame_ms]]);
+  const wanted = chooseThreads(tried, most);
+  let found = first;
+  if (wanted !== hello.threads) {
+    try {
+      const other = await start(bundle, wanted, options, hello.bundle);
+      tried.set(wanted, other[1].frame_ms);
+      const isBetter = chooseThreads(tried, most) === wanted;
+      (isBetter ? worker : other[0]).terminate();
+      if (isBetter) found = other;
+    } catch (error) {
+      // no memory for more of them, for one
+      if (options.signal?.aborted) {
+        worker.terminate();
+        throw error;
+      }
+    }
+  }
+  remember({ bundle: hash, threads: found[1].threads, engine: "wasm" }, most);
+  return found;
+}
+
+function started(worker: Worker, bundle: URL, threads: number, options: LoadOptions, given?: Bundle): Promise<Hello> {
   const { signal } = options;
   return new Promise((done, refuse) => {
     const abort = () => refuse(signal!.reason);
@@ -162,9 +218,10 @@ function started(worker: Worker, bundle: URL, options: LoadOptions): Promise<Hel
       bundle: bundle.href,
       engine,
       runtime: filesOf(options.runtime, engine),
-      threads: options.threads ?? threads(),
+      threads,
+      ...(given && { given }),
     };
-    worker.postMessage(message);
+    worker.postMessage(message, given ? [given.graphs.audio.buffer, given.graphs.image.buffer] : []);
   });
 }
 

@@ -7,6 +7,8 @@ import type { Floats } from "./numbers.js";
 
 // beyond these log-odds a probability says no more
 const LIMIT = 15;
+// but of two things in plain view that both are hardly heard, the less unlikely one is ahead
+const LEAST_HEARD = -60;
 
 /** `prob` [K]: 0.5 at a class's threshold, 0 where another class took its place; `insteadOf` a class: [k, prob]. */
 export interface Verdict {
@@ -14,13 +16,13 @@ export interface Verdict {
   insteadOf: Map<number, [number, number][]>;
 }
 
-function oddsOf(prob: Floats): Floats {
-  return prob.map((value) => Math.min(LIMIT, Math.max(-LIMIT, Math.log(value) - Math.log1p(-value))));
+function oddsOf(prob: Floats, least: number): Floats {
+  return prob.map((value) => Math.min(LIMIT, Math.max(least, Math.log(value) - Math.log1p(-value))));
 }
 
 /** The verdict on one frame: probabilities [K], maps [K, h, w] flat. */
 export function judge(rule: Joint, audioProb: Floats, visualProb: Floats, maps: Floats, grid: Size): Verdict {
-  const [heard, seen] = [oddsOf(audioProb), oddsOf(visualProb)];
+  const [heard, seen] = [oddsOf(audioProb, LEAST_HEARD), oddsOf(visualProb, -LIMIT)];
   const weight = single(rule.visual_weight);
   const thresholds = Float32Array.from(rule.thresholds);
   const odds = heard.map((value, k) => single(single(value + single(weight * seen[k]!)) - thresholds[k]!));

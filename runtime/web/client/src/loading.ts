@@ -6,6 +6,8 @@ import { BundleError } from "./errors.js";
 import type { Bytes } from "./numbers.js";
 
 const LARGEST_TEXT = 1 << 24;
+// seconds before a file is asked for again whose connection broke, or whose host is overburdened
+const PAUSES = [1, 3, 6];
 
 export interface Bundle {
   info: BundleInfo;
@@ -19,7 +21,7 @@ export type Progress = (loaded: number, total: number) => void;
  * the host does not say. Throws BundleError.
  */
 export async function loadBundle(address: URL, progress: Progress = () => {}): Promise<Bundle> {
-  const text = new TextDecoder().decode(await read(await open(new URL("bundle.json", address)), () => {}, LARGEST_TEXT));
+  const text = new TextDecoder().decode(await fetched(new URL("bundle.json", address), "default", () => {}, LARGEST_TEXT));
   const info = parseBundle(text);
   const amounts = { audio: [0, 0], image: [0, 0] } as Record<Half, [number, number]>;
   const load = async (half: Half): Promise<Bytes> => {
@@ -39,7 +41,7 @@ async function checked(file: URL, name: string, expected: string, progress: Prog
   let found = "";
   // what a cache holds may be cut off: it is asked for again, past the cache, before it is refused
   for (const cache of ["default", "reload"] as const) {
-    const bytes = await read(await open(file, cache), progress);
+    const bytes = await fetched(file, cache, progress);
     found = await sha256(bytes);
     if (found === expected) return bytes;
   }
@@ -49,15 +51,35 @@ async function checked(file: URL, name: string, expected: string, progress: Prog
   );
 }
 
-async function open(file: URL, cache: RequestCache = "default"): Promise<Response> {
+/** A connection that may be better the next time. */
+class ConnectionError extends BundleError {}
+
+/** The bytes of a file, which is asked for again where the connection breaks. */
+async function fetched(file: URL, cache: RequestCache, progress: Progress, most = Infinity): Promise<Bytes> {
+  for (const pause of PAUSES) {
+    try {
+      return await read(await open(file, cache), progress, most);
+    } catch (error) {
+      if (!(error instanceof ConnectionError)) throw error;
+      await new Promise((done) => setTimeout(done, 1000 * pause));
+    }
+  }
+  return read(await open(file, cache), progress, most);
+}
+
+async function open(file: URL, cache: RequestCache): Promise<Response> {
   const name = decodeURIComponent(file.pathname.split("/").at(-1)!);
   let response: Response;
   try {
     response = await fetch(file, { cache });
   } catch {
-    throw new BundleError(`${name} can't be loaded: check the connection and load the page again.`);
+    throw new ConnectionError(`${name} can't be loaded: check the connection and load the page again.`);
   }
-  if (!response.ok) throw new BundleError(`${name} is missing (the host says ${response.status}): deploy the bundle again.`);
+  const { status } = response;
+  if (status === 429 || status >= 500) {
+    throw new ConnectionError(`${name} can't be had (the host says ${status}): load the page again in a while.`);
+  }
+  if (!response.ok) throw new BundleError(`${name} is missing (the host says ${status}): deploy the bundle again.`);
   return response;
 }
 
@@ -78,7 +100,7 @@ async function read(response: Response, progress: Progress, most = Infinity): Pr
     }
   } catch (error) {
     if (error instanceof BundleError) throw error;
-    throw new BundleError("The connection broke while the model was loaded: load the page again.");
+    throw new ConnectionError("The connection broke while the model was loaded: load the page again.");
   }
   const whole = new Uint8Array(size);
   let at = 0;

@@ -1,6 +1,6 @@
 // The page without a server: what app.js is to a served one. The wire leads to a worker in place of a server.
 
-import { askedFor, gpuOf } from "./gpu.js";
+import { askedFor, gpuOf, lackOf } from "./gpu.js";
 import type { Bundle } from "./loading.js";
 import type { Answer, EngineChoice, Hello, Request } from "./messages.js";
 import type { Floats } from "./numbers.js";
@@ -50,10 +50,11 @@ class LocalWire {
       return;
     }
     this.change("loading", "");
-    await settle();
+    if (!(await settle())) document.getElementById("online")!.hidden = false;
     const gpu = await gpuOf();
     this.mayTryGpu = this.asked === null && gpu === "hardware";
-    if (this.engine !== "wasm" && gpu === "none") this.leaveGpu("this browser has no GPU for it");
+    const reason = lackOf(gpu);
+    if (this.engine !== "wasm" && reason) this.leaveGpu(reason);
     this.load();
   }
 
@@ -250,17 +251,20 @@ class LocalWire {
 
 /** Let a newer version, which waits for all tabs to be closed, have the next visit: this one doesn't run. */
 function giveWay(): void {
-  if (!("serviceWorker" in navigator)) return;
+  if (!navigator.serviceWorker) return;
   navigator.serviceWorker.getRegistration().then(
     (known) => known?.waiting?.postMessage("activate"),
     () => {},
   );
 }
 
-/** Wait until the service worker serves this page, and with it the headers that threads need; never in vain. */
-async function settle(): Promise<void> {
-  if (!("serviceWorker" in navigator)) return;
-  const { serviceWorker } = navigator;
+/**
+ * Wait until the service worker serves this page, and with it the headers that threads need; never in vain. Whether it
+ * will serve it without a connection.
+ */
+async function settle(): Promise<boolean> {
+  const { serviceWorker } = navigator as { serviceWorker?: ServiceWorkerContainer };
+  if (!serviceWorker) return false;
   const controlled = new Promise<void>((done) => {
     if (serviceWorker.controller) done();
     else serviceWorker.addEventListener("controllerchange", () => done(), { once: true });
@@ -268,17 +272,19 @@ async function settle(): Promise<void> {
   try {
     const registered = await serviceWorker.register("sw.js");
     // a page that was loaded past it (with shift) stays so
-    if (registered.active && !serviceWorker.controller) return;
+    if (registered.active && !serviceWorker.controller) return true;
     await Promise.race([controlled, given(registered), new Promise((done) => setTimeout(done, PATIENCE))]);
+    if (!serviceWorker.controller && !registered.active && !registered.waiting && !registered.installing) return false;
   } catch {
-    // private windows have none: the page works, online and with one thread
-    return;
+    // some private windows have none: the page works, online and with one thread
+    return false;
   }
   const [visit] = performance.getEntriesByType("navigation") as PerformanceNavigationTiming[];
   if (serviceWorker.controller && !crossOriginIsolated && visit?.type !== "reload") {
     location.reload();
     await new Promise(() => {});
   }
+  return true;
 }
 
 /** Resolves when the browser gives a service worker up: its disk is full, for one. */

@@ -4,6 +4,7 @@ import { AvgnError } from "./errors.js";
 import { collect, follow } from "./feed.js";
 import type { Floats } from "./numbers.js";
 import { pictureOf } from "./picture.js";
+import type { MediaChange } from "./results.js";
 
 /** What becomes of a MediaStream; `end`: its picture or all of it has ended. */
 export interface Taker {
@@ -11,6 +12,7 @@ export interface Taker {
   sound(samples: Floats, rate: number, time: number): void;
   endSound(): void;
   end(): void;
+  change(change: MediaChange): void;
 }
 
 /** Feeds a MediaStream to a taker until it ends or is closed; the tracks are left to whoever made them. */
@@ -18,6 +20,8 @@ export class MediaFeed {
   private readonly video = document.createElement("video");
   private context: AudioContext | null = null;
   private leave: () => void = () => {};
+  private readonly seeing = new AbortController();
+  private hearing = new AbortController();
   private isBusy = false;
   private isClosed = false;
 
@@ -33,7 +37,7 @@ export class MediaFeed {
     const { video, media } = this;
     const [picture] = media.getVideoTracks();
     const [sound] = media.getAudioTracks();
-    picture!.addEventListener("ended", this.end);
+    this.watch(picture!, "picture", this.seeing.signal, this.end);
     if (picture!.readyState === "ended") return this.end();
     if (sound) await this.listen(sound);
     else this.to.endSound();
@@ -53,11 +57,66 @@ export class MediaFeed {
     if (this.isClosed) return;
     this.isClosed = true;
     this.leave();
-    for (const track of this.media.getTracks()) track.removeEventListener("ended", this.end);
+    this.seeing.abort();
     document.removeEventListener("visibilitychange", this.wake);
     this.video.pause();
     this.video.srcObject = null;
-    if (this.context && this.context.state !== "closed") void this.context.close();
+    this.deafen();
+  }
+
+  /** Hear a track from now on, in place of any other one; throws AvgnError where its sound can't be had. */
+  async listen(track: MediaStreamTrack): Promise<void> {
+    this.deafen();
+    if (track.readyState === "ended") {
+      this.to.endSound();
+      return;
+    }
+    const context = new AudioContext({ latencyHint: "interactive" });
+    this.context = context;
+    this.watch(track, "sound", this.hearing.signal, () => {
+      this.deafen();
+      this.to.endSound();
+    });
+    const shift = (track.getSettings() as { latency?: number }).latency ?? 0;
+    let collector: AudioWorkletNode;
+    try {
+      collector = await collect(context, (samples, rate, time) => {
+        if (this.context === context) this.to.sound(samples, rate, time - shift);
+      });
+    } catch (error) {
+      // closed in the meantime, it has no worklets
+      if (this.context !== context) return;
+      throw new AvgnError("media", `The sound can't be collected (${(error as Error).message}).`);
+    }
+    if (this.context !== context) return;
+    context.createMediaStreamSource(new MediaStream([track])).connect(collector);
+    context.onstatechange = this.wake;
+    document.addEventListener("visibilitychange", this.wake);
+    this.wake();
+  }
+
+  /** Tell what becomes of a track, and do what its end asks for first. */
+  private watch(track: MediaStreamTrack, kind: MediaChange["kind"], signal: AbortSignal, end: () => void): void {
+    const tell = (state: MediaChange["state"]) => this.to.change({ kind, state });
+    const on = (event: string, state: MediaChange["state"], act: () => void) => {
+      const told = () => {
+        act();
+        tell(state);
+      };
+      track.addEventListener(event, told, { signal });
+    };
+    on("mute", "muted", () => {});
+    on("unmute", "live", this.wake);
+    on("ended", "ended", end);
+    if (track.muted) tell("muted");
+  }
+
+  private deafen(): void {
+    const { context } = this;
+    this.context = null;
+    this.hearing.abort();
+    this.hearing = new AbortController();
+    if (context && context.state !== "closed") void context.close();
   }
 
   private readonly end = (): void => {
@@ -70,30 +129,6 @@ export class MediaFeed {
     // without a gesture it stays suspended, and resuming it never ends
     if (!document.hidden && this.context?.state !== "running") this.context?.resume().catch(() => {});
   };
-
-  private async listen(track: MediaStreamTrack): Promise<void> {
-    const context = new AudioContext({ latencyHint: "interactive" });
-    this.context = context;
-    const shift = (track.getSettings() as { latency?: number }).latency ?? 0;
-    let collector: AudioWorkletNode;
-    try {
-      collector = await collect(context, (samples, rate, time) => {
-        if (!this.isClosed) this.to.sound(samples, rate, time - shift);
-      });
-    } catch (error) {
-      // closed in the meantime, it has no worklets
-      if (this.isClosed) return;
-      throw new AvgnError("media", `The sound can't be collected (${(error as Error).message}).`);
-    }
-    if (this.isClosed) return;
-    context.createMediaStreamSource(new MediaStream([track])).connect(collector);
-    context.onstatechange = this.wake;
-    document.addEventListener("visibilitychange", this.wake);
-    this.wake();
-    track.addEventListener("ended", () => {
-      if (!this.isClosed) this.to.endSound();
-    });
-  }
 
   private async take(time: number): Promise<void> {
     if (this.isBusy || this.isClosed) return;

@@ -4,7 +4,8 @@ import type * as Ort from "onnxruntime-web/wasm";
 
 import type { BundleInfo, Half } from "./bundle.js";
 import type { Engine, Heard, Seen } from "./engine.js";
-import { BundleError, isOutOfMemory, textOf } from "./errors.js";
+import { BundleError, EngineError, isOutOfMemory, textOf } from "./errors.js";
+import { gpuOf, lackOf, TooLate, within } from "./gpu.js";
 import type { Bundle } from "./loading.js";
 import type { RuntimeFiles } from "./messages.js";
 import type { Bytes, Floats } from "./numbers.js";
@@ -14,6 +15,9 @@ const INPUTS = { audio: ["waveform"], image: ["image", "sources"] } as const;
 
 // what two engines may differ by in float32
 const CLOSE = 2e-3;
+// milliseconds for a GPU to take the graph and its first pictures: compiling its programs takes seconds
+const GPU_PATIENCE = 60_000;
+const GPU_HANGS = 'The GPU does not answer: load the bundle without engine "webgpu".';
 
 /** Runs a bundle's graphs; `threads` above 1 need a page that is isolated from other origins. */
 export class OnnxEngine implements Engine {
@@ -41,9 +45,20 @@ export class OnnxEngine implements Engine {
 
   /**
    * Run the image half on the GPU where that gives the same as before, and is faster unless `slowly`; the milliseconds
-   * of a picture, or why it does not. The runtime's files must be those with WebGPU.
+   * of a picture, or why it does not. The runtime's files must be those with WebGPU. Throws EngineError where the GPU
+   * hangs amid it: nothing can be run in this worker then.
    */
   async useGpu(bundle: Bundle, slowly: boolean): Promise<{ ms?: number; instead?: string }> {
+    const lack = lackOf(await gpuOf());
+    if (lack) return { instead: lack };
+    try {
+      return (await within(GPU_PATIENCE, this.tryGpu(bundle, slowly)))!;
+    } catch (error) {
+      throw error instanceof TooLate ? new EngineError("engine", GPU_HANGS) : error;
+    }
+  }
+
+  private async tryGpu(bundle: Bundle, slowly: boolean): Promise<{ ms?: number; instead?: string }> {
     const before = await tryOut(this);
     const cpu = this.sessions.image;
     let ms: number;

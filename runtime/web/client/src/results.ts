@@ -20,6 +20,12 @@ export interface Result extends Omit<Line, "sources"> {
   sources: ResultSource[];
 }
 
+/** What has become of a MediaStream's pictures or sound; "muted": the system gives none for now; "live": they are back. */
+export interface MediaChange {
+  kind: "picture" | "sound";
+  state: "live" | "muted" | "ended";
+}
+
 export interface StreamOptions {
   /** Sources of these classes alone; `state` still speaks of everything that is heard. */
   classes?: readonly string[];
@@ -31,6 +37,8 @@ export interface StreamOptions {
   maxWait?: number;
   /** Ends the stream; the iterator then throws its reason. */
   signal?: AbortSignal;
+  /** Called when a track of the MediaStream is muted by the system, is back, or ends. */
+  onMedia?: (change: MediaChange) => void;
 }
 
 type Send = (message: Request, transfer?: Transferable[]) => void;
@@ -103,6 +111,16 @@ export class ResultStream implements AsyncIterableIterator<Result> {
     this.send({ type: "reset" });
   }
 
+  /**
+   * Hear another track of sound from now on: a microphone that was plugged in again, after `onMedia` has told that the
+   * first one ended. Throws AvgnError: "media" where its sound can't be had, "closed" after the end.
+   */
+  async listen(track: MediaStreamTrack): Promise<void> {
+    if (this.isOver) throw new AvgnError("closed", "This stream has ended: open another one.");
+    if (track.kind !== "audio" || !this.feed) throw new AvgnError("media", "Only streams of a MediaStream hear tracks of sound.");
+    await this.feed.listen(track);
+  }
+
   /** @internal Take what the worker says of this stream. */
   receive(answer: Extract<Answer, { type: "result" | "end" }>): void {
     if (this.isOver || answer.id !== this.options.id) return;
@@ -140,6 +158,7 @@ export class ResultStream implements AsyncIterableIterator<Result> {
       sound: (samples, rate, time) => this.send({ type: "sound", samples, rate, time }, [samples.buffer]),
       endSound: () => this.send({ type: "sound-end" }),
       end: () => this.send({ type: "end" }),
+      change: (change) => this.options.onMedia?.(change),
     };
   }
 

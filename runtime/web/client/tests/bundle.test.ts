@@ -4,7 +4,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { createHash } from "node:crypto";
 
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 
 import { parseBundle } from "../src/bundle.js";
 import { rulesFor } from "../src/decision.js";
@@ -75,3 +75,30 @@ test("graphs come by their hashes, once more past a cache that holds something e
     server.close();
   }
 });
+
+test.each<[string, () => Promise<Response>, RegExp, number]>([
+  ["no connection", () => Promise.reject(new TypeError("failed")), /bundle.json can't be loaded: check the connection/, 4],
+  ["one that breaks", async () => new Response(broken()), /The connection broke while the model was loaded/, 4],
+  ["a host with too much to do", async () => new Response("", { status: 503 }), /can't be had \(the host says 503\)/, 4],
+  ["a file that is not there", async () => new Response("", { status: 404 }), /is missing \(the host says 404\)/, 1],
+])("%s: asked again where that may help, and said in the end", async (_, answer, reason, count) => {
+  vi.useFakeTimers();
+  const fetch = vi.fn(answer);
+  vi.stubGlobal("fetch", fetch);
+  try {
+    const refused = expect(loadBundle(new URL("http://host/"))).rejects.toThrow(reason);
+    await vi.runAllTimersAsync();
+    await refused;
+    expect(fetch).toHaveBeenCalledTimes(count);
+  } finally {
+    vi.unstubAllGlobals();
+    vi.useRealTimers();
+  }
+});
+
+function broken(): ReadableStream {
+  return new ReadableStream({
+    start: (controller) => controller.enqueue(new Uint8Array(10)),
+    pull: (controller) => controller.error(new TypeError("cut off")),
+  });
+}
