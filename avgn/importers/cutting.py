@@ -76,7 +76,7 @@ def output_folder(options: ImportOptions) -> Path:
 def stem_of(path: Path) -> str:
     """Turn a video's path below the root into one file name: short enough, and of characters that can be shown."""
     text = "__".join(path.with_suffix("").parts).replace(" ", "_")
-    text = "".join(char if is_name(char) else "_" for char in text)
+    text = "".join("_" if char.isspace() or not is_name(f"a{char}") else char for char in text)
     if len(os.fsencode(text)) <= MOST_STEM_BYTES:
         return text
     short = os.fsencode(text)[: MOST_STEM_BYTES - 12].decode(errors="ignore")

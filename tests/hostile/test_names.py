@@ -73,7 +73,7 @@ UNSEEN = [
     "\ufeffa",
     "a\x7f",
 ]
-UNSEEN += ["a\u200e", "a\U000e0041"]
+UNSEEN += ["a\u200e", "a\U000e0041", "\u200d", "\u3164", "\u2800 \u115f"]
 
 
 @pytest.mark.parametrize("name", [*SHOWN, *UNSEEN], ids=ascii)
