@@ -267,7 +267,12 @@ async def test_changes_are_as_rare_as_the_limits_say(monkeypatch: pytest.MonkeyP
 @awaited
 async def test_the_teacher_works_in_one_thread_and_says_why_not() -> None:
     room = Room()
-    threads = await asyncio.gather(*(room.school.ask(lambda: (time.sleep(0.02), get_ident())[1]) for _ in range(4)))
+
+    def where() -> int:
+        time.sleep(0.02)
+        return get_ident()
+
+    threads = await asyncio.gather(*(room.school.ask(where) for _ in range(4)))
     assert len(set(threads)) == 1 != get_ident()
 
     def fail() -> None:
