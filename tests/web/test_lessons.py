@@ -22,6 +22,7 @@ from avgn.runtime.web.recorder import KEPT, LONGEST, PICTURES, SHORTEST, Recorde
 from avgn.runtime.web.school import School
 from avgn.runtime.web.wire import WireError
 from tests.hostile.web_attacks import jpeg
+from tests.patience import Clock
 from tests.web.visitors import awaited
 
 PICTURE = jpeg(16, 16)
@@ -104,11 +105,6 @@ def sound(seconds: float, rate: int = 8000) -> wire.Samples:
     return wire.Samples(time=0.0, rate=rate, samples=np.ones(round(seconds * rate), np.int16))
 
 
-def at(seconds: float) -> Any:
-    """A clock for one module alone: the event loop needs its own."""
-    return SimpleNamespace(monotonic=lambda: seconds)
-
-
 async def until(happened: Callable[[], bool]) -> None:
     limit = time.monotonic() + 60
     while not happened():
@@ -178,10 +174,10 @@ async def test_a_turn_is_one_visitors_until_he_takes_too_long(monkeypatch: pytes
     first.take({"type": "teach-begin"})
     assert states(heard) == ["recording"] * 2
     now = time.monotonic()
-    monkeypatch.setattr(school, "clock", at(now + LONGEST + school.NAMING - 1))
+    monkeypatch.setattr(school, "clock", Clock(now + LONGEST + school.NAMING - 1))
     second.take({"type": "teach-begin"})
     assert states(told)[-1] == "busy"
-    monkeypatch.setattr(school, "clock", at(now + LONGEST + school.NAMING + 1))
+    monkeypatch.setattr(school, "clock", Clock(now + LONGEST + school.NAMING + 1))
     second.take({"type": "teach-begin"})
     assert states(told)[-1] == "recording" and states(heard)[-1] == "late" and heard[-1]["again"] is False
     # who lost it has nothing left, and takes nothing from the next one
@@ -255,7 +251,7 @@ async def test_what_fails_changes_nothing_and_tells_no_secrets(error: Exception,
 async def test_changes_are_as_rare_as_the_limits_say(monkeypatch: pytest.MonkeyPatch) -> None:
     room, now = Room(), time.monotonic() + 1
     for seconds, changes in ((0, 5), (3.1, 1), (6.2, 1)):
-        monkeypatch.setattr(school, "clock", at(now + seconds))
+        monkeypatch.setattr(school, "clock", Clock(now + seconds))
         for _ in range(changes):
             await room.school.change(lambda: room.teacher.forget("owl"))
         with pytest.raises(LessonError, match="busy"):
@@ -336,7 +332,7 @@ def test_sound_is_of_one_rate_and_ends_in_time(monkeypatch: pytest.MonkeyPatch) 
     silent, begin = Recorder(), time.monotonic()
     with pytest.raises(LessonError, match="short"):
         silent.finish()
-    monkeypatch.setattr(recorder, "clock", at(begin + 2 * SHORTEST + 0.1))
+    monkeypatch.setattr(recorder, "clock", Clock(begin + 2 * SHORTEST + 0.1))
     with pytest.raises(LessonError, match="no-sound"):
         silent.finish()
     silent.hear(sound(SHORTEST))
