@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from avgn.teach.fit import CONSTANT, MASS, fit, side
+from avgn.teach.fit import CONSTANT, MASS, Line, fit, side
 
 WIDTH = 40
 RIDGE = 30.0
@@ -58,3 +58,9 @@ def test_one_example_is_enough_and_nothing_is_left_without_it() -> None:
     found = fit(side(drawn(4, 1, 2.0)), side(drawn(5, 10, 0.0)), np.ones(WIDTH, np.float32), RIDGE)
     assert found.without == (found.line,)
     assert found.line(drawn(6, 1, 2.0)[0]).mean() > found.line(drawn(7, 1, 0.0)[0]).mean()
+
+
+def test_a_stretched_line_gives_stretched_logits() -> None:
+    line = Line(weight=np.array([0.5, -2.0], np.float32), bias=3.0)
+    features = np.array([[1.0, 2.0], [0.0, 0.0], [-4.0, 1.0]], np.float32)
+    np.testing.assert_allclose(line.stretched(2.5, -7.0)(features), 2.5 * line(features) - 7.0, rtol=1e-6)
