@@ -84,7 +84,10 @@ def decode_frames(
                 frames = stream.codec_context.decode(None) if packet is None else packet.decode()
             except EOFError:
                 return
-            except av.FFmpegError:
+            except InputError:
+                raise
+            except (av.FFmpegError, ValueError):
+                # a decoder that can't be opened is a ValueError from PyAV 19 on
                 count()
                 if ended:
                     # a decoder that can't even be opened says so for ever

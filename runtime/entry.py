@@ -55,7 +55,8 @@ def find_entry(open_file: Callable[[], Any], choose: Callable[[Any], Any | None]
             first = next((frame for frame in frames if not frame.is_corrupt), None)
             shown = first is not None and first.pts is not None and first.pts * Fraction(first.time_base) <= latest
             return entry if shown else None
-    except (av.FFmpegError, EOFError):
+    except (av.FFmpegError, EOFError, ValueError):
+        # a decoder that can't be opened is a ValueError from PyAV 19 on
         return None
 
 

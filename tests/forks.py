@@ -7,6 +7,7 @@ working directory and end, but not its own hash seed: who compares two processes
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import json
 import os
@@ -137,7 +138,9 @@ def become(arguments: list[str]) -> None:
 def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         for name in LIBRARIES:
-            importlib.import_module(name)
+            # the matrix's environments have what the runtime needs alone
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(name)
         arguments = serve(requests)
     if arguments is not None:
         become(arguments)

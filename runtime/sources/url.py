@@ -142,7 +142,8 @@ class UrlSource:
                 try:
                     with stage("decode"):
                         frames = packet.decode()
-                except av.FFmpegError:
+                except (av.FFmpegError, ValueError):
+                    # a decoder that can't be opened is a ValueError from PyAV 19 on
                     self.corrupt += 1
                     continue
                 for frame in frames:
