@@ -28,7 +28,7 @@ def uses_triton(name: str, *tensors: Tensor) -> bool:
     Raises ValueError for an AVGN_KERNELS that isn't known and RuntimeError where triton is asked for and can't run.
     """
     wanted = os.environ.get("AVGN_KERNELS", "")
-    if wanted not in ("", *CHOICES):
+    if wanted and wanted not in CHOICES:
         raise ValueError(f"AVGN_KERNELS={wanted!r} is not known: use {' or '.join(CHOICES)}, or leave it unset")
     device = tensors[0].device.type
     if wanted == "reference":
@@ -46,13 +46,19 @@ def uses_triton(name: str, *tensors: Tensor) -> bool:
         return _say(name, "triton", "AVGN_KERNELS asks for it")
     if torch.compiler.is_exporting():
         return _say(name, "reference", "graphs hold standard operators")
+    compiling = torch.compiler.is_compiling()
+    if not compiling and torch._C._are_functorch_transforms_active():
+        # they differentiate no operator of ours, and its tangents would be zero
+        return _say(name, "reference", "a transform of torch.func is at work")
     usable = HAS_TRITON and (device == "cuda" or interprets())
     for tensor in tensors:
-        usable = usable and tensor.dtype in DTYPES and tensor.shape[-1] <= MAX_WIDTH
+        usable = usable and tensor.dtype in DTYPES and tensor.size(-1) <= MAX_WIDTH
     if usable:
-        return _say(
-            name, "triton", "the tensors are on a CUDA device" if device == "cuda" else "TRITON_INTERPRET is set"
-        )
+        if not compiling:
+            log_once(
+                name, "triton", "the tensors are on a CUDA device" if device == "cuda" else "TRITON_INTERPRET is set"
+            )
+        return True
     return _say(name, "reference", f"the tensors are {tensors[0].dtype} on {device!r}")
 
 
@@ -84,6 +90,9 @@ def interprets() -> bool:
 
 def under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Under autocast, where layers mix dtypes, the tensors in the widest of theirs; otherwise as they are."""
+    if not torch.compiler.is_compiling() and not torch._C._is_any_autocast_enabled():
+        # asking for any device is quicker than for one by its name
+        return tensors
     if not torch.is_autocast_enabled(tensors[0].device.type):
         return tensors
     kind = tensors[0].dtype
@@ -94,17 +103,29 @@ def under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def check_fused(name: str, *tensors: Tensor) -> None:
     """Check what every fused kernel asks of its inputs. Raises ValueError."""
-    kinds = {tensor.dtype for tensor in tensors}
-    if len(kinds) != 1:
-        found = ", ".join(sorted(str(kind) for kind in kinds))
-        raise ValueError(f"{name} takes inputs of one dtype, got {found}: cast them")
-    if tensors[0].dtype not in DTYPES:
-        raise ValueError(
-            f"{name} runs in float32, float16 or bfloat16, got {tensors[0].dtype}: use AVGN_KERNELS=reference"
-        )
-    width = tensors[0].shape[-1]
+    kind = tensors[0].dtype
+    for tensor in tensors:
+        if tensor.dtype != kind:
+            found = ", ".join(sorted({str(one.dtype) for one in tensors}))
+            raise ValueError(f"{name} takes inputs of one dtype, got {found}: cast them")
+    check_devices(name, *tensors)
+    if kind not in DTYPES:
+        raise ValueError(f"{name} runs in float32, float16 or bfloat16, got {kind}: use AVGN_KERNELS=reference")
+    width = tensors[0].size(-1)
     if width > MAX_WIDTH:
         raise ValueError(f"{name} takes widths up to {MAX_WIDTH}, got {width}: use AVGN_KERNELS=reference")
+
+
+def check_devices(name: str, *tensors: Tensor) -> None:
+    """Check that all inputs are on one device. Raises ValueError.
+
+    Kernels are given addresses: one of another device would be read where nothing, or something else, lies.
+    """
+    device = tensors[0].device
+    for tensor in tensors:
+        if tensor.device != device:
+            found = ", ".join(sorted({str(one.device) for one in tensors}))
+            raise ValueError(f"{name} takes inputs on one device, got {found}: move them")
 
 
 @cache

@@ -14,6 +14,7 @@ import triton.language as tl
 from avgn.kernels.tiles import dot, products, put, tile
 
 NEVER = tl.constexpr(-3.0e38)
+NAN = tl.constexpr(float("nan"))
 
 
 @triton.jit
@@ -77,7 +78,8 @@ def forward_whole(
         tl.store(row_winner_ptr + sample * num_cells + cells, winner.to(tl.int32), real_cell)
         weight = ((winner[:, None] == classes[None, :]) & real_cell[:, None]).to(tl.float32)
         norm = tl.log(tl.maximum(tl.sum(weight, 0), 1.0))
-        after = tl.exp(-norm)
+        # a winner is found among what is no number, too
+        after = tl.exp(-norm) + tl.sum(tl.where(real_cell & (lse != lse), NAN, 0.0), 0)
     else:
         assigned = tl.where(real_cell[:, None], scores - lse[:, None], NEVER)
         high = tl.max(assigned, 0)
@@ -188,6 +190,9 @@ def forward_weights(
         if HARD:
             winner = tl.load(row_winner_ptr + cells, real_cell, -1)
             total += (winner[:, None] == classes[None, :]).to(tl.float32)
+            lse = tl.load(row_lse_ptr + cells, real_cell, 0.0)
+            # a winner is found among what is no number, too
+            total += tl.where(lse != lse, NAN, 0.0)[:, None]
         else:
             inside = real_cell[:, None] & (classes[None, :] < num_classes)
             found = tl.load(scores_ptr + cells[:, None].to(tl.int64) * stride_a + classes[None, :], inside, NEVER)
@@ -196,7 +201,7 @@ def forward_weights(
             total = total * tl.exp(high - higher) + tl.exp(found - higher)
             high = higher
     if HARD:
-        norm = tl.log(tl.maximum(tl.sum(total, 0), 1.0))
+        norm = tl.log(tl.maximum(tl.sum(total, 0), 1.0, propagate_nan=tl.PropagateNan.ALL))
     else:
         top = tl.max(high, 0)
         whole = tl.sum(total * tl.exp(high - top[None, :]), 0)
@@ -209,7 +214,7 @@ def forward_weights(
         real = real_cell[:, None] & (classes[None, :] < num_classes)
         if HARD:
             winner = tl.load(row_winner_ptr + cells, real_cell, -1)
-            weight = tl.where(winner[:, None] == classes[None, :], tl.exp(-norm)[None, :], 0.0)
+            weight = (winner[:, None] == classes[None, :]).to(tl.float32) * tl.exp(-norm)[None, :]
         else:
             found = tl.load(scores_ptr + at, real, NEVER) - tl.load(row_lse_ptr + cells, real_cell, 0.0)[:, None]
             weight = tl.where(real, tl.exp(found - norm[None, :]), 0.0)

@@ -47,7 +47,6 @@ class GroupingAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> Tensor:
-        ctx.options = (scale, eps, hard)
         outputs = forward(query, key, value, scale, eps, hard)
         ctx.save_for_backward(query, key, value, *outputs)
         ctx.options = scale, eps, hard
@@ -55,12 +54,19 @@ class GroupingAttention(torch.autograd.Function):
         return outputs[0]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if grads[0] is None:
-            return (None,) * 6
-        saved = ctx.saved_tensors
-        return *backward(grads[0], saved[:3], saved[3:], *ctx.options), None, None, None
+        # what forbids a second derivative takes time, and without a graph there is none
+        return _gradients_once(ctx, *grads) if torch.is_grad_enabled() else _gradients(ctx, *grads)
+
+
+def _gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grads[0] is None:
+        return (None,) * 6
+    saved = ctx.saved_tensors
+    return *backward(grads[0], saved[:3], saved[3:], *ctx.options), None, None, None
+
+
+_gradients_once = once_differentiable(_gradients)
 
 
 @torch.library.custom_op("avgn::grouping_attention", mutates_args=())

@@ -66,6 +66,9 @@ def plan_scores(hard: bool, cells: int, classes: int, width: int, dtype: torch.d
     """Return the weights and the gradient of the scores of a block of cells."""
     plain = is_plain(dtype, shared)
     high, wide = block(cells, most=32 if plain else 64), block(classes, most=64 if plain else 256)
+    if wide < classes:
+        # what is computed twice is held twice: 256 classes would not fit the registers
+        wide = min(wide, 128)
     if not plain and shared < SHARED_MEMORY[(9, 0)]:
         high, wide = block(cells, most=32 if wide > 64 else 64), min(wide, 128)
     return {

@@ -51,12 +51,12 @@ def grouping_attention(
 
 
 def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
-    if query.dim() != 3 or key.dim() != 3 or value.shape != query.shape:
+    # each look at a tensor's shape makes a new one
+    cells, classes = query.shape, key.shape
+    if len(cells) != 3 or len(classes) != 3 or value.shape != cells:
         raise ValueError(
-            f"query and value must be [B,P,D] and key [B,C,D], got {tuple(query.shape)}, {tuple(value.shape)} and "
-            f"{tuple(key.shape)}: reshape them"
+            f"query and value must be [B,P,D] and key [B,C,D], got {tuple(cells)}, {tuple(value.shape)} and "
+            f"{tuple(classes)}: reshape them"
         )
-    if key.shape[0] != query.shape[0] or key.shape[2] != query.shape[2]:
-        raise ValueError(
-            f"query {tuple(query.shape)} and key {tuple(key.shape)} must agree in batch and width: reshape them"
-        )
+    if classes[0] != cells[0] or classes[2] != cells[2]:
+        raise ValueError(f"query {tuple(cells)} and key {tuple(classes)} must agree in batch and width: reshape them")

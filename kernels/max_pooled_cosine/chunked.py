@@ -120,7 +120,9 @@ def _gate_ids(audio: Tensor, gate: Tensor | None, gate_index: Tensor | None) -> 
     if gate is None:
         return None
     if gate_index is not None:
-        return gate_index.reshape(-1)
+        ids = gate_index.reshape(-1)
+        # gradients are added at places that are counted from the start
+        return torch.where(ids < 0, ids + gate.shape[1], ids)
     return torch.arange(audio.shape[1], device=audio.device).repeat(audio.shape[0])
 
 

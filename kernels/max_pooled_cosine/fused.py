@@ -18,8 +18,22 @@ EPS = tl.constexpr(1e-12)
 # 1 / sqrt(EPS), less what rounding may take: where a norm's inverse exceeds it, the norm was clamped
 CLAMPED = tl.constexpr(0.9999e6)
 NEVER = tl.constexpr(-3.0e38)
+NAN = tl.constexpr(float("nan"))
 # unit vectors are multiplied by it, so that their elements and products of two stay normal numbers of float16
 UNIT = tl.constexpr(16.0)
+
+
+@triton.jit
+def _inverse_roots(power):
+    """1 / sqrt(power), clamped; NaN stays NaN."""
+    return 1.0 / tl.sqrt(tl.maximum(power, EPS, propagate_nan=tl.PropagateNan.ALL))
+
+
+@triton.jit
+def _places(keys, num_keys):
+    """Keys from the start: what counts from the end is turned, and what is outside becomes `num_keys`."""
+    turned = tl.where(keys < 0, keys + num_keys, keys)
+    return tl.where((turned >= 0) & (turned < num_keys), turned, num_keys)
 
 
 @triton.jit
@@ -29,14 +43,19 @@ def _inverse_lengths(matrix_ptr, rows, num_rows, width, BLOCK_R: tl.constexpr, B
     for at in range(0, width, BLOCK_D):
         x = tile(matrix_ptr, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32)
         power += tl.sum(x * x, 1)
-    return 1.0 / tl.sqrt(tl.maximum(power, EPS))
+    return _inverse_roots(power)
+
+
+@triton.jit
+def _scaled(x, inverses):
+    """Rows of length UNIT; zero where a row isn't finite, whose similarities are NaN whatever it is multiplied with."""
+    return tl.where((inverses > 0.0)[:, None], x * (inverses * UNIT)[:, None], 0.0)
 
 
 @triton.jit
 def _unit_rows(
     matrix_ptr,
     unit_ptr,
-    inverse_ptr,
     rows,
     num_rows,
     width,
@@ -44,17 +63,16 @@ def _unit_rows(
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Store the inverse lengths of rows, and the rows scaled to length UNIT. ONCE: BLOCK_D holds the width."""
+    """Store rows scaled to length UNIT; their inverse lengths [BLOCK_R]. ONCE: BLOCK_D holds the width."""
     if ONCE:
         x = tile(matrix_ptr, rows, width, num_rows, 0, width, BLOCK_D).to(tl.float32)
-        inverses = 1.0 / tl.sqrt(tl.maximum(tl.sum(x * x, 1), EPS))
-        put(unit_ptr, x * (inverses * UNIT)[:, None], rows, num_rows, 0, width, BLOCK_D)
+        inverses = _inverse_roots(tl.sum(x * x, 1))
+        put(unit_ptr, _scaled(x, inverses), rows, num_rows, 0, width, BLOCK_D)
     else:
         inverses = _inverse_lengths(matrix_ptr, rows, num_rows, width, BLOCK_R, BLOCK_D)
         for at in range(0, width, BLOCK_D):
             x = tile(matrix_ptr, rows, width, num_rows, at, width, BLOCK_D).to(tl.float32)
-            put(unit_ptr, x * (inverses * UNIT)[:, None], rows, num_rows, at, width, BLOCK_D)
-    tl.store(inverse_ptr + rows, inverses, rows < num_rows)
+            put(unit_ptr, _scaled(x, inverses), rows, num_rows, at, width, BLOCK_D)
     return inverses
 
 
@@ -102,12 +120,16 @@ def prepare(
     BLOCK_W: tl.constexpr,
     SQUARES: tl.constexpr,
 ):
-    """Unit sources and gates, and 1 / |g v| [M,G,P] of every gate and cell; BLOCK_W columns are scaled at a time."""
+    """Unit sources and gates, and 1 / |g v| [M,G,P] of every gate and cell; BLOCK_W columns are scaled at a time.
+
+    A gate has NaN for its inverse length where one of its cells has no length: no maximum over them is to hide it.
+    """
     program = tl.program_id(0)
     row_blocks = tl.cdiv(num_rows, BLOCK_R)
     if program < row_blocks:
         rows = program * BLOCK_R + tl.arange(0, BLOCK_R)
-        _unit_rows(audio_ptr, unit_audio_ptr, audio_inverse_ptr, rows, num_rows, width, ONCE, BLOCK_R, BLOCK_W)
+        found = _unit_rows(audio_ptr, unit_audio_ptr, rows, num_rows, width, ONCE, BLOCK_R, BLOCK_W)
+        tl.store(audio_inverse_ptr + rows, found, rows < num_rows)
     elif GATED:
         gate_blocks = tl.cdiv(gates, BLOCK_R)
         image = ((program - row_blocks) // gate_blocks).to(tl.int64)
@@ -117,7 +139,6 @@ def prepare(
         inverses = _unit_rows(
             matrix_ptr=gate_ptr,
             unit_ptr=unit_gate_ptr + image * gates * width,
-            inverse_ptr=gate_inverse_ptr + image * gates,
             rows=mine,
             num_rows=gates,
             width=width,
@@ -125,6 +146,7 @@ def prepare(
             BLOCK_R=BLOCK_R,
             BLOCK_D=BLOCK_W,
         )
+        spoiled = tl.zeros((BLOCK_R,), tl.int32)
         for start in range(0, num_cells, BLOCK_P):
             cells = start + tl.arange(0, BLOCK_P)
             power = tl.zeros((BLOCK_R, BLOCK_P), tl.float32)
@@ -132,9 +154,11 @@ def prepare(
                 g = near_tile(gate_ptr, mine, gates, at, width, BLOCK_D).to(tl.float32)
                 v = near_tile(visual_ptr, cells, num_cells, at, width, BLOCK_D).to(tl.float32)
                 power = _square_products(g * g, v * v, power, SQUARES)
-            norm = tl.sqrt(tl.maximum(power * (inverses * inverses)[:, None], EPS))
+            found = _inverse_roots(power * (inverses * inverses)[:, None])
+            spoiled += tl.sum(1 - (found > 0.0).to(tl.int32), 1)
             at_norm = norm_inverse_ptr + (image * gates + mine[:, None]) * num_cells + cells[None, :]
-            tl.store(at_norm, 1.0 / norm, (mine[:, None] < gates) & (cells[None, :] < num_cells))
+            tl.store(at_norm, found, (mine[:, None] < gates) & (cells[None, :] < num_cells))
+        tl.store(gate_inverse_ptr + image * gates + mine, tl.where(spoiled > 0, NAN, inverses), mine < gates)
     else:
         places = (program - row_blocks).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
         total = (program * 0 + num_images).to(tl.int64) * num_cells
@@ -148,6 +172,8 @@ def forward_gated(
     visual_ptr,
     gate_ptr,
     gate_id_ptr,
+    audio_inverse_ptr,
+    gate_inverse_ptr,
     norm_inverse_ptr,
     similarity_ptr,
     argmax_ptr,
@@ -162,14 +188,21 @@ def forward_gated(
     BLOCK_D: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """A block of unit sources against all cells of one image: cells are the left operand, which is loaded."""
+    """A block of unit sources against all cells of one image: cells are the left operand, which is loaded.
+
+    The similarity is NaN where the source, its gate or a cell is not finite, and where there is no such gate.
+    """
     row_blocks = tl.cdiv(num_rows, BLOCK_R)
     image = (tl.program_id(0) // row_blocks).to(tl.int64)
     first = (tl.program_id(0) % row_blocks) * BLOCK_R
     local = tl.arange(0, BLOCK_R)
     rows = first + local
     real = rows < num_rows
-    ids = tl.load(gate_id_ptr + rows, real, 0)
+    ids = _places(tl.load(gate_id_ptr + rows, real, 0), gates)
+    known = real & (ids < gates)
+    # what is not finite leaves every maximum
+    whole = tl.load(gate_inverse_ptr + image * gates + ids, known, 0.0) > 0.0
+    whole = whole & (tl.load(audio_inverse_ptr + rows, real, 0.0) > 0.0)
     # offsets within an image take 32 bits
     audio_ptr += first.to(tl.int64) * width
     norm_inverse_ptr += image * gates * num_cells
@@ -185,22 +218,22 @@ def forward_gated(
             columns = at + tl.arange(0, BLOCK_D)
             cell = near_tile(visual_ptr, cells, num_cells, at, width, BLOCK_D)
             heard = near_tile(audio_ptr, local, num_rows - first, at, width, BLOCK_D)
-            inside = real[:, None] & (columns[None, :] < width)
+            inside = known[:, None] & (columns[None, :] < width)
             modulation = tl.load(gate_ptr + (ids[:, None] * width + columns[None, :]), inside, 0.0)
             if PRECISION == "widen":
                 modulated = (heard.to(tl.float32) * modulation.to(tl.float32)).to(kind)
             else:
                 modulated = heard * modulation
             product = dot(cell, tl.trans(modulated), product, PRECISION)
-        both = real[:, None] & (cells[None, :] < num_cells)
+        both = known[:, None] & (cells[None, :] < num_cells)
         inverse = tl.load(norm_inverse_ptr + (ids[:, None] * num_cells + cells[None, :]), both, 1.0)
-        cosine = tl.where(cells[None, :] < num_cells, tl.trans(product) * inverse, NEVER)
+        cosine = tl.where(whole[:, None] & (cells[None, :] < num_cells), tl.trans(product) * inverse, NEVER)
         here, index = tl.max(cosine, 1, return_indices=True)
         better = here > best
         best = tl.where(better, here, best)
         where = tl.where(better, start + index.to(tl.int32), where)
     out = ((rows // sources).to(tl.int64) * num_images + image) * sources + rows % sources
-    tl.store(similarity_ptr + out, best * (1.0 / (UNIT * UNIT)), real)
+    tl.store(similarity_ptr + out, tl.where(whole, best * (1.0 / (UNIT * UNIT)), NAN), real)
     tl.store(argmax_ptr + out, where.to(tl.int64), real)
 
 
@@ -257,6 +290,8 @@ def forward_plain(
 
 @triton.jit
 def pool(
+    audio_inverse_ptr,
+    norm_inverse_ptr,
     best_ptr,
     where_ptr,
     similarity_ptr,
@@ -269,7 +304,10 @@ def pool(
     BLOCK_R: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """Find the best of an image's blocks of BLOCK_P cells, ties to the lowest."""
+    """Find the best of an image's blocks of BLOCK_P cells, ties to the lowest.
+
+    The similarity is NaN where the source or a cell of the image is not finite.
+    """
     row_blocks = tl.cdiv(num_rows, BLOCK_R)
     image = (tl.program_id(0) // row_blocks).to(tl.int64)
     rows = (tl.program_id(0) % row_blocks) * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -283,8 +321,13 @@ def pool(
         better = here > high
         high = tl.where(better, here, high)
         cell = tl.where(better, tl.load(where_ptr + at, real, 0), cell)
+    spoiled = (tl.load(audio_inverse_ptr + rows, real, 1.0) > 0.0).to(tl.int32) == 0
+    for start in range(0, num_cells, BLOCK_P):
+        cells = start + tl.arange(0, BLOCK_P)
+        inverse = tl.load(norm_inverse_ptr + image * num_cells + cells, cells < num_cells, 1.0)
+        spoiled = spoiled | (tl.min((inverse > 0.0).to(tl.int32), 0) == 0)
     out = ((rows // sources).to(tl.int64) * num_images + image) * sources + rows % sources
-    tl.store(similarity_ptr + out, high * (1.0 / UNIT), real)
+    tl.store(similarity_ptr + out, tl.where(spoiled, NAN, high * (1.0 / UNIT)), real)
     tl.store(argmax_ptr + out, cell.to(tl.int64), real)
 
 
@@ -303,8 +346,8 @@ def order(
 ):
     """Sort the rows of a group by their keys, ties by row: order [groups,R], and where each key starts [groups,keys+1].
 
-    A row's place is the number of rows before it. `keys` is laid out [R/sources,groups,sources]. WIDE: a key times the
-    rows takes 64 bits.
+    A row's place is the number of rows before it; those whose key is outside come last. `keys` is laid out
+    [R/sources,groups,sources]. WIDE: a key times the rows takes 64 bits.
     """
     row_blocks = tl.cdiv(num_rows, BLOCK_R)
     blocks = row_blocks + tl.cdiv(num_keys + 1, BLOCK_R)
@@ -314,14 +357,15 @@ def order(
     mine = tl.where(counting, block - row_blocks, block) * BLOCK_R + tl.arange(0, BLOCK_R)
     at = ((mine // sources).to(tl.int64) * num_groups + group) * sources + mine % sources
     kind: tl.constexpr = tl.int64 if WIDE else tl.int32
-    key = tl.load(keys_ptr + at, (mine < num_rows) & (counting == 0), 0).to(kind)
+    key = _places(tl.load(keys_ptr + at, (mine < num_rows) & (counting == 0), 0), num_keys).to(kind)
     # rows in one number with their keys; a key's start counts the rows of smaller keys
     rank = tl.where(counting, mine.to(kind) * num_rows, key * num_rows + mine)
     before = tl.zeros((BLOCK_R,), tl.int32)
     for start in range(0, num_rows, BLOCK_S):
         others = start + tl.arange(0, BLOCK_S)
         at_other = ((others // sources).to(tl.int64) * num_groups + group) * sources + others % sources
-        other = tl.load(keys_ptr + at_other, others < num_rows, num_keys + 1).to(kind) * num_rows + others
+        known = _places(tl.load(keys_ptr + at_other, others < num_rows, num_keys), num_keys)
+        other = known.to(kind) * num_rows + others
         before += tl.sum((other[None, :] < rank[:, None]).to(tl.int32), 1)
     if counting:
         tl.store(starts_ptr + group * (num_keys + 1) + mine, before, mine <= num_keys)
@@ -363,10 +407,10 @@ def backward_audio(
     along = tl.zeros((BLOCK_M,), tl.float32)
     mine = row * 0
     if GATED:
-        mine = tl.load(gate_id_ptr + row).to(tl.int64)
+        mine = _places(tl.load(gate_id_ptr + row).to(tl.int64), gates)
     for start in range(0, num_images, BLOCK_M):
         images = start + tl.arange(0, BLOCK_M).to(tl.int64)
-        real = images < num_images
+        real = (images < num_images) & (mine < gates)
         out = ((row // sources) * num_images + images) * sources + row % sources
         cell = tl.load(argmax_ptr + out, real, 0)
         change = tl.load(grad_ptr + out, real, 0.0)
@@ -426,7 +470,9 @@ def backward_visual(
         out = ((row // sources) * num_images + image) * sources + row % sources
         at = image * gates + row * 0
         if GATED:
-            at += tl.load(gate_id_ptr + row, real, 0)
+            mine = _places(tl.load(gate_id_ptr + row, real, 0), gates)
+            at += mine
+            real = real & (mine < gates)
         inverse = tl.load(norm_inverse_ptr + at * num_cells + cell, real, 0.0)
         first = tl.load(grad_ptr + out, real, 0.0) * inverse
         second = tl.where(inverse < CLAMPED, first * tl.load(similarity_ptr + out, real, 0.0) * inverse, 0.0)

@@ -93,7 +93,7 @@ def _prepare(
 
 def _forward_gated(unit_audio: Tensor, visual: Tensor, unit_gate: Tensor, gate_id: Tensor, outputs: Five) -> None:
     """A block of sources against all cells of an image a program."""
-    similarity, argmax, _, _, norm_inverse = outputs
+    similarity, argmax, audio_inverse, gate_inverse, norm_inverse = outputs
     rows, images, sources, cells, gates, width = _sizes(unit_audio, visual, unit_gate)
     plan = plan_forward(True, rows, cells, width, unit_audio.dtype, shared_memory(unit_audio.device))
     launch(
@@ -104,6 +104,8 @@ def _forward_gated(unit_audio: Tensor, visual: Tensor, unit_gate: Tensor, gate_i
         visual_ptr=visual,
         gate_ptr=unit_gate,
         gate_id_ptr=gate_id,
+        audio_inverse_ptr=audio_inverse,
+        gate_inverse_ptr=gate_inverse,
         norm_inverse_ptr=norm_inverse,
         similarity_ptr=similarity,
         argmax_ptr=argmax,
@@ -132,7 +134,7 @@ def plan_plain(audio: Tensor, visual: Tensor) -> dict[str, Any]:
 
 def _forward_plain(unit_audio: Tensor, visual: Tensor, outputs: Five, best: Tensor, where: Tensor) -> None:
     """A block of sources against a block of the cells of all images a program, then the best of an image's blocks."""
-    similarity, argmax, _, _, norm_inverse = outputs
+    similarity, argmax, audio_inverse, _, norm_inverse = outputs
     rows, images, sources, cells, _, width = _sizes(unit_audio, visual, None)
     plan = plan_plain(unit_audio, visual)
     high, slots = plan["BLOCK_P"], best.shape[1]
@@ -156,6 +158,8 @@ def _forward_plain(unit_audio: Tensor, visual: Tensor, outputs: Five, best: Tens
         fused.pool,
         images * ceil_div(rows, plan["BLOCK_R"]),
         plan,
+        audio_inverse_ptr=audio_inverse,
+        norm_inverse_ptr=norm_inverse,
         best_ptr=best,
         where_ptr=where,
         similarity_ptr=similarity,

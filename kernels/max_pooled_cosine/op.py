@@ -63,14 +63,21 @@ class MaxPooledCosine(torch.autograd.Function):
         return outputs[:2]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if grads[0] is None:
-            return (None,) * 4
-        needs = list(ctx.needs_input_grad[:3])
-        # every look at them unpacks them all
-        saved = ctx.saved_tensors
-        return _given(backward(grads[0], saved[:4], saved[4:], needs), needs)
+        # what forbids a second derivative takes time, and without a graph there is none
+        return _gradients_once(ctx, *grads) if torch.is_grad_enabled() else _gradients(ctx, *grads)
+
+
+def _gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grads[0] is None:
+        return (None,) * 4
+    needs = list(ctx.needs_input_grad[:3])
+    # every look at them unpacks them all
+    saved = ctx.saved_tensors
+    return _given(backward(grads[0], saved[:4], saved[4:], needs), needs)
+
+
+_gradients_once = once_differentiable(_gradients)
 
 
 @torch.library.custom_op("avgn::max_pooled_cosine", mutates_args=())

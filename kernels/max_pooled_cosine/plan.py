@@ -59,7 +59,8 @@ def plan_pool(rows: int, block_p: int) -> dict[str, Any]:
 @cache
 def plan_order(rows: int, keys: int) -> dict[str, Any]:
     """Blocks of the program that sorts sources by their winning cell, or by their gate."""
-    wide = (keys + 2) * rows >= 1 << 31
+    # what lies past the last row counts on from it, a block at most
+    wide = (keys + 2) * rows + 64 >= 1 << 31
     return {"WIDE": wide, "BLOCK_R": block(rows, most=64), "BLOCK_S": block(rows, most=32), "num_warps": 4}
 
 

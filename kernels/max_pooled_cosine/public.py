@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from torch import Tensor
 
-from avgn.kernels.dispatch import check_fused, needs_operator, prefers_reference, under_autocast, uses_triton
+from avgn.kernels.dispatch import (
+    check_devices,
+    check_fused,
+    needs_operator,
+    prefers_reference,
+    under_autocast,
+    uses_triton,
+)
 from avgn.kernels.max_pooled_cosine import chunked, reference
 
 LARGE = 1 << 20
@@ -28,26 +38,42 @@ def max_pooled_cosine(
 
     Shapes: audio [B,N,D]; visual [M,P,D]; gate [M,N,D] or [M,C,D]; audio_mask [B,N] and visual_mask [M,N] are True
     where a source exists. Returns similarity [B,M,N] and argmax [B,M,N] (int64, no gradient). Masked pairs hold -inf
-    and -1. Ties go to the lowest cell. Computed in float32 (float64 stays). Raises ValueError for shapes or dtypes
-    that don't fit.
+    and -1. Ties go to the lowest cell. Computed in float32 (float64 stays). Indices of gates may count from the end;
+    one that is outside raises IndexError on the CPU and gives NaN in the fused kernels, which can't raise. Raises
+    ValueError for shapes, dtypes or devices that don't fit.
     """
     given: tuple[Tensor, ...] = (audio, visual) if gate is None else (audio, visual, gate)
     if not uses_triton("max_pooled_cosine", *given):
         plain = chunked.max_pooled_cosine if _is_large(audio, visual) else reference.max_pooled_cosine
         return plain(audio, visual, gate, gate_index=gate_index, audio_mask=audio_mask, visual_mask=visual_mask)
-    from avgn.kernels.max_pooled_cosine.op import MaxPooledCosine, max_pooled_cosine_op
-
     reference.check_shapes(audio, visual, gate, gate_index, audio_mask, visual_mask)
     given = under_autocast(*given)
     check_fused("max_pooled_cosine", *given)
     audio, visual = given[:2]
+    if gate_index is not None:
+        check_devices("max_pooled_cosine", audio, gate_index)
     gate = None if gate is None else given[2]
     if gate is not None and gate_index is None:
         gate_index = torch.arange(audio.shape[1], device=audio.device).expand(audio.shape[0], -1)
     ids = None if gate_index is None else gate_index.to(torch.int32)
-    call = max_pooled_cosine_op if needs_operator(*given) else MaxPooledCosine.apply
+    call = _registered() if needs_operator(*given) else _eager()
     similarity, argmax = call(audio, visual, gate, ids)[:2]
     return reference.apply_masks(similarity, argmax, audio_mask, visual_mask)
+
+
+def _registered() -> Callable[..., tuple[Tensor, ...]]:
+    """Return the operator: its module needs Triton."""
+    from avgn.kernels.max_pooled_cosine.op import max_pooled_cosine_op
+
+    return max_pooled_cosine_op
+
+
+@cache
+def _eager() -> Callable[..., tuple[Tensor, ...]]:
+    """Return the autograd function, looked up once."""
+    from avgn.kernels.max_pooled_cosine.op import MaxPooledCosine
+
+    return MaxPooledCosine.apply
 
 
 def _is_large(audio: Tensor, visual: Tensor) -> bool:

@@ -85,22 +85,25 @@ def check_shapes(
     audio_mask: Tensor | None,
     visual_mask: Tensor | None,
 ) -> None:
-    if audio.dim() != 3 or visual.dim() != 3 or audio.shape[2] != visual.shape[2]:
+    # each look at a tensor's shape makes a new one
+    heard, seen = audio.shape, visual.shape
+    if len(heard) != 3 or len(seen) != 3 or heard[2] != seen[2]:
         raise ValueError(
-            f"audio must be [B,N,D] and visual [M,P,D] of one width, got {tuple(audio.shape)} and "
-            f"{tuple(visual.shape)}: reshape them"
+            f"audio must be [B,N,D] and visual [M,P,D] of one width, got {tuple(heard)} and {tuple(seen)}: reshape them"
         )
-    if visual.shape[1] == 0:
-        raise ValueError(f"visual {tuple(visual.shape)} must hold at least one cell: give pictures a larger grid")
-    if gate is not None and (gate.dim() != 3 or gate.shape[0] != visual.shape[0] or gate.shape[2] != audio.shape[2]):
-        raise ValueError(f"gate must be [M,*,D] with visual's M and D, got {tuple(gate.shape)}: reshape it")
-    if gate is not None and gate_index is None and gate.shape[1] != audio.shape[1]:
-        raise ValueError(
-            f"gate {tuple(gate.shape)} must hold audio's N = {audio.shape[1]}: pass gate_index for classes"
-        )
-    if gate_index is not None and (gate is None or gate_index.shape != audio.shape[:2]):
+    if seen[1] == 0:
+        raise ValueError(f"visual {tuple(seen)} must hold at least one cell: give pictures a larger grid")
+    if gate is not None:
+        gates = gate.shape
+        if len(gates) != 3 or gates[0] != seen[0] or gates[2] != heard[2]:
+            raise ValueError(f"gate must be [M,*,D] with visual's M and D, got {tuple(gates)}: reshape it")
+        if gate_index is None and gates[1] != heard[1]:
+            raise ValueError(f"gate {tuple(gates)} must hold audio's N = {heard[1]}: pass gate_index for classes")
+    if gate_index is not None and (gate is None or gate_index.shape != heard[:2]):
         raise ValueError(f"gate_index must be [B,N] beside a gate, got {tuple(gate_index.shape)}: reshape it")
-    if audio_mask is not None and audio_mask.shape != audio.shape[:2]:
+    if gate_index is not None and gate_index.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"gate_index must be int64 or int32, got {gate_index.dtype}: cast it")
+    if audio_mask is not None and audio_mask.shape != heard[:2]:
         raise ValueError(f"audio_mask must be [B,N], got {tuple(audio_mask.shape)}: reshape it")
-    if visual_mask is not None and visual_mask.shape != (visual.shape[0], audio.shape[1]):
+    if visual_mask is not None and visual_mask.shape != (seen[0], heard[1]):
         raise ValueError(f"visual_mask must be [M,N], got {tuple(visual_mask.shape)}: reshape it")

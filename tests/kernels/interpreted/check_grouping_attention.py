@@ -204,3 +204,21 @@ def test_the_operator_is_well_formed() -> None:
     query, key, value, _ = inputs(2, 9, 5, 16)
     arguments = tuple(tensor.requires_grad_() for tensor in (query, key, value))
     torch.library.opcheck(op.grouping_attention_op, (*arguments, 0.25, 0.0, False))
+
+
+@pytest.mark.parametrize("cells", [9, 1200], ids=["whole", "in steps"])
+@pytest.mark.parametrize("hard", [False, True])
+def test_what_is_not_a_number_is_not_hidden(hard: bool, cells: int) -> None:
+    for at in range(3):
+        tensors = [torch.randn(2, count, 16) for count in (cells, 5, cells)]
+        tensors[at][1, 1, 3] = float("nan")
+        found = grouping_attention(*tensors, scale=0.3, hard=hard)
+        truth = reference.grouping_attention(*tensors, scale=0.3, hard=hard)
+        assert isinstance(found, Tensor) and isinstance(truth, Tensor)
+        assert torch.equal(found.isnan(), truth.isnan()), at
+
+
+def test_inputs_of_two_devices_are_refused() -> None:
+    cells = torch.randn(2, 9, 16)
+    with pytest.raises(ValueError, match="inputs on one device, got cpu, meta: move them"):
+        grouping_attention(cells, torch.randn(2, 5, 16, device="meta"), cells, scale=0.3)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from avgn.kernels import max_pooled_cosine
 from avgn.kernels.max_pooled_cosine import op
+from avgn.kernels.max_pooled_cosine.plan import plan_order
 from tests.kernels.interpreted.traffic import count_bytes
 
 reference = importlib.import_module("avgn.kernels.max_pooled_cosine.reference")
@@ -209,3 +210,63 @@ def test_the_operator_is_well_formed() -> None:
     arguments = tuple(tensor.requires_grad_() for tensor in (audio, visual, gate))
     torch.library.opcheck(op.max_pooled_cosine_op, (*arguments, options["gate_index"].int()))
     torch.library.opcheck(op.max_pooled_cosine_op, (*arguments[:2], None, None))
+
+
+NOT_FINITE = [float("nan"), float("inf")]
+
+
+@pytest.mark.parametrize("bad", NOT_FINITE, ids=str)
+@pytest.mark.parametrize("classes", [-1, 5])
+def test_what_is_not_finite_is_no_maximum_to_hide(classes: int, bad: float) -> None:
+    """Training must see that its numbers are none: what a bad source, cell or gate takes part in is NaN."""
+    inputs, options, _ = Case(3, 2, 3, 70, 16, classes).tensors()
+    if classes > 0:
+        options["gate_index"] = torch.tensor([[0, 1], [2, 3], [4, 1]])
+    for at in range(len(inputs)):
+        spoiled = [tensor.clone() for tensor in inputs]
+        spoiled[at][1, 1, 3] = bad
+        found, truth = (form(*spoiled, **options)[0] for form in (max_pooled_cosine, reference.max_pooled_cosine))
+        assert found.isnan().any() and not found.isnan().all()
+        torch.testing.assert_close(found, truth, equal_nan=True, rtol=1e-4, atol=1e-5)
+
+
+def test_gates_are_counted_from_the_end_as_in_the_reference() -> None:
+    (audio, visual, gate), options, _ = Case(3, 2, 3, 9, 16, 5).tensors()
+    grad = torch.randn(3, 3, 2)
+    options = {"gate_index": torch.tensor([[0, -1], [1, 3], [-5, 2]])}
+    _, found = gradients(max_pooled_cosine, [audio, visual, gate], options, grad, torch.float32)
+    _, truth = gradients(reference.max_pooled_cosine, [audio, visual, gate], options, grad, torch.float64)
+    for one, other in zip(found, truth, strict=True):
+        assert error(one, other) <= 1e-5
+
+
+def test_a_gate_that_is_none_gives_nan_and_no_gradient() -> None:
+    """A kernel can't raise; it must not read what lies beside the gates either."""
+    inputs = [tensor.requires_grad_() for tensor in Case(3, 2, 3, 9, 16, 5).tensors()[0]]
+    index = torch.tensor([[0, 5], [1, 1 << 30], [-6, 2]])
+    similarity, argmax = max_pooled_cosine(*inputs, gate_index=index)
+    outside = ((index < -5) | (index > 4))[:, None].expand_as(similarity)
+    assert torch.equal(similarity.isnan(), outside)
+    assert ((argmax >= 0) & (argmax < 9)).all()
+    found = torch.autograd.grad(similarity.nansum(), inputs)
+    index = index.where((index >= -5) & (index <= 4), 0)
+    right, _ = reference.max_pooled_cosine(*inputs, gate_index=index)
+    truth = torch.autograd.grad(right.masked_fill(outside, 0.0).sum(), inputs)
+    torch.testing.assert_close(found, truth, rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_of_two_devices_are_refused() -> None:
+    """Kernels are launched with addresses: one of another device is none."""
+    (audio, visual, gate), options, _ = Case(3, 2, 4, 20, 16, 5).tensors()
+    with pytest.raises(ValueError, match="inputs on one device, got cpu, meta: move them"):
+        max_pooled_cosine(audio, visual.to("meta"))
+    with pytest.raises(ValueError, match="inputs on one device, got cpu, meta: move them"):
+        max_pooled_cosine(audio, visual, gate, gate_index=options["gate_index"].to("meta"))
+
+
+def test_counts_take_64_bits_before_they_overflow() -> None:
+    # the last block's places beyond the rows count on from the rows
+    rows = 1 << 16
+    assert plan_order(rows, (1 << 15) - 3)["WIDE"] is False
+    assert plan_order(rows, (1 << 15) - 2)["WIDE"] is True
+    assert plan_order(3, ((1 << 31) - 10) // 3 - 2)["WIDE"] is True

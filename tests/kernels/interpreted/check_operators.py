@@ -140,7 +140,7 @@ def train(kernels: str, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     torch.manual_seed(0)
     small = {"classes": ("a", "b", "c"), "image_size": (64, 64), "dim": 32, "depth": 1, "drop_path": 0.0}
     model = AVGN(preset("avgn-tiny", visual_gate="grouped", width_visual=8, width_audio=8, **small))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.005)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0005)
     generator = torch.Generator().manual_seed(1)
     waveform = 0.1 * torch.randn(4, model.config.window_samples, generator=generator)
     image = torch.randint(256, (4, 64, 64, 3), generator=generator, dtype=torch.uint8)
@@ -165,3 +165,22 @@ def test_training_gives_the_losses_of_the_reference(monkeypatch: pytest.MonkeyPa
     assert fused[0] == pytest.approx(plain[0], rel=1e-5)
     # each step multiplies what rounding left in the one before, differently on every processor
     assert fused == pytest.approx(plain, rel=1e-4)
+
+
+def test_transforms_of_functions_take_the_references() -> None:
+    """PyTorch lets none of them differentiate a registered operator, and tangents through one are zero."""
+    cells, tokens = data()
+
+    def value(x: Tensor) -> Tensor:
+        grouped = grouping_attention(x, tokens, x, scale=0.5)
+        assert isinstance(grouped, Tensor)
+        return grouped.square().sum() + max_pooled_cosine(tokens, x, tokens)[0].sum()
+
+    leaf = cells.clone().requires_grad_()
+    (truth,) = torch.autograd.grad(value(leaf), leaf)
+    torch.testing.assert_close(torch.func.grad(value)(cells), truth, rtol=1e-4, atol=1e-5)
+    along = torch.func.jvp(value, (cells,), (torch.ones_like(cells),))[1]
+    torch.testing.assert_close(along, truth.sum(), rtol=1e-3, atol=1e-3)
+    each = torch.func.vmap(lambda x, y: grouping_attention(x, y, x, scale=0.5))(cells[:, None], tokens[:, None])
+    assert isinstance(each, Tensor)
+    torch.testing.assert_close(each[:, 0], grouping_attention(cells, tokens, cells, scale=0.5))
