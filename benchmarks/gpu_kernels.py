@@ -8,15 +8,16 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from avgn.machine import measured_on
-from benchmarks.kernels.gpu import SHAPES, measure_shape, prepare_shape
+from benchmarks.kernels.gpu import SHAPES, compare_goals, measure_shape, prepare_shape
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=80.0, help="no shape begins after so many")
@@ -24,13 +25,21 @@ def main() -> None:
     end = time.perf_counter() + args.seconds
     _compile_together()
     rows: list[dict[str, Any]] = []
-    record = {"machine": measured_on(), "rows": rows}
+    record: dict[str, Any] = {"machine": measured_on(), "goals": [], "rows": rows}
+    failed = False
     for shape in SHAPES:
         if time.perf_counter() > end:
             rows.append({"shape": shape, "left_out": f"the {args.seconds:g} s are over"})
         else:
-            rows.append(measure_shape(shape))
+            try:
+                rows.append(measure_shape(shape))
+            except Exception as error:  # a shape whose result is wrong leaves the others to be measured
+                failed = True
+                rows.append({"shape": shape, "error": f"{type(error).__name__}: {error}"[:500]})
+                print(rows[-1]["error"], file=sys.stderr, flush=True)
+        record["goals"] = compare_goals(rows)
         args.output.write_text(json.dumps(record, indent=1) + "\n")
+    return int(failed)
 
 
 def _compile_together() -> None:
@@ -44,4 +53,4 @@ def _compile_together() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

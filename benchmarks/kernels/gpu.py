@@ -7,7 +7,7 @@ B batch, N sources, P cells, C classes, D width, G gates of an image (0: none).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -36,6 +36,24 @@ SHAPES: tuple[tuple[int, ...], ...] = (
 COMPILED_SHAPES = {(128, 49, 37, 512), (128, 196, 37, 512), (128, 2, 49, 512, 37), (256, 2, 49, 512, 37)}
 # relative error of a whole tensor beyond which a kernel is not timed: ten times what fp16 rounds
 TOLERANCE = 5e-3
+# of gradients of cosines: they go to another cell where two are equal but for rounding, of one pair in a hundred
+TIES_TOLERANCE = 0.3
+# shape, form, kind of time, and how many times faster the kernels are to be
+GOALS = (
+    ((128, 49, 37, 512), "compiled", "forward_us", 3.0),
+    ((128, 49, 37, 512), "compiled", "both_us", 2.0),
+    ((128, 196, 37, 512), "compiled", "forward_us", 3.0),
+    ((128, 196, 37, 512), "compiled", "both_us", 2.0),
+    ((32, 784, 221, 512), "plain", "forward_us", 1.0),
+    ((32, 784, 221, 512), "plain", "both_us", 1.0),
+    ((128, 2, 49, 512, 37), "compiled", "forward_us", 5.0),
+    ((128, 2, 49, 512, 37), "compiled", "both_us", 2.5),
+    ((256, 2, 49, 512, 37), "compiled", "forward_us", 5.0),
+    ((256, 2, 49, 512, 37), "compiled", "both_us", 2.5),
+    ((256, 2, 196, 512, 0), "naive", "forward_us", 2.0),
+    ((256, 2, 196, 512, 0), "naive", "both_us", 1.5),
+)
+HOST_GOAL_US = 40.0
 # of pairs of the naive form with gates, in bytes; beyond it is left out
 MOST_NAIVE_BYTES = 8 << 30
 
@@ -66,6 +84,22 @@ def measure_shape(shape: tuple[int, ...]) -> dict[str, Any]:
         row["forward_tflops"] = 2e-6 * b * b * n * p * d / fused["forward_us"]
     torch.cuda.empty_cache()
     return row
+
+
+def compare_goals(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Compare what was measured with the goals: one entry for each that was reached, with "found" and "met"."""
+    by_shape = {tuple(row["shape"]): row for row in rows if "fused" in row}
+    found: list[dict[str, Any]] = []
+    for shape, form, kind, least in GOALS:
+        ratio = by_shape.get(shape, {}).get("ratios", {}).get(form, {}).get(kind)
+        if ratio is not None:
+            goal = f"{shape}: {kind} of {form} at least {least:g} times"
+            found.append({"goal": goal, "found": round(ratio, 2), "met": ratio >= least})
+    for shape, row in by_shape.items():
+        if (taken := row["fused"].get("forward_host_us")) is not None:
+            goal = f"{shape}: forward_host_us at most {HOST_GOAL_US:g}"
+            found.append({"goal": goal, "found": round(taken, 1), "met": taken <= HOST_GOAL_US})
+    return found
 
 
 def prepare_shape(shape: tuple[int, ...]) -> None:
@@ -130,11 +164,9 @@ def _cosine(b: int, n: int, p: int, d: int, g: int) -> tuple[list[Tensor], dict[
 
 def _errors(name: str, fused: Form, plain: Form, inputs: list[Tensor], shape: tuple[int, ...]) -> dict[str, float]:
     """Measure relative errors (of norms) against float64 on a part of the batch, gradients included."""
-    few = [tensor[:16] for tensor in inputs]
-    if len(shape) == 5:
-        # ids choose gates for whole batches: compared at the full size, in float32 where float64 would not fit
-        few = inputs if shape[0] <= 128 else []
-    if not few:
+    # ids choose gates for whole batches: cosines are compared at the full size where float64 fits
+    few = [tensor[:16] for tensor in inputs] if len(shape) == 4 else inputs
+    if len(shape) == 5 and shape[0] > 256:
         return {}
     given = [tensor.detach().clone().requires_grad_() for tensor in few]
     exact = [tensor.detach().double().requires_grad_() for tensor in few]
@@ -149,9 +181,10 @@ def _errors(name: str, fused: Form, plain: Form, inputs: list[Tensor], shape: tu
     for position, (mine, true) in enumerate(zip(given, exact, strict=True)):
         assert mine.grad is not None and true.grad is not None
         errors[f"gradient_{position}"] = _relative(mine.grad, true.grad)
-    wrong = {key: value for key, value in errors.items() if not abs(value) <= TOLERANCE}
-    # a gradient goes to another cell where two are equal but for rounding
-    if "out" in wrong or "bias" in wrong:
+    loose = TOLERANCE if len(shape) == 4 else TIES_TOLERANCE
+    limits = {key: loose if key.startswith("gradient") else TOLERANCE for key in errors}
+    wrong = {key: value for key, value in errors.items() if not abs(value) <= limits[key]}
+    if wrong:
         raise RuntimeError(f"{name} {shape} is off by {wrong} on this device: it is not timed")
     return errors
 
