@@ -2,6 +2,8 @@
 
 python -m benchmarks.training_gpu --output FILE.json [--batch 256] [--seconds 55] [--changes before products ...]
 
+Exit status: 1 when a row failed, or its losses aren't those of the first row.
+
 Each row adds one change to the row above it. A step is what `avgn train` does with a batch: the copy from pinned
 memory, both halves, the losses, backward, clipping and AdamW. Data is random and the same for every row. Rows that no
 longer fit into the time are left out, and named.
@@ -13,7 +15,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ from avgn.types import Batch, Labels
 
 NUM_CLASSES, NUM_SOURCES = 37, 2
 WARM_UP_STEPS, TIMED_STEPS, LISTED_KERNELS = 4, 10, 14
+# of a loss: steps that differ by roundings of bf16
+ALLOWED_DIFFERENCE = 0.02
 SECONDS_TO_COMPILE = 30.0
 
 
@@ -88,7 +92,22 @@ def main() -> None:
         else:
             record["rows"].append(_row(name, args.batch))
             print(json.dumps({key: value for key, value in record["rows"][-1].items() if key != "kernels"}), flush=True)
+        record["wrong"] = wrong_rows(record["rows"])
         args.output.write_text(json.dumps(record, indent=1) + "\n")
+    if record["wrong"]:
+        sys.exit("; ".join(record["wrong"]))
+
+
+def wrong_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say of each row that failed, or whose losses differ from those of the first, what is wrong."""
+    said = [f"{row['row']}: {row['error']}" for row in rows if "error" in row]
+    measured = [row for row in rows if "error" not in row]
+    for row in measured[1:]:
+        pairs = zip(row["first_losses"], measured[0]["first_losses"], strict=True)
+        # a maximum would hide NaN
+        if not all(abs(one / other - 1) <= ALLOWED_DIFFERENCE for one, other in pairs):
+            said.append(f"{row['row']}: losses {row['first_losses']} aren't those of {measured[0]['row']}")
+    return said
 
 
 def _row(name: str, batch: int) -> dict[str, Any]:
