@@ -86,7 +86,7 @@ def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list
     shape = shape or Shape()
     rows = []
     for operation, kernel, options in kernels(shape, dtype, CHIPS[chip]):
-        found = _compile(kernel, options, chip, dtype, shape)
+        found = compile_one(kernel, options, chip, dtype, shape)
         rows.append(
             {
                 "chip": f"sm_{chip}",
@@ -100,7 +100,8 @@ def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list
     return rows
 
 
-def _compile(kernel: Any, options: dict[str, Any], chip: int, dtype: torch.dtype, shape: Shape) -> dict[str, Any]:
+def compile_one(kernel: Any, options: dict[str, Any], chip: int, dtype: torch.dtype, shape: Shape) -> dict[str, Any]:
+    """Compile a kernel and return what it takes: registers, stack and shared bytes, and counts of instructions."""
     names = [parameter.name for parameter in kernel.params]
     signature = {name: "constexpr" if name in options else _kind(name, dtype, kernel) for name in names}
     ones = {name for name, size in _integers(shape).items() if size == 1 and name in names}

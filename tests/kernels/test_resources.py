@@ -15,7 +15,7 @@ import torch
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
 from avgn.kernels.launch import SHARED_MEMORY
-from benchmarks.kernels.resources import Shape
+from benchmarks.kernels.resources import CHIPS, Shape, compile_one, kernels
 from benchmarks.kernels.resources import resources as compile_all
 
 MATRIX = {80: "HMMA", 90: "HGMMA"}
@@ -41,6 +41,14 @@ def test_half_precision_stays_in_registers_and_uses_the_matrix_units(chip: int, 
             assert row["shared_bytes"] <= row["shared_limit_bytes"] == SHARED_MEMORY[divmod(chip, 10)], row
             if row["kernel"].endswith(MULTIPLY):
                 assert row["instructions"][MATRIX[chip]] > 0, row
+
+
+def test_more_classes_than_a_tile_holds_stay_in_registers() -> None:
+    shape, dtype = Shape(c=521), torch.float16
+    ours = [(kernel, plan) for _, kernel, plan in kernels(shape, dtype, CHIPS[90]) if not plan.get("SINGLE", True)]
+    assert [kernel.fn.__name__ for kernel, _ in ours] == ["backward_scores"]
+    row = compile_one(ours[0][0], ours[0][1], 90, dtype, shape)
+    assert row["stack_bytes"] == row["instructions"]["STL"] == 0, row
 
 
 @pytest.mark.parametrize("chip", [80, 90])
