@@ -16,7 +16,7 @@ from avgn.runtime.interrupts import exit_status, listen
 from avgn.runtime.outputs.place import STDOUT
 from avgn.runtime.outputs.reasons import shown
 from avgn.runtime.outputs.whole import abandon
-from avgn.runtime.texts import PlainFormatter, plain
+from avgn.runtime.texts import PlainFormatter, plain, without_passwords
 
 HELP = """usage: avgn COMMAND [OPTIONS]
 
@@ -189,5 +189,5 @@ def _accept_any_name() -> None:
 def _fail(message: str, status: int) -> int:
     # a terminal that was closed takes no more
     with suppress(OSError):
-        print(f"avgn: {plain(message)}", file=sys.stderr)
+        print(f"avgn: {without_passwords(plain(message))}", file=sys.stderr)
     return status

@@ -17,7 +17,7 @@ from avgn.runtime.memory import give_back
 from avgn.runtime.nvtx import stage
 from avgn.runtime.orientation import Turner
 from avgn.runtime.sources import LiveEvent, StateChange
-from avgn.runtime.sources.address import SCHEMES, is_url, scheme_of, without_secrets
+from avgn.runtime.sources.address import SCHEMES, is_url, scheme_of, short_reason, without_secrets
 from avgn.runtime.sources.opening import open_address
 from avgn.runtime.sources.times import JUMP, Times, WallClock
 from avgn.runtime.sources.web import RefusedError, Trust
@@ -191,5 +191,4 @@ def _has_stamps(format: Any) -> bool:
 def _reason(error: Exception) -> str:
     if type(error).__name__ in ("ExitError", "TimeoutError"):
         return "nothing came for too long"
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(str(text).split())[:120].rstrip(".")
+    return short_reason(error)
