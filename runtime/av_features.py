@@ -51,12 +51,12 @@ def side_data(frame: Any) -> Any:
     try:
         return frame.side_data
     except ValueError:
-        kinds: Any = Type
-        kinds._missing_ = classmethod(_numbered)
+        # what an enumeration is asked for a value that it lacks
+        type.__setattr__(Type, "_missing_", classmethod(_numbered))
         return frame.side_data
 
 
 def _numbered(kinds: Any, number: int) -> Any:
     kind = object.__new__(kinds)
-    kind._name_, kind._value_ = f"KIND_{number}", number
+    vars(kind).update(_name_=f"KIND_{number}", _value_=number)
     return kind
