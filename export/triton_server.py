@@ -12,7 +12,7 @@ from pathlib import Path
 from avgn.runtime.bundle import BUNDLE_FILE, Bundle, Variant
 from avgn.runtime.contract import HALVES, TensorSpec
 from avgn.runtime.errors import InputError
-from avgn.runtime.outputs import write_error
+from avgn.runtime.outputs import no_empty_folders, write_error
 from avgn.runtime.outputs.names import new_name
 
 # a variant's engine -> the server's backend and the name of its file
@@ -104,13 +104,15 @@ def _all_or_none(folders: list[Path]) -> Iterator[list[Path]]:
     """Folders beside `folders` that become them together."""
     partials = [new_name(folder) for folder in folders]
     try:
-        for partial in partials:
-            partial.mkdir(parents=True)
-        yield partials
-        for partial, folder in zip(partials, folders, strict=True):
-            partial.replace(folder)
+        with no_empty_folders(folders[0].parent):
+            for partial in partials:
+                partial.mkdir(parents=True)
+            try:
+                yield partials
+                for partial, folder in zip(partials, folders, strict=True):
+                    partial.replace(folder)
+            finally:
+                for partial in partials:
+                    shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise write_error(folders[0].parent, error, "repository") from None
-    finally:
-        for partial in partials:
-            shutil.rmtree(partial, ignore_errors=True)

@@ -24,7 +24,7 @@ from avgn.runtime.errors import InputError
 from avgn.runtime.followers import self_contained
 from avgn.runtime.limits import check_audio
 from avgn.runtime.regular import open_regular
-from avgn.runtime.tracks import audio_stream
+from avgn.runtime.tracks import audio_stream, decodable
 
 # by format code and bits of a sample
 SAMPLES: dict[tuple[int, int], np.dtype[Any]] = {
@@ -129,6 +129,8 @@ class Decoded:
                 stream = audio_stream(container)
                 if stream is None:
                     raise ValueError("no sound in it")
+                if not decodable(stream):
+                    raise ValueError("FFmpeg can't decode its format here")
                 prepare_decoder(stream)
                 kind: tuple[int, int] | None = None
                 for frame in container.decode(stream):
@@ -180,6 +182,8 @@ def find_pcm(path: Path, file: BinaryIO) -> Pcm | None:
         name, size = struct.unpack("<4sI", head)
         here = file.tell()
         if name == b"data" and len(header) >= 16:
+            # whoever wrote it into a pipe could not go back to say the length
+            size = size or end - here
             return _pcm(path, file, header, here, min(size, end - here))
         if name == b"fmt ":
             header = file.read(min(size, HEADER))

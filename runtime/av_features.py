@@ -39,3 +39,24 @@ def disposition(stream: Any) -> int:
     """FFmpeg's AV_DISPOSITION bits of a stream: a plain number in some releases, an enumeration of flags in others."""
     bits = stream.disposition
     return int(getattr(bits, "value", bits))
+
+
+def side_data(frame: Any) -> Any:
+    """Return what lies beside a decoded picture, by kind.
+
+    PyAV stops at kinds that it has no name for, as the notes of a photograph: they are named by their number.
+    """
+    from av.sidedata.sidedata import Type
+
+    try:
+        return frame.side_data
+    except ValueError:
+        # what an enumeration is asked for a value that it lacks
+        type.__setattr__(Type, "_missing_", classmethod(_numbered))
+        return frame.side_data
+
+
+def _numbered(kinds: Any, number: int) -> Any:
+    kind = object.__new__(kinds)
+    vars(kind).update(_name_=f"KIND_{number}", _value_=number)
+    return kind

@@ -23,8 +23,8 @@ from avgn.runtime.orientation import Turner, orientation_of, shape_of
 from avgn.runtime.pieces import AudioBlock, AudioEnd, Event, VideoFrame
 from avgn.runtime.timeline import Peekable, Placer, Timeline
 from avgn.runtime.trace import record
-from avgn.runtime.track import Track, open_video
-from avgn.runtime.tracks import audio_stream, codec_of
+from avgn.runtime.track import Track, no_picture, open_video
+from avgn.runtime.tracks import audio_stream, codec_of, decodable
 
 __all__ = [
     "AudioBlock",
@@ -109,12 +109,14 @@ class MediaFile:
             chosen = self.audio_stream(container)
             if chosen is None:
                 raise InputError(f"{self.audio_path} has no sound: {way_out}")
+            if not decodable(chosen):
+                raise InputError(f"{self.audio_path} has sound in a format that FFmpeg can't decode here: {way_out}")
             self._audio = Track.of(self.audio_path, container, chosen, self.audio_stream, wanted)
             audio_tracks = len(container.streams.audio)
             audio_codec = codec_of(chosen)
         frame, block = self._video.look_at_first(1 / fps), self._audio.look_at_first(None)
         if frame is None:
-            raise InputError(f"{path} holds no picture that can be decoded: it is zero-length or damaged")
+            raise no_picture(path, found.codec)
         if block is None:
             raise InputError(f"{self.audio_path} holds no sound samples: {way_out}")
         check_audio(self.audio_path, block.sample_rate, block.layout.nb_channels)

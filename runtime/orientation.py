@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from avgn.runtime.arrays import Pixels
+from avgn.runtime.av_features import side_data
 from avgn.runtime.image import import_cv2
 from avgn.runtime.limits import MAX_PIXEL_ASPECT, MAX_PIXELS
 
@@ -69,9 +70,8 @@ def _display_matrix(frame: Any) -> bytes | None:
     from av.sidedata.sidedata import Type
 
     try:
-        found = frame.side_data.get(Type.DISPLAYMATRIX)
+        found = side_data(frame).get(Type.DISPLAYMATRIX)
     except ValueError:
-        # PyAV stops at a kind of side data that it doesn't know
         return None
     data = b"" if found is None else bytes(found)
     return data if len(data) == MATRIX.size else None

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from avgn.runtime.errors import InputError
 from avgn.runtime.orientation import Turner
 from avgn.runtime.pieces import VideoFrame
-from avgn.runtime.track import open_video
+from avgn.runtime.track import no_picture, open_video
 
 
 class Pictures:
@@ -20,7 +19,7 @@ class Pictures:
         found = open_video(path, "give a video file")
         self._track, self._aspect, self._seconds = found.track, found.pixel_aspect, 1 / found.fps
         if self._track.look_at_first(self._seconds) is None:
-            raise InputError(f"{path} holds no picture that can be decoded: it is zero-length or damaged")
+            raise no_picture(path, found.codec)
         self._track.set_zero(self._track.begins)
         claimed = self._track.claimed
         self.duration = None if claimed is None else max(0.0, claimed - float(self._track.zero))

@@ -26,6 +26,8 @@ OTHER_MARKS = tuple(mark for mark, codec in MARKS if codec != "utf-8")
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
 # Unicode's categories of what commands a terminal, breaks a line or turns the text around
 UNSEEN = ("Cc", "Cf", "Zl", "Zp")
+# user and password of an address
+PASSWORDS = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]+:/{1,2})(?:[^\s/?#]*@|[^\s/?#:@]*:(?!\d*[/?#])\S*@)(?=[\w\[.-])")
 # bytes of a text that is read at once, and letters of a line
 LARGEST_TEXT = 64 << 20
 LONGEST_LINE = 16 << 20
@@ -45,6 +47,11 @@ def plain(message: str) -> str:
     return " ".join("".join(kept).split())
 
 
+def without_passwords(message: str) -> str:
+    """Return a message whose addresses, also those that were taken for paths, have no user's name and password."""
+    return PASSWORDS.sub(r"\1", message)
+
+
 def printable(text: str) -> str:
     """Text of several lines for a terminal, without commands to it; columns stay where they are."""
     return "".join(
@@ -57,7 +64,7 @@ class PlainFormatter(logging.Formatter):
     """Writes log messages without commands to the terminal: names in them come from strangers' files."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return plain(super().formatMessage(record))
+        return without_passwords(plain(super().formatMessage(record)))
 
 
 def read_text(

@@ -15,7 +15,7 @@ from avgn.runtime.container import Wanted, decode_frames, open_container
 from avgn.runtime.entry import Entry, find_entry, packets_from
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import check_frame_size, usable_fps
-from avgn.runtime.tracks import codec_of, video_stream
+from avgn.runtime.tracks import codec_of, holds_stills, num_tiles, video_stream
 
 DEFAULT_FPS = 25.0
 # pieces that are looked at for the first timestamp
@@ -162,12 +162,28 @@ def open_video(path: Path, way_out: str) -> VideoTrack:
         if stream is None:
             raise InputError(f"{path} has no video: {way_out}")
         check_frame_size(path, stream.codec_context.width, stream.codec_context.height)
+        if (tiles := num_tiles(container, stream)) > 1:
+            raise InputError(
+                f"{path} holds its picture in {tiles} tiles, as phones store it, of which only one would be read: "
+                "save it as JPEG or PNG first"
+            )
+        # a still has no rate, whatever its container says
+        rates = () if holds_stills(container) and stream.frames <= 1 else (stream.average_rate, stream.guessed_rate)
         return VideoTrack(
             track=Track.of(path, container, stream, video_stream, "video"),
-            fps=usable_fps(stream.average_rate, stream.guessed_rate, default=DEFAULT_FPS),
+            fps=usable_fps(*rates, default=DEFAULT_FPS),
             pixel_aspect=float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1),
             codec=codec_of(stream),
         )
+
+
+def no_picture(path: Path, codec: str) -> InputError:
+    """What is said of a file none of whose pictures can be decoded."""
+    if codec == "webp":
+        return InputError(
+            f"{path} is an animated WebP, which FFmpeg can't read here, or damaged: save it as GIF or MP4"
+        )
+    return InputError(f"{path} holds no picture that can be decoded: it is zero-length or damaged")
 
 
 def claimed_end(container: Any, stream: Any) -> float | None:

@@ -10,6 +10,8 @@ from avgn.runtime.errors import InputError
 # FFmpeg's flags of a track
 DEFAULT = 1
 ATTACHED_PICTURE = 1024
+# brands of containers that hold stills, or short sequences of them
+STILLS = frozenset(("avif", "avis", "heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1"))
 # two letters as people write them, three as files do: some languages have two such names
 LANGUAGES = {
     "en": ("eng",),
@@ -44,9 +46,27 @@ def flags_of(stream: Any) -> int:
 
 
 def video_stream(container: Any) -> Any | None:
-    """Return the default video track that is no cover picture, else the first, or None."""
-    return _preferred(
-        container, "video", [s for s in container.streams.video if not flags_of(s) & ATTACHED_PICTURE and decodable(s)]
+    """Return the default video track that is no cover picture, else the first, or None; of a sequence of stills its
+    track, and not the still that stands for it."""
+    streams = [s for s in container.streams.video if not flags_of(s) & ATTACHED_PICTURE and decodable(s)]
+    moving = [stream for stream in streams if stream.frames > 1] if holds_stills(container) else []
+    return _preferred(container, "video", moving or streams)
+
+
+def holds_stills(container: Any) -> bool:
+    """Return whether a container is one of stills: HEIC or AVIF."""
+    return str(container.metadata.get("major_brand", "")) in STILLS
+
+
+def num_tiles(container: Any, chosen: Any) -> int:
+    """Return of how many pictures of one size the chosen still is one: phones store a photograph in tiles."""
+    if not holds_stills(container) or chosen.frames > 1:
+        return 1
+    size = (chosen.codec_context.width, chosen.codec_context.height)
+    return sum(
+        1
+        for stream in container.streams.video
+        if decodable(stream) and (stream.codec_context.width, stream.codec_context.height) == size
     )
 
 

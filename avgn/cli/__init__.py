@@ -16,7 +16,7 @@ from avgn.runtime.interrupts import exit_status, listen
 from avgn.runtime.outputs.place import STDOUT
 from avgn.runtime.outputs.reasons import shown
 from avgn.runtime.outputs.whole import abandon
-from avgn.runtime.texts import PlainFormatter, plain
+from avgn.runtime.texts import PlainFormatter, plain, without_passwords
 
 HELP = """usage: avgn COMMAND [OPTIONS]
 
@@ -116,13 +116,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     handler.setFormatter(PlainFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP, end="")
-        return 0
+        return _say(HELP)
     if arguments[0] in ("-V", "--version"):
         from avgn import __version__
 
-        print(f"avgn {__version__}")
-        return 0
+        return _say(f"avgn {__version__}\n")
     name = arguments[0]
     if name not in COMMANDS:
         return _fail(f"unknown command {name!r}: use one of {', '.join(COMMANDS)}", 2)
@@ -151,6 +149,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     finally:
         abandon()
+    return 0
+
+
+def _say(text: str) -> int:
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError as error:
+        return _end_without_reader(error)
     return 0
 
 
@@ -189,5 +195,5 @@ def _accept_any_name() -> None:
 def _fail(message: str, status: int) -> int:
     # a terminal that was closed takes no more
     with suppress(OSError):
-        print(f"avgn: {plain(message)}", file=sys.stderr)
+        print(f"avgn: {without_passwords(plain(message))}", file=sys.stderr)
     return status

@@ -100,7 +100,7 @@ def inspect_data(argv: Sequence[str]) -> None:
     from avgn.inspection import draw_cards, lines_of, pick, summarize, write_page, write_sheet
     from avgn.progress import Progress
     from avgn.runtime.manifest import read_manifest
-    from avgn.runtime.outputs import write_error
+    from avgn.runtime.outputs import no_empty_folders, write_error
 
     report = Report(args.json, Path(args.manifest))
     manifest = read_manifest(args.manifest)
@@ -111,11 +111,12 @@ def inspect_data(argv: Sequence[str]) -> None:
     if args.output is None:
         return
     folder = Path(args.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(folder, error, "folder") from None
-    with Progress("items", len(items)) as progress:
-        cards = draw_cards(manifest, items, progress)
-    report.say(write_sheet(folder / "sheet.png", cards))
-    report.say(write_page(folder / "index.html", summary, cards))
+    with no_empty_folders(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(folder, error, "folder") from None
+        with Progress("items", len(items)) as progress:
+            cards = draw_cards(manifest, items, progress)
+        report.say(write_sheet(folder / "sheet.png", cards))
+        report.say(write_page(folder / "index.html", summary, cards))

@@ -117,12 +117,13 @@ def localize(argv: Sequence[str]) -> None:
         collections.localize_manifest(args)
         return
     from avgn.runtime.followers import is_follower
-    from avgn.runtime.sources.address import is_url, local_path, look_at
+    from avgn.runtime.sources.address import is_url, local_path, look_at, refuse_unread
     from avgn.runtime.sources.devices import camera_name, is_camera
     from avgn.runtime.sources.finished import gathered
     from avgn.runtime.sources.web import Trust
 
     args.video = camera_name(local_path(args.video))
+    refuse_unread(args.video)
     if args.audio is not None:
         args.audio = local_path(args.audio)
         if is_url(args.audio):

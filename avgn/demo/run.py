@@ -11,7 +11,7 @@ from avgn.demo import collage
 from avgn.demo.sheet import Sheet
 from avgn.runtime import InputError, Localizer, localize_file
 from avgn.runtime.manifest import Source
-from avgn.runtime.outputs import write_error
+from avgn.runtime.outputs import no_empty_folders, write_error
 from avgn.scenes import SceneConfig
 from avgn.scenes.video import MAX_SECONDS, write_scene_video
 
@@ -38,17 +38,18 @@ def run_demo(
     if not 1 <= length <= MAX_SECONDS:
         raise InputError(f"--seconds {length} is not usable: use 1 to {MAX_SECONDS}")
     folder = Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(folder, error, "folder") from None
-    video = folder / "scene.mp4"
-    truth = collage.write_collage(video) if is_real else _draw(video, length, SEED if seed is None else seed)
-    sheet = Sheet(length)
-    summary = localize_file(
-        localizer, video, output=folder / "overlay.mp4", json_path=folder / "results.jsonl", sinks=[sheet]
-    )
-    sheet.write(folder / "sheet.png")
+    with no_empty_folders(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(folder, error, "folder") from None
+        video = folder / "scene.mp4"
+        truth = collage.write_collage(video) if is_real else _draw(video, length, SEED if seed is None else seed)
+        sheet = Sheet(length)
+        summary = localize_file(
+            localizer, video, output=folder / "overlay.mp4", json_path=folder / "results.jsonl", sinks=[sheet]
+        )
+        sheet.write(folder / "sheet.png")
     return [
         "truth",
         *_truth_lines(truth),

@@ -62,9 +62,14 @@ class Plan:
 Work = tuple[Clip, Path, Plan]
 
 
+def cut_folder(options: ImportOptions) -> Path:
+    """Where the pieces go: beside the manifest."""
+    return options.output.with_name(options.output.stem + "_cut")
+
+
 def output_folder(options: ImportOptions) -> Path:
-    """Make the folder of the pieces, beside the manifest. Raises InputError if that fails."""
-    out = options.output.with_name(options.output.stem + "_cut")
+    """Make the folder of the pieces. Raises InputError if that fails."""
+    out = cut_folder(options)
     try:
         for name in ("frames", "audio"):
             (out / name).mkdir(parents=True, exist_ok=True)

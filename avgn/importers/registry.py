@@ -12,13 +12,14 @@ from pathlib import Path
 
 from avgn.importers.base import Import, ImportOptions
 from avgn.importers.checking import keep_readable
-from avgn.importers.cutting import CUT, UNUSABLE
+from avgn.importers.cutting import CUT, UNUSABLE, cut_folder
 from avgn.importers.silence import note_muted
 from avgn.progress import Progress
 from avgn.runtime.documents import LARGEST
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import MOST_CLASSES
 from avgn.runtime.manifest import check_names, read_manifest, write_manifest
+from avgn.runtime.outputs import no_empty_folders
 from avgn.runtime.texts import read_text
 
 ImportFunction = Callable[[ImportOptions], Import]
@@ -90,28 +91,32 @@ def import_dataset(kind: str, options: ImportOptions, *, strict: bool = False) -
         raise InputError(f"output {options.output} can't be written: its folder does not exist")
     if options.jobs < 1:
         raise InputError(f"--jobs must be at least 1, got {options.jobs}")
-    found = IMPORTERS[kind].load()(options)
-    if options.audio_track is not None and CUT not in found.report.counts:
-        raise InputError(
-            f"--audio-track is for videos that are cut, {options.root} has its sounds as files: leave it out"
-        )
-    if options.check:
-        progress = Progress("files") if options.show_progress else None
-        with progress or nullcontext():
-            found.items = keep_readable(found.items, options.jobs, found.report, progress)
-    note_muted(found.items, options.jobs, found.report)
-    found.report.describe(found.items)
-    if strict:
-        found.report.refuse()
-    if not found.items:
-        what = "; ".join(f"{len(ids)} {kind}" for kind, ids in found.report.problems.items()) or "its lists name none"
-        # the notes about videos say what is wrong with each
-        notes = found.report.notes if UNUSABLE in found.report.problems else []
-        way_out = next((note for note in notes if str(options.root) in note), "")
-        raise InputError(
-            f"{options.root} gives no item ({what}): {way_out or 'give the folder that holds frames/ and audio/'}"
-        )
-    write_manifest(options.output, found.classes, found.items)
+    out = cut_folder(options)
+    with no_empty_folders(out / "frames", out / "audio", out):
+        found = IMPORTERS[kind].load()(options)
+        if options.audio_track is not None and CUT not in found.report.counts:
+            raise InputError(
+                f"--audio-track is for videos that are cut, {options.root} has its sounds as files: leave it out"
+            )
+        if options.check:
+            progress = Progress("files") if options.show_progress else None
+            with progress or nullcontext():
+                found.items = keep_readable(found.items, options.jobs, found.report, progress)
+        note_muted(found.items, options.jobs, found.report)
+        found.report.describe(found.items)
+        if strict:
+            found.report.refuse()
+        if not found.items:
+            what = (
+                "; ".join(f"{len(ids)} {kind}" for kind, ids in found.report.problems.items()) or "its lists name none"
+            )
+            # the notes about videos say what is wrong with each
+            notes = found.report.notes if UNUSABLE in found.report.problems else []
+            way_out = next((note for note in notes if str(options.root) in note), "")
+            raise InputError(
+                f"{options.root} gives no item ({what}): {way_out or 'give the folder that holds frames/ and audio/'}"
+            )
+        write_manifest(options.output, found.classes, found.items)
     return found
 
 

@@ -5,7 +5,7 @@ standard output are written to as they are (`direct`), a folder is filled beside
 """
 
 from avgn.runtime.outputs.direct import DirectFile
-from avgn.runtime.outputs.folders import held_folder, new_folder
+from avgn.runtime.outputs.folders import held_folder, new_folder, no_empty_folders
 from avgn.runtime.outputs.lines import TextOutput
 from avgn.runtime.outputs.opening import OutputFile, check_output, open_output, write_whole
 from avgn.runtime.outputs.place import STDOUT, Place, check_distinct, find_place, takes_stdout
@@ -24,6 +24,7 @@ __all__ = [
     "find_place",
     "held_folder",
     "new_folder",
+    "no_empty_folders",
     "open_output",
     "takes_stdout",
     "write_error",

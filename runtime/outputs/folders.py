@@ -79,6 +79,19 @@ def held_folder(folder: str | os.PathLike[str], kind: str = "output folder") -> 
                 path.rmdir()
 
 
+@contextmanager
+def no_empty_folders(*folders: Path) -> Iterator[None]:
+    """Let folders that are made within, and are still empty when it fails, go again: inner ones are named first."""
+    fresh = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in fresh:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
 def _check_free(name: str, path: Path, kind: str, overwrite: bool) -> bool:
     """Return whether a folder is there that may be used."""
     if not os.path.lexists(path):

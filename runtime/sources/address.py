@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import http.client
+import re
 import urllib.parse
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from avgn.runtime.errors import InputError
-from avgn.runtime.sources.web import WEB, Trust, Web, check_address, host_of
+from avgn.runtime.sources.web import CLOSED, WEB, Trust, Web, check_address, host_of
 
 LIVE_SCHEMES = ("rtsp", "rtsps", "udp", "rtp", "srt", "tcp", "rtmp")
 SCHEMES = (*LIVE_SCHEMES, *WEB)
@@ -26,6 +27,11 @@ PROTOCOLS = {
     "tcp": "tcp",
     "rtmp": "rtmp,tcp",
 }
+# schemes of addresses at which this machine may listen
+WITHOUT_HOST = ("udp", "rtp", "tcp", "srt")
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+# a host, and a port that is one
+PORT = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
 # with --follow; never local files
 ALL_PROTOCOLS = "http,https,tcp,tls,crypto,udp,rtp,rtsp,srt,rtmp"
 
@@ -60,6 +66,13 @@ def is_url(text: str) -> bool:
     return bool(mark) and scheme.lower() in SCHEMES
 
 
+def refuse_unread(text: str) -> None:
+    """Raise InputError for an address of a scheme that isn't read, unless a file has that name."""
+    scheme, mark, _ = text.partition("://")
+    if mark and SCHEME.fullmatch(scheme) and scheme.lower() not in SCHEMES and not Path(text).exists():
+        raise InputError(f"{without_secrets(text)} is no network stream: start it with one of {', '.join(SCHEMES)}://")
+
+
 def scheme_of(url: str) -> str:
     """Return the scheme, in small letters."""
     return url.partition("://")[0].lower()
@@ -68,9 +81,35 @@ def scheme_of(url: str) -> str:
 def without_secrets(url: str) -> str:
     """Return the address without the user's name, password and query."""
     scheme, mark, rest = url.partition("://")
-    host = rest.partition("?")[0]
-    user, at, tail = host.rpartition("@")
-    return f"{scheme}{mark}{tail if at else host}"
+    if _has_loose_password(rest):
+        rest = rest.rpartition("@")[2]
+    shown = rest.partition("?")[0]
+    host, slash, path = shown.partition("/")
+    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _has_loose_password(rest: str) -> bool:
+    """Return whether what follows the scheme begins with user:password whose / ? or # look like the host's end."""
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    return "@" not in host and "@" in rest and PORT.fullmatch(host) is None
+
+
+def check_form(url: str) -> None:
+    """Raise InputError for an address that no server can have: without a host, or with a port that is none."""
+    scheme, _, rest = url.partition("://")
+    name = without_secrets(url)
+    if _has_loose_password(rest):
+        raise InputError(
+            f"the user or password for {name} holds a character that ends a host: write / ? # : @ "
+            "as %2F %3F %23 %3A %40"
+        )
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise InputError(f"{name} is no address: give {scheme}://HOST:PORT/PATH with a port of 1 to 65535") from None
+    if (not host and scheme.lower() not in WITHOUT_HOST) or port == 0:
+        raise InputError(f"{name} names no {'port' if port == 0 else 'host'}: give {scheme}://HOST:PORT/PATH")
 
 
 def local_path(text: str) -> str:
@@ -80,7 +119,10 @@ def local_path(text: str) -> str:
         return text
     parts = urllib.parse.urlsplit(text)
     if parts.netloc not in ("", "localhost", "127.0.0.1"):
-        raise InputError(f"{text} names a file of another machine ({parts.netloc}): give a path, or file:///path")
+        host = parts.netloc.rpartition("@")[2]
+        raise InputError(
+            f"{without_secrets(text)} names a file of another machine ({host}): give a path, or file:///path"
+        )
     path = urllib.parse.unquote(parts.path)
     # what follows ? or # is part of a file's name when such a file exists
     longer = urllib.parse.unquote(text[5:].removeprefix("//" + parts.netloc))
@@ -98,6 +140,7 @@ def look_at(url: str, live: bool | None = None, trust: Trust | None = None) -> A
     """
     if not is_url(url):
         raise InputError(f"{url} is no network stream: start it with one of {', '.join(SCHEMES)}://")
+    check_form(url)
     trust = trust or Trust()
     found = Address(url=url, is_live=True, why=f"{scheme_of(url)} has no end")
     if scheme_of(url) in WEB:
@@ -180,5 +223,8 @@ def _reads_dash() -> bool:
 
 
 def short_reason(error: Exception) -> str:
+    """Return why a server gave nothing, without what libraries put around it."""
+    if isinstance(error, http.client.IncompleteRead):
+        return CLOSED
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
     return " ".join(str(reason).split())[:100].rstrip(".")

@@ -13,15 +13,17 @@ import time as clock
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from avgn.runtime.av_features import import_av
 from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.followers import LOOK, is_following
 from avgn.runtime.media import audio_stream
 from avgn.runtime.sources.address import Address, open_web, scheme_of, short_reason
 from avgn.runtime.sources.opening import open_address, open_followed
-from avgn.runtime.sources.web import WEB, RefusedError
+from avgn.runtime.sources.web import CLOSED, WEB, RefusedError
 
 CHUNK = 1 << 18
 # connections in a row that bring nothing before a copy is given up, and seconds between two
@@ -29,6 +31,8 @@ TRIES = 4
 PAUSE = 0.5
 # seconds: to open something, and between two of its packets
 TIMEOUT = (10.0, 15.0)
+# seconds by which a clock goes back before it counts as one that begins anew
+BACK = Fraction(1, 4)
 # bytes that stay free on the disk of temporary files
 SPARE = 64 << 20
 
@@ -48,7 +52,7 @@ def fetched(address: Address, report: Callable[[str], None] = lambda message: No
                 f"{address} has {address.length / 1e9:.1f} GB, for which {folder.parent} has no room: "
                 "set TMPDIR to a folder on a larger disk"
             )
-        if address.length is None and _begins_as_mp4(address):
+        if address.length is None and _is_one_file(address):
             path = folder / _name_of(address)
             with path.open("wb") as file:
                 _copy_to_the_end(address, file)
@@ -110,10 +114,11 @@ def _copy(address: Address, file: BinaryIO, length: int) -> None:
                     # a server without ranges begins again
                     done = 0
                     file.seek(0)
-                while done < length and (chunk := answer.read(min(CHUNK, length - done))):
+                # what has come is kept, however little it is
+                while done < length and (chunk := answer.read1(min(CHUNK, length - done))):
                     file.write(chunk)
                     done += len(chunk)
-            reason = "the connection was closed"
+            reason = CLOSED
         except RefusedError:
             raise
         except (OSError, ValueError, http.client.HTTPException) as error:
@@ -125,14 +130,15 @@ def _copy(address: Address, file: BinaryIO, length: int) -> None:
             clock.sleep(PAUSE)
 
 
-def _begins_as_mp4(address: Address) -> bool:
-    """Return whether a web server without a length gives an MP4: its index may lie at the end, so that no packet can be
-    read before all of it is there."""
+def _is_one_file(address: Address) -> bool:
+    """Return whether a web server without a length gives a file itself, and no playlist or pictures in parts: its index
+    may lie at the end, and it stays what it is."""
     if scheme_of(address.url) not in WEB:
         return False
     try:
         with open_web(address.url, {}, address.trust) as answer:
-            return bytes(answer.read(8)[4:]) == b"ftyp"
+            kind = answer.headers.get("Content-Type", "").lower()
+            return not kind.startswith("multipart/") and not is_following(answer.read(LOOK))
     except RefusedError:
         raise
     except (OSError, ValueError, http.client.HTTPException):
@@ -143,7 +149,7 @@ def _copy_to_the_end(address: Address, file: BinaryIO) -> None:
     """Copy all that a web server gives before it says that this was all."""
     try:
         with open_web(address.url, {}, address.trust) as answer:
-            while chunk := answer.read(CHUNK):
+            while chunk := answer.read1(CHUNK):
                 file.write(chunk)
                 if shutil.disk_usage(file.name).free < SPARE:
                     raise InputError(
@@ -176,9 +182,11 @@ def _take_apart(name: object, opened: Callable[[], Any], path: Path) -> None:
 
 
 def _copy_packets(packets: Iterator[Any], copies: dict[int, Any], out: Any, start: int | None) -> None:
-    """Copy packets, their times counted from `start` (microseconds); those without any follow one another."""
+    """Copy packets, their times counted from `start` (microseconds); those without any follow one another, and
+    so do the parts of a playlist whose clock begins anew."""
     av = import_av()
-    following: dict[int, int] = {}
+    places: dict[int, Place] = {}
+    jumps: list[Fraction] = []
     while True:
         try:
             packet = next(packets, None)
@@ -190,18 +198,48 @@ def _copy_packets(packets: Iterator[Any], copies: dict[int, Any], out: Any, star
         if not packet.size:
             continue
         stream = packet.stream
-        zero = round((start or 0) / 1_000_000 / stream.time_base)
-        if packet.dts is None:
-            rate = stream.average_rate or stream.guessed_rate or 25
-            packet.dts = following.get(stream.index, zero)
-            packet.duration = packet.duration or round(1 / rate / stream.time_base)
-            packet.pts = packet.dts if packet.pts is None else packet.pts
-        following[stream.index] = packet.dts + (packet.duration or 0)
-        packet.dts -= zero
-        if packet.pts is not None:
-            packet.pts -= zero
+        place = places.setdefault(stream.index, Place(stream))
+        place.put(packet, jumps, round((start or 0) / 1_000_000 / stream.time_base))
         packet.stream = copies[stream.index]
         out.mux(packet)
+
+
+class Place:
+    """Where the next packet of a track belongs, in units of its time base; a muxer takes none that goes back."""
+
+    def __init__(self, stream: Any) -> None:
+        self._base = Fraction(stream.time_base)
+        rate = (stream.average_rate or stream.guessed_rate or 25) if stream.type == "video" else None
+        self._step = 0 if rate is None else round(1 / rate / self._base)
+        self._last: int | None = None
+        self._next = 0
+        self._jumps = 0
+
+    def put(self, packet: Any, jumps: list[Fraction], zero: int) -> None:
+        """Set a packet's times, counted from `zero`; a clock that begins anew, as after an advertisement, goes on.
+
+        `jumps`: by how many seconds it was moved each time, the same for all tracks.
+        """
+        if packet.dts is None and packet.pts is None:
+            packet.pts = packet.dts = zero + self._next - self._shift(jumps)
+            packet.duration = packet.duration or self._step
+        elif packet.dts is None:
+            # some containers know only when pictures are shown, not when the first ones are decoded
+            packet.dts = min(packet.pts, zero + (self._last or 0) - self._shift(jumps))
+        if self._last is not None and packet.dts - zero + self._shift(jumps) < self._last - BACK / self._base:
+            self._jumps += 1
+            if self._jumps > len(jumps):
+                jumps.append((self._next + zero - packet.dts) * self._base)
+        moved = self._shift(jumps) - zero
+        late = 0 if self._last is None else max(0, self._last - packet.dts - moved)
+        packet.dts += moved + late
+        if packet.pts is not None:
+            packet.pts = max(packet.pts + moved, packet.dts)
+        self._last = packet.dts
+        self._next = packet.dts + (packet.duration or self._step)
+
+    def _shift(self, jumps: list[Fraction]) -> int:
+        return round(jumps[self._jumps - 1] / self._base) if self._jumps else 0
 
 
 def _name_of(address: Address) -> str:

@@ -17,10 +17,11 @@ from avgn.runtime.memory import give_back
 from avgn.runtime.nvtx import stage
 from avgn.runtime.orientation import Turner
 from avgn.runtime.sources import LiveEvent, StateChange
-from avgn.runtime.sources.address import SCHEMES, is_url, scheme_of, without_secrets
+from avgn.runtime.sources.address import SCHEMES, is_url, scheme_of, short_reason, without_secrets
 from avgn.runtime.sources.opening import open_address
 from avgn.runtime.sources.times import JUMP, Times, WallClock
 from avgn.runtime.sources.web import RefusedError, Trust
+from avgn.runtime.tracks import decodable, video_stream
 
 # seconds: to open a stream, and between two packets of an open one
 OPEN_TIMEOUT = {"udp": 3.0, "rtp": 3.0}
@@ -114,8 +115,9 @@ class UrlSource:
         av = import_av()
         timeout = (OPEN_TIMEOUT.get(self._scheme, 10.0), READ_TIMEOUT.get(self._scheme, 10.0))
         with open_address(self.url, self._trust, timeout=timeout, options=self._settings()) as container:
-            video = next(iter(container.streams.video), None)
-            audio = audio_stream(container)
+            video, audio = video_stream(container), audio_stream(container)
+            if audio is not None and not decodable(audio):
+                audio = None
             if video is None and audio is None:
                 raise InputError(f"{self.name} has neither pictures nor sound")
             self._turn = Turner()
@@ -191,5 +193,4 @@ def _has_stamps(format: Any) -> bool:
 def _reason(error: Exception) -> str:
     if type(error).__name__ in ("ExitError", "TimeoutError"):
         return "nothing came for too long"
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(str(text).split())[:120].rstrip(".")
+    return short_reason(error)

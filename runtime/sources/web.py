@@ -10,11 +10,16 @@ from __future__ import annotations
 import http.client
 import http.cookiejar
 import io
+import socket
 import ssl
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from avgn.runtime.errors import InputError
@@ -26,6 +31,8 @@ TIMEOUT = 10.0
 # bytes that are read at once, and that are passed over where a server gives no parts
 PIECE = 1 << 16
 MOST_PASSED_OVER = 64 << 20
+# why an answer has an end before its end
+CLOSED = "the connection was closed"
 # what FFmpeg asks of `seek` besides 0, 1 and 2
 FORCE = 0x20000
 
@@ -48,6 +55,53 @@ def host_of(url: str) -> str:
         return (urllib.parse.urlsplit(url).hostname or "").rstrip(".").lower()
     except ValueError:
         return ""
+
+
+class Prompt(http.client.HTTPConnection):
+    """A connection whose server has `timeout` seconds for the whole head of its answer, not for each byte of it."""
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            # the thread that reads wakes up
+            with suppress(OSError, AttributeError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(self.timeout or TIMEOUT, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            answer = super().getresponse()
+        except (OSError, http.client.HTTPException):
+            if late.is_set():
+                raise TimeoutError("timed out") from None
+            raise
+        finally:
+            timer.cancel()
+        if late.is_set():
+            answer.close()
+            raise TimeoutError("timed out")
+        return answer
+
+
+class PromptTls(Prompt, http.client.HTTPSConnection):
+    """The same over TLS."""
+
+
+class PromptHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(Prompt, req)
+
+
+class PromptTlsHandler(urllib.request.HTTPSHandler):
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(context=context)
+        self._tls = context
+
+    def https_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(PromptTls, req, context=self._tls)
 
 
 class SameHost(urllib.request.HTTPRedirectHandler):
@@ -92,7 +146,8 @@ class Web:
         parts = urllib.parse.urlsplit(url)
         plain = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
         handlers: list[urllib.request.BaseHandler] = [
-            urllib.request.HTTPSHandler(context=tls_context(insecure=self.trust.insecure)),
+            PromptHandler(),
+            PromptTlsHandler(tls_context(insecure=self.trust.insecure)),
             urllib.request.HTTPCookieProcessor(self.cookies),
             SameHost(self.trust),
         ]
@@ -117,14 +172,27 @@ class Web:
 
 
 class Opener:
-    """What FFmpeg opens its inputs with: the address itself, and whatever that names."""
+    """What FFmpeg opens its inputs with: the address itself, and whatever that names.
+
+    `refused`: what was not opened since it may not be; `failed`: whether something went wrong.
+    """
 
     def __init__(self, url: str, trust: Trust, timeout: float = TIMEOUT) -> None:
         self._host = host_of(url)
         self._web = Web(trust, timeout)
         self.refused: RefusedError | None = None
+        self.failed = False
 
     def __call__(self, url: str | bytes, flags: int, options: dict[str, str]) -> Any:
+        if self.failed:
+            return io.BytesIO()
+        try:
+            return FirstError(self._open(url, options), self)
+        except Exception:
+            self.failed = True
+            raise
+
+    def _open(self, url: str | bytes, options: dict[str, str]) -> Any:
         text = url.decode("utf-8", "surrogateescape") if isinstance(url, bytes) else url
         encrypted = text.startswith("crypto+")
         text = text.removeprefix("crypto+")
@@ -135,6 +203,43 @@ class Opener:
             self.refused = error
             raise
         return Decrypted(file, options.get("key", ""), options.get("iv", "")) if encrypted else file
+
+
+class FirstError:
+    """A file of an Opener whose first error of all its files goes to PyAV; after it every file is at its end.
+
+    PyAV raises an error when FFmpeg returns to it. Of more that come before, it would print the tracebacks.
+    """
+
+    def __init__(self, file: Any, opener: Opener) -> None:
+        self._file, self._opener = file, opener
+
+    def __getattr__(self, name: str) -> Any:
+        # what else it can do: PyAV asks whether it has a method
+        method = getattr(self._file, name)
+        return partial(self._seek, method) if name == "seek" else method
+
+    def read(self, size: int = -1) -> bytes:
+        if self._opener.failed:
+            return b""
+        try:
+            data: bytes = self._file.read(size)
+        except http.client.HTTPException:
+            self._opener.failed = True
+            raise OSError(CLOSED) from None
+        except Exception:
+            self._opener.failed = True
+            raise
+        return data
+
+    def _seek(self, seek: Callable[[int, int], int], offset: int, whence: int = 0) -> int:
+        if self._opener.failed:
+            return -1
+        try:
+            return seek(offset, whence)
+        except Exception:
+            self._opener.failed = True
+            raise
 
 
 class WebFile:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from typing import Any
 
@@ -15,7 +18,7 @@ from avgn.data.augment import Augmentation
 from avgn.data.mixing import Mixing
 from avgn.systems import System
 from avgn.training.config import TrainConfig
-from tests.commands import avgn, forked
+from tests.commands import ENVIRONMENT, avgn, forked
 
 
 def test_help_lists_every_command() -> None:
@@ -49,3 +52,15 @@ def test_every_setting_has_a_docstring(kind: type[Any]) -> None:
     docs = field_docs(kind)
     assert [entry.name for entry in fields(kind)] == list(docs)
     assert all(text.endswith(".") for text in docs.values())
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_that_nobody_reads_ends_quietly(option: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        command = [sys.executable, "-m", "avgn", option]
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=ENVIRONMENT, timeout=120)
+    finally:
+        os.close(write)
+    assert done.returncode == 0 and done.stderr == b""
