@@ -254,9 +254,7 @@ def bank_for(
     return Bank(sounds=sounds, cells=cells), notes
 
 
-def _provenance(
-    source: Taught, changes: Changes, report: Mapping[str, Any], labels: Sequence[str]
-) -> dict[str, Any]:
+def _provenance(source: Taught, changes: Changes, report: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """What bundle.json says of the lesson: its classes and numbers of examples, no path and no date."""
     before = source.bundle.info.provenance.get("taught", {})
     taught: dict[str, Any] = dict(before) if isinstance(before, dict) else {}
