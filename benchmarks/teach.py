@@ -29,7 +29,8 @@ from avgn.runtime.joint import judge
 from avgn.runtime.localizer import Localizer
 from avgn.runtime.manifest import read_manifest
 from avgn.teach import Changes, give_lesson
-from avgn.teach.examples import PICTURES, SOUNDS
+from avgn.teach.examples import SOUNDS
+from avgn.teach.marks import PICTURES
 
 TIMED = 10
 TIMING = """

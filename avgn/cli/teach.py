@@ -48,7 +48,7 @@ def teach(argv: Sequence[str]) -> None:
     changes = Changes(
         classes=_pairs("--class", args["class"], "kettle=clips/kettle"),
         names=args.names,
-        merge={new: split_names(old) for old, new in _several("--merge", args.merge, "car,truck=vehicle")},
+        merge={new: split_names(old) for new, old in _merged(args.merge).items()},
         rename=_pairs("--rename", args.rename, "dog=Rex"),
         keep=split_names(args.keep),
         remove=split_names(args.remove),
@@ -107,7 +107,15 @@ def _several(option: str, given: Sequence[str] | None, example: str) -> list[tup
 
 
 def _pairs(option: str, given: Sequence[str] | None, example: str) -> dict[str, str]:
-    pairs = _several(option, given, example)
+    return _once(option, _several(option, given, example))
+
+
+def _merged(given: Sequence[str] | None) -> dict[str, str]:
+    pairs = _several("--merge", given, "car,truck=vehicle")
+    return _once("--merge", [(new, old) for old, new in pairs])
+
+
+def _once(option: str, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     double = [name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1]
     if double:
         raise InputError(f"{option} names {double[0]!r} twice: give it once")

@@ -28,11 +28,8 @@ from avgn.runtime.reading import read_part, read_still
 from avgn.runtime.regular import open_regular
 from avgn.runtime.tracks import audio_stream, video_stream
 from avgn.teach.features import Encoders
-from avgn.teach.marks import MASK, read_marks
+from avgn.teach.marks import MASK, PICTURES, read_marks
 
-PICTURES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"]
-)
 SOUNDS = frozenset(
     [
         ".wav",
@@ -142,7 +139,10 @@ def find_examples(label: str, folder: str | os.PathLike[str]) -> tuple[list[Foun
         what = "is not a folder" if root.exists() else "does not exist"
         raise InputError(f"{root} {what}: --class {label}=FOLDER names a folder of clips, pictures or sounds")
     files = sorted(_walk(root))
-    pictures = {file.with_suffix(""): file for file in files if _is(file, PICTURES) and not _is_mask(file)}
+    shown = [file for file in files if _is(file, PICTURES) and not _is_mask(file)]
+    # of several pictures of one name, as exports leave them, the first goes with the sound; all are used
+    pictures = {file.with_suffix(""): file for file in reversed(shown)}
+    paired: set[Path] = set()
     videos = {file.with_suffix(""): file for file in files if _is(file, VIDEO_SUFFIXES)}
     sounds = {file.with_suffix("") for file in files if _is(file, SOUNDS)}
     found: list[Found] = []
@@ -155,9 +155,11 @@ def find_examples(label: str, folder: str | os.PathLike[str]) -> tuple[list[Foun
         elif _is(file, SOUNDS) and stem in videos:
             found.append(Found(name=name, kind="clip", picture=videos[stem], sound=file))
         elif _is(file, SOUNDS):
-            kind = "clip" if stem in pictures else "sound"
-            found.append(Found(name=name, kind=kind, picture=pictures.pop(stem, None), sound=file))
-    found += [Found(name=str(file.relative_to(root)), kind="picture", picture=file) for file in pictures.values()]
+            picture = pictures.pop(stem, None)
+            paired |= {picture} if picture else set()
+            found.append(Found(name=name, kind="clip" if picture else "sound", picture=picture, sound=file))
+    alone = [file for file in shown if file not in paired]
+    found += [Found(name=str(file.relative_to(root)), kind="picture", picture=file) for file in alone]
     if not found:
         raise InputError(f"folder {root} of class {label!r} holds no clip, picture or sound: put some into it")
     return _spread(found)
@@ -172,8 +174,9 @@ def read_examples(label: str, found: Sequence[Found], encoders: Encoders, say: C
             digest = content_of(each)
             if digest in known:
                 raise InputError(f"the same content as {known[digest]}")
-            known[digest] = each.name
             examples.used.append(_read(each, encoders, examples))
+            # a copy of what can't be used may be what can: beside it lies no broken file of boxes
+            known[digest] = each.name
         except MissingExtraError:
             raise
         except (InputError, ValueError, OSError) as error:
@@ -198,9 +201,12 @@ def check_contradictions(classes: dict[str, Sequence[Found]]) -> None:
     for label, found in classes.items():
         for path in (path for each in found for path in each.files):
             try:
-                sizes.setdefault(path.stat().st_size, []).append((label, path))
+                size = path.stat().st_size
             except OSError:
                 continue
+            # empty ones, which broken downloads leave, are no clips: they are left out by name
+            if size:
+                sizes.setdefault(size, []).append((label, path))
     for same in sizes.values():
         # only what is as long can be the same
         if len({label for label, _ in same}) < 2:

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,10 +59,19 @@ class Changes:
             raise InputError(
                 "nothing to teach: give --class NAME=FOLDER, --names, --merge, --rename, --keep or --remove"
             )
+        # what is stored, and looked for in the tokens, has one spelling
+        object.__setattr__(self, "classes", _composed(self.classes))
+        object.__setattr__(self, "merge", _composed(self.merge))
+        object.__setattr__(self, "rename", {old: edits.composed(new) for old, new in self.rename.items()})
+        object.__setattr__(self, "names", tuple(map(edits.composed, self.names)))
         double = sorted(set(self.classes) & set(map(label_of, self.names)))
         if double:
             raise InputError(f"class {double[0]!r} is asked for by examples and by its name: give one of them")
-        for label in (*self.classes, *map(label_of, self.names)):
+        asked_for = Counter(map(label_of, self.names))
+        twice = next((label for label, count in asked_for.items() if count > 1), None)
+        if twice is not None:
+            raise InputError(f"--names asks for {twice!r} twice: give it once")
+        for label in (*self.classes, *asked_for):
             edits.check_label(label)
 
 
@@ -123,9 +133,8 @@ def give_lesson(
         if manifest is not None:
             write_examples([examples for examples, _ in lessons.pairs], manifest, overwrite=overwrite)
     say("writing the bundle")
-    made = write_taught(
-        source, tokens, target, provenance=_provenance(source, changes, report), overwrite=overwrite, say=say
-    )
+    provenance = _provenance(source, changes, report, [token.label for token in tokens])
+    made = write_taught(source, tokens, target, provenance=provenance, overwrite=overwrite, say=say)
     report["known"] = list(made.info.classes)
     report["seconds"] = round(time.perf_counter() - begin, 1)
     return Lesson(bundle=made, report=report)
@@ -143,6 +152,14 @@ def edit(tokens: Sequence[Token], changes: Changes) -> list[Token]:
         found = edits.keep(found, [changes.rename.get(name, name) for name in changes.keep])
     if changes.remove:
         found = edits.remove(found, [changes.rename.get(name, name) for name in changes.remove])
+    return found
+
+
+def _composed(named: Mapping[str, Any]) -> dict[str, Any]:
+    found = {edits.composed(label): value for label, value in named.items()}
+    if len(found) < len(named):
+        labels = Counter(map(edits.composed, named))
+        raise InputError(f"two classes would be called {max(labels, key=labels.__getitem__)!r}: choose other names")
     return found
 
 
@@ -237,19 +254,18 @@ def bank_for(
     return Bank(sounds=sounds, cells=cells), notes
 
 
-def _provenance(source: Taught, changes: Changes, report: Mapping[str, Any]) -> dict[str, Any]:
-    """What bundle.json says of the lesson: classes and numbers of examples, no path and no date."""
+def _provenance(source: Taught, changes: Changes, report: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """What bundle.json says of the lesson: its classes and numbers of examples, no path and no date."""
     before = source.bundle.info.provenance.get("taught", {})
     taught: dict[str, Any] = dict(before) if isinstance(before, dict) else {}
     gone = {*changes.remove, *changes.rename, *(name for names in changes.merge.values() for name in names)}
     taught = {label: facts for label, facts in taught.items() if label not in gone}
-    if changes.keep:
-        taught = {label: facts for label, facts in taught.items() if label in changes.keep}
-    taught |= {new: {"renamed": old} for old, new in changes.rename.items()}
     taught |= {label: {"merged": list(names)} for label, names in changes.merge.items()}
+    taught |= {new: {"renamed": old} for old, new in changes.rename.items()}
     taught |= {label_of(asked): {"named": asked} for asked in changes.names}
     taught |= {label: facts["examples"] for label, facts in report["classes"].items()}
-    return {"taught": taught}
+    # what was merged or renamed may have been left out afterwards
+    return {"taught": {label: facts for label, facts in taught.items() if label in labels}}
 
 
 def _temporary() -> Path:

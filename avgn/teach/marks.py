@@ -22,6 +22,9 @@ from avgn.runtime.texts import read_text
 from avgn.teach.features import Encoders
 
 MASK = ".mask"
+PICTURES = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"]
+)
 
 
 def read_marks(path: Path, cells: int, encoders: Encoders) -> Floats | None:
@@ -31,7 +34,7 @@ def read_marks(path: Path, cells: int, encoders: Encoders) -> Floats | None:
     """
     height, width = encoders.info.image_size
     plane: Floats | None = None
-    mask = next((file for ending in (".png", ".PNG") if (file := path.with_suffix(MASK + ending)).is_file()), None)
+    mask = find_mask(path)
     beside = path.with_suffix(".json")
     if mask is not None:
         plane = resize(read_still("mask", mask), (height, width)).max(axis=2).astype(np.float32) / 255
@@ -44,6 +47,12 @@ def read_marks(path: Path, cells: int, encoders: Encoders) -> Floats | None:
     if not inside.max() > 0.05:
         raise InputError(f"{(mask or beside).name} beside it marks nothing in the picture")
     return inside
+
+
+def find_mask(path: Path) -> Path | None:
+    """The mask beside a picture, in any format that a picture may have; None where there is none."""
+    endings = [ending for each in sorted(PICTURES, key=lambda each: each != ".png") for ending in (each, each.upper())]
+    return next((file for ending in endings if (file := path.with_suffix(MASK + ending)).is_file()), None)
 
 
 def draw_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Floats:

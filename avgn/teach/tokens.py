@@ -9,6 +9,7 @@ Legend: R rows, D width of features.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -86,9 +87,8 @@ def merge(tokens: Sequence[Token], names: Sequence[str], label: str) -> list[Tok
 
 def rename(tokens: Sequence[Token], names: Mapping[str, str]) -> list[Token]:
     """Give classes other names ({old: new}), all at once. Raises InputError for unknown or doubled names."""
-    for old in names:
-        _find(tokens, old)
-    return _checked([replace(token, label=names.get(token.label, token.label)) for token in tokens])
+    found = {_find(tokens, old).label: new for old, new in names.items()}
+    return _checked([replace(token, label=found.get(token.label, token.label)) for token in tokens])
 
 
 def keep(tokens: Sequence[Token], names: Iterable[str]) -> list[Token]:
@@ -138,9 +138,14 @@ def check_label(label: str) -> None:
         )
 
 
+def composed(label: str) -> str:
+    """A name in one spelling: a letter and its mark are one character where Unicode has one (macOS parts them)."""
+    return unicodedata.normalize("NFC", label)
+
+
 def _find(tokens: Sequence[Token], label: str) -> Token:
     for token in tokens:
-        if token.label == label:
+        if composed(token.label) == composed(label):
             return token
     labels = [token.label for token in tokens]
     near = difflib.get_close_matches(label, labels, n=3, cutoff=0.5)
@@ -157,9 +162,9 @@ def _together(rows: Sequence[Rows]) -> Rows:
 
 
 def _checked(tokens: list[Token]) -> list[Token]:
-    labels = [token.label for token in tokens]
-    for label in labels:
-        check_label(label)
+    for token in tokens:
+        check_label(token.label)
+    labels = [composed(token.label) for token in tokens]
     double = next((label for label in labels if labels.count(label) > 1), None)
     if double is not None:
         raise InputError(f"two classes would be called {double!r}: choose other names")

@@ -12,7 +12,7 @@ from avgn.runtime.image import import_cv2
 from avgn.runtime.manifest import Item, Source, write_manifest
 from avgn.runtime.outputs import new_folder
 from avgn.teach.examples import Example, Examples, read_frames
-from avgn.teach.marks import MASK, read_boxes
+from avgn.teach.marks import find_mask, read_boxes
 
 MANIFEST = "manifest.jsonl"
 # pixels of a clip's frame that is written
@@ -46,8 +46,7 @@ def _items(examples: Examples, folder: Path, place: Path) -> Iterator[Item]:
             frame = folder / f"{name}.png"
             import_cv2().imwrite(str(frame), picture[..., ::-1])
         else:
-            beside, covered = frame.with_suffix(".json"), frame.with_suffix(f"{MASK}.png")
-            mask = covered if covered.is_file() else None
+            beside, mask = frame.with_suffix(".json"), find_mask(frame)
             boxes = tuple(read_boxes(beside)) if mask is None and beside.is_file() else ((0.0, 0.0, 1.0, 1.0),)
         source = Source(label=examples.label, sounding=True, on_screen=True, boxes=boxes, mask=mask)
         yield Item(

@@ -65,6 +65,24 @@ def test_removing_and_renaming_changes_nothing_else(tmp_path: Path) -> None:
     assert json.loads({each.key: each.value for each in graph.metadata_props}["classes"]) == list(new.classes)
 
 
+def test_a_name_is_found_in_either_spelling_and_kept_in_one(tmp_path: Path) -> None:
+    """macOS writes a letter and its mark as two characters where other systems write one."""
+    apart, one = "Fu\u0308chsin", "F\u00fcchsin"
+    new = edited(tmp_path, keep=["dog", "cat"], rename={"dog": apart})
+    assert new.classes == (one, "cat")
+    for number, changes in enumerate((Changes(remove=[apart]), Changes(merge={"pet": [apart, "cat"]}))):
+        assert one not in give_lesson(new, changes, tmp_path / str(number)).bundle.classes
+    again = give_lesson(new, Changes(rename={apart: "fox"}), tmp_path / "again").bundle
+    assert again.classes == ("fox", "cat")
+
+
+def test_a_bundle_tells_of_the_classes_that_it_has(tmp_path: Path) -> None:
+    """A class that was renamed or merged, and left out by the same command, was not taught."""
+    new = edited(tmp_path, merge={"pet": ["cat", "dog"]}, rename={"car": "auto", "bus": "coach"}, keep=["auto", "boat"])
+    assert new.classes == ("auto", "boat")
+    assert new.info.provenance["taught"] == {"auto": {"renamed": "car"}}
+
+
 def test_a_merged_class_is_heard_and_seen_where_any_was(tmp_path: Path) -> None:
     new = edited(tmp_path, merge={"vehicle": ["car", "truck", "bus"]})
     assert len(new.classes) == 63
@@ -126,6 +144,9 @@ def test_the_command_edits_and_tells(tmp_path: Path) -> None:
         (["--class", "kettle"], "--class must be two parts with = between them"),
         (["--class", "kettle=/nowhere/at/all"], "/nowhere/at/all does not exist"),
         (["--merge", "dog,violine=x"], "class 'violine' is not in the bundle"),
+        (["--merge", "cat,dog=pet", "--merge", "car,truck=pet"], "--merge names 'pet' twice: give it once"),
+        (["--names", "zebra", "zebra"], "--names asks for 'zebra' twice: give it once"),
+        (["--rename", "dog=\u00e9", "--rename", "cat=e\u0301"], "two classes would be called '\u00e9'"),
         (["--keep", "dog", "--manifest", "m"], "--manifest writes the examples of --class"),
     ],
 )

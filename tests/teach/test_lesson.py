@@ -24,7 +24,7 @@ from avgn.scenes.synth import RATE
 from avgn.scenes.writer import write_wav
 from avgn.teach import Changes, Lesson, give_lesson, teach
 from avgn.teach.bundles import read_tokens
-from avgn.teach.examples import MOST_FILES, find_examples, read_examples
+from avgn.teach.examples import MOST_FILES, check_contradictions, find_examples, read_examples
 from avgn.teach.features import Encoders
 from avgn.teach.marks import read_boxes
 from tests.commands import avgn, forked
@@ -276,6 +276,37 @@ def test_pairs_by_name_hidden_files_and_masks_are_told_apart(tmp_path: Path) -> 
         ("sub/c.mp4", "clip"),
     }
     assert not passed
+
+
+def test_every_picture_of_one_name_is_used_and_one_goes_with_the_sound(tmp_path: Path) -> None:
+    for name in ("a.bmp", "a.jpg", "a.png", "a.wav", "b.JPG", "b.png", "b.mask.jpg"):
+        (tmp_path / name).touch()
+    found, _ = find_examples("x", tmp_path)
+    assert {(each.kind, *(file.name for file in each.files)) for each in found} == {
+        ("clip", "a.bmp", "a.wav"),
+        ("picture", "a.jpg"),
+        ("picture", "a.png"),
+        ("picture", "b.JPG"),
+        ("picture", "b.png"),
+    }
+
+
+def test_a_copy_of_what_cant_be_used_is_used(tmp_path: Path) -> None:
+    """The first of both has a broken file of boxes beside it."""
+    dog_pictures(tmp_path, 1)
+    (tmp_path / "p0.json").write_text("[]")
+    (tmp_path / "q0.jpg").write_bytes((tmp_path / "p0.jpg").read_bytes())
+    found, _ = find_examples("x", tmp_path)
+    examples = read_examples("x", found, Encoders(read_tokens(Bundle.load("world"))), lambda: None)
+    assert [each.name for each in examples.used] == ["q0.jpg"]
+    assert [name for name, _ in examples.left_out] == ["p0.jpg"]
+
+
+def test_empty_files_in_two_classes_are_no_contradiction(tmp_path: Path) -> None:
+    for label in ("one", "two"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "broken-download.wav").touch()
+    check_contradictions({label: find_examples(label, tmp_path / label)[0] for label in ("one", "two")})
 
 
 def test_an_empty_folder_and_a_file_are_refused(tmp_path: Path) -> None:

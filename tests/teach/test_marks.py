@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from avgn.runtime.errors import InputError
-from avgn.teach.marks import covered, draw_boxes, read_boxes, read_marks
+from avgn.teach.marks import covered, draw_boxes, find_mask, read_boxes, read_marks
 
 # pictures 40 wide and 20 high, cells 4 x 2
 ENCODERS: Any = SimpleNamespace(info=SimpleNamespace(image_size=(20, 40), grid=(2, 4)))
@@ -33,6 +33,18 @@ def test_a_cell_is_marked_by_its_part_that_is_covered(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.mask.png"), mask)
     found = read_marks(picture, 8, ENCODERS)
     assert found is not None and found.tolist() == pytest.approx([0, 0, 0, 0, 0, 0, 0, 1])
+
+
+def test_a_mask_has_any_format_and_size(tmp_path: Path) -> None:
+    """A mask is stretched over the picture, as the picture is over the model's."""
+    mask = np.zeros((300, 16), np.uint8)
+    mask[150:, 8:] = 255
+    for number, ending in enumerate((".png", ".jpg", ".BMP")):
+        path = tmp_path / f"a{number}.mask{ending}"
+        cv2.imwrite(str(path), mask)
+        assert find_mask(tmp_path / f"a{number}.jpg") == path
+        found = read_marks(tmp_path / f"a{number}.jpg", 8, ENCODERS)
+        assert found is not None and found.tolist() == pytest.approx([0, 0, 0, 0, 0, 0, 1, 1], abs=0.05)
 
 
 def test_marks_of_nothing_are_named(tmp_path: Path) -> None:

@@ -174,6 +174,22 @@ def test_keys_alone(url: str, devices: tuple[Path, Path]) -> None:
         page.wait_for_selector("#start", state="visible")
 
 
+def test_what_is_pressed_is_seen_in_the_colors_of_a_visitor(url: str, devices: tuple[Path, Path]) -> None:
+    """Systems with high contrast paint over a page's colors, all buttons alike; the color of a class stays its own."""
+    ground = "getComputedStyle(document.getElementById('freeze')).backgroundColor"
+    with browser.chromium(*devices, forced_colors="active") as page:
+        page.goto(url)
+        page.click("#start:enabled")
+        painted = "getComputedStyle(document.querySelector('li .dot') ?? document.body).color"
+        until(page, f"{painted} !== getComputedStyle(document.body).color")
+        page.keyboard.press("f")
+        until(page, "document.getElementById('freeze').ariaPressed === 'true'")
+        pressed = page.evaluate(ground)
+        page.keyboard.press("f")
+        until(page, "document.getElementById('freeze').ariaPressed === 'false'")
+        assert page.evaluate(ground) != pressed
+
+
 def test_a_phone(url: str, devices: tuple[Path, Path], tmp_path: Path) -> None:
     phone: dict[str, Any] = {
         "viewport": {"width": 360, "height": 740},
