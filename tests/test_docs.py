@@ -56,6 +56,18 @@ def test_files_of_the_map_exist() -> None:
     assert not missing
 
 
+def test_pages_and_results_that_anything_names_exist() -> None:
+    made = {"benchmarks/results/NAME.json", "benchmarks/results/gpu.json"}  # by whoever measures
+    missing = {
+        (name, named)
+        for name in TRACKED
+        if name.endswith((".py", ".md", ".yaml", ".toml", ".ts", ".js", "Makefile"))
+        for named in re.findall(r"\b(?:docs|benchmarks/results)/[\w./-]+\.(?:md|json)\b", (ROOT / name).read_text())
+        if named not in made and not (ROOT / named).exists()
+    }
+    assert not missing
+
+
 def test_sections_that_code_refers_to_exist() -> None:
     sections = {
         name: set(re.findall(r"^## (\d+)\. ", (ROOT / "docs" / name).read_text(), flags=re.MULTILINE))

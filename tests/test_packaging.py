@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from recipes import tiny
+
 ROOT = Path(__file__).resolve().parents[1]
 ALONE = """
 import importlib, pkgutil, sys
@@ -92,6 +94,11 @@ def test_a_wheel_holds_what_is_not_code(tmp_path: Path) -> None:
     assert {f"avgn/runtime/web/{name}" for name in (*client, "client/package-lock.json")} <= held
     assert not any("/client/src/" in name for name in held)
     assert "avgn/py.typed" in held and "avgn/export/bundle.py" in held
+
+
+def test_a_tiny_that_is_made_anew_takes_the_place_of_the_shipped_one() -> None:
+    for path in (tiny.SHIPPED / "bundle.json", tiny.KEPT / "model.safetensors", tiny.KEPT / "config.json", tiny.RECORD):
+        assert path.is_file() and path.is_relative_to(ROOT), f"make tiny would write {path}, which nothing reads"
 
 
 def test_setup_lists_every_package_once() -> None:
