@@ -14,6 +14,7 @@ import pytest
 
 from avgn.config import Config, preset
 from avgn.systems import AVGN, RELEASED, SYSTEMS, find_system
+from recipes import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -172,6 +173,16 @@ def test_the_options_of_a_system_are_as_its_page_says(system: str) -> None:
         # the name, and its default before the next name
         pattern = rf"`{name}`[^`]*?(?<![\d.]){re.escape(shown)}(?!\.?\d)"
         assert re.search(pattern, section), f"the section of {system} must say that `{name}` is {shown}"
+
+
+def test_the_front_page_trains_as_the_recipe_of_tiny_does() -> None:
+    command = (ROOT / "README.md").read_text().split("avgn train data/train")[1].split("\navgn export")[0]
+    options = {name.replace("-", "_"): value for name, value in re.findall(r"--([a-z-]+) (\S+)", command)}
+    recipe = {name: value for name, value in tiny.TRAINING.items() if name in options}
+    assert {"steps", "batch_size", "learning_rate"} <= recipe.keys()
+    for name, value in recipe.items():
+        said = options[name]
+        assert said == str(value).lower() or float(said) == value, f"--{name}"
 
 
 def test_the_presets_are_the_methods() -> None:
