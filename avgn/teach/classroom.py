@@ -76,7 +76,8 @@ class _Seen:
 
 
 class Classroom:
-    """One server's. Use as a context manager, or `close` it: its folder goes then."""
+    """Teaches the bundle of one server, for all of its visitors. Use as a context manager, or `close` it: its folder
+    goes then."""
 
     def __init__(self, localizer: Localizer, load: Load, output: str | os.PathLike[str] | None = None) -> None:
         """`load`: makes of a bundle what the server runs; `output`: a new folder that always holds the bundle as it is

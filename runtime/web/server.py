@@ -33,6 +33,9 @@ def serve(
 ) -> None:
     """Serve the page until interrupted. `control` is given uvicorn's server, whose `should_exit` ends it.
 
+    `host`, `port`: where it listens (port 0: any free one); `token`: what visitors have to know, None for everybody;
+    `tls_cert`, `tls_key`: PEM files for https; `origins`: of pages elsewhere that may use it, as https://example.org;
+    `limits`: what each visitor may send; `report`: is given sentences for people, the page's address first.
     `teacher`: lets visitors teach the bundle for all of them (`avgn.teach.classroom.Classroom`).
 
     Raises InputError before anything listens: for a host other than this machine without a token, a token that can be
