@@ -54,9 +54,7 @@ def serve(
     local = is_loopback(host)
     check_token(host, local, token)
     tls = check_tls(tls_cert, tls_key)
-    for origin in origins:
-        if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
-            raise InputError(f"--allow-origin must be like https://example.org, got {origin!r}")
+    check_origins(origins)
     listening = listen(host, port)
     try:
         with SharedEngine(localizer.engine) as shared:
@@ -82,6 +80,13 @@ def serve(
             )
     finally:
         listening.close()
+
+
+def check_origins(origins: Sequence[str]) -> None:
+    """Raise InputError for what is no page's origin."""
+    for origin in origins:
+        if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
+            raise InputError(f"--allow-origin must be like https://example.org, got {origin!r}")
 
 
 def is_loopback(host: str) -> bool:
