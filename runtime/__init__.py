@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from avgn.runtime.bundle import Bundle, BundleInfo, write_bundle_info
-    from avgn.runtime.decision import DecisionConfig
+    from avgn.runtime.decision import DecisionConfig, Heard
     from avgn.runtime.engines import Engine, choose_engine
     from avgn.runtime.errors import FailureError, InputError, MissingExtraError
     from avgn.runtime.file_run import localize_file
@@ -26,6 +26,7 @@ __all__ = [
     "DecisionConfig",
     "Engine",
     "FailureError",
+    "Heard",
     "InputError",
     "Localizer",
     "Manifest",
@@ -50,6 +51,7 @@ _HOMES = {
     "DecisionConfig": "decision",
     "Engine": "engines",
     "FailureError": "errors",
+    "Heard": "decision",
     "InputError": "errors",
     "Localizer": "localizer",
     "Manifest": "manifest",

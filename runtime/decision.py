@@ -141,11 +141,13 @@ class DecisionState:
 
 @dataclass(frozen=True, kw_only=True)
 class Heard:
-    """One class that sounds. On screen it has a peak [x, y], a box [x1, y1, x2, y2] (0..1) and its map [h, w].
+    """One class that sounds. On screen it has a peak (x, y), a box (left, top, right, bottom) and its map [h, w].
 
-    `certainty` is the decision's own: 0.5 at the class's threshold, 1 where nothing is left to doubt; a dip of the
-    probabilities that has not changed the decision does not change it either. `alternatives` are classes that would
-    stand for the same thing, with their probabilities.
+    Peak and box are parts of the picture's width and height, from 0 to 1. `index` is the class's place among the
+    bundle's; `audio_prob` and `visual_prob` are the model's probabilities that it sounds and that it is visible,
+    smoothed. `certainty` is the decision's own: 0.5 at the class's threshold, 1 where nothing is left to doubt; a dip
+    of the probabilities that has not changed the decision does not change it either. `alternatives` are classes that
+    would stand for the same thing, with their probabilities.
     """
 
     label: str

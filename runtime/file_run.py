@@ -49,11 +49,12 @@ def localize_file(
     """Localize the sources of a video file, write what was asked for, and sum up.
 
     `output`: overlay video, whose suffix says the container; `json_path`: JSON lines; `csv_path`: events; "-" is
-    standard output; `audio`: another file that has the sound; `audio_track`: which of its tracks, by number from 1
-    or language; `sinks`: further callables (result, rgb), called in frame order from one thread. `start` and `duration`
-    choose a part in seconds, `every` a frame every so many seconds: times stay the file's own, and the overlay begins
-    at 0. On KeyboardInterrupt, and when nobody reads any output any more, the outputs are finished (the overlay is
-    playable) and the exception goes on; on another error nothing is left behind.
+    standard output; `audio`: another file that has the sound; `audio_track`: which of its tracks, by number from 1 or
+    language; `batch`: how many frames go through the image half at once; `sinks`: further callables (result, rgb),
+    called in frame order from one thread; `show_progress`: on standard error, where it is a terminal. `start` and
+    `duration` choose a part in seconds, `every` a frame every so many seconds: times stay the file's own, and the
+    overlay begins at 0. On KeyboardInterrupt, and when nobody reads any output any more, the outputs are finished (the
+    overlay is playable) and the exception goes on; on another error nothing is left behind.
     Raises InputError for anything given that can't be used.
     """
     check_localizer(localizer)

@@ -44,8 +44,10 @@ def localize_live(
 ) -> LiveStats:
     """Localize a live source until it ends, `seconds` have passed or the user interrupts; outputs are finished then.
 
-    `output`: overlay video with the sound, whose suffix says the container; `show`: a window, whose closing ends the
-    run; "-" is standard output, which gets result lines as they come. Raises InputError for anything given that can't
+    `source`: an address, or an object such as `CameraSource` or `PushedSource`; `json_path`: JSON lines; `csv_path`:
+    events; `output`: overlay video with the sound, whose suffix says the container; "-" is standard output, which gets
+    result lines as they come; `show`: a window, whose closing ends the run; `report`: is given sentences for people, as
+    of a source that was lost. Raises InputError for anything given that can't
     be used, FailureError when nothing was seen, BrokenPipeError when nobody reads any output any more.
     """
     check_localizer(localizer)

@@ -67,7 +67,12 @@ class Localizer:
         mode: Mode = "file",
         decision: DecisionConfig | None = None,
     ) -> Iterator[Result]:
-        """Return the results of a video file, frame by frame; `audio`: another file that has the sound."""
+        """Return the results of a video file, frame by frame, each when it is asked for.
+
+        `audio`: another file that has the sound; `batch`: how many frames go through the image half at once; `mode`:
+        which audio window a frame takes (see `StreamLocalizer`); `decision`: constants in place of the bundle's own.
+        Raises InputError for a file that can't be used.
+        """
         stream = self.open_stream(mode=mode, batch=batch, decision=decision)
         return (result for result, _ in run_media(stream, _media(source, audio)))
 
@@ -80,7 +85,7 @@ class Localizer:
         mode: Mode = "file",
         decision: DecisionConfig | None = None,
     ) -> Iterator[tuple[Result, Pixels]]:
-        """Like `stream`, each result with its frame [H, W, 3] uint8."""
+        """Return what `stream` does, each result with its frame [H, W, 3] uint8 RGB."""
         return run_media(self.open_stream(mode=mode, batch=batch, decision=decision), _media(source, audio))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
@@ -83,3 +85,21 @@ def test_modules_leave_each_others_private_parts_alone() -> None:
     ours = {name: uses for name, uses in used.items() if any(not use.startswith(LIBRARIES) for use in uses)}
     assert not ours, ours
     assert sum(map(len, used.values())) <= MOST_PRIVATE, {name: uses for name, uses in used.items() if uses}
+
+
+def defined(tree: ast.Module) -> Iterator[str]:
+    """The functions, classes and constants of a module."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+
+
+def test_nothing_is_defined_that_nothing_names() -> None:
+    """What only its own definition mentions is left over."""
+    folders = (*ROOMS, "benchmarks", "docs", "examples", "recipes", "tests")
+    paths = {path.resolve() for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    named = Counter(word for path in paths for word in re.findall(r"\w+", path.read_text(encoding="utf-8")))
+    left = {name: {each for each in defined(tree) if named[each] == 1} for name, tree in modules().items()}
+    assert not any(left.values()), {name: names for name, names in left.items() if names}

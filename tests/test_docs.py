@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ PAGES = sorted(
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "kernels").rglob("README.md"),
         *ROOT.glob("benchmarks/*.md"),
+        ROOT / "runtime" / "web" / "client" / "README.md",
     }
 )
 
@@ -48,11 +51,24 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         target = (page.parent / name).resolve() if name else page
         assert target.exists(), f"{page.name} links to {link}, which isn't there"
         assert not anchor or anchor in anchors(target), f"{page.name} links to {link}: no such heading"
+        assert target.suffix != ".md" or target in PAGES, f"{page.name} links to {link}, which the site leaves out"
 
 
 def test_files_of_the_map_exist() -> None:
     text = (ROOT / "docs" / "README.md").read_text()
     missing = [name for name in re.findall(r"`([^`]+)`", text) if "/" in name and not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_pages_and_results_that_anything_names_exist() -> None:
+    made = {"benchmarks/results/NAME.json", "benchmarks/results/gpu.json"}  # by whoever measures
+    missing = {
+        (name, named)
+        for name in TRACKED
+        if name.endswith((".py", ".md", ".yaml", ".toml", ".ts", ".js", "Makefile"))
+        for named in re.findall(r"\b(?:docs|benchmarks/results)/[\w./-]+\.(?:md|json)\b", (ROOT / name).read_text())
+        if named not in made and not (ROOT / named).exists()
+    }
     assert not missing
 
 
@@ -102,6 +118,26 @@ def test_the_api_pages_hold_every_public_name() -> None:
     assert not documented("kernels") - kernels, "docs/api/kernels.md names what is no kernel"
     evaluation = {name.rpartition(".")[2] for name in documented("core") if name.startswith("avgn.evaluation.")}
     assert {name for name in avgn.evaluation.__all__ if not name.isupper()} <= evaluation
+
+
+def shown_code() -> Iterator[str]:
+    """The examples, and the Python of README and of the pages."""
+    yield from (path.read_text() for path in sorted((ROOT / "examples").glob("*.py")))
+    for page in PAGES:
+        yield from re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def test_the_api_pages_hold_what_examples_and_pages_import() -> None:
+    held = {name.rpartition(".")[2] for room in ("runtime", "core", "export", "kernels") for name in documented(room)}
+    imported = {
+        each.name
+        for code in shown_code()
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("avgn")
+        for each in node.names
+    }
+    assert len(imported) > 15
+    assert not {name for name in imported if not name.isupper()} - held, "add these to docs/api"
 
 
 def test_the_site_builds_without_warnings(tmp_path: Path) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from recipes import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 ALONE = """
@@ -69,16 +72,33 @@ def test_scenes_demo_and_command_line_need_no_torch() -> None:
     assert out.stdout == "ok\n", out.stderr
 
 
-def test_a_wheel_holds_what_is_not_code(tmp_path: Path) -> None:
-    # from a copy: building leaves its folders behind
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what an installation is made of: building leaves its folders behind."""
+    copy = tmp_path_factory.mktemp("copy")
     for name in ("avgn", "export", "kernels", "runtime"):
         links = ("export", "kernels", "runtime") if name == "avgn" else ()
         ignored = shutil.ignore_patterns("__pycache__", "node_modules", *links)
-        shutil.copytree(ROOT / name, tmp_path / "tree" / name, ignore=ignored)
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
-        shutil.copy(ROOT / name, tmp_path / "tree")
+        shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, copy)
+    return copy
+
+
+def test_a_source_distribution_holds_none_of_the_tests(tree: Path, tmp_path: Path) -> None:
+    (tree / "tests").mkdir()
+    shutil.copy(__file__, tree / "tests")
+    code = f"from setuptools import build_meta; print(build_meta.build_sdist({str(tmp_path)!r}))"
+    subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, check=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "NOTICE", "runtime/localizer.py", "avgn/models/world/bundle.json"} <= held
+    assert not any(name.startswith("tests") for name in held)
+
+
+def test_a_wheel_holds_what_is_not_code(tree: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "-w", str(tmp_path), "."], cwd=tmp_path / "tree", check=True, capture_output=True)
+    subprocess.run([*command, "-w", str(tmp_path), "."], cwd=tree, check=True, capture_output=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = set(wheel.namelist())
     folders = ("avgn/models/tiny", "avgn/models/world", "avgn/demo/material")
@@ -92,6 +112,11 @@ def test_a_wheel_holds_what_is_not_code(tmp_path: Path) -> None:
     assert {f"avgn/runtime/web/{name}" for name in (*client, "client/package-lock.json")} <= held
     assert not any("/client/src/" in name for name in held)
     assert "avgn/py.typed" in held and "avgn/export/bundle.py" in held
+
+
+def test_a_tiny_that_is_made_anew_takes_the_place_of_the_shipped_one() -> None:
+    for path in (tiny.SHIPPED / "bundle.json", tiny.KEPT / "model.safetensors", tiny.KEPT / "config.json", tiny.RECORD):
+        assert path.is_file() and path.is_relative_to(ROOT), f"make tiny would write {path}, which nothing reads"
 
 
 def test_setup_lists_every_package_once() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, fields, is_dataclass
@@ -14,6 +16,7 @@ import pytest
 
 from avgn.config import Config, preset
 from avgn.systems import AVGN, RELEASED, SYSTEMS, find_system
+from recipes import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -157,6 +160,122 @@ def test_a_page_says_what_the_code_does(page: str, sentence: str, found: Callabl
     assert found() == expected
 
 
+def attacks(name: str) -> tuple[int, int, int]:
+    """What an honest visitor kept (percent), the longest p95 (ms) and the most growth (MB) under any attack."""
+    kinds = results(name)["kinds"]
+    grown = [kind["memory_mb"]["peak"] - kind["memory_mb"]["before"] for kind in kinds]
+    return (
+        math.floor(min(kind["results_percent"] for kind in kinds)),
+        math.ceil(max(kind["p95_ms"] for kind in kinds)),
+        math.ceil(max(grown)),
+    )
+
+
+def results(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def helps() -> list[float]:
+    """Seconds of the commands' help texts, from the fastest on."""
+    commands = results("startup")["commands"].items()
+    return sorted(told["wall_seconds"]["p50"] for name, told in commands if name.endswith(" --help"))
+
+
+def loss_memory(cells: int, form: str) -> float:
+    rows = [row for row in results("training")["loss_memory"] if (row["shape"]["B"], row["shape"]["P"]) == (64, cells)]
+    return float(rows[0][form])
+
+
+# page, sentence with places for numbers, the numbers as the JSON of a benchmark has them
+MEASURED: list[tuple[str, str, Callable[[], tuple[Any, ...]]]] = [
+    (
+        "live",
+        "at least {} % of its results with a p95 of at most {} ms, and the server grew by at most {} MB",
+        lambda: attacks("hostile"),
+    ),
+    ("live", "a minute each: {} %, {} ms, {} MB", lambda: attacks("hostile-minute")),
+    (
+        "live",
+        "one stream at 30 frames/s takes {:.1f} ms in 95 % of cases, two {:.1f} ms, four {:.1f} ms and eight {:.1f} ms",
+        lambda: tuple(row["latency_ms"]["p95"] + 1e-9 for row in results("streaming")["live"][:4]),
+    ),
+    (
+        "live",
+        "gives {:.2f} times the frames",
+        lambda: (results("streaming")["batching"]["batched_over_separate"]["p50"],),
+    ),
+    (
+        "live",
+        "with {} faults on UDP (killed senders, garbage) and {} in the program",
+        lambda: tuple(sum(kinds.values()) for kinds in results("soak")["faults"].values()),
+    ),
+    (
+        "live",
+        "A sound is named {:.2f} s after it begins (median; {:.2f} s for 90 %) and no longer named {:.2f} s after",
+        lambda: (
+            results("reaction")["onset_seconds"]["p50"],
+            results("reaction")["onset_seconds"]["p90"],
+            results("reaction")["release_seconds"]["p50"],
+        ),
+    ),
+    (
+        "performance",
+        "**{:.2f} times the samples a second on one thread, {:.2f} on two",
+        lambda: tuple(results("training")["over_plain_wall"][threads]["avgn"]["p50"] for threads in "12"),
+    ),
+    ("performance", "`benchmarks/results/startup.json`, medians of {} runs", lambda: (results("startup")["runs"],)),
+    ("performance", "0.165 s before, {:.2f} s after", lambda: (helps()[0],)),
+    ("performance", "{:.2f}-{:.2f} s after, `import` {:.2f} s", lambda: (helps()[1], helps()[-3], helps()[-1])),
+    (
+        "performance",
+        "its peak grows from {:.0f} to {:.0f} MB, of which {:.0f} and {:.0f} MB are the inputs' own gradients",
+        lambda: tuple(
+            loss_memory(cells, f"{form}_mb") for form in ("chunked_peak", "input_gradients") for cells in (49, 196)
+        ),
+    ),
+    (
+        "performance",
+        "the reference takes {:.0f} and {:.0f} MB",
+        lambda: tuple(loss_memory(cells, "einsum_peak_mb") for cells in (49, 196)),
+    ),
+    (
+        "training",
+        "on 2 cores {:.0f} samples a second from jpg and 10-second wav files without workers, {:.0f} with two",
+        lambda: tuple(
+            results("loader")["loader_samples_per_second"][way] for way in ("files, 0 workers", "memory, 2 workers")
+        ),
+    ),
+    (
+        "teach",
+        "One class of 10 pictures and 10 sounds takes {:.1f} s",
+        lambda: (results("teach")["one_class"]["seconds"],),
+    ),
+    (
+        "teach",
+        "and a class was named {:.1f} to {:.1f} s after its name was given",
+        lambda: tuple(pick(each["named_seconds"] for each in results("lessons")["lessons"]) for pick in (min, max)),
+    ),
+    (
+        "browser",
+        "took {:.0f} to {:.0f} MB",
+        lambda: tuple(pick(row["memory_mb"] for row in results("site-soak")["rows"]) for pick in (min, max)),
+    ),
+    (
+        "budget",
+        "`make tiny` {:.0f} minutes",
+        lambda: (sum(results("recipe")["seconds"].values()) / 60,),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence", "numbers"), MEASURED, ids=[f"{row[0]}: {row[1][:40]}" for row in MEASURED]
+)
+def test_a_page_says_what_was_measured(page: str, sentence: str, numbers: Callable[[], tuple[Any, ...]]) -> None:
+    text = " ".join((ROOT / "docs" / f"{page}.md").read_text().split())
+    assert sentence.format(*numbers()) in text, "the page and the results say two things"
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_options_of_a_system_are_as_its_page_says(system: str) -> None:
     made = find_system(system).options({})
@@ -172,6 +291,16 @@ def test_the_options_of_a_system_are_as_its_page_says(system: str) -> None:
         # the name, and its default before the next name
         pattern = rf"`{name}`[^`]*?(?<![\d.]){re.escape(shown)}(?!\.?\d)"
         assert re.search(pattern, section), f"the section of {system} must say that `{name}` is {shown}"
+
+
+def test_the_front_page_trains_as_the_recipe_of_tiny_does() -> None:
+    command = (ROOT / "README.md").read_text().split("avgn train data/train")[1].split("\navgn export")[0]
+    options = {name.replace("-", "_"): value for name, value in re.findall(r"--([a-z-]+) (\S+)", command)}
+    recipe = {name: value for name, value in tiny.TRAINING.items() if name in options}
+    assert {"steps", "batch_size", "learning_rate"} <= recipe.keys()
+    for name, value in recipe.items():
+        said = options[name]
+        assert said == str(value).lower() or float(said) == value, f"--{name}"
 
 
 def test_the_presets_are_the_methods() -> None:

@@ -32,7 +32,7 @@ class SharedMap(LocalizerModel):
 
 
 def as_maps(values: Tensor, grid: tuple[int, int]) -> Tensor:
-    """[B,K,P] -> [B,K,h,w]."""
+    """Lay the cells of [B,K,P] out as maps [B,K,h,w]."""
     return values.reshape(values.shape[0], values.shape[1], *grid)
 
 

@@ -8,16 +8,19 @@ import numpy as np
 
 from avgn.benchmarking.timing import make_inputs
 from avgn.runtime.bundle import Bundle
-from avgn.runtime.errors import InputError
+from avgn.runtime.errors import InputError, MissingExtraError
 
 
 def count_operations(job: dict[str, Any]) -> dict[str, Any]:
     """Count the multiply-adds of the convolutions and matrix products of one sample: {"audio", "image"}, from the fp32
     graphs.
 
-    Raises InputError for a bundle without them.
+    Raises InputError for a bundle without them, MissingExtraError without the package onnx.
     """
-    import onnx
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError("onnx", "teach", error) from None
 
     from avgn.export.cost import multiply_adds
 

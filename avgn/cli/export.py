@@ -114,8 +114,12 @@ def deploy(argv: Sequence[str]) -> None:
     if argv and argv[0] == "web":
         deploy_web(argv[1:])
         return
-    parser = make_parser("deploy", "Lay a bundle out for a server: avgn deploy triton-server BUNDLE REPOSITORY.")
-    parser.epilog = "As a page that runs without a server: avgn deploy web BUNDLE SITE (avgn deploy web --help)."
+    parser = make_parser(
+        "deploy",
+        "Lay a bundle out for a server, or as a web page that needs none.\n\n"
+        "  avgn deploy triton-server BUNDLE REPOSITORY   the options below\n"
+        "  avgn deploy web BUNDLE SITE                   avgn deploy web --help describes it",
+    )
     parser.add_argument("server", type=str, help="triton-server")
     parser.add_argument("bundle", type=str, help="bundle folder, or the name world or tiny")
     parser.add_argument("repository", type=str, help="the server's model repository")

@@ -76,11 +76,12 @@ class _Seen:
 
 
 class Classroom:
-    """One server's. Use as a context manager, or `close` it: its folder goes then."""
+    """Teaches the bundle of one server, for all of its visitors. Use as a context manager, or `close` it: its folder
+    goes then."""
 
     def __init__(self, localizer: Localizer, load: Load, output: str | os.PathLike[str] | None = None) -> None:
-        """`load`: makes of a bundle what the server runs; `output`: a new folder that always holds the bundle as it is
-        after a lesson.
+        """`load`: loads a bundle into what the server runs, as `Localizer.load` does; `output`: a new folder that
+        always holds the bundle as it is after a lesson.
 
         Raises InputError, with the reason, for a bundle that can't be taught one class at a time, and for a folder that
         can't be written; MissingExtraError without onnx.

@@ -110,7 +110,10 @@ def give_lesson(
 ) -> Lesson:
     """Make the changes and write the new bundle, verified; it appears whole or not at all.
 
-    `manifest`: a folder that the same examples are written to as `avgn train` reads them.
+    `output`: its folder; None: one that goes when the program ends. `overwrite`: replace a bundle that is there.
+    `manifest`: a folder that the same examples are written to as `avgn train` reads them. `say`: is given sentences of
+    what is being done. Raises InputError for changes and examples that can't be used, FailureError where the new graphs
+    are not what they shall be.
     """
     begin = time.perf_counter()
     source = read_tokens(bundle if isinstance(bundle, Bundle) else Bundle.load(bundle))

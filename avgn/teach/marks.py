@@ -37,7 +37,7 @@ def read_marks(path: Path, cells: int, encoders: Encoders) -> Floats | None:
     mask = find_mask(path)
     beside = path.with_suffix(".json")
     if mask is not None:
-        plane = resize(read_still("mask", mask), (height, width)).max(axis=2).astype(np.float32) / 255
+        plane = resize(read_still("mask", mask), (height, width)).max(axis=2).astype(np.float32) / np.float32(255)
     elif beside.is_file():
         plane = draw_boxes(read_boxes(beside), (height, width))
     if plane is None:

@@ -34,7 +34,6 @@ CERTAIN = 1.95
 # of other sounds, what may be taken for the class while it is in view before its threshold rises, and by how much it
 # may rise
 MOST_FALSE, MOST_RISE = 0.02, 2.0
-GOOD = 0.8
 
 
 def report_on(

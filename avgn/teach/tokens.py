@@ -40,10 +40,6 @@ class Rows:
         return np.asarray(features @ self.weight.T + self.bias, np.float32)
 
 
-def no_rows(width: int) -> Rows:
-    return Rows(weight=np.zeros((0, width), np.float32), bias=np.zeros(0, np.float32))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Token:
     """One class: its name, the rows that it is heard by and seen by (none: faces), and its threshold of log-odds.

@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 from pymdownx.slugs import slugify
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("*.md", "docs/**/*.md", "kernels/**/README.md")
+PAGES = ("*.md", "docs/**/*.md", "kernels/**/README.md", "runtime/web/client/README.md")
 LINKED = ("docs/*.png", "docs/*.jpg", "docs/site.css", "benchmarks/results/*.json")
 # what may interrupt a paragraph: an item of a list, a numbered one only as the first
 ITEM = re.compile(r"([-*]|1\.) ")

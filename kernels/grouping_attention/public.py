@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 from torch import Tensor
 
 from avgn.kernels.dispatch import check_fused, needs_operator, under_autocast, uses_triton
 from avgn.kernels.grouping_attention import reference
 
 
+@overload
+def grouping_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float,
+    eps: float = ...,
+    hard: bool = ...,
+    return_assignment: Literal[False] = ...,
+) -> Tensor: ...
+@overload
+def grouping_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float,
+    eps: float = ...,
+    hard: bool = ...,
+    return_assignment: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 def grouping_attention(
     query: Tensor,
     key: Tensor,

@@ -113,8 +113,8 @@ def _noise(rng: np.random.Generator, recorded: list[Waveform], samples: int) -> 
     waveform = recorded[int(rng.integers(len(recorded)))]
     waveform = np.tile(waveform, -(-samples // len(waveform)))
     at = int(rng.integers(len(waveform) - samples + 1))
-    spectrum = np.fft.rfft(waveform[at : at + samples]) * _tilt(rng, frequency)
-    return np.fft.irfft(spectrum, samples).astype(np.float32)
+    tilted = np.fft.rfft(waveform[at : at + samples]) * _tilt(rng, frequency)
+    return np.fft.irfft(tilted, samples).astype(np.float32)
 
 
 def _tilt(rng: np.random.Generator, frequency: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -29,11 +29,17 @@ class Engine(Protocol):
     def info(self) -> BundleInfo: ...
 
     def run_audio(self, waveform: Floats) -> dict[str, Floats]:
-        """waveform [B, T] float32 -> {"sources" [B, K, D], "audio_prob" [B, K]}; ValueError for other shapes."""
+        """Run the audio half: waveform [B, T] float32 -> {"sources" [B, K, D], "audio_prob" [B, K]}.
+
+        Raises ValueError for other shapes.
+        """
         ...
 
     def run_image(self, image: Pixels, sources: Floats) -> dict[str, Floats]:
-        """image [B, H, W, 3] uint8 RGB, sources [B, K, D] -> {"maps" [B, K, h, w], "visual_prob" [B, K]}."""
+        """Run the image half: image [B, H, W, 3] uint8 RGB, sources [B, K, D] -> maps and probabilities.
+
+        These are {"maps" [B, K, h, w], "visual_prob" [B, K]}.
+        """
         ...
 
 

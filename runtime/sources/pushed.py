@@ -13,8 +13,8 @@ from avgn.runtime.audio import to_float
 from avgn.runtime.media import AudioBlock, VideoFrame
 from avgn.runtime.sources import LiveEvent, StateChange
 
-# pieces in line: more than a second of pictures and sound, so that a slow start loses nothing
-LINE = 256
+# more than a second of pictures and sound, so that a slow start loses nothing
+QUEUE_PIECES = 256
 
 
 class PushedSource:
@@ -22,7 +22,7 @@ class PushedSource:
 
     def __init__(self, name: str = "pushed") -> None:
         self._name = name
-        self._line: queue.Queue[LiveEvent] = queue.Queue(maxsize=LINE)
+        self._line: queue.Queue[LiveEvent] = queue.Queue(maxsize=QUEUE_PIECES)
         self._closed = False
 
     @property
@@ -34,12 +34,12 @@ class PushedSource:
         self._put(VideoFrame(rgb=rgb, time=time, captured=clock.monotonic()))
 
     def push_audio(self, samples: npt.NDArray[np.generic], rate: int, time: float) -> None:
-        """Sound [T] or [T, C] whose first sample is at `time` seconds."""
+        """Push sound [T] or [T, C] whose first sample is at `time` seconds."""
         block = to_float(samples)
         self._put(AudioBlock(samples=block[:, None] if block.ndim == 1 else block, rate=rate, time=time))
 
     def end(self) -> None:
-        """No more comes: what was pushed is still localized."""
+        """Say that no more comes; what was pushed is still localized."""
         self._put(StateChange(state="ended"))
 
     def close(self) -> None:

@@ -33,6 +33,9 @@ def serve(
 ) -> None:
     """Serve the page until interrupted. `control` is given uvicorn's server, whose `should_exit` ends it.
 
+    `host`, `port`: where it listens (port 0: any free one); `token`: what visitors have to know, None for everybody;
+    `tls_cert`, `tls_key`: PEM files for https; `origins`: of pages elsewhere that may use it, as https://example.org;
+    `limits`: what each visitor may send; `report`: is given sentences for people, the page's address first.
     `teacher`: lets visitors teach the bundle for all of them (`avgn.teach.classroom.Classroom`).
 
     Raises InputError before anything listens: for a host other than this machine without a token, a token that can be
@@ -51,9 +54,7 @@ def serve(
     local = is_loopback(host)
     check_token(host, local, token)
     tls = check_tls(tls_cert, tls_key)
-    for origin in origins:
-        if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
-            raise InputError(f"--allow-origin must be like https://example.org, got {origin!r}")
+    check_origins(origins)
     listening = listen(host, port)
     try:
         with SharedEngine(localizer.engine) as shared:
@@ -79,6 +80,13 @@ def serve(
             )
     finally:
         listening.close()
+
+
+def check_origins(origins: Sequence[str]) -> None:
+    """Raise InputError for what is no page's origin."""
+    for origin in origins:
+        if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
+            raise InputError(f"--allow-origin must be like https://example.org, got {origin!r}")
 
 
 def is_loopback(host: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,9 +15,10 @@ import cv2
 import pytest
 
 from avgn.benchmarking import BenchmarkOptions, format_report, run_benchmark
+from avgn.benchmarking.operations import count_operations
 from avgn.benchmarking.plan import plan_rows
 from avgn.benchmarking.plot import plot_report, short_names
-from avgn.benchmarking.process import run_job
+from avgn.benchmarking.process import one_sentence, run_job
 from avgn.benchmarking.stages import STAGES
 from avgn.runtime import Bundle, FailureError, InputError
 from avgn.runtime.bundle import resolve_bundle_path
@@ -206,6 +208,13 @@ def test_bundles_of_one_name_are_told_apart_in_a_plot() -> None:
 def test_a_job_that_fails_says_why() -> None:
     with pytest.raises(FailureError, match="none does not exist"):
         run_job({"kind": "operations", "bundle": "none"}, timeout=60)
+
+
+def test_a_package_that_operations_need_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(InputError) as raised:
+        count_operations({"bundle": "tiny"})
+    assert one_sentence(raised.value) == "onnx is not installed: pip install 'avgn[teach]'"
 
 
 def test_a_row_is_planned_for_every_combination() -> None:

@@ -15,7 +15,7 @@ def rand(*shape: int, seed: int = 0) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
-    found = grouping_attention(query, key, value, scale=0.3, **options)  # type: ignore[arg-type]
+    found = grouping_attention(query, key, value, scale=0.3, **options)  # type: ignore[call-overload]
     assert isinstance(found, Tensor)
     return found
 

@@ -127,7 +127,7 @@ def test_what_is_hardly_heard_is_no_source_whatever_is_seen() -> None:
 
 
 def test_of_two_things_in_plain_view_the_less_unlikely_sound_is_ahead() -> None:
-    prob = 1 / (1 + np.exp(-np.array([-30.0, -20.0, -70.0]))).astype(np.float32)
+    prob = np.float32(1) / (1 + np.exp(-np.array([-30.0, -20.0, -70.0]))).astype(np.float32)
     odds = joint_odds(RULE, prob, np.full(3, 0.9, np.float32))
     np.testing.assert_allclose(odds - odds[0], [0, 10, -30], atol=1e-4)
 

@@ -202,7 +202,7 @@ def seconds_of_a_frame(localizer: Localizer, video: Path) -> float:
 
 @tried_again
 def test_latency_of_a_pushed_stream(tiny: Localizer, video: Path) -> None:
-    """A frame is answered before the next ones come; how long it takes on which machine is in docs/streaming.md."""
+    """A frame is answered before the next ones come; how long it takes on which machine is in docs/live.md."""
     source, watch = PushedSource(), Watch()
     with LivePipeline(source, tiny.engine, [watch.sink]) as pipeline:
         play(source, video, 30, 6.0)
