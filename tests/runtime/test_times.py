@@ -238,8 +238,8 @@ def test_a_clock_that_begins_anew_for_both_tracks_is_one_new_clock() -> None:
     timeline = Timeline()
     first, second, third = Placer(timeline, 0.0, None), Placer(timeline, 0.0, None), Placer(timeline, 0.0, None)
     assert placed(first, [10.0, 10.1, 0.0, 0.1]) == pytest.approx([10.0, 10.1, 10.2, 10.3])
-    # half a second apart from the first: they stay as far apart as they are
-    assert placed(second, [10.6, 0.5, 0.6]) == pytest.approx([10.6, 10.7, 10.8]) and len(timeline.shifts) == 2
+    # half a second is missing where the clock begins anew, as there is beside the first one's
+    assert placed(second, [10.6, 1.0, 1.1]) == pytest.approx([10.6, 11.2, 11.3]) and len(timeline.shifts) == 2
     # of three seconds nothing is said by the first one
     assert placed(third, [13.2, 0.1, 0.2]) == pytest.approx([13.2, 13.3, 13.4]) and len(timeline.shifts) == 3
 
