@@ -11,7 +11,7 @@ import pytest
 
 from avgn.runtime.bundle_schema import BundleInfo, Joint, Patches, Thresholds, Variant, from_json, to_json
 from avgn.runtime.contract import TensorSpec
-from avgn.runtime.decision import DecisionConfig, DecisionState, Rules, step
+from avgn.runtime.decision import Decision, DecisionConfig, DecisionState, Rules, step
 from avgn.runtime.errors import InputError
 from avgn.runtime.joint import joint_odds, judge
 from avgn.runtime.patches import cut_patches, pool_patches
@@ -139,7 +139,9 @@ def test_certain_probabilities_are_finite(heard: float) -> None:
     assert np.isfinite(verdict.prob).all() and verdict.claimed.all() == bool(heard)
 
 
-def plainly(rule: Joint, heard: np.ndarray, seen: np.ndarray, heat: np.ndarray) -> tuple[np.ndarray, dict]:
+def plainly(
+    rule: Joint, heard: np.ndarray, seen: np.ndarray, heat: np.ndarray
+) -> tuple[np.ndarray, dict[int, list[tuple[int, float]]]]:
     """The rule in plain loops, on log-odds: probabilities [K], and {class: [(other, probability)]}."""
     height, width = heat.shape[1:]
     able = [heard[k] >= rule.floor and seen[k] >= rule.seen_floor for k in range(len(heard))]
@@ -199,7 +201,9 @@ def test_what_equals_a_bound_has_reached_it() -> None:
     assert side.claimed.tolist() == [True, False, True] and list(side.instead_of) == [0]
 
 
-def decided(frames: list[tuple[np.ndarray, np.ndarray]], joint: Joint, *, loudness: float = -20.0, **config: float):
+def decided(
+    frames: list[tuple[np.ndarray, np.ndarray]], joint: Joint, *, loudness: float = -20.0, **config: float
+) -> list[tuple[DecisionState, Decision]]:
     """Decide frames (heard, seen) 20 ms apart by a joint rule; returns what each came to: (state, decision)."""
     count = len(frames[0][0])
     rules = replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -227,10 +228,12 @@ def test_placer_without_and_with_timestamps() -> None:
 
 def placed(placer: Placer, stamps: list[float], duration: float = 0.1) -> list[float]:
     """Times of pieces with these timestamps, each of which sees the one after it."""
-    return [
-        placer.place(stamp, duration, lambda after=after: after)
-        for stamp, after in zip(stamps, [*stamps[1:], None], strict=True)
-    ]
+    following = iter([*stamps[1:], None])
+    found = []
+    for stamp in stamps:
+        after = next(following)
+        found.append(placer.place(stamp, duration, partial(lambda value: value, after)))
+    return found
 
 
 def test_a_clock_that_begins_anew_for_both_tracks_is_one_new_clock() -> None:

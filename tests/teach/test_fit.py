@@ -99,10 +99,12 @@ def test_a_bank_without_a_label_keeps_the_others_and_their_numbers() -> None:
 
 
 def test_an_encoder_is_the_published_one_where_its_probe_is_nearly_the_same() -> None:
-    held = Things(rows=np.zeros((0, 2)), groups=np.zeros(0, int), labels=(), probe=np.array([1.0, 0.0], np.float32))
+    held = Things(
+        rows=np.zeros((0, 2), np.float32), groups=np.zeros(0, int), labels=(), probe=np.array([1.0, 0.0], np.float32)
+    )
     # the cosines of 10 and of 25 degrees, whatever the length
-    near, far = (7 * np.array([np.cos(angle), np.sin(angle)]) for angle in np.radians([10, 25]))
-    assert held.fits(near) and not held.fits(far) and not held.fits(np.ones(3))
+    near, far = (7 * np.array([np.cos(angle), np.sin(angle)], np.float32) for angle in np.radians([10, 25]))
+    assert held.fits(near) and not held.fits(far) and not held.fits(np.ones(3, np.float32))
 
 
 @pytest.mark.parametrize(("own", "other", "scale"), [((1.0, 3.0, 2.0), (0.0, -1.0, 1.0), 3.0), ((500.0,), (0.0,), 0.3)])
@@ -127,16 +129,16 @@ def test_a_picture_is_split_by_its_marks_else_by_what_is_hottest_and_coldest() -
     inside, around = fitting._split(Picture(cells=cells, inside=marked), None)
     assert inside[:, 0].tolist() == [100] and around[:, 0].tolist() == list(range(98, 0, -1))
     # a thing smaller than a cell has the cell that it covers most
-    inside, _ = fitting._split(Picture(cells=cells, inside=marked / 2), None)
+    inside, _ = fitting._split(Picture(cells=cells, inside=marked * np.float32(0.5)), None)
     assert inside[:, 0].tolist() == [100]
 
 
 def test_rows_are_thinned_evenly_and_to_the_time_that_they_may_take() -> None:
-    parts = [np.arange(100), np.arange(3), np.arange(50)]
+    parts = [np.arange(count, dtype=np.float32) for count in (100, 3, 50)]
     thinned = fitting._thinned(parts, 30)
     assert [len(part) for part in thinned] == [10, 3, 10]
     assert (thinned[0][0], thinned[0][-1]) == (0, 99)
-    few = fitting._few([np.full((10, 1), at) for at in range(20)], 50)
+    few = fitting._few([np.full((10, 1), at, np.float32) for at in range(20)], 50)
     assert sum(map(len, few)) == 50 and (few[0][0, 0], few[-1][0, 0]) == (0, 19)
 
 
