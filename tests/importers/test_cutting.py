@@ -94,8 +94,9 @@ def test_a_piece_is_nearly_the_picture_itself(tmp_path: Path) -> None:
     out = output_folder(options(tmp_path, output=tmp_path / "m.jsonl"))
     (name,) = cut_clip(Clip(path=path, stem="v"), out, Plan())
     truth = next(open_media(path).video()).rgb
-    found = cv2.imread(str(pieces(out, name)[0]))[..., ::-1]
-    error = float(np.mean((found.astype(float) - truth) ** 2))
+    found = cv2.imread(str(pieces(out, name)[0]))
+    assert found is not None
+    error = float(np.mean((found[..., ::-1].astype(float) - truth) ** 2))
     assert 10 * np.log10(255**2 / error) > 32
 
 
