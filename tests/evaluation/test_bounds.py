@@ -82,6 +82,32 @@ def test_a_rule_without_known_bounds_is_refused() -> None:
             bound()
 
 
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.8])
+def test_a_map_that_is_free_in_every_pixel_takes_half_of_them_under_the_median(share: float) -> None:
+    """The half holds the mask, or lies in it."""
+    mask = np.zeros(CANVAS, dtype=bool)
+    mask.ravel()[: round(share * mask.size)] = True
+    expected = min(share, 0.5) / max(share, 0.5)
+    for given in (mask, mask.astype(np.float64)):
+        precision, overlap = bounds.ceiling_scores(given[None], CANVAS, PROTOCOLS["source-wise"])
+        assert precision.tolist() == [1.0] and overlap[0] == pytest.approx(expected, abs=1e-3)
+    assert bounds.ceiling_scores(mask[None], CANVAS, PROTOCOLS["adaptive"])[1].tolist() == [1.0]
+
+
+def test_best_maps_are_the_mean_the_half_full_and_the_touched_cells_in_order() -> None:
+    # on a grid of 8 x 8: cells of columns 2 and 3 are full, of column 4 a quarter; rows 2 to 5
+    mask = box_mask([(2 / 8, 2 / 8, 4.25 / 8, 6 / 8)])
+    mean, half, touched = bounds.best_maps(mask, (8, 8))
+    full, quarter = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
+    full[2:6, 2:4], quarter[2:6, 4] = True, True
+    for found, expected in ((mean, full + 0.25 * quarter), (half, 1.0 * full), (touched, 1.0 * (full | quarter))):
+        np.testing.assert_allclose(found, expected, atol=0.02)
+    # of cells that hold nothing those next to the mask come first, and those in its middle before those at its edge
+    outside = half * ~(full | quarter)
+    assert outside[3, 1] > outside[3, 0] and outside[1, 3] > outside[0, 3] and outside[3, 5] > outside[3, 6]
+    assert touched[3, 3] > touched[3, 2] and len(np.unique(half)) == half.size
+
+
 @pytest.mark.parametrize("grid", [(7, 7), (14, 10), (3, 5)])
 def test_best_maps_of_full_large_and_tiny_masks(grid: tuple[int, int]) -> None:
     for name, full in (("source-wise", 0.5), ("adaptive", 1.0)):

@@ -59,6 +59,19 @@ def test_ranked_metrics_are_scikit_learns(seed: int, levels: int) -> None:
         assert 2 * precision * recall / (precision + recall) == pytest.approx(values[f"max-F1@{level}"])
 
 
+def test_an_iou_at_the_level_is_right_and_images_without_a_map_are_no_negatives() -> None:
+    found = Detections(
+        image=np.array([0, 0, 2]),
+        confidence=np.array([0.9, 0.8, 0.7]),
+        iou=np.array([0.5, 0.3, 0.0]),
+        positives=np.array([2.0, 0.0, 0.0, 0.0]),
+    )
+    values = ranked_values(found)
+    assert [values[f"ranked AP@{level}"] for level in (0.1, 0.3, 0.5)] == [100, 100, 50]
+    # of three images without a source one was given a map
+    assert found.num_negatives == 1
+
+
 def test_intervals_of_ranked_metrics_by_drawing_images_again() -> None:
     found = _draw(9, 10**6)
     ours = ranked_intervals(found, np.arange(60), samples=1000, seed=1)["ranked AP@0.3"]

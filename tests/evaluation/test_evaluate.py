@@ -193,6 +193,10 @@ def test_flat_and_tied_maps_are_counted(make_manifest: Make, tone_engine: Make, 
     assert wide["metrics"]["CAP"] == adaptive["metrics"]["CAP"] == pytest.approx(25)
     assert wide["metrics"]["CIoU@0.1"] == 100 and wide["metrics"]["CIoU@0.3"] == 0
     assert wide["counts"]["tied maps"] == 0 and adaptive["counts"]["tied maps"] == 1
+    # a map that was not asked for is none that was flat
+    both = evaluate(tone_engine(), replace(manifest, items=tuple(items)), ["source-wise"], bootstrap=0)
+    flat = {result["classes"]: (result["counts"]["flat maps"], result["metrics"]["CAP"]) for result in both}
+    assert flat == {"given": (1, pytest.approx(25)), "predicted": (0, 0)}
 
 
 def test_two_sources_of_a_class_share_a_mask(make_manifest: Make, tone_engine: Make, scene_type: Make) -> None:

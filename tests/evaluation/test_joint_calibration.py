@@ -84,6 +84,97 @@ def test_the_planted_rule_is_found_and_written(bundle: Bundle, tmp_path: Path, m
     assert read.variants == bundle.info.variants
 
 
+def test_weights_of_what_is_seen_are_tried_in_parts_of_the_bundles_own(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planted weight is 0.5; twice 0.2 is the nearest that can be reached."""
+    manifest, found = planted(bundle, tmp_path / "manifest.jsonl")
+    monkeypatch.setattr(joint_calibration, "predict", lambda engine, given, progress=None: found)
+    assert bundle.info.joint is not None
+    write_bundle_info(bundle.path, replace(bundle.info, joint=replace(bundle.info.joint, visual_weight=0.2)))
+    made = joint_calibration.calibrate_bundle(Bundle.load(bundle.path), None, manifest)  # type: ignore[arg-type]
+    assert made.joint.visual_weight == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("max_false", [0.02, 0.25, 9.0])
+def test_no_other_threshold_has_a_better_f1_within_the_false_sources(seed: int, max_false: float) -> None:
+    rng = np.random.default_rng(seed)
+    count, classes = 60, 3
+    # nothing peaks where another class does; some images show nothing, some all three
+    truth = rng.random((count, classes)) < 0.25
+    heard = np.where(truth, rng.normal(1, 1.5, truth.shape), rng.normal(-1, 1.5, truth.shape))
+    found = Predictions(
+        items=(),
+        maps=(np.eye(classes, dtype=np.float32)[:, :, None],) * count,
+        audio_prob=(1 / (1 + np.exp(-heard))).astype(np.float32),
+        visual_prob=np.full(truth.shape, 0.5, np.float32),
+        pieces=(1,) * count,
+    )
+    rule = Joint(visual_weight=1.0, thresholds=(0.0,) * classes, margin=99.0, apart=0.0, floor=-99.0)
+    made = joint_calibration._best_threshold(rule, found, truth, max_false)
+    (threshold,) = set(made.thresholds)
+
+    def score(level: float) -> tuple[float, float]:
+        said = heard >= level
+        return 2 * (said & truth).sum() / (said.sum() + truth.sum()), (said & ~truth).sum() / count
+
+    levels = np.sort(heard.ravel())
+    cuts = [(low + high) / 2 for low, high in zip(levels[:-1], levels[1:], strict=True)] + [levels[0] - 1]
+    allowed = [score(cut)[0] for cut in cuts if score(cut)[1] <= max_false]
+    mine = score(threshold)
+    assert mine[0] == pytest.approx(max(allowed)) and mine[1] <= max_false
+    # midway between two scores: neither is at its edge
+    assert min(abs(threshold - cut) for cut in cuts) < 1e-3
+
+
+def test_where_all_is_right_the_threshold_lies_below_all_scores() -> None:
+    truth = np.ones((4, 1), bool)
+    found = Predictions(
+        items=(),
+        maps=(np.ones((1, 1, 1), np.float32),) * 4,
+        audio_prob=np.array([[0.9], [0.5], [0.7], [0.2]], np.float32),
+        visual_prob=np.full((4, 1), 0.5, np.float32),
+        pieces=(1,) * 4,
+    )
+    rule = Joint(visual_weight=1.0, thresholds=(0.0,), margin=99.0, apart=0.0, floor=-99.0)
+    made = joint_calibration._best_threshold(rule, found, truth, 0.25)
+    assert made.thresholds[0] < np.log(0.2 / 0.8) and joint_calibration._claimed(made, found).all()
+
+
+def test_rules_with_too_many_false_sources_are_ranked_by_these_alone() -> None:
+    rank = joint_calibration._rank
+    assert rank((90.0, 3.0), 0.25) < rank((50.0, 1.0), 0.25) < rank((10.0, 0.25), 0.25) < rank((11.0, 0.0), 0.25)
+    # as docs/evaluation.md says
+    assert joint_calibration.MAX_FALSE_PER_IMAGE == 0.25
+
+
+def test_what_sounds_out_of_the_picture_or_gives_way_is_no_case(bundle: Bundle) -> None:
+    name = bundle.classes[0]
+    sources = [
+        Source(label=name, sounding=sounds, on_screen=seen, boxes=((0.1, 0.1, 0.4, 0.4),) if seen else ())
+        for sounds, seen in ((True, True), (True, False), (False, True))
+    ]
+    items = tuple(
+        Item(id=str(n), frame=None, audio=None, sources=(source,), split="val", dataset="", video=str(n))
+        for n, source in enumerate(sources)
+    )
+    # both classes peak in the one cell: the second one gives way
+    found = Predictions(
+        items=items,
+        maps=(np.ones((2, 1, 1), np.float32),) * 3,
+        audio_prob=np.tile(np.array([0.9, 0.6], np.float32), (3, 1)),
+        visual_prob=np.full((3, 2), 0.5, np.float32),
+        pieces=(1,) * 3,
+    )
+    truth = joint_calibration.sounding_on_screen(found, (name, "other"))
+    assert truth.tolist() == [[True, False], [False, False], [False, False]]
+    rule = Joint(visual_weight=1.0, thresholds=(0.0, 0.0), margin=99.0, apart=0.0, floor=-99.0)
+    rows = joint_calibration.reliability(rule, found, truth)
+    assert [count for count, _, _ in rows] == [0] * 8 + [0, 3]
+    assert list(rows[9][1:]) == pytest.approx([0.9, 1 / 3])
+
+
 def test_the_scale_makes_probabilities_that_can_be_believed(bundle: Bundle) -> None:
     """Truth is drawn with sigmoid(0.4 * odds): the scale must be 0.4, and every tenth right as often as it says."""
     random = np.random.default_rng(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.metrics import f1_score
 from avgn.evaluation.calibration import calibrate
 from avgn.evaluation.inference import predict
 from avgn.evaluation.thresholds import best_threshold, calibrate_thresholds, class_thresholds
+from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import Manifest
 
 
@@ -86,6 +88,16 @@ def test_sound_is_calibrated_on_what_sounds_and_sight_on_what_is_seen(
     assert thresholds.visual == tuple(class_thresholds(found.visual_prob, seen))
     assert thresholds.audio != tuple(class_thresholds(found.audio_prob, seen))
     assert thresholds.visual != tuple(class_thresholds(found.visual_prob, heard))
+
+
+def test_thresholds_are_not_calibrated_on_what_is_scored(
+    make_manifest: Callable[..., Manifest], tone_engine: Callable[..., Any]
+) -> None:
+    manifest = make_manifest(3)
+    with pytest.raises(InputError, match="3 items of .* are in .* too .*: calibrate thresholds on other items"):
+        calibrate(tone_engine(), manifest, disjoint_from=manifest)
+    rest = replace(manifest, items=())
+    assert calibrate(tone_engine(), manifest, disjoint_from=rest) == calibrate(tone_engine(), manifest)
 
 
 def test_wrong_shapes_and_nan_are_refused() -> None:

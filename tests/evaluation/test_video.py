@@ -218,3 +218,23 @@ def test_given_thresholds_and_resamples_reach_the_videos(videos: Manifest, tone_
     # the tone engine is surest at 1.0: with its own thresholds it finds every frame
     assert result["metrics"]["recall"] < 60
     assert not any(result["ci95"].values())
+
+
+def test_early_and_late_onsets_add_up_as_errors_and_cancel_as_bias() -> None:
+    item = _item(_source("bell", (0.5, 1.0)), _source("drum", (1.0, 2.0)))
+    scores, _ = _score({"bell": (5, 20), "drum": (25, 40)}, item)
+    # a quarter of a second too early, and one too late
+    assert scores["all"]["onset error (s)"] == pytest.approx((0.5, 2))
+    assert scores["all"]["onset bias (s)"] == pytest.approx((0, 2))
+
+
+def test_a_sound_said_to_be_off_screen_breaks_the_silence() -> None:
+    scores, _ = _score({"bell": (0, 20)}, _item(_source("bell")), on_screen=False, peak=None)
+    assert scores["all"]["silent frames with no source"] == (40, 60)
+
+
+def test_what_is_shown_without_a_peak_hits_nothing(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "masks.npz", index=np.ones((60, 12, 16), dtype=np.uint8))
+    item = _item(_source("bell", (0.0, 3.0)), mask_video=tmp_path / "masks.npz")
+    scores, _ = _score({"bell": (0, 60)}, item, peak=None)
+    assert scores["all"]["peak in mask"] == scores["all"]["peak in box"] == (0, 60)

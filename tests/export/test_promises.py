@@ -255,6 +255,25 @@ def test_what_spares_the_most_damage_for_its_cost_stays_float_while_there_is_roo
         assert sensitivity.float_nodes(file, found) == [nodes[report.name] for report in found if report.name in kept]
 
 
+def test_room_is_what_products_leave_and_goes_to_what_spares_most_for_its_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = onnx.load(two_layers(tmp_path))
+    turn = helper.make_node("Transpose", ["y"], ["turned"], name="turn", perm=[1, 0])
+    graph.graph.node.extend([turn, helper.make_node("MatMul", ["y", "turned"], ["z"], name="product")])
+    graph.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ("b", "b")))
+    file = tmp_path / "three.onnx"
+    onnx.save(graph, file)
+    feeds = [{"x": np.random.default_rng(0).normal(size=(1, 12)).astype(np.float32)}]
+    ranges = quantize.calibrate(file, feeds, "percentile")
+    # the dear layer (1600) loses more than the cheap one (96), but less for its cost; the product (200) is float anyhow
+    for room, kept in ((90, []), (100, ["cheap"]), (1650, ["cheap"]), (1700, ["cheap", "dear"])):
+        said = iter([0.1, 0.2])
+        monkeypatch.setattr(sensitivity, "distance", lambda found, truth, said=said: next(said))
+        found = sensitivity.examine(file, "int8-gpu", ranges, feeds, (room + 200) / (96 + 1600 + 200))
+        assert sensitivity.float_nodes(file, found) == [*kept, "product"]
+
+
 def test_of_two_layers_of_one_cost_the_more_sensitive_stays_float(tmp_path: Path) -> None:
     file = two_layers(tmp_path, out=12)
     feeds = [{"x": np.random.default_rng(seed).normal(size=(4, 12)).astype(np.float32)} for seed in range(4)]

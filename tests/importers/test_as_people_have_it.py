@@ -21,11 +21,12 @@ from avgn.importers import import_dataset
 from avgn.importers.cutting import stem_of
 from avgn.importers.files import FRAME_SUFFIXES, Files, read_rows
 from avgn.importers.registry import read_class_list
-from avgn.importers.silence import is_silent
+from avgn.importers.report import Report
+from avgn.importers.silence import MUTED, MUTED_VIDEO, is_silent, note_muted
 from avgn.model import build_model
 from avgn.runtime.errors import InputError
 from avgn.runtime.folders import PassedOver, find_videos
-from avgn.runtime.manifest import read_manifest, write_manifest
+from avgn.runtime.manifest import Item, Source, read_manifest, write_manifest
 from avgn.runtime.texts import read_text
 from tests.commands import forked, refused
 from tests.importers import sets
@@ -186,6 +187,23 @@ def test_a_muted_video_is_told_once(tmp_path: Path, clip: Path) -> None:
     root = place(tmp_path / "in", clip, "drum/a.mp4")
     ffmpeg("-i", clip, "-af", "volume=0", root / "drum" / "muted.mp4")
     assert imported(root, tmp_path / "m.jsonl")[1] == {"videos that are silent under a sounding label": ["drum__muted"]}
+
+
+def test_of_a_video_that_is_silent_in_parts_the_parts_are_told(tmp_path: Path) -> None:
+    items = []
+    for name, level in (("a0", 0), ("a1", 9000), ("b0", 0), ("b1", 0), ("c0", 0)):
+        path = tmp_path / f"{name}.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(8000)
+            file.writeframes(np.full(4000, level, "<i2").tobytes())
+        sources = (Source(label="drum", sounding=True, on_screen=True),)
+        items.append(Item(id=name, sources=sources, split="train", dataset="d", video=name[0], audio=path))
+    report = Report()
+    note_muted(items, 1, report)
+    # one of two, both of two, and the only one
+    assert report.problems[MUTED] == ["a0", "c0"] and report.problems[MUTED_VIDEO] == ["b"]
 
 
 @pytest.mark.parametrize("code", ["u1", "<i2", "<i4", "<f4", "<f8"])

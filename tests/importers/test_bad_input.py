@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from avgn.importers.boxes import makes_sense, to_corners
 from avgn.importers.flickr import read_annotators
 from avgn.importers.instruments import read_mask_array
 from avgn.importers.report import Report
@@ -320,3 +321,12 @@ def test_annotations_that_are_none(tmp_path: Path, text: str, expected: str) -> 
     path.write_text(text)
     with pytest.raises(InputError, match=expected):
         read_annotators(path, Report())
+
+
+def test_what_rounding_puts_over_the_edge_is_a_box_and_what_lies_further_out_none() -> None:
+    """Two hundredths are what lists are off by; ten in a hundred boxes beyond it are another order of the numbers."""
+    assert makes_sense((0.5, 0.5, 0.515, 0.5), "xywh") and makes_sense((0.5, 0.5, 0.5, 0.515), "xywh")
+    assert not makes_sense((0.5, 0.5, 0.53, 0.5), "xywh") and not makes_sense((0.5, 0.5, 0.5, 0.53), "xywh")
+    assert to_corners([0.5, 0.25, 0.515, 0.5], "xywh", "list") == ((0.5, 0.25, 1.0, 0.75), True)
+    # a millionth is how numbers are written
+    assert to_corners([0.5, 0.25, 0.5000001, 0.5], "xywh", "list") == ((0.5, 0.25, 1.0, 0.75), False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tracemalloc
 import wave
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -62,6 +64,58 @@ def test_a_piece_has_the_sound_around_its_picture(long: Path, tmp_path: Path, fp
         start = min(max(0, round(at * AUDIO_RATE) - length // 2), clock.end - length)
         expected = np.round(32767 * clock.window(start, length)).astype(np.int16)
         assert np.array_equal(read(pieces(out, name)[1]), expected), name
+
+
+def stamps(names: list[str]) -> list[int]:
+    """The times in the names of pieces, in milliseconds."""
+    return [int(name.rpartition("_")[2]) for name in names]
+
+
+def test_pieces_are_the_middles_of_intervals_also_after_a_gap(long: Path, tmp_path: Path) -> None:
+    out = output_folder(options(tmp_path, output=tmp_path / "m.jsonl"))
+    names = cut_clip(Clip(path=long, stem="long"), out, Plan(fps=0.5, window=1.0))
+    assert stamps(names) == list(range(1000, 60_000, 2000))
+    times = [0.0, 0.5, 0.6, 1.5, 10.2, 10.3, 10.6, 11.4, 11.5]
+    frames = [np.full((32, 32, 3), 20 * number, np.uint8) for number in range(len(times))]
+    sound = np.zeros((12 * 8000, 1), np.float32)
+    gap = write_clip(tmp_path / "gap.mkv", frames, times, sound, 8000, video_codec="mjpeg", audio_codec="flac")
+    names = cut_clip(Clip(path=gap, stem="gap"), out, Plan(fps=1.0, window=1.0))
+    # the first picture after the gap, then the middles go on
+    assert stamps(names) == [500, 1500, 10_200, 10_600, 11_500]
+
+
+def test_a_piece_is_nearly_the_picture_itself(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    # what a camera gives: smooth, with some grain
+    smooth = cv2.resize(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), (128, 128), interpolation=cv2.INTER_CUBIC)
+    frames = [np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)] * 10
+    times, sound = [number / 10 for number in range(10)], np.zeros((8000, 1), np.float32)
+    path = write_clip(tmp_path / "v.mkv", frames, times, sound, 8000, video_codec="ffv1", audio_codec="flac", fps=10)
+    out = output_folder(options(tmp_path, output=tmp_path / "m.jsonl"))
+    (name,) = cut_clip(Clip(path=path, stem="v"), out, Plan())
+    truth = next(open_media(path).video()).rgb
+    found = cv2.imread(str(pieces(out, name)[0]))
+    assert found is not None
+    error = float(np.mean((found[..., ::-1].astype(float) - truth) ** 2))
+    assert 10 * np.log10(255**2 / error) > 32
+
+
+def test_a_video_that_was_changed_is_cut_again_and_others_are_not(long: Path, tmp_path: Path) -> None:
+    video = Path(shutil.copyfile(long, tmp_path / "v.mkv"))
+    out = output_folder(options(tmp_path, output=tmp_path / "m.jsonl"))
+
+    def cut() -> bytes:
+        (name,) = cut_clip(Clip(path=video, stem="v"), out, Plan(window=1.0))
+        picture = pieces(out, name)[0]
+        found = picture.read_bytes()
+        picture.write_bytes(b"of before")
+        return found
+
+    first = cut()
+    assert cut() == b"of before"
+    # another video of the same size
+    os.utime(video, (1, 1))
+    assert cut() == first
 
 
 def test_the_sound_of_a_long_video_is_not_kept(long: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from avgn.runtime.sources.drift import CaptureClock
 from avgn.runtime.sources.times import Times, WallClock
 from tests.runtime.stamped import RATE
 
@@ -69,3 +70,69 @@ def test_sound_without_timestamps_follows_its_arrival() -> None:
         found.append(times.audio(None, 1024, RATE))
     steps = np.diff(found[100:])
     assert steps.mean() == pytest.approx(0.064, rel=0.01) and steps.std() < 0.003
+
+
+def test_sound_without_timestamps_begins_before_it_arrives_and_may_change_its_rate() -> None:
+    """A block is there when its last sample was captured: its first one is its length earlier."""
+    now = 10.0
+    times = Times(WallClock(lambda: now))
+    found, began = [], []
+    for index in range(200):
+        rate, samples = (RATE, 1024) if index < 100 else (2 * RATE, 512)
+        found.append(times.audio(None, samples, rate))
+        began.append(now - 10 - samples / rate)
+        now += 1024 / RATE if index < 99 else 512 / (2 * RATE)
+    np.testing.assert_allclose(found, began, atol=1e-6)
+
+
+def test_pictures_never_run_backwards() -> None:
+    now = 0.0
+    times, found = Times(WallClock(lambda: now)), []
+    for stamp in (5.0, 5.04, 4.7, 5.02, 5.08):
+        found.append(times.frame(stamp))
+        now += 0.04
+    assert found == pytest.approx([0.0, 0.04, 0.04, 0.04, 0.08])
+
+
+def test_what_is_from_before_a_jump_keeps_its_time_after_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Sound and pictures of one stream come to its new clock one after the other."""
+    now = 0.0
+    times, pictures, sounds = Times(WallClock(lambda: now)), [], []
+    for index in range(100):
+        now = index / 25
+        pictures.append(times.frame(now if index < 50 else 1000 + now))
+        # the sound is four pictures late
+        late = now - 4 / 25
+        if index >= 4:
+            sounds.append(times.audio(late if index < 54 else 1000 + late, 1764, 44100))
+    np.testing.assert_allclose(pictures, np.arange(100) / 25, atol=1e-6)
+    np.testing.assert_allclose(sounds, np.arange(96) / 25, atol=1e-6)
+    assert caplog.text.count("jumped by 1000.0 s") == 1 and caplog.text.count("jumped") == 1
+
+
+def test_a_server_that_sends_more_than_newcomers_need_is_not_believed(caplog: pytest.LogCaptureFixture) -> None:
+    """A hundred seconds at twenty times their speed: up to thirty are what was kept, the rest a clock that jumps."""
+    now = 50.0
+    times = Times(WallClock(lambda: now))
+    for index in range(2500):
+        now = 50 + index / 500
+        times.frame(index / 25)
+    assert caplog.text
+
+
+@pytest.mark.parametrize(("late", "jumps"), [(0.2, 0), (0.3, 1)])
+def test_a_quarter_of_a_second_is_no_jitter(late: float, jumps: int) -> None:
+    device = CaptureClock(8000)
+    for index in range(100):
+        device.block(160, index * 0.02)
+    time = device.block(160, 100 * 0.02 + late)
+    assert device.jumps == jumps
+    assert time == pytest.approx(2.0 + late if jumps else 2.0, abs=0.02)
+
+
+def test_no_devices_rate_is_believed_to_be_off_by_more_than_two_percent() -> None:
+    """Blocks that come ever earlier are a backlog that is handed over, no fast device."""
+    device = CaptureClock(8000)
+    for index in range(300):
+        device.block(160, index * 0.02 * 0.9)
+    assert device.drift == pytest.approx(0.02)

@@ -95,6 +95,20 @@ def test_labels_lie_in_the_picture_and_keep_their_percentage(size: tuple[int, in
                 assert (area.sum(axis=2) < 200).sum() > share_width / 2
 
 
+def test_a_label_stands_on_its_corner_and_the_next_one_beside_it() -> None:
+    labels = Labels(np.zeros((200, 300, 3), np.uint8), 3)
+    first = labels.put("dog", "93%", (255, 0, 0), (50, 100))
+    height = first[3] - first[1]
+    # above the corner, as long as there is room above it
+    assert first[0] == 50 and first[3] == 100
+    # at the same corner: directly above or below what is there
+    second = labels.put("cat", "80%", (0, 255, 0), (50, 100))
+    assert second[1] in (first[1] - height, first[3])
+    assert Labels(np.zeros((200, 300, 3), np.uint8), 3).put("dog", "93%", BLACK, (50, 4))[1] == 4
+    right = labels.put_right("bird", "70%", BLACK)
+    assert right[2] == 300 - 3 and right[1] == 3
+
+
 def test_labels_do_not_cover_each_other() -> None:
     labels = Labels(np.zeros((360, 640, 3), np.uint8), 4)
     boxes = [labels.put(f"name {n}", "93%", (255, 0, 0), (600, 350)) for n in range(12)]

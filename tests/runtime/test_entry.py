@@ -120,3 +120,17 @@ def test_a_leap_before_the_part_counts_as_in_the_whole(tmp_path: Path) -> None:
     expected = [frame for frame in pictures if 8 - 1e-6 <= frame.time < 10]
     assert [frame.time for frame in part] == [frame.time for frame in expected] and part
     assert all(np.array_equal(a.rgb, b.rgb) for a, b in zip(part, expected, strict=True))
+
+
+def test_no_part_begins_where_the_clock_began_anew(tmp_path: Path) -> None:
+    """The second half counts from zero again, so that the times of its key frames are those of others."""
+    first = write(tmp_path / "first.ts", [*X264, *AAC])
+    other = write(tmp_path / "other.ts", [*X264, "-vf", "negate", *AAC])
+    path = tmp_path / "both.ts"
+    path.write_bytes(first.read_bytes() + other.read_bytes())
+    whole = list(MediaFile(path).video())
+    assert whole[-1].time > 20
+    part = list(Excerpt(path, None, start=11.6, duration=1.5).video())
+    expected = [frame for frame in whole if 11.6 - 1e-6 <= frame.time < 13.1]
+    assert [frame.time for frame in part] == [frame.time for frame in expected] and len(part) > 30
+    assert all(np.array_equal(a.rgb, b.rgb) for a, b in zip(part, expected, strict=True))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from avgn.runtime.frame_queue import BURST, KEPT_WINDOWS, QUEUED, STALE, STALE_FIRST, FrameQueue
+from avgn.runtime.frame_queue import BURST, STALE, STALE_FIRST, FrameQueue
 from avgn.runtime.stream import AudioWindow, Pending
 
 IMAGE = np.zeros((1, 1, 3), np.uint8)
 NONE = np.zeros(0, np.float32)
 # a moment at which a stream's first frames are long past
 LATER = 10.0
+# the most frames in line, and the most windows that are kept: half a second of one, eight hops of the other
+QUEUED, KEPT_WINDOWS = 15, 8
 
 
 def frame(number: int, window: int = 0) -> Pending:

@@ -11,7 +11,7 @@ import pytest
 
 from avgn.runtime.bundle_schema import BundleInfo, Joint, Patches, Thresholds, Variant, from_json, to_json
 from avgn.runtime.contract import TensorSpec
-from avgn.runtime.decision import DecisionState, Rules, step
+from avgn.runtime.decision import Decision, DecisionConfig, DecisionState, Rules, step
 from avgn.runtime.errors import InputError
 from avgn.runtime.joint import joint_odds, judge
 from avgn.runtime.patches import cut_patches, pool_patches
@@ -137,6 +137,121 @@ def test_certain_probabilities_are_finite(heard: float) -> None:
     certain = np.full(3, heard, np.float32)
     verdict = judge(RULE, certain, certain, maps((0, 0), (0, 3), (3, 3)))
     assert np.isfinite(verdict.prob).all() and verdict.claimed.all() == bool(heard)
+
+
+def plainly(
+    rule: Joint, heard: np.ndarray, seen: np.ndarray, heat: np.ndarray
+) -> tuple[np.ndarray, dict[int, list[tuple[int, float]]]]:
+    """The rule in plain loops, on log-odds: probabilities [K], and {class: [(other, probability)]}."""
+    height, width = heat.shape[1:]
+    able = [heard[k] >= rule.floor and seen[k] >= rule.seen_floor for k in range(len(heard))]
+    score = [heard[k] + rule.visual_weight * seen[k] for k in range(len(heard))]
+    above = [score[k] - rule.thresholds[k] for k in range(len(heard))]
+    prob = [1 / (1 + np.exp(-rule.scale * above[k])) if able[k] else 0.0 for k in range(len(heard))]
+    best = max((score[k] for k in range(len(heard)) if able[k]), default=-np.inf)
+    said = [0.0 if score[k] < best - rule.margin else prob[k] for k in range(len(heard))]
+    stand: dict[int, list[tuple[int, float]]] = {}
+    for k in sorted(range(len(heard)), key=lambda k: -score[k]):
+        if not able[k] or above[k] < -rule.margin:
+            continue
+        row, column = np.unravel_index(heat[k].argmax(), heat[k].shape)
+        for other in stand:
+            there = np.unravel_index(heat[other].argmax(), heat[other].shape)
+            if abs(row - there[0]) / height <= rule.apart and abs(column - there[1]) / width <= rule.apart:
+                stand[other].append((k, prob[k]))
+                said[k] = 0.0
+                break
+        else:
+            stand[k] = []
+    return np.array(said), {k: others for k, others in stand.items() if others}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_verdict_is_that_of_plain_loops(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count, (height, width) = int(rng.integers(1, 12)), rng.integers(2, 7, 2)
+    heard, seen = rng.normal(0, 3, count), rng.normal(0, 3, count)
+    rule = Joint(
+        visual_weight=float(rng.uniform(0.2, 2)),
+        thresholds=tuple(rng.normal(0, 2, count).tolist()),
+        margin=float(rng.uniform(0.5, 6)),
+        apart=float(rng.uniform(0, 0.7)),
+        floor=float(rng.uniform(-4, 0)),
+        seen_floor=float(rng.uniform(-6, -2)),
+        scale=float(rng.uniform(0.3, 2)),
+    )
+    heat = rng.normal(size=(count, height, width)).astype(np.float32)
+    said, stand = plainly(rule, heard, seen, heat)
+    found = judge(rule, odds(*heard), odds(*seen), heat)
+    np.testing.assert_allclose(found.prob, said, atol=1e-4)
+    assert {k: [other for other, _ in others] for k, others in found.instead_of.items()} == {
+        k: [other for other, _ in others] for k, others in stand.items()
+    }
+    for k, others in stand.items():
+        np.testing.assert_allclose([p for _, p in found.instead_of[k]], [p for _, p in others], atol=1e-4)
+
+
+def test_what_equals_a_bound_has_reached_it() -> None:
+    even = np.full(3, 0.5, np.float32)
+    # log-odds of 0 on both sides: at the threshold, at both floors
+    at = judge(replace(RULE, floor=0.0, seen_floor=0.0, apart=0.0), even, even, maps((0, 0), (0, 3), (3, 3)))
+    assert at.claimed.all() and at.prob.tolist() == [0.5] * 3
+    # neighbouring cells of four are a quarter of the side apart
+    side = judge(replace(RULE, apart=0.25), even, even, maps((1, 1), (1, 2), (3, 3)))
+    assert side.claimed.tolist() == [True, False, True] and list(side.instead_of) == [0]
+
+
+def decided(
+    frames: list[tuple[np.ndarray, np.ndarray]], joint: Joint, *, loudness: float = -20.0, **config: float
+) -> list[tuple[DecisionState, Decision]]:
+    """Decide frames (heard, seen) 20 ms apart by a joint rule; returns what each came to: (state, decision)."""
+    count = len(frames[0][0])
+    rules = replace(
+        Rules.for_bundle(info()),
+        config=DecisionConfig(**config),
+        classes=tuple(f"class {k}" for k in range(count)),
+        audio_thresholds=np.full(count, 0.5, np.float32),
+        visual_thresholds=np.full(count, 0.5, np.float32),
+        joint=joint,
+    )
+    state, found = DecisionState.start(count), []
+    heat = maps(*[(1, 1)] * count)
+    for at, (heard, seen) in enumerate(frames):
+        state, decision = step(
+            rules, state, time=0.02 * at, audio_prob=heard, visual_prob=seen, maps=heat, loudness_db=loudness
+        )
+        found.append((state, decision))
+    return found
+
+
+def test_both_halves_are_smoothed_once_before_they_are_judged() -> None:
+    some = replace(RULE, thresholds=(0.0,))
+    frames = [(odds(4), odds(4)), (odds(-4), odds(-4))]
+    for state, decision in decided(frames, some, audio_smoothing=1.0, visual_smoothing=1.0, min_off=0.0):
+        # one frame of 20 ms changes little
+        assert [source.on_screen for source in decision.sources] == [True]
+        verdict = judge(some, state.audio.value, state.visual.value, maps((1, 1)))
+        np.testing.assert_array_equal(state.joint.value, verdict.prob)
+
+
+def test_what_leaves_the_picture_goes_on_sounding() -> None:
+    frames = [(odds(1), odds(2)), *[(odds(1), odds(-9))] * 30]
+    found = decided(frames, replace(RULE, thresholds=(0.5,)), audio_smoothing=0.0, visual_smoothing=0.0)
+    assert [source.on_screen for source in found[0][1].sources] == [True]
+    assert [source.on_screen for source in found[-1][1].sources] == [False] and found[-1][1].state == "off-screen"
+
+
+def test_silence_is_no_source_however_little_a_rule_asks_for() -> None:
+    anything = replace(RULE, thresholds=(-500.0,), floor=-60.0)
+    assert decided([(odds(2), odds(2))], anything)[0][1].state == "source"
+    assert decided([(odds(2), odds(2))], anything, loudness=-90.0)[0][1].sources == ()
+
+
+def test_three_alternatives_are_said_and_no_more() -> None:
+    many = replace(RULE, thresholds=(0.0,) * 6, margin=9.0)
+    ((_, decision),) = decided([(odds(6, 5, 4, 3, 2, 1), odds(*[1] * 6))], many)
+    (source,) = decision.sources
+    assert [label for label, _ in source.alternatives] == ["class 1", "class 2", "class 3"]
 
 
 def test_a_stream_says_the_alternatives_and_nothing_in_silence() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from avgn.runtime import Bundle, Localizer, Result, StreamLocalizer
+from avgn.runtime.decision import DecisionConfig
+from avgn.runtime.frame_queue import QUEUED
 from avgn.runtime.multi import MultiStream
 from tests.patience import tried_again, until
 from tests.runtime.graphs import RATE
@@ -384,3 +387,182 @@ def test_sound_may_come_again_after_its_end(engine: Any) -> None:
         handle.push_frame(pictures(1, 0)[0], 9.0)
         assert handle.finish(60.0)
     assert [result.time for result in got] == [4.0, 9.0] and got[0].loudness_db > -60
+
+
+def test_the_decisions_constants_are_those_that_were_given(engine: Any) -> None:
+    """Where everything counts as silence nothing is a source, and what is not known is said at once."""
+    config = DecisionConfig(silence_db=20.0, unknown_db=-200.0, unknown_seconds=0.0)
+    got: list[Result] = []
+    with MultiStream(engine, decision=config) as multi:
+        handle = multi.open(lambda result, at: got.append(result), lossless=True)
+        handle.push_audio(sound(1.0, 0), RATE, 0.0)
+        handle.push_frame(pictures(1, 0)[0], 0.5)
+        assert handle.finish(60.0)
+    assert [(result.state, result.sources) for result in got] == [("unknown", ())]
+
+
+def in_one_batch(engine: Any, count: int) -> tuple[list[int], list[Result]]:
+    """The sizes of the image half's batches, and the results, of one frame each of `count` streams at a time."""
+    slow, got = SlowEngine(engine, 0.2), []
+    with MultiStream(slow, max_batch=count, max_delay=30.0) as multi:
+        slow.batches.clear()
+        handles = [multi.open(lambda result, at: got.append(result)) for _ in range(count)]
+        for handle in handles:
+            handle.end_audio()
+            handle.push_frame(pictures(1, 0)[0], 0.0)
+        assert all(handle.finish(60.0) for handle in handles)
+    return slow.batches, got
+
+
+def test_a_results_time_is_its_share_of_the_batch(engine: Any) -> None:
+    batches, got = in_one_batch(engine, 4)
+    assert batches == [4] and len(got) == 4
+    # a batch takes 200 ms and more; that of the image half is shared evenly
+    assert len({result.ms["image"] for result in got}) == 1 and got[0].ms["image"] >= 50
+    alone = in_one_batch(engine, 1)[1][0].ms["image"]
+    assert alone >= 200 and got[0].ms["image"] < alone
+
+
+def test_the_time_of_the_sound_is_its_share_of_the_batch(engine: Any) -> None:
+    slow, got = Heard(engine, 0.0), []
+    with MultiStream(slow, max_batch=4) as multi:
+        handles = [multi.open(lambda result, at: got.append(result)) for _ in range(5)]
+        slow.batches.clear()
+        slow.hear.clear()
+        slow.seconds = 0.2
+        for handle in handles:
+            handle.end_audio()
+        # while the first one is heard, the others come
+        handles[0].push_frame(pictures(1, 0)[0], 0.0, 0)
+        until(lambda: slow.batches)
+        for at, handle in enumerate(handles[1:], start=1):
+            handle.push_frame(pictures(1, at)[0], 0.0, at)
+        slow.hear.set()
+        assert all(handle.finish(60.0) for handle in handles)
+    assert slow.batches == [1, 4]
+    four = [result.ms["audio"] for result in got[1:]]
+    assert len(set(four)) == 1 and 50 <= four[0] < 200 <= got[0].ms["audio"]
+
+
+def test_a_batch_that_can_grow_no_more_waits_for_nobody(engine: Any) -> None:
+    got: list[int] = []
+    with MultiStream(engine, max_batch=1, max_delay=600.0) as multi:
+        handles = [multi.open(lambda result, at: got.append(at)) for _ in range(3)]
+        handles[0].end_audio()
+        handles[0].push_frame(pictures(1, 0)[0], 0.0, 7)
+        until(lambda: got)
+    assert got == [7]
+
+
+@tried_again
+def test_a_batch_waits_for_others_as_long_as_asked_for(engine: Any) -> None:
+    got: list[float] = []
+    with MultiStream(engine, max_delay=0.3) as multi:
+        handles = [multi.open(lambda result, at: got.append(time.monotonic())) for _ in range(2)]
+        handles[0].end_audio()
+        begin = time.monotonic()
+        handles[0].push_frame(pictures(1, 0)[0], 0.0)
+        until(lambda: got)
+    assert 0.3 <= got[0] - begin < 2.0
+
+
+@tried_again
+def test_a_frame_waits_a_quarter_of_a_second_for_its_sound_unless_asked_otherwise(engine: Any) -> None:
+    got: list[float] = []
+    with MultiStream(engine) as multi:
+        handle = multi.open(lambda result, at: got.append(time.monotonic()))
+        handle.push_audio(sound(0.5, 0), RATE, 0.0)
+        begin = time.monotonic()
+        handle.push_frame(pictures(1, 0)[0], 10.0)
+        until(lambda: got)
+    assert 0.25 <= got[0] - begin < 1.5
+
+
+def test_batches_do_not_pile_up_behind_a_callback_that_takes_its_time(engine: Any) -> None:
+    """They hold maps and pictures, and what was seen long ago is of no use: two wait while one is decided."""
+    slow, go, said = SlowEngine(engine, 0.0), threading.Event(), threading.Event()
+
+    def wait(result: Result, payload: Any) -> None:
+        said.set()
+        assert go.wait(60)
+
+    with MultiStream(slow, max_batch=1) as multi:
+        slow.batches.clear()
+        handle = multi.open(wait, lossless=True)
+        handle.end_audio()
+        for at in range(10):
+            handle.push_frame(pictures(1, at)[0], at / 10)
+        assert said.wait(60)
+        until(lambda: len(slow.batches) >= 3)
+        # time enough for more, if there were any
+        time.sleep(0.3)
+        assert len(slow.batches) == 3
+        go.set()
+        assert handle.finish(60.0)
+
+
+def closing(handle: Any, release: Callable[[], None]) -> threading.Thread:
+    """Close a stream in a thread, and `release` what it waits for once it is closed."""
+    thread = threading.Thread(target=handle.close)
+    thread.start()
+    until(lambda: handle._queue.is_closed)
+    release()
+    return thread
+
+
+def test_a_frame_on_its_way_gives_no_result_once_its_stream_is_closed(engine: Any) -> None:
+    held, got = Heard(engine, 0.0), []
+    with MultiStream(held) as multi:
+        held.entered.clear()
+        held.go.clear()
+        handle = multi.open(lambda result, at: got.append(at))
+        handle.end_audio()
+        handle.push_frame(pictures(1, 0)[0], 0.0)
+        assert held.entered.wait(60)
+        closing(handle, held.go.set).join(60)
+        assert not got and handle.stats.results == 0
+        # nothing of it is kept
+        assert not multi._streams
+
+
+def test_closing_waits_for_the_result_that_is_being_given(engine: Any) -> None:
+    """Who closes a stream may let go of what its results need."""
+    given, go, needed = threading.Event(), threading.Event(), [1]
+
+    def use(result: Result, payload: Any) -> None:
+        given.set()
+        assert go.wait(60)
+        needed[0] += 1
+
+    with MultiStream(engine) as multi:
+        handle = multi.open(use)
+        handle.end_audio()
+        handle.push_frame(pictures(1, 0)[0], 0.0)
+        assert given.wait(60)
+        thread = closing(handle, lambda: None)
+        thread.join(0.3)
+        assert thread.is_alive()
+        go.set()
+        thread.join(60)
+        assert needed == [2] and multi.error is None
+
+
+def test_who_waits_in_a_full_line_is_told_that_it_was_closed(engine: Any) -> None:
+    raised: list[BaseException] = []
+    with MultiStream(engine) as multi:
+        handle = multi.open(lambda result, at: None, name="full", lossless=True)
+
+        def push() -> None:
+            try:
+                # no sound comes, so none of them is run
+                for at in range(QUEUED + 1):
+                    handle.push_frame(pictures(1, at)[0], 100.0 + at)
+            except RuntimeError as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=push)
+        thread.start()
+        until(lambda: handle._queue.is_full)
+        handle.close()
+        thread.join(60)
+    assert [str(error) for error in raised] == ["stream 'full' was closed: open another one"]

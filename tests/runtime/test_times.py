@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,46 @@ def test_placer_without_and_with_timestamps() -> None:
     stamps = [None, None, 0.2, None, 0.4, 0.35, 0.5]
     times = [placer.place(stamp, 0.1, lambda: None) for stamp in stamps]
     assert times == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.35, 0.5])
+
+
+def placed(placer: Placer, stamps: list[float], duration: float = 0.1) -> list[float]:
+    """Times of pieces with these timestamps, each of which sees the one after it."""
+    following = iter([*stamps[1:], None])
+    found = []
+    for stamp in stamps:
+        after = next(following)
+        found.append(placer.place(stamp, duration, partial(lambda value: value, after)))
+    return found
+
+
+def test_a_clock_that_begins_anew_for_both_tracks_is_one_new_clock() -> None:
+    """The second track takes what the first one found, unless it is somewhere else."""
+    timeline = Timeline()
+    first, second, third = Placer(timeline, 0.0, None), Placer(timeline, 0.0, None), Placer(timeline, 0.0, None)
+    assert placed(first, [10.0, 10.1, 0.0, 0.1]) == pytest.approx([10.0, 10.1, 10.2, 10.3])
+    # half a second is missing where the clock begins anew, as there is beside the first one's
+    assert placed(second, [10.6, 1.0, 1.1]) == pytest.approx([10.6, 11.2, 11.3]) and len(timeline.shifts) == 2
+    # of three seconds nothing is said by the first one
+    assert placed(third, [13.2, 0.1, 0.2]) == pytest.approx([13.2, 13.3, 13.4]) and len(timeline.shifts) == 3
+
+
+def test_a_clock_that_steps_back_a_little_and_goes_on_from_there_begins_anew() -> None:
+    """No single timestamp that leaps: the next one is beside it, though hardly a second before where it should be."""
+    assert placed(Placer(Timeline(), 0.0, None), [9.9, 8.95, 9.12, 9.2]) == pytest.approx([9.9, 10.0, 10.17, 10.25])
+
+
+def test_a_gap_of_a_clock_that_began_anew_is_not_looked_for_in_the_other_track() -> None:
+    """Its times are those of another clock there."""
+    asked: list[tuple[float, float]] = []
+
+    def content(start: float, end: float) -> list[tuple[float, float]]:
+        asked.append((start, end))
+        return [(start, end)]
+
+    placer = Placer(Timeline(), 0.0, content)
+    # something fills the first gap, so that it stays
+    assert placed(placer, [0.0, 200.0]) == pytest.approx([0.0, 200.0]) and len(asked) == 1
+    assert placed(placer, [1.0, 1.1, 301.1]) == pytest.approx([200.1, 200.2, 200.3]) and len(asked) == 1
 
 
 def test_gaps_found_out_of_order_add_up() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from avgn.cli import main
 from avgn.runtime import InputError, Localizer, localize_file, open_media
 from avgn.runtime.clock import AudioClock
+from avgn.runtime.track import claimed_end
 from tests.runtime.clips import Scene, read_video, still_clip
 from tests.runtime.ffmpeg import ffmpeg, needs_ffmpeg
 
@@ -118,3 +122,25 @@ def test_the_command_takes_an_audio_track(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.startswith(f"avgn: {clip} has no sound track it: choose one of 1 (aac, eng)")
     assert main(["localize", "tiny", "udp://127.0.0.1:9", "--audio-track", "2"]) == 2
     assert "--audio-track is for video files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("track", "whole", "end"),
+    [
+        # in ticks of a track that begins at 10 s of a file that begins at 8 s
+        ({"duration": 45_000, "start_time": 900_000}, {"start_time": 8e6, "duration": 99e6}, 2.5),
+        # Matroska's tag, on the clock of the file
+        ({"metadata": {"DURATION": "01:02:03.500000000"}}, {"start_time": 0}, 3723.5),
+        ({"metadata": {"DURATION": "00:00:12.5"}}, {"start_time": 2e6}, 10.5),
+        # what the file says, where it can't be another track's
+        ({"metadata": {"DURATION": "soon"}}, {"duration": 7e6}, 7.0),
+        ({}, {"duration": 7e6, "streams": [0, 1, 2]}, None),
+        ({}, {}, None),
+    ],
+)
+def test_where_a_track_says_it_ends(track: dict[str, Any], whole: dict[str, Any], end: float | None) -> None:
+    stream = SimpleNamespace(
+        **({"duration": None, "start_time": None, "time_base": Fraction(1, 90_000), "metadata": {}} | track)
+    )
+    container = SimpleNamespace(**({"start_time": None, "duration": None, "streams": [stream]} | whole))
+    assert claimed_end(container, stream) == end

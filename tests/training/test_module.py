@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -243,6 +244,26 @@ def test_auxiliary_heads_read_the_encoders_own_features() -> None:
         truth = presence_loss(heads.hear(heard), batch.labels.sounding, model.config)
         truth = truth + presence_loss(heads.see(seen).amax(dim=1), batch.labels.visible, model.config)
     torch.testing.assert_close(found, truth)
+
+
+def test_every_batch_of_every_process_has_chance_of_its_own_that_a_resumed_run_repeats() -> None:
+    """Batches that are summed for one step, too."""
+    module = module_of(accumulate=3, seed=5)
+    batch = batch_of(module.model)  # type: ignore[arg-type]
+
+    def seed(step: int, index: int, rank: int) -> int:
+        place = SimpleNamespace(global_step=step, global_rank=rank, world_size=2, current_epoch=0)
+        module._trainer = place  # type: ignore[assignment]
+        module.on_train_batch_start(batch, index)
+        return torch.initial_seed()
+
+    places = [(number // 3, number, rank) for number in range(12) for rank in range(2)]
+    seeds = [seed(*place) for place in places]
+    assert len(set(seeds)) == len(places) and seeds == [seed(*place) for place in places]
+    # the batches of the next epoch are counted anew: the steps go on
+    assert seed(4, 0, 0) not in seeds
+    module.settings = TrainConfig(visual_weights="random", accumulate=3, seed=6)
+    assert not set(seeds) & {seed(*place) for place in places}
 
 
 def test_dropout_hides_features_and_no_logits_and_only_in_training() -> None:

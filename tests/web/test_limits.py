@@ -7,7 +7,9 @@ from dataclasses import FrozenInstanceError, asdict
 import pytest
 
 from avgn.runtime.errors import InputError
+from avgn.runtime.web import pace, seldom
 from avgn.runtime.web.limits import LONGEST_STALL, Bucket, Limits
+from tests.patience import Clock
 
 
 def test_limits_without_options() -> None:
@@ -73,3 +75,28 @@ def test_a_bucket_fills_with_time_and_with_our_own_standstill() -> None:
     assert bucket.take(20, 200.0) and not bucket.take(1, 200.0)
     # two seconds in which the server stood still are made good, once
     assert bucket.take(20, 200.0, stalled=2.0) and not bucket.take(1, 200.0, stalled=2.0)
+
+
+def test_strangers_of_a_thousand_kinds_are_remembered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses are free: whoever comes from ever new ones must not fill the memory."""
+    now = Clock()
+    for module in (pace, seldom):
+        monkeypatch.setattr(module, "clock", now)
+    turns, lines = pace.Pace(1.0, 0, 100.0), seldom.Seldom()
+    for number in range(3000):
+        turns.wait(str(number))
+        lines.count(str(number))
+    assert len(turns._next) == len(lines._seen) == 1000
+    # the ones not seen for longest are forgotten
+    assert turns.wait("2999") > turns.wait("0") and lines.count("0") == 1
+
+
+def test_a_line_is_said_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = Clock()
+    monkeypatch.setattr(seldom, "clock", now)
+    lines, said = seldom.Seldom(), []
+    for _ in range(100):
+        said.append(lines.count("a wrong token"))
+        now.now += 0.5
+    assert [at / 2 for at, times in enumerate(said) if times] == [0, 10, 20, 30, 40]
+    assert [times for times in said if times] == [1, 20, 20, 20, 20]
