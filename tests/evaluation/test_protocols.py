@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 
 from avgn.evaluation import evaluate, predict
 from avgn.evaluation.canvas import box_mask, upsample_bicubic
-from avgn.evaluation.choice import choose_protocols
+from avgn.evaluation.choice import choose_protocols, map_limit
 from avgn.evaluation.protocols import PROTOCOLS, fixed_range
 from avgn.runtime.arrays import Array
 from avgn.runtime.errors import InputError
@@ -120,6 +120,14 @@ def test_slavc_takes_the_scores_of_the_release_as_they_are() -> None:
     # a cosine divided by tau within -1/tau..1/tau is the cosine within -1..1
     np.testing.assert_allclose(fixed_range(1.0)(cosine), fixed_range(1 / 0.03)(cosine / 0.03))
     assert fixed_range(1.0)(cosine).min() == 0 and fixed_range(1.0)(cosine).max() == 1
+
+
+@pytest.mark.parametrize(("system", "limit"), [("avgn-released", 20.0), ("avgn", 1.0)])
+def test_maps_that_are_divided_by_the_temperature_reach_its_inverse(
+    system: str, limit: float, tone_engine: Make
+) -> None:
+    info = tone_engine(model={"config": {"system": system, "temperature": 0.05}}).info
+    assert map_limit(info) == pytest.approx(limit)
 
 
 def test_an_object_prior_is_mixed_in(solos: Manifest, tone_engine: Make, noisy: Make) -> None:
