@@ -16,8 +16,8 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -186,8 +186,14 @@ class Opener:
     def __call__(self, url: str | bytes, flags: int, options: dict[str, str]) -> Any:
         if self.failed:
             return io.BytesIO()
-        try:
+        with self.watched():
             return FirstError(self._open(url, options), self)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Note that what is done here went wrong."""
+        try:
+            yield
         except Exception:
             self.failed = True
             raise
@@ -222,24 +228,18 @@ class FirstError:
     def read(self, size: int = -1) -> bytes:
         if self._opener.failed:
             return b""
-        try:
-            data: bytes = self._file.read(size)
-        except http.client.HTTPException:
-            self._opener.failed = True
-            raise OSError(CLOSED) from None
-        except Exception:
-            self._opener.failed = True
-            raise
-        return data
+        with self._opener.watched():
+            try:
+                data: bytes = self._file.read(size)
+            except http.client.HTTPException:
+                raise OSError(CLOSED) from None
+            return data
 
     def _seek(self, seek: Callable[[int, int], int], offset: int, whence: int = 0) -> int:
         if self._opener.failed:
             return -1
-        try:
+        with self._opener.watched():
             return seek(offset, whence)
-        except Exception:
-            self._opener.failed = True
-            raise
 
 
 class WebFile:
