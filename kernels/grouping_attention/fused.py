@@ -14,7 +14,6 @@ import triton.language as tl
 from avgn.kernels.tiles import dot, products, put, tile
 
 NEVER = tl.constexpr(-3.0e38)
-NAN = tl.constexpr(float("nan"))
 
 
 @triton.jit
@@ -79,7 +78,7 @@ def forward_whole(
         weight = ((winner[:, None] == classes[None, :]) & real_cell[:, None]).to(tl.float32)
         norm = tl.log(tl.maximum(tl.sum(weight, 0), 1.0))
         # a winner is found among what is no number, too
-        after = tl.exp(-norm) + tl.sum(tl.where(real_cell & (lse != lse), NAN, 0.0), 0)
+        after = tl.exp(-norm) + tl.sum(tl.where(real_cell & (lse != lse), float("nan"), 0.0), 0)
     else:
         assigned = tl.where(real_cell[:, None], scores - lse[:, None], NEVER)
         high = tl.max(assigned, 0)
@@ -192,7 +191,7 @@ def forward_weights(
             total += (winner[:, None] == classes[None, :]).to(tl.float32)
             lse = tl.load(row_lse_ptr + cells, real_cell, 0.0)
             # a winner is found among what is no number, too
-            total += tl.where(lse != lse, NAN, 0.0)[:, None]
+            total += tl.where(lse != lse, float("nan"), 0.0)[:, None]
         else:
             inside = real_cell[:, None] & (classes[None, :] < num_classes)
             found = tl.load(scores_ptr + cells[:, None].to(tl.int64) * stride_a + classes[None, :], inside, NEVER)

@@ -18,7 +18,6 @@ EPS = tl.constexpr(1e-12)
 # 1 / sqrt(EPS), less what rounding may take: where a norm's inverse exceeds it, the norm was clamped
 CLAMPED = tl.constexpr(0.9999e6)
 NEVER = tl.constexpr(-3.0e38)
-NAN = tl.constexpr(float("nan"))
 # unit vectors are multiplied by it, so that their elements and products of two stay normal numbers of float16
 UNIT = tl.constexpr(16.0)
 
@@ -158,7 +157,7 @@ def prepare(
             spoiled += tl.sum(1 - (found > 0.0).to(tl.int32), 1)
             at_norm = norm_inverse_ptr + (image * gates + mine[:, None]) * num_cells + cells[None, :]
             tl.store(at_norm, found, (mine[:, None] < gates) & (cells[None, :] < num_cells))
-        tl.store(gate_inverse_ptr + image * gates + mine, tl.where(spoiled > 0, NAN, inverses), mine < gates)
+        tl.store(gate_inverse_ptr + image * gates + mine, tl.where(spoiled > 0, float("nan"), inverses), mine < gates)
     else:
         places = (program - row_blocks).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
         total = (program * 0 + num_images).to(tl.int64) * num_cells
@@ -233,7 +232,7 @@ def forward_gated(
         best = tl.where(better, here, best)
         where = tl.where(better, start + index.to(tl.int32), where)
     out = ((rows // sources).to(tl.int64) * num_images + image) * sources + rows % sources
-    tl.store(similarity_ptr + out, tl.where(whole, best * (1.0 / (UNIT * UNIT)), NAN), real)
+    tl.store(similarity_ptr + out, tl.where(whole, best * (1.0 / (UNIT * UNIT)), float("nan")), real)
     tl.store(argmax_ptr + out, where.to(tl.int64), real)
 
 
@@ -327,7 +326,7 @@ def pool(
         inverse = tl.load(norm_inverse_ptr + image * num_cells + cells, cells < num_cells, 1.0)
         spoiled = spoiled | (tl.min((inverse > 0.0).to(tl.int32), 0) == 0)
     out = ((rows // sources).to(tl.int64) * num_images + image) * sources + rows % sources
-    tl.store(similarity_ptr + out, tl.where(spoiled, NAN, high * (1.0 / UNIT)), real)
+    tl.store(similarity_ptr + out, tl.where(spoiled, float("nan"), high * (1.0 / UNIT)), real)
     tl.store(argmax_ptr + out, cell.to(tl.int64), real)
 
 

@@ -13,6 +13,8 @@ from avgn.kernels import grouping_attention, launch, max_pooled_cosine
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
+from avgn.kernels.grouping_attention import fused as grouping_fused
+from avgn.kernels.max_pooled_cosine import fused as cosine_fused
 from benchmarks.kernels import host
 
 # programs and arguments of each launch
@@ -138,3 +140,69 @@ def test_tensors_that_begin_elsewhere_are_launched_one_by_one() -> None:
     out = grouping_attention(*odd, scale=0.25)
     assert isinstance(out, Tensor)
     assert len(launch.built_kernels) == built + 1 and len(launch.records) == 2
+
+
+# constants of a plan for the interpreter, and those of a device
+COMPILED = {("SQUARES", "widen"): "halves", ("PRECISION", "widen"): "ieee"}
+
+
+class NoDevice:
+    """What Triton asks of a driver before it launches, for a device that isn't there."""
+
+    def get_current_device(self) -> int:
+        return -90
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_triton_itself_takes_what_is_launched(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of Triton's own path but the launch: arguments, the globals that a kernel reads, and compiling for 9.0.
+
+    It refuses a kernel that reads a global which differs from itself, as NaN does; neither its interpreter nor its
+    compiler alone looks.
+    """
+    from triton.runtime import driver
+
+    taken: set[str] = set()
+
+    class Dispatched(Says):
+        def __init__(self, kernel: Any) -> None:
+            super().__init__(kernel)
+            self.kernel = kernel
+
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., host.Nothing]:
+            def call(**arguments: Any) -> host.Nothing:
+                # what only the interpreter needs
+                given = {name: _compiled(name, value) for name, value in arguments.items()}
+                self.kernel.warmup(grid=grid, **given)
+                taken.add(self.kernel.fn.__name__)
+                return self
+
+            return call
+
+    monkeypatch.setattr(host, "Nothing", Dispatched)
+    # no driver is active on a machine without a GPU
+    monkeypatch.setattr(driver, "_active", NoDevice())
+    for call, inputs in (group(9, False), group(9, False, hard=True), group(1200, False), pool(True), pool(False)):
+        with torch.no_grad():
+            for one in inputs:
+                one.data = one.to(dtype)
+        launches(call, *inputs)
+    assert taken == {name for module in (grouping_fused, cosine_fused) for name in jitted(module)}
+
+
+def _compiled(name: str, value: Any) -> Any:
+    return COMPILED.get((name, value), value) if isinstance(value, str) else value
+
+
+def jitted(module: Any) -> list[str]:
+    """The kernels that a module defines and that are launched."""
+    own = {name: value for name, value in vars(module).items() if getattr(value, "module", None) == module.__name__}
+    return [name for name, value in own.items() if hasattr(value, "warmup") and not name.startswith("_")]
