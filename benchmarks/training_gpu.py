@@ -162,20 +162,26 @@ def _prepare(changes: Changes, batch: int) -> tuple[Callable[[Batch], torch.Tens
         groups = [{name: group[name] for name in ("params", "weight_decay")} for group in optimizer.param_groups]
         optimizer = torch.optim.AdamW(groups, lr=1e-4, weight_decay=0.0)
 
-    def step(given: Batch) -> torch.Tensor:
-        given = given.to(torch.device("cuda"))
-        if not changes.copies:
-            torch.cuda.current_stream().synchronize()
+    def compute(given: Batch) -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cuda", torch.bfloat16):
             total = module._losses(given).total
         total.backward()
+        return total
+
+    def step(given: Batch) -> torch.Tensor:
+        given = given.to(torch.device("cuda"))
+        if not changes.copies:
+            torch.cuda.current_stream().synchronize()
+        total = compute(given)
         if not changes.fused:
             norms = [p.grad.norm() for p in model.parameters() if p.grad is not None]
             assert torch.isfinite(torch.stack(norms)).all()
         try:
             module.configure_gradient_clipping(optimizer, 1.0)
         except FailureError as error:
+            # clipping has spread it over all of them
+            compute(given)
             grads = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
             bad = [name for name, grad in grads if not torch.isfinite(grad).all()]
             raise FailureError(f"{error}; {len(bad)} of {len(grads)} gradients, among them {bad[:6]}") from None

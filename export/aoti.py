@@ -23,6 +23,9 @@ from avgn.training.compiling import check_compiler
 Report = Callable[[str], None]
 # threads as they are at run time; headers are compiled with the two files that need them, not ahead for many
 SETTINGS: dict[str, bool] = {"cpp.dynamic_threads": True, "aot_inductor.precompile_headers": False}
+# the host's part of a package for a GPU computes nothing: PyTorch would try each of the processor's vector instructions
+# by a program that it compiles and runs, half of all the time that such a package takes
+GPU_SETTINGS = {**SETTINGS, "cpp.vec_isa_ok": False}
 
 
 def target() -> str:
@@ -47,8 +50,10 @@ def build_packages(optimized: OptimizedModel, folder: Path, suffix: str, report:
     with tempfile.TemporaryDirectory() as scratch:
         kept = Path(scratch) / "model"
         torch.save(optimized, kept)
+        device = _device()
+        settings = SETTINGS if device == "cpu" else GPU_SETTINGS
         orders = {
-            half: {"model": str(kept), "half": half, "file": str(file), "device": _device(), "settings": SETTINGS}
+            half: {"model": str(kept), "half": half, "file": str(file), "device": device, "settings": settings}
             for half, file in files.items()
         }
         children = {half: _start(order) for half, order in orders.items()}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avgn.kernels import grouping_attention, max_pooled_cosine
+from avgn.kernels import grouping_attention, max_pooled_cosine, selfcheck
 from avgn.kernels.max_pooled_cosine import reference as cosine_reference
 
 Form = Callable[..., Tensor]
@@ -66,13 +66,16 @@ def measure_gpu() -> list[dict[str, Any]]:
 def measure_shape(shape: tuple[int, ...]) -> dict[str, Any]:
     """Measure errors in fp16, and the times of each form: its forward alone, and with its backward.
 
-    Raises RuntimeError when a kernel's result is wrong.
+    Raises RuntimeError when a kernel's result is wrong, or when the reference ran in its place.
     """
     inputs, forms = _forms(shape)
     row: dict[str, Any] = {"operation": "grouping attention" if len(shape) == 4 else "cosine", "shape": shape}
     row["errors"] = _errors(row["operation"], forms["fused"], forms["plain"], inputs, shape)
     for name, form in forms.items():
         row[name] = _times(form, inputs)
+    gave_way = [" ".join(map(str, key)) for key, right in selfcheck.verdicts.items() if not right]
+    if gave_way:
+        raise RuntimeError(f"{row['operation']} {shape}: the reference ran in place of {', '.join(gave_way)}")
     fused = row["fused"]
     row["ratios"] = {
         name: {kind: row[name][kind] / fused[kind] for kind in ("forward_us", "both_us")}
