@@ -2,8 +2,9 @@
 
 python -m benchmarks.gpu --output benchmarks/results/gpu.json [--minutes 8] [--only training,aoti] [--dry-run]
 
-Steps come in the order of their worth, each in a process of its own with a limit of its own, and the record is
-written after each of them: whatever ends the run leaves what was measured. A step whose library is not installed is
+What compiles and tests runs first, all at once; then what is timed, step by step in the order of its worth. Each step
+is a process of its own with a limit of its own, and the record is written after each of them: whatever ends the run
+leaves what was measured. A step whose library is not installed is
 skipped, and the record says why; a step that fails is written down with what it said, and the next one goes on. Nothing
 needs the network. Exit status: 0 when all that ran passed, 1 when something that ran failed, 2 without a GPU.
 """
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from avgn.machine import machine as describe
 from avgn.runtime.engines.gpu import find_gpu
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
-from benchmarks.gpu_steps import ROOT, Step, plan, run_step
+from benchmarks.gpu_steps import ROOT, Step, plan, run_step, stop_all
 
 PACKAGES = (
     "torch",
@@ -94,31 +96,55 @@ def listing(steps: Sequence[Step], minutes: float) -> list[str]:
     lines = [f"{'step':32}{'limit s':>8}  {'here':8}"]
     for step in steps:
         reason = step.obstacle()
-        lines.append(f"{step.name:32}{step.seconds:8.0f}  {'runs' if reason is None else f'skipped: {reason}'}")
-    running = sum(step.seconds for step in steps if step.obstacle() is None)
+        how = "runs beside others" if step.beside else "runs"
+        lines.append(f"{step.name:32}{step.seconds:8.0f}  {how if reason is None else f'skipped: {reason}'}")
+    ready = [step for step in steps if step.obstacle() is None]
+    running = sum(step.seconds for step in ready if not step.beside)
+    running += max((step.seconds for step in ready if step.beside), default=0.0)
     lines.append(f"{'limits of those that run here':32}{running:8.0f}  of --minutes {minutes:g} ({60 * minutes:.0f} s)")
     return lines
 
 
 def run_steps(steps: Sequence[Step], minutes: float, machine: Mapping[str, Any], output: Path) -> dict[str, Any]:
-    """Run the steps one after the other within `minutes`; the record, which `output` holds after every step."""
+    """Run the steps within `minutes`: those that may run beside others all at once, then the rest one after the other.
+
+    Returns the record, which `output` holds after every step.
+    """
     end = time.monotonic() + 60 * minutes
-    rows: list[dict[str, Any]] = []
-    record = merge(machine, rows)
-    for step in steps:
-        left = end - time.monotonic()
-        if (reason := step.obstacle()) is not None:
-            rows.append({"step": step.name, "outcome": "skipped", "why": reason, "seconds": 0.0})
-        elif left < LEAST_SECONDS:
-            why = f"--minutes {minutes:g} are over"
-            rows.append({"step": step.name, "outcome": "left out", "why": why, "seconds": 0.0})
-        else:
-            print(f"{step.name} ...", flush=True)
-            rows.append(run_step(step, left))
-        print(f"{step.name}: {rows[-1]['outcome']}" + (f" ({rows[-1]['why']})" if rows[-1]["why"] else ""), flush=True)
-        record = merge(machine, rows)
+    rows: dict[str, dict[str, Any]] = {}
+
+    def keep(row: dict[str, Any]) -> dict[str, Any]:
+        rows[row["step"]] = row
+        print(f"{row['step']}: {row['outcome']}" + (f" ({row['why']})" if row["why"] else ""), flush=True)
+        record = merge(machine, [rows[step.name] for step in steps if step.name in rows])
         write_whole(output, fit(record))
+        return record
+
+    record = merge(machine, [])
+    together = [step for step in steps if step.beside]
+    try:
+        with ThreadPoolExecutor(max(1, len(together))) as pool:
+            for done in as_completed([pool.submit(_row, step, end, minutes) for step in together]):
+                record = keep(done.result())
+        for step in steps:
+            if not step.beside:
+                record = keep(_row(step, end, minutes))
+    except BaseException:
+        stop_all()
+        raise
     return record
+
+
+def _row(step: Step, end: float, minutes: float) -> dict[str, Any]:
+    """Run a step until `end` at most, or say why it is skipped or left out."""
+    left = end - time.monotonic()
+    row: dict[str, Any] = {"step": step.name, "seconds": 0.0}
+    if (reason := step.obstacle()) is not None:
+        return row | {"outcome": "skipped", "why": reason}
+    if left < LEAST_SECONDS:
+        return row | {"outcome": "left out", "why": f"--minutes {minutes:g} are over"}
+    print(f"{step.name} ...", flush=True)
+    return run_step(step, left)
 
 
 def merge(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

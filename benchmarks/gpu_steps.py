@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -20,8 +21,14 @@ from avgn.runtime.engines.gpu import find_gpu
 
 ROOT = Path(__file__).resolve().parents[1]
 SAID_LINES = 12
+COMPILES = ("lightning", "triton")
+HOST_TIME = "tests/kernels/test_gpu.py::test_a_call_costs_the_host_little"
+# of each step that runs beside others: as many of PyTorch's compilers as there are cores would each import it first
+BESIDE = {"TORCHINDUCTOR_COMPILE_THREADS": "4"}
 # TensorRT for RTX builds for these no engine
 NOT_RTX = ("sm_90", "sm_100")
+# process groups of the steps that run now
+_running: set[int] = set()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +36,8 @@ class Step:
     """Describes a command that is run from the repository's root for at most `seconds`.
 
     `result` is a JSON file that it writes, `report` one of pytest's. `needs` are modules that must be there, `unless`
-    says what else prevents it, and `after` is a file that an earlier step leaves.
+    says what else prevents it, and `after` is a file that an earlier step leaves. Nothing of a step that runs `beside`
+    others is timed: those compile and test, all at once, before the first of the rest begins.
     """
 
     name: str
@@ -41,6 +49,7 @@ class Step:
     unless: Callable[[], str | None] = lambda: None
     after: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    beside: bool = False
 
     def obstacle(self) -> str | None:
         """Return why the step can't run here, or None."""
@@ -53,33 +62,55 @@ class Step:
 def plan(work: Path) -> list[Step]:
     """Return the steps in the order of their worth; `work` takes their files."""
     python = (sys.executable, "-m")
-    bundle = work / "aoti" / "tiny"
+    aoti = work / "aoti"
+    bundle = aoti / "tiny"
     return [
-        _tests("kernel tests", "tests/kernels/test_gpu.py", work / "kernel-tests.xml", 100, ("pytest", "triton")),
-        _measured("kernel times", "gpu_kernels", work, 90, ("triton",)),
-        _measured("training step", "training_gpu", work, 135, ("lightning", "triton"), "--seconds", "125"),
-        _measured(
-            "aoti: build, verify, time", "gpu_aoti", work, 150, ("onnx", "onnxscript"), "--work", str(bundle.parent)
+        _tests(
+            "kernel tests",
+            "tests/kernels/test_gpu.py",
+            work / "kernel-tests.xml",
+            110,
+            ("pytest", "triton"),
+            beside=True,
         ),
+        *(
+            _measured(
+                f"aoti: build {name}",
+                "gpu_aoti",
+                work,
+                150,
+                ("onnx", "onnxscript"),
+                *("--work", str(aoti), "--export", "--models", name),
+                beside=True,
+            )
+            for name in ("tiny", "resnet18")
+        ),
+        _measured("training step: compile", "training_gpu", work, 110, COMPILES, "--changes", "compiled", beside=True),
+        _measured("kernel times: compile", "gpu_kernels", work, 110, ("triton",), "--compile", beside=True),
+        *_engines("onnxruntime-cuda", "onnx", work, python)[:1],
+        _tests("host time of a kernel", HOST_TIME, work / "host-time.xml", 40, ("pytest", "triton")),
+        _measured("kernel times", "gpu_kernels", work, 90, ("triton",)),
+        _measured("training step", "training_gpu", work, 90, COMPILES, "--seconds", "80"),
+        _measured("aoti: verify, time", "gpu_aoti", work, 60, ("onnx",), "--work", str(aoti), "--ready"),
         _tests(
             "aoti: contract",
             "tests/runtime/test_engine_contract.py",
             work / "aoti-contract.xml",
             50,
             ("pytest", "onnxruntime"),
-            {"AVGN_GPU_BUNDLE": str(bundle), "AVGN_CACHE": str(work / "aoti" / "cache")},
+            {"AVGN_GPU_BUNDLE": str(bundle), "AVGN_CACHE": str(aoti / "cache")},
             bundle / "bundle.json",
         ),
         _measured(
             "train and evaluate",
             "gpu_train",
             work,
-            50,
+            60,
             ("lightning", "cv2", "safetensors", "tensorboard"),
             "--work",
             str(work),
         ),
-        *_engines("onnxruntime-cuda", "onnx", work, python),
+        *_engines("onnxruntime-cuda", "onnx", work, python)[1:],
         *_engines("tensorrt", "tensorrt", work, python),
         *_engines("tensorrt-rtx", "tensorrt-rtx", work, python),
     ]
@@ -107,6 +138,8 @@ def _engines(name: str, format: str, work: Path, python: tuple[str, ...]) -> lis
             command=(*python, "avgn", "export", checkpoint, str(bundle), "--overwrite")
             + ("--precision", "fp32,fp16", "--format", formats),
             seconds=240,
+            # TensorRT times what it builds
+            beside=format == "onnx",
             **common,
         ),
         Step(
@@ -139,10 +172,28 @@ def _engines(name: str, format: str, work: Path, python: tuple[str, ...]) -> lis
     ]
 
 
-def _measured(name: str, module: str, work: Path, seconds: float, needs: Sequence[str], *options: str) -> Step:
+def _measured(
+    name: str, module: str, work: Path, seconds: float, needs: Sequence[str], *options: str, beside: bool = False
+) -> Step:
+    """Make a step that runs a module of this package, whose record is kept but for one that runs `beside` others."""
     result = work / f"{module}.json"
-    command = (sys.executable, "-m", f"benchmarks.{module}", "--output", str(result), *options)
-    return Step(name=name, command=command, result=result, seconds=seconds, needs=("torch", *needs))
+    command = (
+        sys.executable,
+        "-m",
+        f"benchmarks.{module}",
+        "--output",
+        os.devnull if beside else str(result),
+        *options,
+    )
+    return Step(
+        name=name,
+        command=command,
+        result=None if beside else result,
+        seconds=seconds,
+        needs=("torch", *needs),
+        environment=BESIDE if beside else {},
+        beside=beside,
+    )
 
 
 def _tests(
@@ -154,11 +205,13 @@ def _tests(
     environment: Mapping[str, str] | None = None,
     after: Path | None = None,
     unless: Callable[[], str | None] = lambda: None,
+    beside: bool = False,
 ) -> Step:
     """Make a step that runs a test file with pytest and writes its `report` as JUnit XML; see `Step` for the rest."""
     # the compiler takes most of the time
     together = ("-n", str(min(8, os.cpu_count() or 1))) if importlib.util.find_spec("xdist") else ()
-    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *together, file)
+    left_out = ("--deselect", HOST_TIME) if beside else ()
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *together, *left_out, file)
     command += (f"--junit-xml={report}",)
     return Step(
         name=name,
@@ -169,6 +222,7 @@ def _tests(
         environment=environment or {},
         after=after,
         unless=unless,
+        beside=beside,
     )
 
 
@@ -221,6 +275,7 @@ def _run(step: Step, limit: float) -> tuple[str, str | None]:
         )
     except OSError as error:
         return "", f"did not start: {error.strerror}"
+    _running.add(child.pid)
     try:
         said, _ = child.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
@@ -230,7 +285,16 @@ def _run(step: Step, limit: float) -> tuple[str, str | None]:
     except BaseException:
         os.killpg(child.pid, signal.SIGKILL)
         raise
+    finally:
+        _running.discard(child.pid)
     return said, f"exit status {child.returncode}" if child.returncode else None
+
+
+def stop_all() -> None:
+    """End every process of the steps that are running."""
+    for pid in list(_running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def _tally(report: Path) -> dict[str, Any]:

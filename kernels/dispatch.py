@@ -44,7 +44,7 @@ def uses_triton(name: str, *tensors: Tensor) -> bool:
                 "set TRITON_INTERPRET=1, or unset AVGN_KERNELS"
             )
         return _say(name, "triton", "AVGN_KERNELS asks for it")
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return _say(name, "reference", "graphs hold standard operators")
     compiling = torch.compiler.is_compiling()
     if not compiling and torch._C._are_functorch_transforms_active():
@@ -60,6 +60,16 @@ def uses_triton(name: str, *tensors: Tensor) -> bool:
             )
         return True
     return _say(name, "reference", f"the tensors are {tensors[0].dtype} on {device!r}")
+
+
+def is_exporting() -> bool:
+    """Return whether a graph is being exported, not compiled for training.
+
+    In PyTorch before 2.12 `torch.compiler.is_exporting()` is always true in what torch.compile traces; the flag behind
+    it is not.
+    """
+    flag = getattr(torch.compiler, "_is_exporting_flag", None)
+    return torch.compiler.is_exporting() if flag is None else bool(flag)
 
 
 def prefers_reference() -> bool:

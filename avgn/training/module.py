@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from avgn.config import Config
 from avgn.losses import presence_loss
@@ -25,6 +26,8 @@ from avgn.training.stages import Stages, Survey
 from avgn.types import AudioSources, Batch, ImageCells, Labels, Losses
 
 MOST_SKIPPED_IN_A_ROW = 10
+# cuDNN's attention has gradients that are not finite at some shapes on Hopper (PyTorch's issue 196678)
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 # where a trainer's checkpoint says whether the encoders were trained
 FROZEN = "avgn_frozen"
 
@@ -193,7 +196,9 @@ class AVGNModule(LightningModule):
 
     def _losses(self, batch: Batch) -> Losses:
         waveform, pixels = self.hooks.prepare(batch.waveform, batch.image)
-        audio, image = self.halves(self.mask_spectrogram(self.model.frontend(waveform)), pixels)
+        spectrogram = self.mask_spectrogram(self.model.frontend(waveform))
+        with sdpa_kernel(ATTENTION):
+            audio, image = self.halves(spectrogram, pixels)
         if self.settings.dropout > 0:
             audio, image = self._dropped(audio, image)
         losses = self.hooks.losses(audio, image, batch.labels)

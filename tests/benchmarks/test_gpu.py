@@ -47,8 +47,11 @@ def test_a_dry_run_lists_steps_limits_and_what_is_missing(tmp_path: Path) -> Non
 
 def test_only_chooses_by_the_beginnings_of_names(tmp_path: Path) -> None:
     assert [step.name for step in choose(plan(tmp_path), "training, aoti")] == [
+        "aoti: build tiny",
+        "aoti: build resnet18",
+        "training step: compile",
         "training step",
-        "aoti: build, verify, time",
+        "aoti: verify, time",
         "aoti: contract",
     ]
     with pytest.raises(InputError, match="--only dance: no step begins so, choose among these: kernel tests, "):
@@ -131,6 +134,23 @@ def test_minutes_end_a_step_and_leave_out_those_after_it(tmp_path: Path) -> None
     assert record["steps"]["late"]["why"] == "--minutes 0.1 are over"
 
 
+def test_what_is_not_timed_runs_beside_others_and_before_the_rest(tmp_path: Path) -> None:
+    meet = (
+        "import pathlib, sys, time; here, there = map(pathlib.Path, {!r}); here.touch()\n"
+        "while not there.exists(): time.sleep(0.01)"
+    )
+    pair = [str(tmp_path / name) for name in ("one", "two")]
+    steps = [
+        python("first", "import time; time.sleep(9)", beside=True, seconds=1),
+        python("timed", f"import os, sys; sys.exit(not os.path.exists({pair[1]!r}))"),
+        # each of them waits for the other
+        python("one", meet.format(pair), beside=True),
+        python("two", meet.format(pair[::-1]), beside=True),
+    ]
+    record = run_steps(steps, 5, {}, tmp_path / "record.json")
+    assert record["failed"] == ["first"] and list(record["steps"]) == ["first", "timed", "one", "two"]
+
+
 def test_whatever_ends_it_leaves_what_was_measured(tmp_path: Path) -> None:
     """Killed in the middle of the second step: the first one's row is there, and no process of the second is."""
     output = tmp_path / "record.json"
@@ -167,14 +187,17 @@ def test_a_record_stays_below_a_megabyte() -> None:
 
 def test_the_plan_has_commands_and_files_that_exist(tmp_path: Path) -> None:
     steps = plan(tmp_path)
-    assert [step.name for step in steps][:3] == ["kernel tests", "kernel times", "training step"]
+    timed = [step.name for step in steps if not step.beside]
+    assert timed[:3] == ["host time of a kernel", "kernel times", "training step"]
+    assert [step.name for step in steps][: len(steps) - len(timed)] == [step.name for step in steps if step.beside]
     for engine in ("onnxruntime-cuda", "tensorrt", "tensorrt-rtx"):
         assert [step.name for step in steps if step.name.startswith(f"{engine}:")] == [
             f"{engine}: {what}" for what in ("build", "verify", "contract", "latency and throughput")
         ]
     # what a machine with PyTorch alone runs fits into the eight minutes, but for a little
     bare = [step for step in steps if not step.name.startswith(("onnxruntime", "tensorrt"))]
-    assert sum(step.seconds for step in bare) <= 60 * gpu.MINUTES * 1.25
+    first = max(step.seconds for step in bare if step.beside)
+    assert first + sum(step.seconds for step in bare if not step.beside) <= 60 * gpu.MINUTES * 1.25
     assert listing(bare, gpu.MINUTES)[-1].endswith("of --minutes 8 (480 s)")
     for step in steps:
         words = list(step.command)
@@ -184,4 +207,5 @@ def test_the_plan_has_commands_and_files_that_exist(tmp_path: Path) -> None:
             assert (ROOT / f"{words[2].replace('.', '/')}.py").is_file(), words
         for word in words:
             if word.startswith(("tests/", "benchmarks/")):
-                assert (ROOT / word).exists(), word
+                file, _, name = word.partition("::")
+                assert (ROOT / file).exists() and f"def {name}" in (ROOT / file).read_text(), word

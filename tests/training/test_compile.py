@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -12,9 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from avgn.config import Config, preset
+from avgn.kernels import grouping_attention, max_pooled_cosine
 from avgn.maxima import largest
 from avgn.model import build_model
 from avgn.systems import SYSTEMS
@@ -58,6 +62,30 @@ def test_the_halves_are_one_graph_with_the_same_gradients(caplog: pytest.LogCapt
             found.append((loss, torch.autograd.grad(loss, weights, allow_unused=True)))
     assert sum(grad is not None for grad in found[0][1]) > 0.9 * len(weights)
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_compiled_on_a_gpu_holds_the_fused_operators_and_no_amax() -> None:
+    """PyTorch 2.10 and 2.11 told compiled code that it was being exported: both were left out of it."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, _: Any) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    def compute(cells: Tensor, tokens: Tensor) -> Tensor:
+        grouped = grouping_attention(cells, tokens, cells, scale=0.1)
+        assert isinstance(grouped, Tensor)
+        return grouped.sum() + max_pooled_cosine(tokens, cells)[0].sum() + largest(cells, 1).sum()
+
+    with FakeTensorMode():
+        given = [torch.empty(2, count, 16, device="cuda", dtype=torch.float16) for count in (9, 5)]
+        with contextlib.suppress(AssertionError, RuntimeError):
+            # PyTorch can't run it where there is no GPU
+            torch.compile(compute, backend=keep, fullgraph=True)(*given)
+    (graph,) = graphs
+    called = " ".join(str(node.target) for node in graph.graph.nodes)
+    assert "avgn.grouping_attention" in called and "avgn.max_pooled_cosine" in called
+    assert "amax" not in called and "max" in called.replace("max_pooled", "")
 
 
 class Counts(TorchDispatchMode):

@@ -333,3 +333,19 @@ def test_the_weights_asked_for_are_kept(
     assert torch.equal(kept, states[keep])
     model = load_model(output)
     assert model.thresholds is not None and torch.equal(model.state_dict()["tokens"], kept)
+
+
+def test_no_halves_are_trained_with_cudnns_attention() -> None:
+    """Its gradients are not finite at some shapes; what the program has set stays as it was."""
+    module = module_of()
+    seen: list[bool] = []
+    halves = module.halves
+
+    def look(*given: Tensor) -> Any:
+        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return halves(*given)
+
+    module.halves = look
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    module._losses(batch_of(model_of()))
+    assert seen == [False] and torch.backends.cuda.cudnn_sdp_enabled() == before
