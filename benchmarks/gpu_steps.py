@@ -90,7 +90,7 @@ def plan(work: Path) -> list[Step]:
         *_engines("onnxruntime-cuda", "onnx", work, python)[:1],
         _tests("host time of a kernel", HOST_TIME, work / "host-time.xml", 40, ("pytest", "triton")),
         _measured("kernel times", "gpu_kernels", work, 90, ("triton",)),
-        _measured("training step", "training_gpu", work, 90, COMPILES, "--seconds", "80"),
+        _measured("training step", "training_gpu", work, 80, COMPILES, "--seconds", "60"),
         _measured("aoti: verify, time", "gpu_aoti", work, 60, ("onnx",), "--work", str(aoti), "--ready"),
         _tests(
             "aoti: contract",
