@@ -303,14 +303,22 @@ def _provenance(checkpoint: Path, opset: int, options: ExportOptions) -> dict[st
         "onnxruntime": onnxruntime.__version__,
         "opset": opset,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "training": _training(read_facts(checkpoint)["training"]),
     }
+    if (training := _training(read_facts(checkpoint)["training"])) is not None:
+        facts["training"] = training
     for name in options.engines:
         facts[name] = str(engine_builder.load_library(name).__version__)
     return facts
 
 
-def _training(facts: dict[str, Any]) -> str | int:
-    """Return how many steps the weights were trained, or what they were converted from; 0: as they were drawn."""
-    converted = facts.get("converted")
-    return f"converted from {converted}" if converted else int(facts.get("steps", 0))
+def _training(facts: dict[str, Any]) -> str | int | None:
+    """Return how many steps the weights were trained, or what they were converted from; 0: as they were drawn.
+
+    None where a checkpoint says something of its training, but not how many steps it had.
+    """
+    if converted := facts.get("converted"):
+        return f"converted from {converted}"
+    if not facts:
+        return 0
+    steps = facts.get("steps")
+    return int(steps) if isinstance(steps, int) else None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from avgn.checkpoint import save_model
+from avgn.checkpoint import read_facts, save_model
 from avgn.config import preset
 from avgn.convert import convert_released
 from avgn.export.bundle import export_bundle
@@ -18,7 +18,7 @@ from avgn.model import build_model
 from avgn.runtime.bundle import Bundle, untrained_warning
 from avgn.runtime.errors import InputError
 from avgn.runtime.texts import plain
-from tests.commands import forked, refused
+from tests.commands import ROOT, forked, refused
 from tests.export.kept import kept_graphs
 
 __all__ = ["kept_graphs"]
@@ -70,8 +70,10 @@ def test_messages_are_plain() -> None:
         ({"steps": 7}, "was trained for 7 steps only"),
         ({"steps": 100}, None),
         ({"converted": "released.pth"}, None),
+        # trained somehow: nothing is claimed
+        ({"recipe": "of another tool"}, None),
     ],
-    ids=["drawn", "none", "few", "trained", "converted"],
+    ids=["drawn", "none", "few", "trained", "converted", "unknown"],
 )
 def test_an_untrained_bundle_warns(tmp_path: Path, training: dict[str, Any], expected: str | None) -> None:
     torch.manual_seed(0)
@@ -92,3 +94,9 @@ def test_an_untrained_bundle_warns(tmp_path: Path, training: dict[str, Any], exp
         (tmp_path / "b" / "bundle.json").write_text(json.dumps(facts))
         assert untrained_warning(Bundle.load(tmp_path / "b").info, "it") is None
         assert "never trained" not in forked("localize", tmp_path / "b", tmp_path / "none.mp4").stderr
+
+
+def test_the_shipped_checkpoint_is_a_trained_one() -> None:
+    """README exports it: the bundle would say that what it finds means nothing."""
+    record = json.loads((ROOT / "benchmarks" / "results" / "recipe.json").read_text())
+    assert read_facts(ROOT / "recipes" / "checkpoint")["training"]["steps"] == record["training"]["steps"]
