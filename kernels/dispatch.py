@@ -65,8 +65,8 @@ def uses_triton(name: str, *tensors: Tensor) -> bool:
 def is_exporting() -> bool:
     """Return whether a graph is being exported, not compiled for training.
 
-    In PyTorch before 2.12 `torch.compiler.is_exporting()` is always true in what torch.compile traces; the flag behind
-    it is not.
+    In PyTorch 2.11 (no longer in 2.14) `torch.compiler.is_exporting()` is true in all that torch.compile traces; the
+    flag behind it is not.
     """
     flag = getattr(torch.compiler, "_is_exporting_flag", None)
     return torch.compiler.is_exporting() if flag is None else bool(flag)

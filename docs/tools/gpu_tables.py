@@ -75,7 +75,7 @@ def measured(budget: Mapping[str, Any], record: Mapping[str, Any]) -> Table:
 
 
 def _others(budget: Mapping[str, Any], record: Mapping[str, Any]) -> list[Row]:
-    """Tabulate an engine that launches its kernels one by one, and the Triton kernels, as last measured."""
+    """Tabulate ONNX Runtime, kernel by kernel and as a graph, and the Triton kernels, as last measured."""
     tiny = budget["models"]["avgn-tiny"]["halves"]["fp32"]
     speed = record["runs"]["onnxruntime-cuda"]["rows"][0]["wall_ms"]
     rows = [
@@ -83,6 +83,15 @@ def _others(budget: Mapping[str, Any], record: Mapping[str, Any]) -> list[Row]:
             f"avgn-tiny {half}, fp32, ONNX Runtime's CUDA provider, one by one",
             tiny[half]["1"]["predicted_us"][MEASURED]["one_by_one"],
             1e3 * speed[half]["p50"],
+        )
+        for half in HALVES
+    ]
+    replayed = {row["half"]: row for row in record["third_window"]["onnxruntime_cuda"]["calls"] if row["batch"] == 1}
+    rows += [
+        _against(
+            f"avgn-tiny {half}, fp32, ONNX Runtime's CUDA provider, CUDA graph",
+            tiny[half]["1"]["predicted_us"][MEASURED]["cuda_graph"],
+            1e3 * replayed[half]["with_graph_ms"],
         )
         for half in HALVES
     ]

@@ -65,7 +65,7 @@ def test_the_halves_are_one_graph_with_the_same_gradients(caplog: pytest.LogCapt
 
 
 def test_what_is_compiled_on_a_gpu_holds_the_fused_operators_and_no_amax() -> None:
-    """PyTorch 2.10 and 2.11 told compiled code that it was being exported: both were left out of it."""
+    """PyTorch 2.11 tells compiled code that it is being exported: both were left out of it."""
     graphs: list[torch.fx.GraphModule] = []
 
     def keep(graph: torch.fx.GraphModule, _: Any) -> torch.fx.GraphModule:
