@@ -122,16 +122,17 @@ def run_steps(steps: Sequence[Step], minutes: float, machine: Mapping[str, Any],
 
     record = merge(machine, [])
     together = [step for step in steps if step.beside]
-    try:
-        with ThreadPoolExecutor(max(1, len(together))) as pool:
+    with ThreadPoolExecutor(max(1, len(together))) as pool:
+        try:
             for done in as_completed([pool.submit(_row, step, end, minutes) for step in together]):
                 record = keep(done.result())
-        for step in steps:
-            if not step.beside:
-                record = keep(_row(step, end, minutes))
-    except BaseException:
-        stop_all()
-        raise
+        except BaseException:
+            # the pool waits for its threads, and they for their processes
+            stop_all()
+            raise
+    for step in steps:
+        if not step.beside:
+            record = keep(_row(step, end, minutes))
     return record
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -149,6 +151,26 @@ def test_what_is_not_timed_runs_beside_others_and_before_the_rest(tmp_path: Path
     ]
     record = run_steps(steps, 5, {}, tmp_path / "record.json")
     assert record["failed"] == ["first"] and list(record["steps"]) == ["first", "timed", "one", "two"]
+
+
+def test_an_interrupt_ends_what_runs_beside_others(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    long = f"import os, pathlib, time; pathlib.Path({str(mark)!r}).write_text(str(os.getpid())); time.sleep(99)"
+    code = (
+        "from pathlib import Path\n"
+        "from benchmarks.gpu import run_steps\n"
+        "from tests.benchmarks.test_gpu import python\n"
+        f"steps = [python('long', {long!r}, beside=True, seconds=99)]\n"
+        f"run_steps(steps, 5, {{}}, Path({str(tmp_path / 'o.json')!r}))\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while not (mark.is_file() and mark.read_text()):
+        assert child.poll() is None
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(timeout=30) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
 
 
 def test_whatever_ends_it_leaves_what_was_measured(tmp_path: Path) -> None:
