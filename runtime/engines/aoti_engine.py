@@ -85,23 +85,44 @@ def _import_torch() -> ModuleType:
     return module
 
 
-def _load(where: str, data: bytes) -> Any:
+def _load(where: str, data: bytes, *, on_gpu: bool) -> Any:
     from torch._inductor import aoti_load_package
 
     try:
-        # a slot has a package of its own: it takes no turns, which a recorded graph could not
-        return aoti_load_package(io.BytesIO(data), run_single_threaded=True)
+        with _untried(on_gpu):
+            # a slot has a package of its own: it takes no turns, which a recorded graph could not
+            return aoti_load_package(io.BytesIO(data), run_single_threaded=True)
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"package {where} can't be loaded ({reason}): export the bundle here") from None
 
 
+@contextmanager
+def _untried(on_gpu: bool) -> Iterator[None]:
+    """Let PyTorch take the processor's word for its vector instructions.
+
+    It compares them with those that a package was built with, and would try each by a program that imports PyTorch
+    first: seconds, which on a GPU, whose packages have none, are for nothing. The target of a package was compared
+    before it is loaded.
+    """
+    from torch._inductor import config, cpu_vec_isa
+
+    known = getattr(cpu_vec_isa.valid_vec_isa_list, "cache_clear", lambda: None)
+    known()
+    try:
+        with config.patch({"cpp.vec_isa_ok": not on_gpu}):
+            yield
+    finally:
+        # what this program compiles itself is tried as ever
+        known()
+
+
 def _cpu_slots(torch: Any, where: str, data: bytes, threads: int | None) -> Any:
-    return lambda: _CpuSlot(torch, _load(where, data), threads)
+    return lambda: _CpuSlot(torch, _load(where, data, on_gpu=False), threads)
 
 
 def _gpu_slots(torch: Any, where: str, data: bytes, cuda_graphs: bool) -> Any:
-    return lambda: _GpuSlot(torch, _load(where, data), cuda_graphs)
+    return lambda: _GpuSlot(torch, _load(where, data, on_gpu=True), cuda_graphs)
 
 
 class _CpuSlot:

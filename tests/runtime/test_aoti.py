@@ -120,6 +120,23 @@ def test_threads_are_what_was_asked_for(bundle: Bundle, packages: Variant) -> No
 # machine code of others does not run
 
 
+def test_loading_one_tries_no_vector_instructions(
+    bundle: Bundle, packages: Variant, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PyTorch compiles and runs a program for each, which imports it: seconds at every start."""
+    from torch._inductor import cpu_vec_isa
+
+    tried: list[object] = []
+    monkeypatch.setattr(cpu_vec_isa.VecISA, "check_build", lambda self, code: tried.append(self))
+    with caplog.at_level("WARNING"):
+        load_engine(bundle, packages, "aoti")
+    assert tried == [] and "mismatch" not in caplog.text
+    # what this program compiles itself is tried
+    for isa in cpu_vec_isa.supported_vec_isa_list:
+        type(isa).__bool__(isa)
+    assert tried
+
+
 def test_code_of_others_is_refused_before_it_is_loaded(untrusted: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("avgn.runtime.engines.aoti_engine._load", lambda *_: pytest.fail("it was loaded"))
     variant = next(variant for variant in untrusted.variants if variant.engine == "aoti")
