@@ -4,9 +4,9 @@ python -m benchmarks.gpu --output benchmarks/results/gpu.json [--minutes 8] [--o
 
 What compiles and tests runs first, all at once; then what is timed, step by step in the order of its worth. Each step
 is a process of its own with a limit of its own, and the record is written after each of them: whatever ends the run
-leaves what was measured. A step whose library is not installed is
-skipped, and the record says why; a step that fails is written down with what it said, and the next one goes on. Nothing
-needs the network. Exit status: 0 when all that ran passed, 1 when something that ran failed, 2 without a GPU.
+leaves what was measured. A step whose library is not installed is skipped, and the record says why; a step that fails
+is written down with what it said, and the next one goes on. Nothing needs the network. Exit status: 0 when all that ran
+passed, 1 when something that ran failed, 2 without a GPU.
 """
 
 from __future__ import annotations

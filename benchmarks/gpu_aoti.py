@@ -1,9 +1,10 @@
 """AOTInductor packages on this machine: built, verified against the core, and timed beside the other engines.
 
-python -m benchmarks.gpu_aoti --output FILE.json --work FOLDER [--models tiny resnet18] [--export | --ready]
+python -m benchmarks.gpu_aoti --output FILE.json --work FOLDER [--models tiny resnet18] [--export]
 
-WORK/tiny is a bundle of the shipped checkpoint with ONNX graphs and packages, WORK/resnet18 one of packages alone;
-WORK/cache marks what was built here.
+With --export the bundles are written, in minutes; without, those that are there are measured. WORK/tiny is a bundle of
+the shipped checkpoint with ONNX graphs and packages, WORK/resnet18 one of packages alone; WORK/cache marks what was
+built here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -51,32 +51,25 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--models", nargs="+", choices=("tiny", "resnet18"), default=["tiny", "resnet18"])
-    parser.add_argument("--export", action="store_true", help="write one model's bundle, and measure nothing")
-    parser.add_argument("--ready", action="store_true", help="measure the bundles that are there, and write none")
+    parser.add_argument("--export", action="store_true", help="write the bundles, and measure nothing")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     os.environ["AVGN_CACHE"] = str(args.work / "cache")
-    record: dict[str, Any] = {"machine": measured_on(), "bundles": {}}
-    if args.ready:
-        record["bundles"] = {name: _found(args.work / name) for name in args.models}
-    children = {} if args.export or args.ready else {name: _export(name, args.work) for name in args.models}
     if args.export:
         for name in args.models:
             (_write_tiny if name == "tiny" else _write_resnet18)(args.work / name)
         return 0
-    failed = any("error" in made for made in record["bundles"].values())
-    for name, child in children.items():
-        begin = time.perf_counter()
-        said = child.communicate()[0]
-        made: dict[str, Any] = {"waited_seconds": round(time.perf_counter() - begin, 1), "rows": []}
+    record: dict[str, Any] = {"machine": measured_on(), "bundles": {}}
+    failed = False
+    for name in args.models:
+        made: dict[str, Any] = {"rows": []}
         record["bundles"][name] = made
-        if child.returncode:
+        if not (args.work / name / "bundle.json").is_file():
+            made["error"] = "it was not written"
             failed = True
-            made["error"] = said.splitlines()[-8:]
-    # nothing compiles any more
-    for name, made in record["bundles"].items():
+            continue
         core = TorchEngine(load_model(CHECKPOINT) if name == "tiny" else _resnet18())
-        for row in _rows(Bundle.load(args.work / name), core) if "error" not in made else ():
+        for row in _rows(Bundle.load(args.work / name), core):
             made["rows"].append(row)
             failed = failed or not right(row)
             print(json.dumps(row), flush=True)
@@ -85,23 +78,9 @@ def main() -> int:
     return int(failed)
 
 
-def _found(folder: Path) -> dict[str, Any]:
-    """The record of a bundle that an earlier run was to write."""
-    made: dict[str, Any] = {"rows": []}
-    return made if (folder / "bundle.json").is_file() else made | {"error": "it was not built"}
-
-
 def right(row: dict[str, Any]) -> bool:
     """Return whether an engine's maps are the core's, but for rounding."""
     return bool(row["against_core"]["cosine_maps"] >= LEAST_COSINE.get(row["precision"], LEAST_COSINE_ROUNDED))
-
-
-def _export(name: str, work: Path) -> subprocess.Popen[str]:
-    """Return a process that exports one model's bundle."""
-    command = [sys.executable, "-m", "benchmarks.gpu_aoti", "--output", os.devnull, "--work", str(work), "--export"]
-    return subprocess.Popen(
-        [*command, "--models", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
 
 
 def _write_tiny(folder: Path) -> None:

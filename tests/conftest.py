@@ -14,7 +14,7 @@ ALONE = (
     "runtime/test_devices.py::test_a_microphone",
     "runtime/test_live.py",
     "runtime/test_multi.py::test_a_slow_engine",
-    "runtime/test_multi.py::test_closing",
+    "runtime/test_multi_closing.py::test_closing",
     "runtime/test_multi.py::test_frames_do_not_wait",
     "runtime/test_pairing.py::test_a_network_stream",
     "web/",

@@ -73,9 +73,8 @@ def measure_shape(shape: tuple[int, ...]) -> dict[str, Any]:
     row["errors"] = _errors(row["operation"], forms["fused"], forms["plain"], inputs, shape)
     for name, form in forms.items():
         row[name] = _times(form, inputs)
-    gave_way = [" ".join(map(str, key)) for key, right in selfcheck.verdicts.items() if not right]
-    if gave_way:
-        raise RuntimeError(f"{row['operation']} {shape}: the reference ran in place of {', '.join(gave_way)}")
+    if found := selfcheck.gave_way():
+        raise RuntimeError(f"{row['operation']} {shape}: the reference ran in place of {', '.join(found)}")
     fused = row["fused"]
     row["ratios"] = {
         name: {kind: row[name][kind] / fused[kind] for kind in ("forward_us", "both_us")}

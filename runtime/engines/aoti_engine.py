@@ -107,14 +107,14 @@ def _untried(on_gpu: bool) -> Iterator[None]:
     """
     from torch._inductor import config, cpu_vec_isa
 
-    known = getattr(cpu_vec_isa.valid_vec_isa_list, "cache_clear", lambda: None)
-    known()
+    forget = getattr(cpu_vec_isa.valid_vec_isa_list, "cache_clear", lambda: None)
+    forget()
     try:
         with config.patch({"cpp.vec_isa_ok": not on_gpu}):
             yield
     finally:
         # what this program compiles itself is tried as ever
-        known()
+        forget()
 
 
 def _cpu_slots(torch: Any, where: str, data: bytes, threads: int | None) -> Any:
