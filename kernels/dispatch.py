@@ -93,6 +93,24 @@ def needs_operator(*tensors: Tensor) -> bool:
     )
 
 
+def is_plain(*tensors: Tensor) -> bool:
+    """Return whether nothing but plain eager code sees a call, so that one like an earlier one runs as that did.
+
+    Calls are looked up by what they depend on (`kernels.launch.call_of`); what this asks for is the rest of it.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    for tensor in tensors:
+        kind = type(tensor)
+        if kind is not Tensor and kind is not torch.nn.Parameter:
+            return False
+    return not (
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or os.environ.get("AVGN_KERNELS", "triton") != "triton"
+    )
+
+
 def interprets() -> bool:
     """Return whether Triton kernels run in its interpreter (TRITON_INTERPRET=1, set before the first use)."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on")

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from avgn.kernels.launch import records
+
 log = logging.getLogger("avgn.kernels")
 
 # ||found - truth|| / ||truth||: rounding leaves a third of it or less
@@ -82,5 +84,7 @@ def _decide(name: str, like: Tensor, check: Callable[[], float]) -> bool:
         reason = f"it can't be run: {str(failure).strip().splitlines()[0] if str(failure).strip() else repr(failure)}"
     if reason:
         verdicts[key] = False
+        # its own call may have been recorded
+        records.clear()
         log.warning("%s in %s on %s: the reference runs instead, because %s", name, like.dtype, like.device, reason)
     return not reason

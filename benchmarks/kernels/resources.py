@@ -28,7 +28,7 @@ MATRICES = ("query", "key", "value", "out", "grad_q", "grad_k", "grad_v", "audio
             "grad_audio", "grad_visual", "grad_gate", "unit_audio", "unit_gate", "weights", "slopes")  # fmt: skip
 INTEGERS = {
     "row_winner": "*i32",
-    "gate_id": "*i32",
+    "gate_id": "*i64",
     "argmax": "*i64",
     "keys": "*i64",
     "order": "*i32",

@@ -5,12 +5,14 @@ Legend: B batch, P cells, C classes, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from avgn.kernels.grouping_attention import fused
+from avgn.kernels.grouping_attention.calls import backward_of, call_for, forward_of, inputs_of
 from avgn.kernels.grouping_attention.plan import (
     fits_whole,
     plan_along,
@@ -21,49 +23,58 @@ from avgn.kernels.grouping_attention.plan import (
     plan_weights,
     plan_whole,
 )
-from avgn.kernels.launch import again, ceil_div, launch, recorded, row_contiguous, shared_memory
+from avgn.kernels.launch import (
+    Pieces,
+    ceil_div,
+    launch,
+    parts,
+    recorded,
+    records,
+    room_for,
+    room_size,
+    row_contiguous,
+    shared_memory,
+)
 
+Two = tuple[Tensor, Tensor]
 Three = tuple[Tensor, Tensor, Tensor]
-Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def run_forward(query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> Four:
-    """Grouped values [B,C,D], log-sum-exp [B,P], log-normaliser [B,C] and (hard) winner [B,P] int32."""
+def run_forward(query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> Two:
+    """Grouped values [B,C,D], and a room with what the backward needs (`sums_of`)."""
     query, key, value = row_contiguous(query), row_contiguous(key), row_contiguous(value)
+    call = forward_of(call_for(query, key, value, scale, hard), eps)
+    inputs = inputs_of(query, key, value)
+    record = records.get(call)
+    if record is not None and (found := record.again(*inputs)):
+        return found
+    outputs = out, sums = outputs_like(query, key, hard)
     batch, cells, width = query.shape
     classes = key.shape[1]
-    outputs = out, lse, norm, winner = outputs_like(query, key, hard)
     if out.numel() == 0 or cells == 0:
-        return out.zero_(), lse, norm, winner
-    if fits_whole(cells, classes):
-        held = (*_apart(query, key, value), *outputs)
-        call = ("grouping forward", *_layout(query, key, value), scale, eps, hard)
-        if not again(call, held):
-            with recorded(call, held):
-                _forward_whole(query, key, value, outputs, scale, eps, hard)
-    else:
-        _forward_in_steps(query, key, value, outputs, scale, eps, hard)
+        return out.zero_(), sums
+    whole = fits_whole(cells, classes)
+    padded = _padded(classes)
+    # the scores of `hard` aren't kept
+    scores = (batch, cells, 0 if hard else padded), torch.float32
+    pieces = [] if whole else [((batch, cells, padded), query.dtype), scores]
+    room = room_for(query, pieces)
+    with recorded(call, inputs, outputs, room):
+        kept = sums_of(sums, query, key, hard)
+        if whole:
+            _forward_whole(query, key, value, out, kept, scale, eps, hard)
+        else:
+            _forward_in_steps(query, key, value, out, kept, parts(room, pieces), scale, eps, hard)
     return outputs
 
 
-def _layout(query: Tensor, key: Tensor, value: Tensor) -> tuple[Any, ...]:
-    """What of its inputs the launches of a call depend on."""
-    strides = query.stride(), key.stride(), value.stride()
-    return query is value, query.dtype, query.device.index, query.shape, key.shape, *strides
-
-
-def _apart(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-    """Return the inputs, each of them once."""
-    return (query, key) if query is value else (query, key, value)
-
-
 def _forward_whole(
-    query: Tensor, key: Tensor, value: Tensor, outputs: Four, scale: float, eps: float, hard: bool
+    query: Tensor, key: Tensor, value: Tensor, out: Tensor, sums: Three, scale: float, eps: float, hard: bool
 ) -> None:
     """One program a sample."""
     batch, cells, width = query.shape
     classes = key.shape[1]
-    out, lse, norm, winner = outputs
+    lse, norm, winner = sums
     launch(
         fused.forward_whole,
         batch,
@@ -90,15 +101,25 @@ def _forward_whole(
 
 
 def _forward_in_steps(
-    query: Tensor, key: Tensor, value: Tensor, outputs: Four, scale: float, eps: float, hard: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    sums: Three,
+    room: Sequence[Tensor],
+    scale: float,
+    eps: float,
+    hard: bool,
 ) -> None:
     """Scores by blocks of cells, weights by blocks of classes, then the product with the values."""
     batch, cells, width = query.shape
     classes = key.shape[1]
-    out, lse, norm, winner = outputs
+    lse, norm, winner = sums
     facts = (cells, classes, width, query.dtype, shared_memory(query.device))
-    padded = _padded(classes)
-    scores = lse if hard else query.new_empty(batch, cells, padded, dtype=torch.float32)
+    weights, scores = room
+    padded = weights.shape[2]
+    if hard:
+        scores = lse
     plan = plan_rows(hard, *facts)
     launch(
         fused.forward_rows,
@@ -119,7 +140,6 @@ def _forward_in_steps(
         stride_a=padded,
         width=width,
     )
-    weights = query.new_empty(batch, cells, padded)
     plan = plan_weights(hard, cells, classes)
     launch(
         fused.forward_weights,
@@ -153,41 +173,35 @@ def _forward_in_steps(
 
 
 def run_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    norm: Tensor,
-    winner: Tensor,
-    scale: float,
-    hard: bool,
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, sums: Tensor, scale: float, hard: bool
 ) -> Three:
     """Gradients of query, key and value. w and the gradient of S [B,P,C] are stored in the inputs' dtype."""
     query, key, value = row_contiguous(query), row_contiguous(key), row_contiguous(value)
     grad = grad.contiguous()
-    batch, cells, width = query.shape
-    classes = key.shape[1]
+    call = backward_of(call_for(query, key, value, scale, hard), grad)
+    inputs = (grad, out, sums, *inputs_of(query, key, value))
+    record = records.get(call)
+    if record is not None and (found := record.again(*inputs)):
+        return found
     gradients = grad_q, grad_k, grad_v = gradients_like(query, key, value)
     if grad_q.numel() == 0 or grad_k.numel() == 0:
         return grad_q.zero_(), grad_k.zero_(), grad_v.zero_()
-    shared = shared_memory(query.device)
+    batch, cells, width = query.shape
+    classes = key.shape[1]
     padded = _padded(classes)
-    weights, slopes = query.new_empty(2, batch, cells, padded).unbind()
-    plan = plan_scores(hard, cells, classes, width, query.dtype, shared)
-    held = (*_apart(query, key, value), grad, out, lse, norm, winner, weights, slopes, *gradients)
-    delta = norm
-    if not (hard or plan["WHOLE"]):
-        delta = norm.new_empty(batch, classes)
-        held = (*held, delta)
-    call = ("grouping backward", grad.dtype, *_layout(query, key, value), scale, hard)
-    if not again(call, held):
-        with recorded(call, held):
-            if delta is not norm:
-                _along(grad, out, delta)
-            _backward_scores(plan, grad, query, key, value, (lse, norm, winner), (weights, slopes, delta), scale)
-            _backward_products(grad, query, key, (weights, slopes), gradients)
+    plan = plan_scores(hard, cells, classes, width, query.dtype, shared_memory(query.device))
+    along = not (hard or plan["WHOLE"])
+    pieces = [((batch, cells, padded), query.dtype)] * 2 + [((batch, classes if along else 0), torch.float32)]
+    room = room_for(query, pieces)
+    with recorded(call, inputs, gradients, room):
+        kept = sums_of(sums, query, key, hard)
+        weights, slopes, delta = parts(room, pieces)
+        if along:
+            _along(grad, out, delta)
+        else:
+            delta = kept[1]
+        _backward_scores(plan, grad, query, key, value, kept, (weights, slopes, delta), scale)
+        _backward_products(grad, query, key, (weights, slopes), gradients)
     return gradients
 
 
@@ -282,16 +296,25 @@ def _along(grad: Tensor, out: Tensor, delta: Tensor) -> None:
     )
 
 
-def outputs_like(query: Tensor, key: Tensor, hard: bool) -> Four:
+def outputs_like(query: Tensor, key: Tensor, hard: bool) -> Two:
     """Empty outputs of `run_forward`."""
     batch, cells, width = query.shape
     classes = key.shape[1]
-    return (
-        query.new_empty(batch, classes, width),
-        query.new_empty(batch, cells, dtype=torch.float32),
-        query.new_empty(batch, classes, dtype=torch.float32),
-        query.new_empty(batch, cells if hard else 0, dtype=torch.int32),
-    )
+    numbers = room_size(_sums(batch, cells, classes, hard))
+    return query.new_empty(batch, classes, width), query.new_empty(numbers, dtype=torch.int32)
+
+
+def sums_of(sums: Tensor, query: Tensor, key: Tensor, hard: bool) -> Three:
+    """Return log-sum-exp [B,P], log-normaliser [B,C] and (hard) winner [B,P] int32 of a forward."""
+    batch, cells, _ = query.shape
+    lse, norm, *winner = parts(sums, _sums(batch, cells, key.shape[1], hard))
+    # anything stands in the place of what isn't read
+    return lse, norm, winner[0] if hard else lse
+
+
+def _sums(batch: int, cells: int, classes: int, hard: bool) -> Pieces:
+    pieces = [((batch, cells), torch.float32), ((batch, classes), torch.float32)]
+    return [*pieces, ((batch, cells), torch.int32)] if hard else pieces
 
 
 def gradients_like(query: Tensor, key: Tensor, value: Tensor) -> Three:

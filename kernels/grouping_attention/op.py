@@ -5,34 +5,40 @@ Legend: B batch, P cells, C classes, D width.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from avgn.kernels.grouping_attention.calls import backward_of, inputs_of
 from avgn.kernels.grouping_attention.checks import backward_error, forward_error, reference_backward, reference_forward
 from avgn.kernels.grouping_attention.launches import (
-    Four,
     Three,
+    Two,
     gradients_like,
     outputs_like,
     run_backward,
     run_forward,
 )
+from avgn.kernels.launch import Record, records
 from avgn.kernels.selfcheck import trusted
 
 NAME = "grouping_attention"
 
+# scale, eps, hard, and what calls with such inputs are named by and the record of one, where there is one
+Options = tuple[float, float, bool, Hashable, Record | None]
 
-def forward(query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> Four:
-    """Grouped values [B,C,D], log-sum-exp [B,P], log-normaliser [B,C] and (hard) winner [B,P] int32."""
+
+def forward(query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> Two:
+    """Grouped values [B,C,D], and a room with what the backward needs."""
     run = run_forward if trusted(NAME, query, lambda: forward_error(query, key)) else reference_forward
     return run(query, key, value, scale, eps, hard)
 
 
 def backward(
-    grad: Tensor, inputs: tuple[Tensor, Tensor, Tensor], saved: Four, scale: float, eps: float, hard: bool
+    grad: Tensor, inputs: tuple[Tensor, Tensor, Tensor], saved: Two, scale: float, eps: float, hard: bool
 ) -> Three:
     """Gradients of query, key and value."""
     query, key, _ = inputs
@@ -43,13 +49,19 @@ def backward(
 
 
 class GroupingAttention(torch.autograd.Function):
-    """The operator in eager code: the same launches without the registration's cost."""
+    """The operator in eager code: the same launches without the registration's cost.
+
+    A call with inputs like those of one that was recorded is launched as that was, and not checked again.
+    """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> Tensor:
-        outputs = forward(query, key, value, scale, eps, hard)
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
+        scale, eps, hard, call, record = options
+        outputs = None if record is None else record.again(*inputs_of(query, key, value))
+        if outputs is None:
+            outputs = forward(query, key, value, scale, eps, hard)
         ctx.save_for_backward(query, key, value, *outputs)
-        ctx.options = scale, eps, hard
+        ctx.options = options
         ctx.set_materialize_grads(False)
         return outputs[0]
 
@@ -60,10 +72,16 @@ class GroupingAttention(torch.autograd.Function):
 
 
 def _gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    if grads[0] is None:
-        return (None,) * 6
-    saved = ctx.saved_tensors
-    return *backward(grads[0], saved[:3], saved[3:], *ctx.options), None, None, None
+    grad = grads[0]
+    if grad is None:
+        return None, None, None, None
+    query, key, value, *saved = ctx.saved_tensors
+    scale, eps, hard, call, _ = ctx.options
+    record = records.get(backward_of(call, grad)) if call is not None and type(grad) is Tensor else None
+    found = None if record is None else record.again(grad, *saved, *inputs_of(query, key, value))
+    if found is None:
+        found = backward(grad, (query, key, value), saved, scale, eps, hard)
+    return *found, None
 
 
 _gradients_once = once_differentiable(_gradients)
@@ -72,14 +90,12 @@ _gradients_once = once_differentiable(_gradients)
 @torch.library.custom_op("avgn::grouping_attention", mutates_args=())
 def grouping_attention_op(
     query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     return forward(query, key, value, scale, eps, hard)
 
 
 @grouping_attention_op.register_fake
-def _(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> tuple[Tensor, Tensor]:
     return outputs_like(query, key, hard)
 
 
@@ -90,14 +106,12 @@ def grouping_attention_backward_op(
     key: Tensor,
     value: Tensor,
     out: Tensor,
-    lse: Tensor,
-    norm: Tensor,
-    winner: Tensor,
+    sums: Tensor,
     scale: float,
     eps: float,
     hard: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return backward(grad, (query, key, value), (out, lse, norm, winner), scale, eps, hard)
+    return backward(grad, (query, key, value), (out, sums), scale, eps, hard)
 
 
 @grouping_attention_backward_op.register_fake
@@ -107,9 +121,7 @@ def _(
     key: Tensor,
     value: Tensor,
     out: Tensor,
-    lse: Tensor,
-    norm: Tensor,
-    winner: Tensor,
+    sums: Tensor,
     scale: float,
     eps: float,
     hard: bool,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Literal, overload
 
 from torch import Tensor
 
-from avgn.kernels.dispatch import check_fused, needs_operator, under_autocast, uses_triton
+from avgn.kernels.dispatch import check_fused, is_plain, needs_operator, under_autocast, uses_triton
 from avgn.kernels.grouping_attention import reference
+from avgn.kernels.grouping_attention.calls import call_for, forward_of
+from avgn.kernels.launch import records
 
 
 @overload
@@ -52,17 +56,29 @@ def grouping_attention(
     the reference stores). Softmaxes and sums are computed in float32 (float64 stays float64).
     Raises ValueError for shapes or dtypes that don't fit.
     """
+    if not return_assignment and is_plain(query, key, value):
+        call = call_for(query, key, value, scale, hard)
+        record = records.get(forward_of(call, eps))
+        if record is not None:
+            return _eager()(query, key, value, (float(scale), float(eps), bool(hard), call, record))
     if return_assignment or not uses_triton("grouping_attention", query, key, value):
         return reference.grouping_attention(
             query, key, value, scale=scale, eps=eps, hard=hard, return_assignment=return_assignment
         )
-    from avgn.kernels.grouping_attention.op import GroupingAttention, grouping_attention_op
-
     reference.check_shapes(query, key, value)
     query, key, value = under_autocast(query, key, value)
     check_fused("grouping_attention", query, key, value)
-    inputs = (query, key, value, float(scale), float(eps), bool(hard))
+    options = (float(scale), float(eps), bool(hard))
     if needs_operator(query, key, value):
-        return grouping_attention_op(*inputs)[0]
-    out: Tensor = GroupingAttention.apply(*inputs)
-    return out
+        from avgn.kernels.grouping_attention.op import grouping_attention_op
+
+        return grouping_attention_op(query, key, value, *options)[0]
+    return _eager()(query, key, value, (*options, None, None))
+
+
+@cache
+def _eager() -> Callable[..., Tensor]:
+    """Return the autograd function, looked up once: its module needs Triton."""
+    from avgn.kernels.grouping_attention.op import GroupingAttention
+
+    return GroupingAttention.apply

@@ -10,19 +10,17 @@ from torch import Tensor
 
 from avgn.kernels.launch import ceil_div
 from avgn.kernels.max_pooled_cosine import reference
-from avgn.kernels.max_pooled_cosine.launches import Five, Three, outputs_like, run_backward, run_forward
+from avgn.kernels.max_pooled_cosine.launches import Three, outputs_like, run_backward, run_forward
 from avgn.kernels.selfcheck import error, random
 
 Inputs = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 
-def reference_forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Five:
+def reference_forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Three:
     """Return what `run_forward` gives, from the reference; its backward needs no lengths."""
-    _, _, *lengths = outputs_like(audio, visual, gate)
     index = None if gate_id is None else gate_id.long()
     similarity, argmax = reference.max_pooled_cosine(audio, visual, gate, gate_index=index)
-    first, second, third = (one.zero_() for one in lengths)
-    return similarity.contiguous(), argmax.contiguous(), first, second, third
+    return similarity.contiguous(), argmax.contiguous(), outputs_like(audio, visual, gate)[2].zero_()
 
 
 def reference_backward(

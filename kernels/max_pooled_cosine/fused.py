@@ -30,9 +30,10 @@ def _inverse_roots(power):
 
 @triton.jit
 def _places(keys, num_keys):
-    """Keys from the start: what counts from the end is turned, and what is outside becomes `num_keys`."""
+    """Keys (int32 or int64) from the start: what counts from the end is turned, and what is outside becomes
+    `num_keys`; int32."""
     turned = tl.where(keys < 0, keys + num_keys, keys)
-    return tl.where((turned >= 0) & (turned < num_keys), turned, num_keys)
+    return tl.where((turned >= 0) & (turned < num_keys), turned, num_keys).to(tl.int32)
 
 
 @triton.jit
@@ -406,7 +407,7 @@ def backward_audio(
     along = tl.zeros((BLOCK_M,), tl.float32)
     mine = row * 0
     if GATED:
-        mine = _places(tl.load(gate_id_ptr + row).to(tl.int64), gates)
+        mine = _places(tl.load(gate_id_ptr + row), gates).to(tl.int64)
     for start in range(0, num_images, BLOCK_M):
         images = start + tl.arange(0, BLOCK_M).to(tl.int64)
         real = (images < num_images) & (mine < gates)

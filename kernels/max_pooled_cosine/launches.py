@@ -5,13 +5,25 @@ Legend: B sounds, N sources of a sample, R = B * N, M images, P cells, G gates o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from avgn.kernels.launch import again, ceil_div, launch, recorded, shared_memory
+from avgn.kernels.launch import (
+    Pieces,
+    ceil_div,
+    launch,
+    parts,
+    recorded,
+    records,
+    room_for,
+    room_size,
+    shared_memory,
+)
 from avgn.kernels.max_pooled_cosine import fused
+from avgn.kernels.max_pooled_cosine.calls import backward_of, call_for, inputs_of
 from avgn.kernels.max_pooled_cosine.plan import (
     plan_backward_audio,
     plan_forward,
@@ -25,48 +37,46 @@ Three = tuple[Tensor, Tensor, Tensor]
 Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def run_forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Five:
-    """Similarity [B,M,N] float32, argmax [B,M,N] int64, and for the backward the inverse lengths of the sources [R], of
-    the gates [M,G] and of gated cells [M,max(G,1),P].
+def run_forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Three:
+    """Similarity [B,M,N] float32, argmax [B,M,N] int64, and a room with what the backward needs (`lengths_of`).
 
-    audio [B,N,D], visual [M,P,D], gate [M,G,D] with gate_id [B,N] int32 or neither; P of at least one.
+    audio [B,N,D], visual [M,P,D], gate [M,G,D] with gate_id [B,N] int32 or int64 or neither; P of at least one.
     """
     audio, visual, gate, gate_id = _dense(audio, visual, gate, gate_id)
-    outputs = outputs_like(audio, visual, gate)
-    similarity, argmax, audio_inverse, gate_inverse, norm_inverse = outputs
+    call = call_for(audio, visual, gate, gate_id)
+    inputs = inputs_of(audio, visual, gate, gate_id)
+    record = records.get(call)
+    if record is not None and (found := record.again(*inputs)):
+        return found
+    outputs = similarity, argmax, lengths = outputs_like(audio, visual, gate)
     if similarity.numel() == 0:
         return outputs
-    unit_audio = torch.empty_like(audio)
-    if gate is None or gate_id is None:
-        best, where = _slots(visual, similarity, plan_plain(audio, visual)["BLOCK_P"])
-        held: tuple[Tensor, ...] = (audio, visual, *outputs, unit_audio, best, where)
+    pieces: list[tuple[Sequence[int], torch.dtype]] = [(audio.shape, audio.dtype)]
+    if gate is None:
+        slots = _slots(visual, similarity, plan_plain(audio, visual)["BLOCK_P"])
+        pieces += [(slots, torch.float32), (slots, torch.int32)]
     else:
-        unit_gate = torch.empty_like(gate)
-        held = (audio, visual, gate, gate_id, *outputs, unit_audio, unit_gate)
-    call = ("cosine forward", *_layout(audio, visual, gate, gate_id))
-    if again(call, held):
-        return outputs
-    with recorded(call, held):
+        pieces.append((gate.shape, gate.dtype))
+    room = room_for(audio, pieces)
+    with recorded(call, inputs, outputs, room):
+        results = similarity, argmax, *lengths_of(lengths, audio, visual, gate)
+        unit_audio, *others = parts(room, pieces)
         if gate is None or gate_id is None:
-            _prepare(audio, visual, None, outputs, unit_audio, audio)
-            _forward_plain(unit_audio, visual, outputs, best, where)
+            best, where = others
+            _prepare(audio, visual, None, results, unit_audio, audio)
+            _forward_plain(unit_audio, visual, results, best, where)
         else:
-            _prepare(audio, visual, gate, outputs, unit_audio, unit_gate)
-            _forward_gated(unit_audio, visual, unit_gate, gate_id, outputs)
+            unit_gate = others[0]
+            _prepare(audio, visual, gate, results, unit_audio, unit_gate)
+            _forward_gated(unit_audio, visual, unit_gate, gate_id, results)
     return outputs
 
 
-def _layout(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> tuple[Any, ...]:
-    """What of its dense inputs the launches of a call depend on."""
-    facts = audio.dtype, audio.device.index, audio.shape, visual.shape
-    return facts if gate is None or gate_id is None else (*facts, gate.shape, gate_id.dtype)
-
-
 def _prepare(
-    audio: Tensor, visual: Tensor, gate: Tensor | None, outputs: Five, unit_audio: Tensor, unit_gate: Tensor
+    audio: Tensor, visual: Tensor, gate: Tensor | None, results: Five, unit_audio: Tensor, unit_gate: Tensor
 ) -> None:
     """Scale sources and gates to one length; fill the inverse lengths among the outputs."""
-    _, _, audio_inverse, gate_inverse, norm_inverse = outputs
+    _, _, audio_inverse, gate_inverse, norm_inverse = results
     rows, images, _, cells, gates, width = _sizes(audio, visual, gate)
     plan = plan_prepare(gate is not None, cells, width, audio.dtype, shared_memory(audio.device))
     high = plan["BLOCK_R"]
@@ -91,9 +101,9 @@ def _prepare(
     )
 
 
-def _forward_gated(unit_audio: Tensor, visual: Tensor, unit_gate: Tensor, gate_id: Tensor, outputs: Five) -> None:
+def _forward_gated(unit_audio: Tensor, visual: Tensor, unit_gate: Tensor, gate_id: Tensor, results: Five) -> None:
     """A block of sources against all cells of an image a program."""
-    similarity, argmax, audio_inverse, gate_inverse, norm_inverse = outputs
+    similarity, argmax, audio_inverse, gate_inverse, norm_inverse = results
     rows, images, sources, cells, gates, width = _sizes(unit_audio, visual, unit_gate)
     plan = plan_forward(True, rows, cells, width, unit_audio.dtype, shared_memory(unit_audio.device))
     launch(
@@ -118,12 +128,11 @@ def _forward_gated(unit_audio: Tensor, visual: Tensor, unit_gate: Tensor, gate_i
     )
 
 
-def _slots(visual: Tensor, similarity: Tensor, high: int) -> tuple[Tensor, Tensor]:
-    """Return room for the best of each of an image's blocks of `high` cells, and where it is."""
+def _slots(visual: Tensor, similarity: Tensor, high: int) -> tuple[int, int, int]:
+    """Return the shape of what is the best of each of an image's blocks of `high` cells."""
     images, cells = visual.shape[:2]
     slots = 1 if cells == 1 else (cells - 2) // high + 2
-    shape = (images, slots, similarity.shape[0] * similarity.shape[2])
-    return similarity.new_empty(shape), similarity.new_empty(shape, dtype=torch.int32)
+    return images, slots, similarity.shape[0] * similarity.shape[2]
 
 
 def plan_plain(audio: Tensor, visual: Tensor) -> dict[str, Any]:
@@ -132,9 +141,9 @@ def plan_plain(audio: Tensor, visual: Tensor) -> dict[str, Any]:
     return plan_forward(False, rows, cells, width, audio.dtype, shared_memory(audio.device))
 
 
-def _forward_plain(unit_audio: Tensor, visual: Tensor, outputs: Five, best: Tensor, where: Tensor) -> None:
+def _forward_plain(unit_audio: Tensor, visual: Tensor, results: Five, best: Tensor, where: Tensor) -> None:
     """A block of sources against a block of the cells of all images a program, then the best of an image's blocks."""
-    similarity, argmax, audio_inverse, _, norm_inverse = outputs
+    similarity, argmax, audio_inverse, _, norm_inverse = results
     rows, images, sources, cells, _, width = _sizes(unit_audio, visual, None)
     plan = plan_plain(unit_audio, visual)
     high, slots = plan["BLOCK_P"], best.shape[1]
@@ -175,30 +184,30 @@ def _forward_plain(unit_audio: Tensor, visual: Tensor, outputs: Five, best: Tens
 def run_backward(
     grad: Tensor,
     inputs: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
-    saved: Five,
+    saved: Three,
     needs: list[bool],
 ) -> Three:
     """Gradients of audio, visual and gate; those that aren't needed come empty."""
     grad = grad.float().contiguous()
-    audio, visual, gate, gate_id = _dense(*inputs)
-    similarity, argmax, audio_inverse, gate_inverse, norm_inverse = saved
-    grad_audio, grad_visual, grad_gate = gradients_like(audio, visual, gate, needs)
+    dense = audio, visual, gate, gate_id = _dense(*inputs)
+    similarity, argmax, lengths = saved
+    call = backward_of(call_for(*dense), needs)
+    given = (grad, *saved, *inputs_of(*dense))
+    record = records.get(call)
+    if record is not None and (found := record.again(*given)):
+        return found
+    gradients = gradients_like(audio, visual, gate, needs)
     if similarity.numel() == 0:
-        return grad_audio.zero_(), grad_visual.zero_(), grad_gate.zero_()
-    dense = audio, visual, gate, gate_id
-    gradients = grad_audio, grad_visual, grad_gate
+        first, second, third = gradients
+        return first.zero_(), second.zero_(), third.zero_()
     rows, images, _, cells, gates, _ = _sizes(audio, visual, gate)
-    by_cell = _room(grad, images, rows, cells) if needs[1] else ()
-    by_gate = _room(grad, 1, rows, gates) if gate_id is not None and needs[2] else ()
-    found = [one for one, need in zip(gradients, needs, strict=True) if need]
-    held: tuple[Tensor, ...] = (grad, audio, visual, similarity, argmax, audio_inverse, norm_inverse)
-    held = (*held, *found, *by_cell, *by_gate)
-    if gate is not None and gate_id is not None:
-        held = (*held, gate, gate_id, gate_inverse)
-    call = ("cosine backward", *needs, *_layout(*dense))
-    if not again(call, held):
-        with recorded(call, held):
-            _backward(grad, dense, saved, gradients, needs, by_cell, by_gate)
+    pieces = _room(images, rows, cells) if needs[1] else []
+    if gate_id is not None and needs[2]:
+        pieces = [*pieces, *_room(1, rows, gates)]
+    room = room_for(grad, pieces)
+    with recorded(call, given, gradients, room):
+        results = similarity, argmax, *lengths_of(lengths, audio, visual, gate)
+        _backward(grad, dense, results, gradients, needs, parts(room, pieces))
     return gradients
 
 
@@ -208,10 +217,9 @@ def _backward(
     saved: Five,
     gradients: Three,
     needs: list[bool],
-    by_cell: tuple[Tensor, ...],
-    by_gate: tuple[Tensor, ...],
+    room: list[Tensor],
 ) -> None:
-    """Fill the gradients that are needed; `by_cell` and `by_gate` are room for the orders that they need."""
+    """Fill the gradients that are needed; `room` is for the orders of rows, by cell and by gate, that they need."""
     audio, visual, gate, gate_id = inputs
     similarity, argmax, audio_inverse, gate_inverse, norm_inverse = saved
     grad_audio, grad_visual, grad_gate = gradients
@@ -251,7 +259,7 @@ def _backward(
     plan = plan_lists(gated, width)
     columns = ceil_div(width, plan["BLOCK_D"])
     if needs[1]:
-        order, starts = by_cell
+        order, starts = room[:2]
         _order(argmax, order, starts, sources)
         launch(
             fused.backward_visual,
@@ -265,7 +273,7 @@ def _backward(
             **sizes,
         )
     if gate_id is not None and needs[2]:
-        order, starts = by_gate
+        order, starts = room[-2:]
         _order(gate_id, order, starts, sources)
         launch(
             fused.backward_gate,
@@ -281,10 +289,9 @@ def _backward(
         )
 
 
-def _room(grad: Tensor, groups: int, rows: int, num_keys: int) -> tuple[Tensor, Tensor]:
-    """Return room for the rows of each group sorted by key, and for where each key starts, both int32."""
-    order = grad.new_empty((groups, rows), dtype=torch.int32)
-    return order, order.new_empty((groups, num_keys + 1))
+def _room(groups: int, rows: int, num_keys: int) -> Pieces:
+    """Return what holds the rows of each group sorted by key, and where each key starts."""
+    return [((groups, rows), torch.int32), ((groups, num_keys + 1), torch.int32)]
 
 
 def _order(keys: Tensor, order: Tensor, starts: Tensor, sources: int) -> None:
@@ -317,21 +324,26 @@ def _dense(
     )
 
 
-def outputs_like(audio: Tensor, visual: Tensor, gate: Tensor | None) -> Five:
+def outputs_like(audio: Tensor, visual: Tensor, gate: Tensor | None) -> Three:
     """Empty outputs of `run_forward`."""
-    batch, sources = audio.shape[:2]
-    images, cells = visual.shape[:2]
-    gates = 0 if gate is None else gate.shape[1]
-    shape = (batch, images, sources)
+    shape = (audio.shape[0], visual.shape[0], audio.shape[1])
+    numbers = room_size(_lengths(audio, visual, gate))
     # naming a dtype costs the host as much as the allocation
-    similarity = audio.new_empty(shape, dtype=torch.float32)
-    return (
-        similarity,
-        audio.new_empty(shape, dtype=torch.int64),
-        similarity.new_empty(batch * sources),
-        similarity.new_empty((images, gates)),
-        similarity.new_empty((images, max(gates, 1), cells)),
-    )
+    argmax = audio.new_empty(shape, dtype=torch.int64)
+    return audio.new_empty(shape, dtype=torch.float32), argmax, audio.new_empty(numbers, dtype=torch.int32)
+
+
+def lengths_of(lengths: Tensor, audio: Tensor, visual: Tensor, gate: Tensor | None) -> Three:
+    """Return the inverse lengths of the sources [R], of the gates [M,G] and of gated cells [M,max(G,1),P]."""
+    sources, cells, *gates = parts(lengths, _lengths(audio, visual, gate))
+    # anything stands in the place of what isn't read
+    return sources, gates[0] if gates else sources, cells
+
+
+def _lengths(audio: Tensor, visual: Tensor, gate: Tensor | None) -> Pieces:
+    rows, images, _, cells, gates, _ = _sizes(audio, visual, gate)
+    pieces = [((rows,), torch.float32), ((images, gates, cells), torch.float32)]
+    return pieces if gate is None else [*pieces, ((images, gates), torch.float32)]
 
 
 def gradients_like(audio: Tensor, visual: Tensor, gate: Tensor | None, needs: list[bool]) -> Three:

@@ -5,12 +5,15 @@ Legend: B sounds, N sources of a sample, M images, P cells, G gates of an image,
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from avgn.kernels.launch import Record, records
+from avgn.kernels.max_pooled_cosine.calls import backward_of, inputs_of
 from avgn.kernels.max_pooled_cosine.checks import (
     Inputs,
     backward_error,
@@ -19,7 +22,6 @@ from avgn.kernels.max_pooled_cosine.checks import (
     reference_forward,
 )
 from avgn.kernels.max_pooled_cosine.launches import (
-    Five,
     Three,
     gradients_like,
     outputs_like,
@@ -28,17 +30,20 @@ from avgn.kernels.max_pooled_cosine.launches import (
 )
 from avgn.kernels.selfcheck import trusted
 
+# what calls with such inputs are named by, and the record of one, where there is one
+Options = tuple[Hashable, Record | None]
 
-def forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Five:
+
+def forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Three:
     """Similarity [B,M,N] float32, argmax [B,M,N] int64, and what the backward needs.
 
-    audio [B,N,D], visual [M,P,D], gate [M,G,D] with gate_id [B,N] int32 or neither; P of at least one.
+    audio [B,N,D], visual [M,P,D], gate [M,G,D] with gate_id [B,N] int32 or int64 or neither; P of at least one.
     """
     right = _is_empty(audio, visual, gate) or trusted(_name(gate), audio, lambda: forward_error(audio, visual, gate))
     return (run_forward if right else reference_forward)(audio, visual, gate, gate_id)
 
 
-def backward(grad: Tensor, inputs: Inputs, saved: Five, needs: list[bool]) -> Three:
+def backward(grad: Tensor, inputs: Inputs, saved: Three, needs: list[bool]) -> Three:
     """Gradients of audio, visual and gate; those that aren't needed come empty."""
     audio, visual, gate, _ = inputs
     if _is_empty(audio, visual, gate) or (
@@ -50,17 +55,23 @@ def backward(grad: Tensor, inputs: Inputs, saved: Five, needs: list[bool]) -> Th
 
 
 class MaxPooledCosine(torch.autograd.Function):
-    """The operator in eager code: the same launches without the registration's cost."""
+    """The operator in eager code: the same launches without the registration's cost.
+
+    A call with inputs like those of one that was recorded is launched as that was, and not checked again.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None
+        ctx: Any, audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None, options: Options
     ) -> tuple[Tensor, Tensor]:
-        outputs = forward(audio, visual, gate, gate_id)
+        ctx.call, record = options
+        outputs = None if record is None else record.again(*inputs_of(audio, visual, gate, gate_id))
+        if outputs is None:
+            outputs = forward(audio, visual, gate, gate_id)
         ctx.save_for_backward(audio, visual, gate, gate_id, *outputs)
         ctx.mark_non_differentiable(outputs[1])
         ctx.set_materialize_grads(False)
-        return outputs[:2]
+        return outputs[0], outputs[1]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -69,12 +80,20 @@ class MaxPooledCosine(torch.autograd.Function):
 
 
 def _gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    if grads[0] is None:
-        return (None,) * 4
+    grad, call = grads[0], ctx.call
+    if grad is None:
+        return (None,) * 5
     needs = list(ctx.needs_input_grad[:3])
     # every look at them unpacks them all
     saved = ctx.saved_tensors
-    return _given(backward(grads[0], saved[:4], saved[4:], needs), needs)
+    inputs, results = saved[:4], saved[4:]
+    found = None
+    if call is not None and type(grad) is Tensor and grad.dtype == torch.float32 and grad.is_contiguous():
+        record = records.get(backward_of(call, needs))
+        found = None if record is None else record.again(grad, *results, *inputs_of(*inputs))
+    if found is None:
+        found = backward(grad, inputs, results, needs)
+    return *_given(found, needs), None
 
 
 _gradients_once = once_differentiable(_gradients)
@@ -83,14 +102,12 @@ _gradients_once = once_differentiable(_gradients)
 @torch.library.custom_op("avgn::max_pooled_cosine", mutates_args=())
 def max_pooled_cosine_op(
     audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     return forward(audio, visual, gate, gate_id)
 
 
 @max_pooled_cosine_op.register_fake
-def _(
-    audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     return outputs_like(audio, visual, gate)
 
 
@@ -103,13 +120,10 @@ def max_pooled_cosine_backward_op(
     gate_id: Tensor | None,
     similarity: Tensor,
     argmax: Tensor,
-    audio_inverse: Tensor,
-    gate_inverse: Tensor,
-    norm_inverse: Tensor,
+    lengths: Tensor,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    saved = (similarity, argmax, audio_inverse, gate_inverse, norm_inverse)
-    return backward(grad, (audio, visual, gate, gate_id), saved, needs)
+    return backward(grad, (audio, visual, gate, gate_id), (similarity, argmax, lengths), needs)
 
 
 @max_pooled_cosine_backward_op.register_fake
@@ -121,9 +135,7 @@ def _(
     gate_id: Tensor | None,
     similarity: Tensor,
     argmax: Tensor,
-    audio_inverse: Tensor,
-    gate_inverse: Tensor,
-    norm_inverse: Tensor,
+    lengths: Tensor,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     return gradients_like(audio, visual, gate, needs)

@@ -11,12 +11,15 @@ from torch import Tensor
 from avgn.kernels.dispatch import (
     check_devices,
     check_fused,
+    is_plain,
     needs_operator,
     prefers_reference,
     under_autocast,
     uses_triton,
 )
+from avgn.kernels.launch import records
 from avgn.kernels.max_pooled_cosine import chunked, reference
+from avgn.kernels.max_pooled_cosine.calls import call_for
 
 LARGE = 1 << 20
 
@@ -43,6 +46,15 @@ def max_pooled_cosine(
     ValueError for shapes, dtypes or devices that don't fit.
     """
     given: tuple[Tensor, ...] = (audio, visual) if gate is None else (audio, visual, gate)
+    if is_plain(*given) and (gate_index is None or type(gate_index) is Tensor):
+        call = call_for(audio, visual, gate, gate_index)
+        record = records.get(call)
+        if record is not None:
+            similarity, argmax = _eager()(audio, visual, gate, gate_index, (call, record))
+            if audio_mask is None and visual_mask is None:
+                return similarity, argmax
+            reference.check_shapes(audio, visual, gate, gate_index, audio_mask, visual_mask)
+            return reference.apply_masks(similarity, argmax, audio_mask, visual_mask)
     if not uses_triton("max_pooled_cosine", *given):
         plain = chunked.max_pooled_cosine if _is_large(audio, visual) else reference.max_pooled_cosine
         return plain(audio, visual, gate, gate_index=gate_index, audio_mask=audio_mask, visual_mask=visual_mask)
@@ -54,10 +66,11 @@ def max_pooled_cosine(
         check_devices("max_pooled_cosine", audio, gate_index)
     gate = None if gate is None else given[2]
     if gate is not None and gate_index is None:
-        gate_index = torch.arange(audio.shape[1], device=audio.device).expand(audio.shape[0], -1)
-    ids = None if gate_index is None else gate_index.to(torch.int32)
-    call = _registered() if needs_operator(*given) else _eager()
-    similarity, argmax = call(audio, visual, gate, ids)[:2]
+        gate_index = torch.arange(audio.shape[1], dtype=torch.int32, device=audio.device).expand(audio.shape[0], -1)
+    if needs_operator(*given):
+        similarity, argmax, _ = _registered()(audio, visual, gate, gate_index)
+    else:
+        similarity, argmax = _eager()(audio, visual, gate, gate_index, (None, None))
     return reference.apply_masks(similarity, argmax, audio_mask, visual_mask)
 
 
@@ -69,7 +82,7 @@ def _registered() -> Callable[..., tuple[Tensor, ...]]:
 
 
 @cache
-def _eager() -> Callable[..., tuple[Tensor, ...]]:
+def _eager() -> Callable[..., tuple[Tensor, Tensor]]:
     """Return the autograd function, looked up once."""
     from avgn.kernels.max_pooled_cosine.op import MaxPooledCosine
 

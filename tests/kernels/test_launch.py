@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from avgn.kernels import grouping_attention, launch, max_pooled_cosine
+from avgn.kernels import grouping_attention, launch, max_pooled_cosine, selfcheck
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
@@ -87,10 +87,10 @@ def group(cells: int, same: bool, **options: Any) -> tuple[Callable[[], Tensor],
     return call, [query, key, value]
 
 
-def pool(gated: bool, cells: int = 9) -> tuple[Callable[[], Tensor], list[Tensor]]:
+def pool(gated: bool, cells: int = 9, **masks: Tensor) -> tuple[Callable[[], Tensor], list[Tensor]]:
     inputs = [random(4, 2, 16), random(4, cells, 16), *([random(4, 5, 16)] if gated else [])]
     index = torch.randint(5, (4, 2)) if gated else None
-    return lambda: max_pooled_cosine(*inputs, gate_index=index)[0], inputs
+    return lambda: max_pooled_cosine(*inputs, gate_index=index, **masks)[0], inputs
 
 
 CALLS: dict[str, Callable[[], tuple[Callable[[], Tensor], list[Tensor]]]] = {
@@ -103,6 +103,7 @@ CALLS: dict[str, Callable[[], tuple[Callable[[], Tensor], list[Tensor]]]] = {
     "gates": lambda: pool(True),
     "no gates": lambda: pool(False),
     "one cell": lambda: pool(False, 1),
+    "masks": lambda: pool(True, audio_mask=torch.ones(4, 2, dtype=torch.bool)),
 }
 
 
@@ -140,6 +141,105 @@ def test_tensors_that_begin_elsewhere_are_launched_one_by_one() -> None:
     out = grouping_attention(*odd, scale=0.25)
     assert isinstance(out, Tensor)
     assert len(launch.built_kernels) == built + 1 and len(launch.records) == 2
+
+
+Kept = tuple[list[Tensor], Tensor | None]
+
+
+@pytest.fixture
+def known() -> Kept:
+    """Inputs of calls that are recorded: cells, classes and values for grouping, and the classes' indices."""
+    inputs = [random(2, 9, 16), random(2, 5, 16), random(2, 9, 16)]
+    index = torch.zeros(2, 5, dtype=torch.int64)
+    for _ in range(2):
+        out, similarity = both(inputs, index)
+        torch.autograd.grad((out, similarity), inputs, (torch.ones_like(out), torch.ones_like(similarity)))
+    assert len(launch.records) == 4
+    said.clear()
+    return inputs, index
+
+
+def both(inputs: list[Tensor], index: Tensor | None) -> tuple[Tensor, Tensor]:
+    cells, classes, values = inputs
+    grouped = grouping_attention(cells, classes, values, scale=0.25)
+    assert isinstance(grouped, Tensor)
+    return grouped, max_pooled_cosine(classes, cells, classes.clone(), gate_index=index)[0]
+
+
+def truth(inputs: list[Tensor], index: Tensor | None) -> tuple[Tensor, ...]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AVGN_KERNELS", "reference")
+        return both(inputs, index)
+
+
+def test_what_was_recorded_is_not_launched_where_the_reference_is_asked_for(
+    known: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is computed by the kernels here: what they launch is not the truth."""
+    assert not all(torch.equal(*pair) for pair in zip(both(*known), truth(*known), strict=True))
+    said.clear()
+    monkeypatch.setenv("AVGN_KERNELS", "reference")
+    both(*known)
+    monkeypatch.setenv("AVGN_KERNELS", "other")
+    with pytest.raises(ValueError, match="is not known"):
+        both(*known)
+    assert not said
+
+
+def test_what_was_recorded_is_not_launched_in_a_transform_or_a_trace(known: Kept) -> None:
+    inputs, index = known
+    wide = [tensor.detach() for tensor in inputs]
+    found = torch.func.vmap(
+        lambda cells, classes: grouping_attention(cells[None], classes[None], cells[None], scale=1.0)
+    )(*wide[:2])
+    assert torch.isfinite(found).all() and not said
+    program = torch.compile(lambda *given: both(list(given), index), backend="eager", fullgraph=True)
+    for one, other in zip(program(*wide), truth(wide, index), strict=True):
+        assert one.shape == other.shape
+    with torch._subclasses.FakeTensorMode() as mode:
+        fakes: list[Tensor] = [mode.from_tensor(tensor) for tensor in wide]
+        assert all(type(one) is not Tensor for one in both(fakes, torch.zeros(2, 5, dtype=torch.int64)))
+
+
+def test_a_mask_of_another_shape_is_refused_however_often_it_was_launched(known: Kept) -> None:
+    inputs, index = known
+    cells, classes, _ = inputs
+    for name, shape in (("audio_mask", (2, 4)), ("visual_mask", (5, 2))):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            max_pooled_cosine(classes, cells, classes, gate_index=index, **{name: torch.ones(shape, dtype=torch.bool)})
+    mask = torch.tensor([[True, False, True, True, True]] * 2)
+    similarity, where = max_pooled_cosine(classes, cells, classes, gate_index=index, audio_mask=mask)
+    assert (similarity[:, :, 1] == -torch.inf).all() and (where[:, :, 1] == -1).all()
+
+
+def test_gradients_of_other_layouts_are_made_dense(known: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = launch.Record.again
+    given: list[Tensor] = []
+
+    def noted(record: launch.Record, *inputs: Tensor) -> Any:
+        given.append(inputs[0])
+        return again(record, *inputs)
+
+    out, similarity = both(*known)
+    monkeypatch.setattr(launch.Record, "again", noted)
+    for result in (out, similarity):
+        size = result.shape
+        whole = torch.randn(size[::-1]).permute(2, 1, 0)
+        begins_elsewhere = torch.randn(size.numel() + 1)[1:].view(size)
+        for slope in (torch.ones(()).expand(size), whole, begins_elsewhere, torch.randn(size)):
+            given.clear()
+            torch.autograd.grad(result, known[0][0], slope, retain_graph=True)
+            assert given and all(one.is_contiguous() and torch.equal(one, slope) for one in given)
+
+
+def test_a_kernel_that_is_wrong_is_not_launched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its check launched, with sizes like those of the call, is forgotten."""
+    monkeypatch.setattr(selfcheck, "verdicts", {})
+    monkeypatch.setattr(selfcheck, "_applies", lambda _: True)
+    inputs, index = [random(2, 9, 16), random(2, 5, 16), random(2, 9, 16)], torch.zeros(2, 5, dtype=torch.int32)
+    for _ in range(3):
+        torch.testing.assert_close(both(inputs, index), truth(inputs, index))
+    assert selfcheck.gave_way() and not launch.records
 
 
 # constants of a plan for the interpreter, and those of a device
