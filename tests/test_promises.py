@@ -186,6 +186,12 @@ def loss_memory(cells: int, form: str) -> float:
     return float(rows[0][form])
 
 
+def host_times(name: str) -> tuple[float, ...]:
+    """Microseconds of the host before and after, of a call and of one with its backward."""
+    found = results("kernels-host")["us"]
+    return tuple(found[row][state] for row in (name, f"{name}, with backward") for state in ("before", "after"))
+
+
 # page, sentence with places for numbers, the numbers as the JSON of a benchmark has them
 MEASURED: list[tuple[str, str, Callable[[], tuple[Any, ...]]]] = [
     (
@@ -259,6 +265,14 @@ MEASURED: list[tuple[str, str, Callable[[], tuple[Any, ...]]]] = [
         "browser",
         "took {:.0f} to {:.0f} MB",
         lambda: tuple(pick(row["memory_mb"] for row in results("site-soak")["rows"]) for pick in (min, max)),
+    ),
+    *(
+        ("gpu", f"| {name} | {{:.0f}} | {{:.0f}} | {{:.0f}} | {{:.0f}} |", lambda row=row: host_times(row))
+        for name, row in (
+            ("grouping attention", "grouping_attention"),
+            ("max-pooled cosine, no gates", "max_pooled_cosine"),
+            ("max-pooled cosine, class gates", "max_pooled_cosine, class gates"),
+        )
     ),
     (
         "budget",
