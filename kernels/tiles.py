@@ -5,6 +5,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+# less than any score or cosine
+NEVER = tl.constexpr(-3.0e38)
+
 
 @triton.jit
 def dot(a, b, acc, PRECISION: tl.constexpr):
@@ -65,3 +68,38 @@ def put(matrix_ptr, value, rows, num_rows, at, width, BLOCK_D: tl.constexpr):
         value.to(matrix_ptr.dtype.element_ty),
         inside,
     )
+
+
+@triton.jit
+def turned_product(
+    mixed_ptr,
+    rows_of_ptr,
+    out_ptr,
+    first,
+    at,
+    stride_a,
+    stride_r,
+    num_cells,
+    num_classes,
+    width,
+    BLOCK_C: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Store a block of classes and columns of mixed^T [C,P] times rows_of [P,D]."""
+    acc = tl.zeros((BLOCK_C, BLOCK_O), tl.float32)
+    for start in range(0, num_cells, BLOCK_K):
+        cells = start + tl.arange(0, BLOCK_K)
+        left = tile(mixed_ptr, cells, stride_a, num_cells, first, stride_a, BLOCK_C)
+        right = tile(rows_of_ptr, cells, stride_r, num_cells, at, width, BLOCK_O)
+        acc = dot(tl.trans(left), right, acc, PRECISION)
+    put(out_ptr, acc, first + tl.arange(0, BLOCK_C), num_classes, at, width, BLOCK_O)
+
+
+@triton.jit
+def places(keys, num_keys):
+    """Keys (int32 or int64) from the start: what counts from the end is turned, and what is outside becomes
+    `num_keys`; int32."""
+    turned = tl.where(keys < 0, keys + num_keys, keys)
+    return tl.where((turned >= 0) & (turned < num_keys), turned, num_keys).to(tl.int32)

@@ -16,10 +16,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from avgn.kernels.grouping_attention import fused as grouping
+from avgn.kernels.grouping_attention import fused_backward as grouping_backward
+from avgn.kernels.grouping_attention import fused_forward as grouping_forward
 from avgn.kernels.grouping_attention import plan as grouping_plan
 from avgn.kernels.launch import SHARED_MEMORY
-from avgn.kernels.max_pooled_cosine import fused as cosine
+from avgn.kernels.max_pooled_cosine import fused_backward as cosine_backward
+from avgn.kernels.max_pooled_cosine import fused_forward as cosine_forward
 from avgn.kernels.max_pooled_cosine import plan as cosine_plan
 
 CHIPS = {major * 10 + minor: size for (major, minor), size in SHARED_MEMORY.items()}
@@ -56,28 +58,28 @@ def kernels(shape: Shape, dtype: torch.dtype, shared: int) -> Iterator[tuple[str
     facts = (shape.p, max(shape.c, 1), shape.d, dtype, shared)
     soft = (False, *facts)
     if grouping_plan.fits_whole(*facts[:2]):
-        yield "grouping_attention", grouping.forward_whole, grouping_plan.plan_whole(*soft)
+        yield "grouping_attention", grouping_forward.forward_whole, grouping_plan.plan_whole(*soft)
     else:
-        yield "grouping_attention", grouping.forward_rows, grouping_plan.plan_rows(*soft)
-        yield "grouping_attention", grouping.forward_weights, grouping_plan.plan_weights(*soft[:3])
-        yield "grouping_attention", grouping.forward_products, grouping_plan.plan_mix(*facts)
+        yield "grouping_attention", grouping_forward.forward_rows, grouping_plan.plan_rows(*soft)
+        yield "grouping_attention", grouping_forward.forward_weights, grouping_plan.plan_weights(*soft[:3])
+        yield "grouping_attention", grouping_forward.forward_products, grouping_plan.plan_mix(*facts)
     scores = grouping_plan.plan_scores(*soft)
     if not scores["WHOLE"]:
-        yield "grouping_attention", grouping.along, grouping_plan.plan_along(shape.d)
-    yield "grouping_attention", grouping.backward_scores, scores
-    yield "grouping_attention", grouping.backward_products, grouping_plan.plan_products(*facts)
+        yield "grouping_attention", grouping_backward.along, grouping_plan.plan_along(shape.d)
+    yield "grouping_attention", grouping_backward.backward_scores, scores
+    yield "grouping_attention", grouping_backward.backward_products, grouping_plan.plan_products(*facts)
     rows, gated = shape.b * shape.n, shape.c > 0
-    forward = cosine.forward_gated if gated else cosine.forward_plain
-    yield "max_pooled_cosine", cosine.prepare, cosine_plan.plan_prepare(gated, shape.p, shape.d, dtype, shared)
+    forward = cosine_forward.forward_gated if gated else cosine_forward.forward_plain
+    yield "max_pooled_cosine", cosine_forward.prepare, cosine_plan.plan_prepare(gated, shape.p, shape.d, dtype, shared)
     plan = cosine_plan.plan_forward(gated, rows, *facts[:1], *facts[2:])
     yield "max_pooled_cosine", forward, plan
     if not gated:
-        yield "max_pooled_cosine", cosine.pool, cosine_plan.plan_pool(rows, plan["BLOCK_P"])
-    yield "max_pooled_cosine", cosine.order, cosine_plan.plan_order(rows, shape.p)
-    yield "max_pooled_cosine", cosine.backward_audio, cosine_plan.plan_backward_audio(gated, shape.b, shape.d)
-    yield "max_pooled_cosine", cosine.backward_visual, cosine_plan.plan_lists(gated, shape.d)
+        yield "max_pooled_cosine", cosine_forward.pool, cosine_plan.plan_pool(rows, plan["BLOCK_P"])
+    yield "max_pooled_cosine", cosine_backward.order, cosine_plan.plan_order(rows, shape.p)
+    yield "max_pooled_cosine", cosine_backward.backward_audio, cosine_plan.plan_backward_audio(gated, shape.b, shape.d)
+    yield "max_pooled_cosine", cosine_backward.backward_visual, cosine_plan.plan_lists(gated, shape.d)
     if gated:
-        yield "max_pooled_cosine", cosine.backward_gate, cosine_plan.plan_lists(None, shape.d)
+        yield "max_pooled_cosine", cosine_backward.backward_gate, cosine_plan.plan_lists(None, shape.d)
 
 
 def resources(chip: int, dtype: torch.dtype, shape: Shape | None = None) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avgn.kernels.grouping_attention import fused
+from avgn.kernels.grouping_attention import fused_backward, fused_forward
 from avgn.kernels.grouping_attention.calls import backward_of, call_for, forward_of, inputs_of
 from avgn.kernels.grouping_attention.plan import (
     fits_whole,
@@ -76,7 +76,7 @@ def _forward_whole(
     classes = key.shape[1]
     lse, norm, winner = sums
     launch(
-        fused.forward_whole,
+        fused_forward.forward_whole,
         batch,
         plan_whole(hard, cells, classes, width, query.dtype, shared_memory(query.device)),
         query_ptr=query,
@@ -122,7 +122,7 @@ def _forward_in_steps(
         scores = lse
     plan = plan_rows(hard, *facts)
     launch(
-        fused.forward_rows,
+        fused_forward.forward_rows,
         batch * ceil_div(cells, plan["BLOCK_P"]),
         plan,
         query_ptr=query,
@@ -142,7 +142,7 @@ def _forward_in_steps(
     )
     plan = plan_weights(hard, cells, classes)
     launch(
-        fused.forward_weights,
+        fused_forward.forward_weights,
         batch * ceil_div(padded, plan["BLOCK_C"]),
         plan,
         scores_ptr=scores,
@@ -157,7 +157,7 @@ def _forward_in_steps(
     )
     plan = plan_mix(*facts)
     launch(
-        fused.forward_products,
+        fused_forward.forward_products,
         batch * ceil_div(classes, plan["BLOCK_C"]) * ceil_div(width, plan["BLOCK_O"]),
         plan,
         weights_ptr=weights,
@@ -220,7 +220,7 @@ def _backward_scores(
     weights, slopes, delta = found
     batch, cells, width = query.shape
     launch(
-        fused.backward_scores,
+        fused_backward.backward_scores,
         batch * ceil_div(cells, plan["BLOCK_P"]),
         plan,
         query_ptr=query,
@@ -258,7 +258,7 @@ def _backward_products(
     plan = plan_products(cells, classes, width, query.dtype, shared_memory(query.device))
     tiles = 2 * ceil_div(cells, plan["BLOCK_P"]) + ceil_div(classes, plan["BLOCK_C"])
     launch(
-        fused.backward_products,
+        fused_backward.backward_products,
         batch * tiles * ceil_div(width, plan["BLOCK_O"]),
         plan,
         query_ptr=query,
@@ -285,7 +285,7 @@ def _along(grad: Tensor, out: Tensor, delta: Tensor) -> None:
     batch, classes, width = out.shape
     plan = plan_along(width)
     launch(
-        fused.along,
+        fused_backward.along,
         ceil_div(batch * classes, plan["BLOCK_R"]),
         plan,
         grad_ptr=grad,

@@ -22,7 +22,7 @@ from avgn.kernels.launch import (
     room_size,
     shared_memory,
 )
-from avgn.kernels.max_pooled_cosine import fused
+from avgn.kernels.max_pooled_cosine import fused_backward, fused_forward
 from avgn.kernels.max_pooled_cosine.calls import backward_of, call_for, inputs_of
 from avgn.kernels.max_pooled_cosine.plan import (
     plan_backward_audio,
@@ -82,7 +82,7 @@ def _prepare(
     high = plan["BLOCK_R"]
     others = ceil_div(images * cells, high) if gate is None else images * ceil_div(gates, high)
     launch(
-        fused.prepare,
+        fused_forward.prepare,
         ceil_div(rows, high) + others,
         plan,
         audio_ptr=audio,
@@ -107,7 +107,7 @@ def _forward_gated(unit_audio: Tensor, visual: Tensor, unit_gate: Tensor, gate_i
     rows, images, sources, cells, gates, width = _sizes(unit_audio, visual, unit_gate)
     plan = plan_forward(True, rows, cells, width, unit_audio.dtype, shared_memory(unit_audio.device))
     launch(
-        fused.forward_gated,
+        fused_forward.forward_gated,
         ceil_div(rows, plan["BLOCK_R"]) * images,
         plan,
         audio_ptr=unit_audio,
@@ -148,7 +148,7 @@ def _forward_plain(unit_audio: Tensor, visual: Tensor, results: Five, best: Tens
     plan = plan_plain(unit_audio, visual)
     high, slots = plan["BLOCK_P"], best.shape[1]
     launch(
-        fused.forward_plain,
+        fused_forward.forward_plain,
         ceil_div(rows, plan["BLOCK_R"]) * ceil_div(images * cells, high),
         plan,
         audio_ptr=unit_audio,
@@ -164,7 +164,7 @@ def _forward_plain(unit_audio: Tensor, visual: Tensor, results: Five, best: Tens
     )
     plan = plan_pool(rows, high)
     launch(
-        fused.pool,
+        fused_forward.pool,
         images * ceil_div(rows, plan["BLOCK_R"]),
         plan,
         audio_inverse_ptr=audio_inverse,
@@ -247,7 +247,7 @@ def _backward(
     if needs[0]:
         plan = plan_backward_audio(gated, images, width)
         launch(
-            fused.backward_audio,
+            fused_backward.backward_audio,
             rows * ceil_div(width, plan["BLOCK_D"]),
             plan,
             **facts,
@@ -262,7 +262,7 @@ def _backward(
         order, starts = room[:2]
         _order(argmax, order, starts, sources)
         launch(
-            fused.backward_visual,
+            fused_backward.backward_visual,
             images * cells * columns,
             plan,
             **facts,
@@ -276,7 +276,7 @@ def _backward(
         order, starts = room[-2:]
         _order(gate_id, order, starts, sources)
         launch(
-            fused.backward_gate,
+            fused_backward.backward_gate,
             images * gates * columns,
             plan_lists(None, width),
             **facts,
@@ -300,7 +300,7 @@ def _order(keys: Tensor, order: Tensor, starts: Tensor, sources: int) -> None:
     num_keys = starts.shape[1] - 1
     plan = plan_order(rows, num_keys)
     launch(
-        fused.order,
+        fused_backward.order,
         groups * (ceil_div(rows, plan["BLOCK_R"]) + ceil_div(num_keys + 1, plan["BLOCK_R"])),
         plan,
         keys_ptr=keys,

@@ -13,8 +13,10 @@ from avgn.kernels import grouping_attention, launch, max_pooled_cosine, selfchec
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
-from avgn.kernels.grouping_attention import fused as grouping_fused
-from avgn.kernels.max_pooled_cosine import fused as cosine_fused
+from avgn.kernels.grouping_attention import fused_backward as grouping_backward
+from avgn.kernels.grouping_attention import fused_forward as grouping_forward
+from avgn.kernels.max_pooled_cosine import fused_backward as cosine_backward
+from avgn.kernels.max_pooled_cosine import fused_forward as cosine_forward
 from benchmarks.kernels import host
 
 # programs and arguments of each launch
@@ -143,6 +145,7 @@ def test_tensors_that_begin_elsewhere_are_launched_one_by_one() -> None:
     assert len(launch.built_kernels) == built + 1 and len(launch.records) == 2
 
 
+MODULES = (grouping_forward, grouping_backward, cosine_forward, cosine_backward)
 Kept = tuple[list[Tensor], Tensor | None]
 
 
@@ -295,7 +298,7 @@ def test_triton_itself_takes_what_is_launched(dtype: torch.dtype, monkeypatch: p
             for one in inputs:
                 one.data = one.to(dtype)
         launches(call, *inputs)
-    assert taken == {name for module in (grouping_fused, cosine_fused) for name in jitted(module)}
+    assert taken == {name for module in MODULES for name in jitted(module)}
 
 
 def _compiled(name: str, value: Any) -> Any:
