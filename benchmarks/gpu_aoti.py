@@ -94,7 +94,7 @@ def _write_resnet18(folder: Path) -> None:
     model = _resnet18()
     folder.mkdir(parents=True, exist_ok=True)
     precision = "fp16" if torch.cuda.is_available() else "fp32"
-    optimized = optimize(model)
+    optimized = optimize(model, front_end="framed" if torch.cuda.is_available() else "folded")
     files = aoti.build_packages(
         to_mixed(optimized) if precision == "fp16" else optimized, folder, f".{precision}", print
     )

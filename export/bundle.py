@@ -280,7 +280,8 @@ def _build_packages(
     if precision not in FORMATS["aoti"].precisions or (precision == "fp16" and target.startswith("cpu")):
         report(f"{precision}: no aoti packages, they hold fp32 (and on a GPU fp16)")
         return []
-    files = aoti.build_packages(maker.optimized_for(precision), folder, f".{precision}.aoti.{target}", report)
+    optimized = maker.optimized_for(precision, gpu=not target.startswith("cpu"))
+    files = aoti.build_packages(optimized, folder, f".{precision}.aoti.{target}", report)
     dim = maker.model.config.source_dim
     variant = describe_variant(info, dim, files, precision=precision, engine="aoti", target=target)
     trust([variant])

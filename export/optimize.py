@@ -1,7 +1,8 @@
 """Rewrites a trained localizer into one that computes the same with fewer operations (the source of every graph).
 
 What depends on the class tokens alone is computed once; batch norms go into convolutions, the scale of pixels into
-the first of them, and pairs of projections into one matrix; the front-end's transform is folded (`spectrum.py`).
+the first of them, and pairs of projections into one matrix; the front-end's transform is folded, or made one product
+(`spectrum.py`).
 
 Legend: B batch, P cells, C classes, D width.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +19,16 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from avgn.encoders import ResNet18
 from avgn.encoders.efficientnet_lite import ConvNorm
-from avgn.export.spectrum import FoldedSpectrogram
+from avgn.export.spectrum import FoldedSpectrogram, FramedSpectrogram
 from avgn.grouping import AudioGrouping, Grouping
 from avgn.kernels import grouping_attention
 from avgn.model import AVGN, LocalizerModel
 from avgn.transformer import Block, SelfAttention, TokenTransformer
 
-# the front-end whose transform can be folded
+# the front-end whose transform has other forms
 FOLDED = "paper"
+# forms of the front-end's transform: fewest multiply-adds (a CPU), fewest kernels (a GPU), as the model computes it
+FrontEnd = Literal["folded", "framed", "whole"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +41,10 @@ class OptimizedModel:
     model: LocalizerModel
 
 
-def optimize(model: LocalizerModel, *, fold_front_end: bool = True) -> OptimizedModel:
-    """Copy a model in evaluation mode so that it gives the same maps and probabilities (to rounding), for inference.
-
-    `fold_front_end` False keeps the spectrogram's transform as the model computes it.
-    """
+def optimize(model: LocalizerModel, *, front_end: FrontEnd = "folded") -> OptimizedModel:
+    """Copy a model in evaluation mode so that it gives the same maps and probabilities (to rounding), for inference."""
     optimized = copy.deepcopy(model).eval().requires_grad_(False)
-    _rewrite(optimized, fold_front_end)
+    _rewrite(optimized, front_end)
     return OptimizedModel(optimized)
 
 
@@ -54,14 +54,15 @@ def check_optimized(optimized: object) -> None:
         raise TypeError(f"only an optimized model is exported, got {type(optimized).__name__}: give optimize(model)")
 
 
-def _rewrite(model: LocalizerModel, fold_front_end: bool) -> None:
+def _rewrite(model: LocalizerModel, front_end: FrontEnd) -> None:
     """Rewrite a model in place."""
     fold_batch_norms(model.audio_encoder.backbone)
     for backbone in model.image_backbones():
         fold_batch_norms(backbone)
     _fold_pixel_scale(model)
-    if fold_front_end and model.frontend.kind == FOLDED:
-        setattr(model, "frontend", FoldedSpectrogram(model.frontend))  # noqa: B010 - another type in its place
+    if front_end != "whole" and model.frontend.kind == FOLDED:
+        form = FoldedSpectrogram if front_end == "folded" else FramedSpectrogram
+        setattr(model, "frontend", form(model.frontend))  # noqa: B010 - another type in its place
     if not isinstance(model, AVGN) or not model.has_presence:
         return
     for name in ("audio", "visual"):

@@ -1,7 +1,9 @@
-"""The front-end with a quarter of its multiply-adds: the symmetries of the DFT, for inference alone.
+"""The front-end for inference alone: with a quarter of its multiply-adds, or as one product of frames.
 
 cos(2 pi k n / N) is even around n = N / 2 and, up to the sign (-1)^k, around N / 4; the sine is odd. So samples are
-added up in pairs, twice, before they meet matrices of a quarter of the size, for the even and for the odd k.
+added up in pairs, twice, before they meet matrices of a quarter of the size, for the even and for the odd k. That is
+four times the speed on a CPU and seventy small kernels on a GPU, where one product of all frames takes no longer than
+any of them.
 
 Legend: B batch, T samples, F frames, N = 512 samples of a frame, q = N / 4.
 """
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from avgn.frontend import LOG_OFFSET, N_FFT, Spectrogram
+from avgn.frontend import LOG_OFFSET, N_FFT, NUM_SUMS, Spectrogram
 
 HALF, QUARTER = N_FFT // 2, N_FFT // 4
 
@@ -40,8 +42,7 @@ class FoldedSpectrogram(nn.Module):
 
     def __init__(self, spectrogram: Spectrogram) -> None:
         super().__init__()
-        if spectrogram.kind != "paper":
-            raise ValueError(f"front-end {spectrogram.kind!r} has no symmetric window: only the paper's can be folded")
+        _check(spectrogram)
         self.hop, self.mean, self.std = spectrogram.hop, spectrogram.mean, spectrogram.std
         kind = spectrogram.basis.dtype
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)
@@ -55,7 +56,7 @@ class FoldedSpectrogram(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """waveform [B,T] -> [B,1,257,F]."""
-        frames = self._frames(waveform) * self.window
+        frames = cut(waveform.to(self.window.dtype), self.hop) * self.window
         # frames begin with a zero of the window; sample n meets N - n
         rising, falling = frames[:, 1:HALF], frames[:, HALF + 1 :].flip(1)
         middle = frames[:, HALF : HALF + 1]
@@ -72,15 +73,42 @@ class FoldedSpectrogram(nn.Module):
         power = torch.cat([mixed, of_even[:, QUARTER:]], dim=1)
         return ((torch.log(power + LOG_OFFSET) - self.mean) / self.std)[:, None]
 
-    def _frames(self, waveform: Tensor) -> Tensor:
-        """Overlapping frames [B,N,F] of the padded sound, cut from rows of one hop each."""
-        signal = waveform.to(self.window.dtype)[:, None]
-        signal = nn.functional.pad(signal, (HALF, HALF), mode="reflect")[:, 0]
-        count = waveform.shape[1] // self.hop
-        whole, rest = divmod(N_FFT, self.hop)
-        rows = signal[:, : self.hop * (count + whole)].unflatten(1, (count + whole, self.hop)).transpose(1, 2)
-        parts = [rows[:, :, at : at + count] for at in range(whole)]
-        return torch.cat([*parts, rows[:, :rest, whole:]], dim=1)
+
+class FramedSpectrogram(nn.Module):
+    """What `Spectrogram` of kind "paper" gives, to rounding, as one product: waveform [B,T] -> [B,1,257,F]."""
+
+    table: Tensor
+
+    def __init__(self, spectrogram: Spectrogram) -> None:
+        super().__init__()
+        _check(spectrogram)
+        self.hop, self.mean, self.std = spectrogram.hop, spectrogram.mean, spectrogram.std
+        # a float32 accumulator loses less over short sums: [NUM_SUMS,514,N / NUM_SUMS]
+        table = spectrogram.basis[:, 0].unflatten(1, (NUM_SUMS, -1)).transpose(0, 1).contiguous()
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """waveform [B,T] -> [B,1,257,F]."""
+        frames = cut(waveform.to(self.table.dtype), self.hop)
+        parts = torch.matmul(self.table, frames.unflatten(1, (NUM_SUMS, N_FFT // NUM_SUMS))).sum(1)
+        real, imaginary = parts.chunk(2, dim=1)
+        power = real * real + imaginary * imaginary
+        return ((torch.log(power + LOG_OFFSET) - self.mean) / self.std)[:, None]
+
+
+def cut(waveform: Tensor, hop: int) -> Tensor:
+    """Cut a sound [B,T], padded at both ends, into overlapping frames [B,N,F], from rows of one hop each."""
+    signal = nn.functional.pad(waveform[:, None], (HALF, HALF), mode="reflect")[:, 0]
+    count = waveform.shape[1] // hop
+    whole, rest = divmod(N_FFT, hop)
+    rows = signal[:, : hop * (count + whole)].unflatten(1, (count + whole, hop)).transpose(1, 2)
+    parts = [rows[:, :, at : at + count] for at in range(whole)]
+    return torch.cat([*parts, rows[:, :rest, whole:]], dim=1)
+
+
+def _check(spectrogram: Spectrogram) -> None:
+    if spectrogram.kind != "paper":
+        raise ValueError(f"front-end {spectrogram.kind!r} is computed as it is: only the paper's has another form")
 
 
 def _table(values: np.ndarray, kind: torch.dtype) -> Table:

@@ -56,6 +56,7 @@ class Maker:
     report: Report = lambda message: None
     _optimized: OptimizedModel | None = None
     _fp32: dict[str, Path] | None = None
+    _said: bool = False
 
     def make(self, precision: str, scratch: Path) -> Graphs:
         """Write the graphs of a precision; `scratch` takes what the bundle doesn't keep."""
@@ -80,14 +81,22 @@ class Maker:
                     self.report(
                         f"the front-end's transform stays whole: with it folded, the sources move by {moved:.1e}"
                     )
-                    self._optimized = optimize(self.model, fold_front_end=False)
-            for line in operations(self.model, self._optimized):
-                self.report(line)
+                    self._optimized = optimize(self.model, front_end="whole")
+            self._report_operations(self._optimized)
         return self._optimized
 
-    def optimized_for(self, precision: str) -> OptimizedModel:
-        """Return what the graphs of "fp32" or "fp16" are written from."""
-        return mixed.to_mixed(self.optimized) if precision == "fp16" else self.optimized
+    def optimized_for(self, precision: str, *, gpu: bool) -> OptimizedModel:
+        """Return what graphs of "fp32" or "fp16" are written from."""
+        optimized = optimize(self.model, front_end="framed") if gpu else self.optimized
+        self._report_operations(optimized)
+        return mixed.to_mixed(optimized) if precision == "fp16" else optimized
+
+    def _report_operations(self, optimized: OptimizedModel) -> None:
+        """Say once what optimization saves."""
+        if not self._said:
+            self._said = True
+            for line in operations(self.model, optimized):
+                self.report(line)
 
     def _write_fp32(self, folder: Path) -> dict[str, Path]:
         if self._fp32 is None:
@@ -95,7 +104,8 @@ class Maker:
         return self._fp32
 
     def _make_fp16(self) -> Graphs:
-        model = self.optimized_for("fp16")
+        # half precision is for GPUs
+        model = self.optimized_for("fp16", gpu=True)
         engine = HalvesEngine(model)
         core = TorchEngine(self.model)
         batches = self.calibration

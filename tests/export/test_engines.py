@@ -20,10 +20,8 @@ from avgn.export import engine_builder
 from avgn.export.bundle import ExportOptions, export_bundle
 from avgn.export.formats import FORMATS, format_table
 from avgn.export.graphs import write_graphs
-from avgn.export.mixed import to_mixed
-from avgn.export.optimize import optimize
 from avgn.export.quantize import calibrate, quantize
-from avgn.export.variants import describe_variant
+from avgn.export.variants import Maker, describe_variant
 from avgn.model import build_model
 from avgn.runtime import Bundle, FailureError, InputError
 from avgn.runtime.bundle_schema import Variant
@@ -52,10 +50,10 @@ def variants(
     # the trained one's graphs are those of other tests, too
     model = load_model(TRAINED) if request.param == "avgn-tiny" else build_model(preset(request.param)).eval()
     folder = tmp_path_factory.mktemp(request.param)
-    optimized = optimize(model)
+    maker = Maker(model=model, folder=folder, opset=18, facts={})
     files = {
-        "fp32": write_graphs(optimized, folder, opset=18, facts={}),
-        "fp16": write_graphs(to_mixed(optimized), folder, opset=18, facts={}, suffix=".fp16"),
+        "fp32": write_graphs(maker.optimized, folder, opset=18, facts={}),
+        "fp16": write_graphs(maker.optimized_for("fp16", gpu=True), folder, opset=18, facts={}, suffix=".fp16"),
         "int8-gpu": {},
     }
     config, rng = model.config, np.random.default_rng(0)

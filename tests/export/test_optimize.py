@@ -19,10 +19,10 @@ from avgn.export.inputs import half_of
 from avgn.export.mixed import to_mixed
 from avgn.export.optimize import optimize
 from avgn.export.samples import InputBatch
-from avgn.export.spectrum import FoldedSpectrogram
+from avgn.export.spectrum import FoldedSpectrogram, FramedSpectrogram
 from avgn.export.variants import operations
 from avgn.export.verify import compare, rendered_batches
-from avgn.frontend import Spectrogram
+from avgn.frontend import Spectrogram, _hann_basis
 from avgn.model import AVGN
 from tests.export.models import small_model
 
@@ -145,15 +145,38 @@ def test_fewer_operations_are_left() -> None:
     assert not any(isinstance(module, nn.BatchNorm2d) for module in optimize(model).model.modules())
 
 
+@pytest.mark.parametrize("form", [FoldedSpectrogram, FramedSpectrogram])
 @pytest.mark.parametrize("samples", [22_050, 66_150, 5_003])
-def test_the_folded_front_end_is_a_short_time_fourier_transform(samples: int) -> None:
+def test_other_forms_of_the_front_end_are_short_time_fourier_transforms(
+    samples: int, form: type[FoldedSpectrogram | FramedSpectrogram]
+) -> None:
     config = preset("avgn-tiny", window_seconds=samples / 22_050)
     sound = torch.randn(2, samples, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    folded = FoldedSpectrogram(Spectrogram(config).double())
+    spectrogram = Spectrogram(config).double()
+    # the basis was rounded to float32, and the folded form makes its own
+    spectrogram.basis.copy_(torch.from_numpy(_hann_basis())[:, None])
+    found = form(spectrogram)(sound)
     window = torch.hann_window(512, dtype=torch.float64)
     bins = torch.stft(sound, 512, 220, window=window, pad_mode="reflect", return_complex=True).abs().square()
     expected = (torch.log(bins[:, :, : samples // 220] + 1e-7) + 5.0) / 5.0
-    assert torch.allclose(folded(sound), expected[:, None], atol=1e-9)
+    assert torch.allclose(found, expected[:, None], atol=1e-9)
+
+
+def test_the_framed_front_end_is_one_product() -> None:
+    """Every small kernel costs a GPU what the product does."""
+    spectrogram, sound = Spectrogram(preset("avgn-tiny")), torch.zeros(1, 66_150)
+    products, kernels = {}, {}
+    for form in (FoldedSpectrogram, FramedSpectrogram):
+        with torch.profiler.profile() as profile:
+            form(spectrogram)(sound)
+        names = [event.name for event in profile.events()]
+        products[form] = names.count("aten::bmm")
+        # what moves or computes numbers; views do neither
+        kernels[form] = sum(
+            names.count(f"aten::{name}") for name in ("bmm", "copy_", "cat", "add", "sub", "mul", "sum", "log", "flip")
+        )
+    assert products == {FoldedSpectrogram: 8, FramedSpectrogram: 1}
+    assert kernels[FramedSpectrogram] < 0.4 * kernels[FoldedSpectrogram], kernels
 
 
 def test_the_folded_front_end_takes_a_quarter_of_the_operations() -> None:

@@ -18,7 +18,7 @@ from avgn.config import preset
 from avgn.export import mixed, quantize, sensitivity
 from avgn.export.graph_safety import trace
 from avgn.export.optimize import FrozenGrouping, OptimizedModel
-from avgn.export.spectrum import FoldedSpectrogram
+from avgn.export.spectrum import FoldedSpectrogram, FramedSpectrogram
 from avgn.export.variants import Maker
 from avgn.frontend import Spectrogram
 from avgn.grouping import Grouping
@@ -55,14 +55,17 @@ def test_grouping_with_joined_projections_is_the_grouping(cells: int, classes: i
     assert frozen.few_classes == (classes <= cells)
 
 
+@pytest.mark.parametrize("form", [FoldedSpectrogram, FramedSpectrogram])
 @pytest.mark.parametrize("hops", [2, 3, 100])
 @pytest.mark.parametrize("more", [0, 1, 219])
-def test_the_folded_front_end_has_as_many_frames_as_the_model(hops: int, more: int) -> None:
+def test_other_forms_of_the_front_end_have_as_many_frames_as_the_model(
+    hops: int, more: int, form: type[FoldedSpectrogram | FramedSpectrogram]
+) -> None:
     spectrogram = Spectrogram(preset("avgn-tiny"))
     sound = torch.randn(1, 220 * hops + more, generator=torch.Generator().manual_seed(0))
-    folded = FoldedSpectrogram(spectrogram)(sound)
-    assert folded.shape == spectrogram(sound).shape == (1, 1, 257, hops)
-    assert (folded - spectrogram(sound)).abs().max() < 1e-3
+    found = form(spectrogram)(sound)
+    assert found.shape == spectrogram(sound).shape == (1, 1, 257, hops)
+    assert (found - spectrogram(sound)).abs().max() < 1e-3
 
 
 # half precision
