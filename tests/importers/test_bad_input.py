@@ -232,6 +232,9 @@ def test_folders_and_arguments(tmp_path: Path) -> None:
     assert refuse("music-solo", root) == (
         f"folder {root / 'audio'} does not exist: the layout is frames/<id>.jpg and audio/<id>.wav"
     )
+    (root / "audio").write_text("no folder")
+    assert f"folder {root / 'audio'} is a file: the layout is" in refuse("music-solo", root)
+    (root / "audio").unlink()
     (root / "audio").mkdir()
     assert f"{root} gives no item (3 without audio on disk)" in refuse("music-solo", root)
     assert "the layout is Annotations/<id>.xml" in refuse("flickr", flickr_without_boxes(tmp_path / "flickr"))

@@ -93,6 +93,8 @@ def test_arguments_and_lists(tmp_path: Path, clip: Path) -> None:
     refuse("--fps must be in 0..60 and --window in 0.1..60, got nan", fps=float("nan"))
     labels.write_text("b.mp4,drum\n")
     refuse("video .*b.mp4 does not exist: mend the list or the folder", labels=labels)
+    labels.write_text("drum,drum\n")
+    refuse("video .*in/drum is a folder, not a file: mend the list or the folder", labels=labels)
     (tmp_path / "out.mp4").hardlink_to(clip)
     labels.write_text("../out.mp4,drum\n")
     refuse("video ../out.mp4 is not below .*in: give a ROOT that holds it", labels=labels)
