@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from avgn.runtime.errors import InputError
 from avgn.runtime.regular import open_regular, read_regular
@@ -26,8 +27,20 @@ OTHER_MARKS = tuple(mark for mark, codec in MARKS if codec != "utf-8")
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
 # Unicode's categories of what commands a terminal, breaks a line or turns the text around
 UNSEEN = ("Cc", "Cf", "Zl", "Zp")
-# user and password of an address
-PASSWORDS = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]+:/{1,2})(?:[^\s/?#]*@|[^\s/?#:@]*:(?!\d*[/?#])\S*@)(?=[\w\[.-])")
+# user and password of an address. A password may hold anything, an @, a / or a space too, and user:12/34@host looks
+# like a host with a port: what stands behind a colon goes up to the last @, but for hosts that can be no user's name
+PASSWORDS = re.compile(
+    r"""
+    (\b[A-Za-z][A-Za-z0-9+.-]{1,20}:/{1,2})
+    (?! (?: localhost | \d+(?:\.\d+){3} | \[[^\]\s]*\] ) (?: :\d* )? (?: [/?\#\s] | $ ) )
+    (?:
+        [^\s/?\#:@]* : (?: (?! \b[A-Za-z][A-Za-z0-9+.-]{1,20}:/ ) [^\n] )* @ (?= [\w\[.:/?-] | $ )
+        | [^\s/?\#:@]* : \S{,1000} @
+        | [^\s/?\#]* @ (?= [\w\[.-] )
+    )
+    """,
+    re.VERBOSE,
+)
 # bytes of a text that is read at once, and letters of a line
 LARGEST_TEXT = 64 << 20
 LONGEST_LINE = 16 << 20
@@ -38,13 +51,13 @@ BLANKS = JOINERS + "\u115f\u1160\u2800\u3164\uffa0 "
 
 
 def plain(message: str) -> str:
-    """Return a message as one line without terminal commands: libraries colour their errors, files may hold
-    anything."""
+    """Return a message as one line without terminal commands and passwords: libraries colour their errors, files may
+    hold anything."""
     kept = (
         char if char.isprintable() or char in JOINERS or "\ud800" <= char <= "\udfff" else " "
         for char in ESCAPES.sub("", message)
     )
-    return " ".join("".join(kept).split())
+    return without_passwords(" ".join("".join(kept).split()))
 
 
 def without_passwords(message: str) -> str:
@@ -53,18 +66,22 @@ def without_passwords(message: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text of several lines for a terminal, without commands to it; columns stay where they are."""
-    return "".join(
+    """Text of several lines for a terminal, without commands to it and passwords; columns stay where they are."""
+    kept = (
         char if char == "\n" or char in JOINERS or unicodedata.category(char) not in UNSEEN else " "
         for char in ESCAPES.sub("", text)
     )
+    return without_passwords("".join(kept))
 
 
 class PlainFormatter(logging.Formatter):
     """Writes log messages without commands to the terminal: names in them come from strangers' files."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return without_passwords(plain(super().formatMessage(record)))
+        return plain(super().formatMessage(record))
+
+    def formatException(self, info: Any) -> str:
+        return without_passwords(super().formatException(info))
 
 
 def read_text(

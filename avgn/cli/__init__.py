@@ -16,7 +16,7 @@ from avgn.runtime.interrupts import exit_status, listen
 from avgn.runtime.outputs.place import STDOUT
 from avgn.runtime.outputs.reasons import FULL, shown, write_error
 from avgn.runtime.outputs.whole import abandon
-from avgn.runtime.texts import PlainFormatter, plain, without_passwords
+from avgn.runtime.texts import PlainFormatter, plain
 
 HELP = """usage: avgn COMMAND [OPTIONS]
 
@@ -228,5 +228,5 @@ def _accept_any_name() -> None:
 def _fail(message: str, status: int) -> int:
     # a terminal that was closed takes no more
     with suppress(OSError):
-        print(f"avgn: {without_passwords(plain(message))}", file=sys.stderr)
+        print(f"avgn: {plain(message)}", file=sys.stderr)
     return status
