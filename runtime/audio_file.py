@@ -18,12 +18,12 @@ import numpy.typing as npt
 
 from avgn.runtime.arrays import Floats
 from avgn.runtime.audio import Downmix, to_float
-from avgn.runtime.av_features import import_av, open_input
-from avgn.runtime.container import LOCAL, decode_frames
+from avgn.runtime.av_features import import_av
+from avgn.runtime.container import decode_frames, open_file
 from avgn.runtime.errors import InputError
-from avgn.runtime.followers import self_contained
 from avgn.runtime.limits import check_audio
 from avgn.runtime.regular import open_regular
+from avgn.runtime.tags import tags_length
 from avgn.runtime.tracks import audio_stream, decodable
 
 # by format code and bits of a sample
@@ -128,7 +128,7 @@ class Decoded:
         return mono.finish()
 
     def _open(self) -> Any:
-        return open_input(f"file:{self.path}", options=LOCAL | self_contained())
+        return open_file(self.path)
 
     def _count(self) -> None:
         self.corrupt += 1
@@ -191,6 +191,7 @@ def find_pcm(path: Path, file: BinaryIO) -> Pcm | None:
     A file that was cut off has the samples that are there.
     """
     end = os.fstat(file.fileno()).st_size
+    file.seek(tags_length(file))
     start = file.read(12)
     if start[:4] != b"RIFF" or start[8:] != b"WAVE":
         return None

@@ -10,6 +10,8 @@ from avgn.runtime.av_features import import_av, open_input
 from avgn.runtime.errors import InputError
 from avgn.runtime.followers import WAYS_OUT, is_follower, self_contained
 from avgn.runtime.limits import MAX_PIXELS
+from avgn.runtime.regular import open_regular
+from avgn.runtime.tags import tags_length
 
 # demuxers that take any text for pictures
 NOT_MEDIA = {"tty", "bin", "xbin", "adf", "idf"}
@@ -35,7 +37,7 @@ def open_container(path: Path, wanted: Wanted = "video") -> Any:
             raise InputError(f"{path} is not a file: give the path of a {wanted} file")
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes): give a complete {wanted} file")
-        container = open_input(f"file:{path}", options=LOCAL | self_contained())
+        container = open_file(path)
     except InputError:
         raise
     except EOFError:
@@ -52,6 +54,22 @@ def open_container(path: Path, wanted: Wanted = "video") -> Any:
         container.close()
         raise InputError(f"{path} can't be opened as {wanted} (it is text): it is not a media file")
     return container
+
+
+def open_file(path: Path) -> Any:
+    """Open a local file that is there, with PyAV; an ID3 tag that its format knows nothing of is skipped.
+
+    Raises what PyAV raises.
+    """
+    options = LOCAL | self_contained()
+    try:
+        return open_input(f"file:{path}", options=options)
+    except import_av().FFmpegError:
+        with open_regular(path) as file:
+            skipped = tags_length(file)
+        if not skipped:
+            raise
+        return open_input(f"file:{path}", options=options | {"skip_initial_bytes": str(skipped)})
 
 
 def decode_frames(

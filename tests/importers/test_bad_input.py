@@ -161,6 +161,9 @@ def test_wav_headers(tmp_path: Path) -> None:
     # an odd chunk before the data, and a size that a pipe's writer did not know
     path.write_bytes(data[:36] + b"LIST" + struct.pack("<I", 3) + b"abc\0" + b"data\xff\xff\xff\xff" + data[44:])
     assert (read_header(path).seconds, read_header(path).missing) == (0.5, 0)
+    # a tag that some recorders write in front
+    path.write_bytes(b"ID3\x03\0\0\0\0\1\0" + bytes(128) + data)
+    assert (read_header(path).seconds, read_header(path).missing) == (0.5, 0)
     for broken in (b"", b"RIFF", data[:30], data[:28] + bytes(8) + data[36:], b"RIFX" + data[4:]):
         path.write_bytes(broken)
         with pytest.raises(InputError, match="a.wav"):
