@@ -114,6 +114,33 @@ def test_a_file_of_unknown_length_stays_what_it_is(suffix: str, clip: Path, tmp_
         assert path.read_bytes() == (tmp_path / f"a.{suffix}").read_bytes()
 
 
+OLD_CODECS = {
+    "flv-flv1": "-c:v flv1 -c:a libmp3lame -ar 44100 -f flv",
+    "flv-nellymoser": "-c:v flv1 -c:a nellymoser -ac 1 -ar 44100 -f flv",
+    "asf-wma": "-c:v wmv2 -c:a wmav2 -f asf",
+    "avi-msmpeg4": "-c:v msmpeg4 -c:a adpcm_ms -f avi",
+}
+
+
+@pytest.mark.parametrize("name", OLD_CODECS)
+def test_what_matroska_has_no_place_for_is_taken_from_a_socket(name: str, clip: Path) -> None:
+    port = free_port()
+    command = ["ffmpeg", "-v", "quiet", "-i", str(clip), *OLD_CODECS[name].split()]
+    sender = subprocess.Popen([*command, f"tcp://127.0.0.1:{port}?listen=1"])
+    try:
+        wait_for(port)
+        with fetched(look_at(f"tcp://127.0.0.1:{port}", False)) as path:
+            media = open_media(path)
+            times = [frame.time for frame in media.video()]
+            heard = sum(len(block.samples) / block.rate for block in media.audio())
+    finally:
+        sender.kill()
+        sender.wait()
+    truth = [frame.time for frame in open_media(clip).video()]
+    np.testing.assert_allclose(np.diff(times), np.diff(truth), atol=0.002)
+    assert heard == pytest.approx(truth[-1] - truth[0], abs=0.2) and not media.warnings()
+
+
 def test_pictures_whose_decoding_times_are_not_said(clip: Path) -> None:
     port = free_port()
     command = ["ffmpeg", "-v", "error", "-i", str(clip), "-c", "copy", "-f", "matroska"]
