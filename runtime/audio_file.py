@@ -22,6 +22,7 @@ from avgn.runtime.av_features import import_av
 from avgn.runtime.container import decode_frames, open_file
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import check_audio
+from avgn.runtime.memory import refuse_shortage
 from avgn.runtime.regular import open_regular
 from avgn.runtime.tags import tags_length
 from avgn.runtime.tracks import audio_stream, decodable
@@ -153,6 +154,7 @@ class Decoded:
         except InputError:
             raise
         except (av.FFmpegError, OSError, ValueError) as error:
+            refuse_shortage(error)
             reason = " ".join(str(getattr(error, "strerror", None) or error).split())
             raise InputError(f"audio {self.path} can't be read ({reason}): give a wav file") from None
 

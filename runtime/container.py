@@ -10,6 +10,7 @@ from avgn.runtime.av_features import import_av, open_input
 from avgn.runtime.errors import InputError
 from avgn.runtime.followers import WAYS_OUT, is_follower, self_contained
 from avgn.runtime.limits import MAX_PIXELS
+from avgn.runtime.memory import refuse_shortage
 from avgn.runtime.regular import open_regular
 from avgn.runtime.tags import tags_length
 
@@ -19,6 +20,9 @@ NOT_MEDIA = {"tty", "bin", "xbin", "adf", "idf"}
 DECODER_LIMITS = {"max_pixels": str(MAX_PIXELS)}
 # options for local files: nothing on a network is read
 LOCAL = {"protocol_whitelist": "file", **DECODER_LIMITS}
+# bytes without which a decoder's error is not believed: for a pixel of several pictures, and for a sound
+PICTURES = 16
+SOUND = 1 << 20
 Wanted = Literal["video", "sound", "media"]
 # above so many pixels a picture is decoded by threads that share it, not by threads that hold a picture each
 SHARED_PIXELS = 4096 * 2304
@@ -45,6 +49,7 @@ def open_container(path: Path, wanted: Wanted = "video") -> Any:
     except PermissionError:
         raise InputError(f"{path} can't be read (permission denied): change its permissions") from None
     except (av.FFmpegError, OSError, ValueError) as error:
+        refuse_shortage(error)
         if is_follower(path):
             raise InputError(f"{path} is a playlist or script that names other files: {WAYS_OUT[wanted]}") from None
         raise InputError(
@@ -104,7 +109,9 @@ def decode_frames(
                 return
             except InputError:
                 raise
-            except (av.FFmpegError, ValueError):
+            except (av.FFmpegError, ValueError) as error:
+                # FFmpeg calls a packet invalid where it gets no memory for its picture
+                refuse_shortage(error, _needed(stream))
                 # a decoder that can't be opened is a ValueError from PyAV 19 on
                 count()
                 if ended:
@@ -118,6 +125,11 @@ def decode_frames(
                     yield frame
             if packet is None:
                 return
+
+
+def _needed(stream: Any) -> int:
+    context = stream.codec_context
+    return max(SOUND, PICTURES * context.width * context.height) if stream.type == "video" else SOUND
 
 
 def prepare_decoder(stream: Any) -> None:

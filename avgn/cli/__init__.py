@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from avgn.runtime.errors import FailureError, InputError, MissingExtraError
 from avgn.runtime.interrupts import exit_status, listen
+from avgn.runtime.memory import is_short, shortage
 from avgn.runtime.outputs.place import STDOUT
 from avgn.runtime.outputs.reasons import FULL, shown, write_error
 from avgn.runtime.outputs.whole import abandon
@@ -142,7 +143,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted", exit_status())
     except BrokenPipeError as error:
         return _end_without_reader(error)
-    except OSError as error:
+    except (MemoryError, OSError, RuntimeError, ImportError) as error:
+        if isinstance(error, MemoryError) or is_short(error):
+            return _fail(shortage(), 1)
+        if not isinstance(error, OSError):
+            raise
         if (full := _full_disk(error)) is not None:
             return _fail(str(full), 2)
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP) or error.filename is None:

@@ -171,7 +171,7 @@ def _follow_parent() -> None:
 def _try(clip: Clip, out: Path, plan: Plan) -> tuple[list[str], str | None]:
     try:
         return cut_clip(clip, out, plan), None
-    except UnwrittenError:
+    except (UnwrittenError, MemoryError):
         raise
     except Exception as error:
         # decoders raise exceptions of any kind for damaged files
