@@ -27,15 +27,22 @@ OTHER_MARKS = tuple(mark for mark, codec in MARKS if codec != "utf-8")
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
 # Unicode's categories of what commands a terminal, breaks a line or turns the text around
 UNSEEN = ("Cc", "Cf", "Zl", "Zp")
-# user and password of an address. A password may hold anything, an @, a / or a space too, and user:12/34@host looks
-# like a host with a port: what stands behind a colon goes up to the last @, but for hosts that can be no user's name
+# user and password of an address. They end where what looks like a host begins before the first /. A password may hold
+# anything, a / or a space too: without such a host, what stands behind a colon goes up to the last @. What begins like
+# a port is `unclear`: user:12/34@host is a password with a slash, or a host with a port and a path with an @
 PASSWORDS = re.compile(
     r"""
-    (\b[A-Za-z][A-Za-z0-9+.-]{1,20}:/{1,2})
+    (?P<scheme> \b[A-Za-z][A-Za-z0-9+.-]{1,20}:/{1,2} )
+    # hosts that can be no user's name
     (?! (?: localhost | \d+(?:\.\d+){3} | \[[^\]\s]*\] ) (?: :\d* )? (?: [/?\#\s] | $ ) )
     (?:
-        [^\s/?\#:@]* : (?: (?! \b[A-Za-z][A-Za-z0-9+.-]{1,20}:/ ) [^\n] )* @ (?= [\w\[.:/?-] | $ )
-        | [^\s/?\#:@]* : \S{,1000} @
+        [^\s/?\#]* @
+            (?= (?: localhost | [\w-]+(?:\.[\w-]+)+ | \[[^\]\s]*\] | [\w-]+ (?= :\d) ) (?: :\d+ )?
+                (?: [/?\#\s'",;:] | $ ) )
+        | [^\s/?\#:@]* : (?! \d* (?: [/?\#\s] | $ ) )
+            (?: (?! \b[A-Za-z][A-Za-z0-9+.-]{1,20}:/ ) [^\n] )* @ (?= [\w\[.:/?-] | $ )
+        | [^\s/?\#:@]* : (?! \d* (?: [/?\#\s] | $ ) ) \S{,1000} @
+        | (?P<unclear> [^\s/?\#:@]* : \d* [/?\#] \S{,1000} @ ) (?= [\w\[.-] )
         | [^\s/?\#]* @ (?= [\w\[.-] )
     )
     """,
@@ -61,8 +68,11 @@ def plain(message: str) -> str:
 
 
 def without_passwords(message: str) -> str:
-    """Return a message whose addresses, also those that were taken for paths, have no user's name and password."""
-    return PASSWORDS.sub(r"\1", message)
+    """Return a message whose addresses, also those that were taken for paths, have no user's name and password.
+
+    What may be either a password or a host with a path is three dots.
+    """
+    return PASSWORDS.sub(lambda found: found["scheme"] + ("...@" if found["unclear"] else ""), message)
 
 
 def printable(text: str) -> str:

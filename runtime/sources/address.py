@@ -83,7 +83,9 @@ def without_secrets(url: str) -> str:
     """Return the address without the user's name, password and query."""
     scheme, mark, rest = without_passwords(" ".join(url.split())).partition("://")
     host, slash, path = rest.partition("?")[0].partition("/")
-    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+    before, at, name = host.rpartition("@")
+    # what may be a password is three dots, and they are said
+    return f"{scheme}{mark}{before + at if before == '...' else ''}{name}{slash}{path}"
 
 
 def _has_loose_password(rest: str) -> bool:
