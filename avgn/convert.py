@@ -15,6 +15,7 @@ from avgn.released import translate
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import MOST_CLASSES
 from avgn.runtime.manifest import check_names
+from avgn.runtime.regular import no_file
 from avgn.runtime.texts import plain, read_text
 from avgn.weights import BadWeightsError, read_torch, state_of
 
@@ -61,7 +62,7 @@ def convert_released(
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise InputError(f"{path} does not exist: give a published checkpoint")
+        raise InputError(f"{path} {no_file(path)}: give a published checkpoint, as the .pth file that was downloaded")
     try:
         return state_of(read_torch(path), WRAPPERS)
     except BadWeightsError as error:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from avgn.runtime.documents import BadDocumentError, parse_json
+from avgn.runtime.memory import refuse_shortage
 from avgn.runtime.regular import open_regular
 from avgn.runtime.texts import plain
 
@@ -66,6 +67,7 @@ def read_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise BadWeightsError(_first_line(error), holds_code=True) from None
     except Exception as error:
+        refuse_shortage(error)
         # the unpickler raises what it likes on damaged files
         raise BadWeightsError(getattr(error, "strerror", None) or error.__class__.__name__) from None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from avgn.runtime.arrays import Floats
 from avgn.runtime.audio import Downmix, to_float
-from avgn.runtime.av_features import import_av, open_input
-from avgn.runtime.container import LOCAL, prepare_decoder
+from avgn.runtime.av_features import import_av
+from avgn.runtime.container import decode_frames, open_file
 from avgn.runtime.errors import InputError
-from avgn.runtime.followers import self_contained
 from avgn.runtime.limits import check_audio
+from avgn.runtime.memory import refuse_shortage
 from avgn.runtime.regular import open_regular
+from avgn.runtime.tags import tags_length
 from avgn.runtime.tracks import audio_stream, decodable
 
 # by format code and bits of a sample
@@ -94,19 +95,25 @@ class Pcm:
 
 
 class Decoded:
-    """The samples of a file's sound track, decoded by PyAV. Those of a short one are kept."""
+    """The samples of a file's sound track, decoded by PyAV. Those of a short one are kept.
+
+    Damaged pieces are passed over, as in videos; `corrupt` counts them.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.corrupt = 0
         self.length = 0
         self.rate = 0
         self._mono: Floats | None = None
         mono = Mono(path)
-        for samples, rate in self._blocks():
+        for samples, rate in self._blocks(self._count):
             self.rate = self.rate or rate
             self.length += len(samples)
             if self.length <= KEPT:
                 mono.add(samples)
+        if self.corrupt and not self.length:
+            raise InputError(f"audio {path} can't be read (all of its pieces are damaged): give a wav file")
         if self.length <= KEPT:
             self._mono = mono.finish()
 
@@ -114,39 +121,51 @@ class Decoded:
         if self._mono is not None:
             return self._mono[first:end]
         mono, at = Mono(self.path), 0
-        for samples, _ in self._blocks():
+        for samples, _ in self._blocks(lambda: None):
             mono.add(samples[max(0, first - at) : max(0, end - at)])
             at += len(samples)
             if at >= end:
                 break
         return mono.finish()
 
-    def _blocks(self) -> Iterator[tuple[npt.NDArray[Any], int]]:
-        """Yield samples [T, C] and rate of the track's pieces; it ends where either changes its kind."""
+    def _open(self) -> Any:
+        return open_file(self.path)
+
+    def _count(self) -> None:
+        self.corrupt += 1
+
+    def _blocks(self, count: Callable[[], None]) -> Iterator[tuple[npt.NDArray[Any], int]]:
+        """Yield samples [T, C] and rate of the track's pieces; it ends where either changes its kind.
+
+        `count` is called for every damaged piece.
+        """
         av = import_av()
+        kind: tuple[int, int] | None = None
         try:
-            with open_input(f"file:{self.path}", options=LOCAL | self_contained()) as container:
-                stream = audio_stream(container)
-                if stream is None:
-                    raise ValueError("no sound in it")
-                if not decodable(stream):
-                    raise ValueError("FFmpeg can't decode its format here")
-                prepare_decoder(stream)
-                kind: tuple[int, int] | None = None
-                for frame in container.decode(stream):
-                    found = (int(frame.sample_rate), int(frame.layout.nb_channels))
-                    if kind is None:
-                        check_audio(f"audio {self.path}", *found)
-                    kind = kind or found
-                    if found != kind:
-                        return
-                    samples = frame.to_ndarray()
-                    yield (samples.T if frame.format.is_planar else samples.reshape(-1, found[1])), found[0]
+            for frame in decode_frames(self._open, _track, count):
+                found = (int(frame.sample_rate), int(frame.layout.nb_channels))
+                if kind is None:
+                    check_audio(f"audio {self.path}", *found)
+                kind = kind or found
+                if found != kind:
+                    return
+                samples = frame.to_ndarray()
+                yield (samples.T if frame.format.is_planar else samples.reshape(-1, found[1])), found[0]
         except InputError:
             raise
         except (av.FFmpegError, OSError, ValueError) as error:
+            refuse_shortage(error)
             reason = " ".join(str(getattr(error, "strerror", None) or error).split())
             raise InputError(f"audio {self.path} can't be read ({reason}): give a wav file") from None
+
+
+def _track(container: Any) -> Any:
+    stream = audio_stream(container)
+    if stream is None:
+        raise ValueError("no sound in it")
+    if not decodable(stream):
+        raise ValueError("FFmpeg can't decode its format here")
+    return stream
 
 
 class Mono:
@@ -174,6 +193,7 @@ def find_pcm(path: Path, file: BinaryIO) -> Pcm | None:
     A file that was cut off has the samples that are there.
     """
     end = os.fstat(file.fileno()).st_size
+    file.seek(tags_length(file))
     start = file.read(12)
     if start[:4] != b"RIFF" or start[8:] != b"WAVE":
         return None

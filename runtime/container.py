@@ -10,6 +10,9 @@ from avgn.runtime.av_features import import_av, open_input
 from avgn.runtime.errors import InputError
 from avgn.runtime.followers import WAYS_OUT, is_follower, self_contained
 from avgn.runtime.limits import MAX_PIXELS
+from avgn.runtime.memory import refuse_shortage
+from avgn.runtime.regular import open_regular
+from avgn.runtime.tags import tags_length
 
 # demuxers that take any text for pictures
 NOT_MEDIA = {"tty", "bin", "xbin", "adf", "idf"}
@@ -17,6 +20,9 @@ NOT_MEDIA = {"tty", "bin", "xbin", "adf", "idf"}
 DECODER_LIMITS = {"max_pixels": str(MAX_PIXELS)}
 # options for local files: nothing on a network is read
 LOCAL = {"protocol_whitelist": "file", **DECODER_LIMITS}
+# bytes without which a decoder's error is not believed: for a pixel of several pictures, and for a sound
+PICTURES = 16
+SOUND = 1 << 20
 Wanted = Literal["video", "sound", "media"]
 # above so many pixels a picture is decoded by threads that share it, not by threads that hold a picture each
 SHARED_PIXELS = 4096 * 2304
@@ -35,7 +41,7 @@ def open_container(path: Path, wanted: Wanted = "video") -> Any:
             raise InputError(f"{path} is not a file: give the path of a {wanted} file")
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes): give a complete {wanted} file")
-        container = open_input(f"file:{path}", options=LOCAL | self_contained())
+        container = open_file(path)
     except InputError:
         raise
     except EOFError:
@@ -43,6 +49,7 @@ def open_container(path: Path, wanted: Wanted = "video") -> Any:
     except PermissionError:
         raise InputError(f"{path} can't be read (permission denied): change its permissions") from None
     except (av.FFmpegError, OSError, ValueError) as error:
+        refuse_shortage(error)
         if is_follower(path):
             raise InputError(f"{path} is a playlist or script that names other files: {WAYS_OUT[wanted]}") from None
         raise InputError(
@@ -52,6 +59,22 @@ def open_container(path: Path, wanted: Wanted = "video") -> Any:
         container.close()
         raise InputError(f"{path} can't be opened as {wanted} (it is text): it is not a media file")
     return container
+
+
+def open_file(path: Path) -> Any:
+    """Open a local file that is there, with PyAV; an ID3 tag that its format knows nothing of is skipped.
+
+    Raises what PyAV raises.
+    """
+    options = LOCAL | self_contained()
+    try:
+        return open_input(f"file:{path}", options=options)
+    except import_av().FFmpegError:
+        with open_regular(path) as file:
+            skipped = tags_length(file)
+        if not skipped:
+            raise
+        return open_input(f"file:{path}", options=options | {"skip_initial_bytes": str(skipped)})
 
 
 def decode_frames(
@@ -86,7 +109,9 @@ def decode_frames(
                 return
             except InputError:
                 raise
-            except (av.FFmpegError, ValueError):
+            except (av.FFmpegError, ValueError) as error:
+                # FFmpeg calls a packet invalid where it gets no memory for its picture
+                refuse_shortage(error, _needed(stream))
                 # a decoder that can't be opened is a ValueError from PyAV 19 on
                 count()
                 if ended:
@@ -100,6 +125,11 @@ def decode_frames(
                     yield frame
             if packet is None:
                 return
+
+
+def _needed(stream: Any) -> int:
+    context = stream.codec_context
+    return max(SOUND, PICTURES * context.width * context.height) if stream.type == "video" else SOUND
 
 
 def prepare_decoder(stream: Any) -> None:

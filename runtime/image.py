@@ -11,6 +11,7 @@ from avgn.runtime.arrays import Floats, Pixels
 from avgn.runtime.errors import MissingExtraError
 from avgn.runtime.jpeg import check_work
 from avgn.runtime.limits import MAX_STILL_PIXELS
+from avgn.runtime.memory import refuse_shortage
 
 
 def import_cv2() -> ModuleType:
@@ -41,6 +42,7 @@ def decode_still(name: object, data: bytes, flags: int | None = None) -> Pixels 
             cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR if flags is None else flags) if data else None
         )
     except cv2.error as error:
+        refuse_shortage(error)
         if "IMAGE_PIXELS" in str(error):
             most = MAX_STILL_PIXELS // 10**6
             raise ValueError(f"{name} has more than {most} million pixels: scale it down first") from None

@@ -48,7 +48,8 @@ def localize_live(
     events; `output`: overlay video with the sound, whose suffix says the container; "-" is standard output, which gets
     result lines as they come; `show`: a window, whose closing ends the run; `report`: is given sentences for people, as
     of a source that was lost. Raises InputError for anything given that can't
-    be used, FailureError when nothing was seen, BrokenPipeError when nobody reads any output any more.
+    be used, FailureError when nothing was seen, KeyboardInterrupt when the user interrupts before anything was,
+    BrokenPipeError when nobody reads any output any more.
     """
     check_localizer(localizer)
     if seconds is not None and not seconds > 0:
@@ -70,7 +71,9 @@ def localize_live(
         with LivePipeline(live, localizer.engine, sinks, on_state=states.take, on_audio=listener.hear) as pipeline:
             interrupted = _wait(pipeline, listener, window, seconds)
             writers.hurry()
-        if not pipeline.stats.frames and (states.last.reason or not interrupted):
+        if not pipeline.stats.frames and interrupted:
+            raise KeyboardInterrupt
+        if not pipeline.stats.frames:
             raise FailureError(_nothing(live.name, states.last, None if states.last.state == "ended" else seconds))
         writers.close()
         return pipeline.stats

@@ -18,6 +18,7 @@ from avgn.runtime.documents import BadDocumentError, parse_json, shown
 from avgn.runtime.errors import InputError
 from avgn.runtime.files import write_whole
 from avgn.runtime.limits import MOST_CLASSES
+from avgn.runtime.regular import no_file
 from avgn.runtime.texts import is_name, is_text, read_lines
 
 Box = tuple[float, float, float, float]
@@ -294,7 +295,7 @@ def _check_files(path: Path, number: int, item: Item) -> None:
     files = [*item.frames, *item.sounds, item.video_file, item.mask_video, *(source.mask for source in item.sources)]
     for file in files:
         if file is not None and not file.is_file():
-            raise InputError(f"{path} line {number}: file {file} of item {item.id!r} does not exist")
+            raise InputError(f"{path} line {number}: file {file} of item {item.id!r} {no_file(file)}")
 
 
 def _relative(file: Path | None, base: Path) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from avgn.runtime.arrays import Floats, Pixels
 from avgn.runtime.audio import fit_window, resample, resample_span, resampled_length
-from avgn.runtime.audio_file import Pcm, open_audio
+from avgn.runtime.audio_file import Decoded, Pcm, open_audio
 from avgn.runtime.errors import InputError
 from avgn.runtime.image import decode_still, resize
 from avgn.runtime.limits import LARGEST_STILL
@@ -64,8 +64,13 @@ def read_wav(path: Path) -> tuple[Floats, int]:
 
 
 def read_through(path: Path) -> None:
-    """Read a sound file to its end, a piece at a time; raises InputError that names it where it can't be used."""
+    """Read a sound file to its end, a piece at a time; raises InputError that names it where it can't be used or is
+    damaged, however little."""
     with open_audio(path) as audio:
+        if isinstance(audio, Decoded) and audio.corrupt:
+            raise InputError(
+                f"audio {path} is damaged (pieces that can't be decoded: {audio.corrupt}): mend or remove the item"
+            )
         # what is decoded was read to its end when it was opened
         length = audio.length if isinstance(audio, Pcm) else min(audio.length, READ_THROUGH)
         for first in range(0, length, READ_THROUGH):

@@ -40,6 +40,17 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+def no_file(path: str | os.PathLike[str]) -> str:
+    """Say what a path is that leads to no plain file, as the rest of a sentence that begins with the path."""
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return "does not exist"
+    if kind == stat.S_IFDIR:
+        return "is a folder, not a file"
+    return KINDS.get(kind, "it is not a file").removeprefix("it ")
+
+
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
     """Return the bytes of a plain file of at most `most`; raises OSError for anything else, or a larger one."""
     with open_regular(path) as file:

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from avgn.runtime.errors import InputError
 from avgn.runtime.regular import open_regular, read_regular
@@ -26,8 +27,27 @@ OTHER_MARKS = tuple(mark for mark, codec in MARKS if codec != "utf-8")
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
 # Unicode's categories of what commands a terminal, breaks a line or turns the text around
 UNSEEN = ("Cc", "Cf", "Zl", "Zp")
-# user and password of an address
-PASSWORDS = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]+:/{1,2})(?:[^\s/?#]*@|[^\s/?#:@]*:(?!\d*[/?#])\S*@)(?=[\w\[.-])")
+# user and password of an address. They end where what looks like a host begins before the first /. A password may hold
+# anything, a / or a space too: without such a host, what stands behind a colon goes up to the last @. What begins like
+# a port is `unclear`: user:12/34@host is a password with a slash, or a host with a port and a path with an @
+PASSWORDS = re.compile(
+    r"""
+    (?P<scheme> \b[A-Za-z][A-Za-z0-9+.-]{1,20}:/{1,2} )
+    # hosts that can be no user's name
+    (?! (?: localhost | \d+(?:\.\d+){3} | \[[^\]\s]*\] ) (?: :\d* )? (?: [/?\#\s] | $ ) )
+    (?:
+        [^\s/?\#]* @
+            (?= (?: localhost | [\w-]+(?:\.[\w-]+)+ | \[[^\]\s]*\] | [\w-]+ (?= :\d) ) (?: :\d+ )?
+                (?: [/?\#\s'",;:] | $ ) )
+        | [^\s/?\#:@]* : (?! \d* (?: [/?\#\s] | $ ) )
+            (?: (?! \b[A-Za-z][A-Za-z0-9+.-]{1,20}:/ ) [^\n] )* @ (?= [\w\[.:/?-] | $ )
+        | [^\s/?\#:@]* : (?! \d* (?: [/?\#\s] | $ ) ) \S{,1000} @
+        | (?P<unclear> [^\s/?\#:@]* : \d* [/?\#] \S{,1000} @ ) (?= [\w\[.-] )
+        | [^\s/?\#]* @ (?= [\w\[.-] )
+    )
+    """,
+    re.VERBOSE,
+)
 # bytes of a text that is read at once, and letters of a line
 LARGEST_TEXT = 64 << 20
 LONGEST_LINE = 16 << 20
@@ -38,33 +58,40 @@ BLANKS = JOINERS + "\u115f\u1160\u2800\u3164\uffa0 "
 
 
 def plain(message: str) -> str:
-    """Return a message as one line without terminal commands: libraries colour their errors, files may hold
-    anything."""
+    """Return a message as one line without terminal commands and passwords: libraries colour their errors, files may
+    hold anything."""
     kept = (
         char if char.isprintable() or char in JOINERS or "\ud800" <= char <= "\udfff" else " "
         for char in ESCAPES.sub("", message)
     )
-    return " ".join("".join(kept).split())
+    return without_passwords(" ".join("".join(kept).split()))
 
 
 def without_passwords(message: str) -> str:
-    """Return a message whose addresses, also those that were taken for paths, have no user's name and password."""
-    return PASSWORDS.sub(r"\1", message)
+    """Return a message whose addresses, also those that were taken for paths, have no user's name and password.
+
+    What may be either a password or a host with a path is three dots.
+    """
+    return PASSWORDS.sub(lambda found: found["scheme"] + ("...@" if found["unclear"] else ""), message)
 
 
 def printable(text: str) -> str:
-    """Text of several lines for a terminal, without commands to it; columns stay where they are."""
-    return "".join(
+    """Text of several lines for a terminal, without commands to it and passwords; columns stay where they are."""
+    kept = (
         char if char == "\n" or char in JOINERS or unicodedata.category(char) not in UNSEEN else " "
         for char in ESCAPES.sub("", text)
     )
+    return without_passwords("".join(kept))
 
 
 class PlainFormatter(logging.Formatter):
     """Writes log messages without commands to the terminal: names in them come from strangers' files."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return without_passwords(plain(super().formatMessage(record)))
+        return plain(super().formatMessage(record))
+
+    def formatException(self, info: Any) -> str:
+        return without_passwords(super().formatException(info))
 
 
 def read_text(

@@ -13,10 +13,11 @@ from contextlib import suppress
 
 from avgn.runtime.errors import FailureError, InputError, MissingExtraError
 from avgn.runtime.interrupts import exit_status, listen
+from avgn.runtime.memory import is_short, shortage
 from avgn.runtime.outputs.place import STDOUT
-from avgn.runtime.outputs.reasons import shown
+from avgn.runtime.outputs.reasons import FULL, shown, write_error
 from avgn.runtime.outputs.whole import abandon
-from avgn.runtime.texts import PlainFormatter, plain, without_passwords
+from avgn.runtime.texts import PlainFormatter, plain
 
 HELP = """usage: avgn COMMAND [OPTIONS]
 
@@ -128,6 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         module_name, _, function = COMMANDS[name].partition(":")
         getattr(importlib.import_module(module_name), function)(arguments[1:])
+        _flush()
     except InputError as error:
         return _fail(str(error), 2)
     except FailureError as error:
@@ -141,7 +143,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted", exit_status())
     except BrokenPipeError as error:
         return _end_without_reader(error)
-    except OSError as error:
+    except (MemoryError, OSError, RuntimeError, ImportError) as error:
+        if isinstance(error, MemoryError) or is_short(error):
+            return _fail(shortage(), 1)
+        if not isinstance(error, OSError):
+            raise
+        if (full := _full_disk(error)) is not None:
+            return _fail(str(full), 2)
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP) or error.filename is None:
             raise
         return _fail(
@@ -154,20 +162,50 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _say(text: str) -> int:
     try:
-        print(text, end="", flush=True)
+        print(text, end="")
+        _flush()
     except BrokenPipeError as error:
         return _end_without_reader(error)
+    except OSError as error:
+        if (full := _full_disk(error)) is None:
+            raise
+        return _fail(str(full), 2)
     return 0
+
+
+def _flush() -> None:
+    """Write now what standard output still holds: at the end of the process nobody would tell that it can't be."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _full_disk(error: OSError) -> InputError | None:
+    """Return the sentence about a disk that is full; None for an error of another kind."""
+    if error.errno not in FULL:
+        return None
+    if error.filename is not None:
+        return write_error(str(error.filename), error)
+    try:
+        # the error doesn't say whose it is: if standard output takes more, it is another's
+        os.write(1, b"\n")
+    except OSError:
+        _forget_stdout()
+        return write_error(STDOUT, error, "standard output")
+    return None
 
 
 def _end_without_reader(error: BrokenPipeError) -> int:
     """End quietly: whoever read our output has gone, and all other outputs are complete."""
     if error.filename not in (None, STDOUT):
         _fail(f"the reader of {error.filename} has gone: ended there", 0)
-    # what standard output still holds must not fail once more
+    _forget_stdout()
+    return 0
+
+
+def _forget_stdout() -> None:
+    """Let what standard output still holds not fail once more."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
 def _fill_closed_descriptors() -> None:
@@ -195,5 +233,5 @@ def _accept_any_name() -> None:
 def _fail(message: str, status: int) -> int:
     # a terminal that was closed takes no more
     with suppress(OSError):
-        print(f"avgn: {without_passwords(plain(message))}", file=sys.stderr)
+        print(f"avgn: {plain(message)}", file=sys.stderr)
     return status

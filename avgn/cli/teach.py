@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from avgn.cli.options import Report, make_parser, split_names
+from avgn.cli.options import Report, make_parser
 from avgn.runtime.errors import InputError
 from avgn.runtime.texts import printable
+
+if TYPE_CHECKING:
+    from avgn.teach import Changes
 
 DESCRIPTION = """Teach a bundle of real things your own classes from a handful of clips, or let it forget some.
 
@@ -42,23 +47,17 @@ def teach(argv: Sequence[str]) -> None:
         "--manifest", type=str | None, default=None, help="folder that the examples are written to for avgn train"
     )
     args = parser.parse_args(argv)
-    from avgn.teach import Changes, give_lesson
+    from avgn.runtime.bundle import Bundle
+    from avgn.teach import give_lesson
     from avgn.teach.report import report_lines
 
-    changes = Changes(
-        classes=_pairs("--class", args["class"], "kettle=clips/kettle"),
-        names=args.names,
-        merge={new: split_names(old) for new, old in _merged(args.merge).items()},
-        rename=_pairs("--rename", args.rename, "dog=Rex"),
-        keep=split_names(args.keep),
-        remove=split_names(args.remove),
-        replace=args.replace,
-    )
+    bundle = Bundle.load(args.bundle)
+    changes = _changes(args, bundle.info.classes)
     report = Report(args.report)
     if args.manifest is not None and not changes.classes:
         raise InputError("--manifest writes the examples of --class: give some")
     lesson = give_lesson(
-        args.bundle,
+        bundle,
         changes,
         args.output,
         overwrite=args.overwrite,
@@ -96,23 +95,65 @@ def classes(argv: Sequence[str]) -> None:
         print(printable(f"not looked through: {reason}"), file=sys.stderr)
 
 
-def _several(option: str, given: Sequence[str] | None, example: str) -> list[tuple[str, str]]:
+def _changes(args: Any, labels: Sequence[str]) -> Changes:
+    """Read the options; names may hold the commas and the = that stand between names, where the bundle has them."""
+    from avgn.teach import Changes
+
+    known = Known(labels)
+    classes = _several("--class", args["class"], "kettle=clips/kettle", lambda _, folder: os.path.isdir(folder))
+    merged = _several("--merge", args.merge, "car,truck=vehicle", lambda old, _: known.has_all(old))
+    merge = {new: known.split(old) for new, old in _once("--merge", [(new, old) for old, new in merged]).items()}
+    known = Known([*labels, *merge])
+    renamed = _several("--rename", args.rename, "dog=Rex", lambda old, _: known.has(old))
+    rename = _once("--rename", renamed)
+    known = Known([*labels, *merge, *rename.values()])
+    return Changes(
+        classes=_once("--class", classes),
+        names=args.names,
+        merge=merge,
+        rename=rename,
+        keep=known.split(args.keep),
+        remove=known.split(args.remove),
+        replace=args.replace,
+    )
+
+
+class Known:
+    """The names that classes have, which say where a name with commas in it ends."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._labels = {unicodedata.normalize("NFC", label) for label in labels}
+
+    def has(self, name: str) -> bool:
+        return unicodedata.normalize("NFC", name) in self._labels
+
+    def has_all(self, text: str) -> bool:
+        """Return whether a comma-separated text names classes alone."""
+        return all(map(self.has, self.split(text)))
+
+    def split(self, text: str) -> list[str]:
+        """Split at commas, but not within the longest names that are known."""
+        parts, names = text.split(","), []
+        while parts:
+            ends = range(len(parts), 0, -1)
+            end = next((end for end in ends if self.has(",".join(parts[:end]).strip())), 1)
+            names.append(",".join(parts[:end]).strip())
+            parts = parts[end:]
+        return [name for name in names if name]
+
+
+def _several(
+    option: str, given: Sequence[str] | None, example: str, makes_sense: Callable[[str, str], bool]
+) -> list[tuple[str, str]]:
+    """Split each text at the first = that makes sense, or else at the first one."""
     found = []
     for text in given or ():
-        before, joined, after = text.partition("=")
-        if not joined or not before.strip() or not after.strip():
+        parts = text.split("=")
+        pairs = [("=".join(parts[:at]).strip(), "=".join(parts[at:]).strip()) for at in range(1, len(parts))]
+        if not pairs or not all(pairs[0]):
             raise InputError(f"{option} must be two parts with = between them, got {text!r}: for example {example}")
-        found.append((before.strip(), after.strip()))
+        found.append(next((pair for pair in pairs if all(pair) and makes_sense(*pair)), pairs[0]))
     return found
-
-
-def _pairs(option: str, given: Sequence[str] | None, example: str) -> dict[str, str]:
-    return _once(option, _several(option, given, example))
-
-
-def _merged(given: Sequence[str] | None) -> dict[str, str]:
-    pairs = _several("--merge", given, "car,truck=vehicle")
-    return _once("--merge", [(new, old) for old, new in pairs])
 
 
 def _once(option: str, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -30,7 +30,7 @@ from avgn.runtime.limits import LARGEST_STILL, check_audio
 from avgn.runtime.manifest import Manifest
 from avgn.runtime.outputs import new_folder
 from avgn.runtime.reading import read_still
-from avgn.runtime.regular import read_regular
+from avgn.runtime.regular import no_file, read_regular
 from avgn.runtime.texts import is_name, is_text
 
 INDEX = "index.json"
@@ -186,7 +186,7 @@ def _check_file(folder: Path, entry: Any) -> tuple[str, int]:
         )
     file = folder / name
     if not file.is_file():
-        raise InputError(f"shard {name} of {folder} does not exist: copy it there or write the shards again")
+        raise InputError(f"shard {name} of {folder} {no_file(file)}: copy it there or write the shards again")
     if file.resolve().parent != folder.resolve():
         raise InputError(f"shard {name} of {folder} is a link out of the folder: copy the file there")
     # the number decides how much is allocated: a sample has at least three members

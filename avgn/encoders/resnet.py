@@ -136,7 +136,8 @@ def _start(backbone: ResNet18, state: dict[str, Tensor], what: str) -> None:
 def _read_state(path: Path, kind: str) -> dict[str, Tensor]:
     if not path.is_file():
         other = ", imagenet or random" if kind == "visual" else ""
-        raise ValueError(f"{kind} weights {path} don't exist: give a ResNet-18 state dict{other}")
+        what = "are a folder, not a file" if path.is_dir() else "don't exist"
+        raise ValueError(f"{kind} weights {path} {what}: give a ResNet-18 state dict{other}")
     try:
         return state_of(read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path))
     except BadWeightsError as error:

@@ -62,6 +62,32 @@ class Plan:
 Work = tuple[Clip, Path, Plan]
 
 
+class UnwrittenError(InputError):
+    """A piece can't be written, which is not the video's fault: the disk is full."""
+
+
+class Pieces:
+    """Writes the files of one video into a folder; those that were not there before can be taken back."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._fresh: list[Path] = []
+
+    def write(self, path: Path, content: str | bytes) -> None:
+        """Raises UnwrittenError."""
+        is_there = path.exists()
+        try:
+            write_whole(path, content)
+        except InputError as error:
+            raise UnwrittenError(str(error)) from None
+        if not is_there:
+            self._fresh.append(path)
+
+    def take_back(self) -> None:
+        for path in self._fresh:
+            path.unlink(missing_ok=True)
+
+
 def cut_folder(options: ImportOptions) -> Path:
     """Where the pieces go: beside the manifest."""
     return options.output.with_name(options.output.stem + "_cut")
@@ -107,7 +133,10 @@ def cut_all(clips: Sequence[Clip], out: Path, plan: Plan, options: ImportOptions
 
 
 def _outcomes(work: list[Work], jobs: int) -> Iterator[tuple[int, list[str], str | None]]:
-    """Yield (index, names, what is wrong) of every clip as it is finished. Raises FailureError when a process dies."""
+    """Yield (index, names, what is wrong) of every clip as it is finished.
+
+    Raises UnwrittenError when the disk is full, FailureError when a process dies.
+    """
     if jobs == 1 or len(work) == 1:
         yield from ((at, *_try(*each)) for at, each in enumerate(work))
         return
@@ -142,7 +171,7 @@ def _follow_parent() -> None:
 def _try(clip: Clip, out: Path, plan: Plan) -> tuple[list[str], str | None]:
     try:
         return cut_clip(clip, out, plan), None
-    except FailureError:
+    except (UnwrittenError, MemoryError):
         raise
     except Exception as error:
         # decoders raise exceptions of any kind for damaged files
@@ -152,7 +181,8 @@ def _try(clip: Clip, out: Path, plan: Plan) -> tuple[list[str], str | None]:
 def cut_clip(clip: Clip, out: Path, plan: Plan) -> list[str]:
     """Cut one video and return the names of its pieces. A finished video leaves a mark and is not decoded again.
 
-    Raises InputError for a video that can't be read, FailureError when the pieces can't be written.
+    Raises InputError for a video that can't be read, UnwrittenError when the pieces can't be written; then no piece is
+    left that was not there before.
     """
     mark = out / f"{clip.stem}.done"
     facts = clip.path.stat()
@@ -161,8 +191,13 @@ def cut_clip(clip: Clip, out: Path, plan: Plan) -> list[str]:
         wanted += f" {plan.audio_track}"
     if (names := _finished(mark, wanted)) is not None and all(p.is_file() for name in names for p in pieces(out, name)):
         return names
-    names = _middle(clip, out, plan) if plan.fps is None else _every(clip, out, plan.fps, plan)
-    _write(mark, json.dumps({"wanted": wanted, "names": names}) + "\n")
+    files = Pieces(out)
+    try:
+        names = _middle(clip, files, plan) if plan.fps is None else _every(clip, files, plan.fps, plan)
+        files.write(mark, json.dumps({"wanted": wanted, "names": names}) + "\n")
+    except BaseException:
+        files.take_back()
+        raise
     return names
 
 
@@ -199,7 +234,7 @@ def _first(frame: VideoFrame, clock: AudioClock, length: int) -> int:
     return min(max(0, round(frame.time * AUDIO_RATE) - length // 2), max(0, clock.end - length))
 
 
-def _every(clip: Clip, out: Path, fps: float, plan: Plan) -> list[str]:
+def _every(clip: Clip, files: Pieces, fps: float, plan: Plan) -> list[str]:
     media = open_media(clip.path, audio_track=plan.audio_track)
     names = []
     index = 0
@@ -209,14 +244,14 @@ def _every(clip: Clip, out: Path, fps: float, plan: Plan) -> list[str]:
             continue
         index = max(index + 1, math.floor(frame.time * fps + 0.5))
         name = f"{clip.stem}_{round(1000 * frame.time):08d}"
-        _write_piece(clip, out, name, frame, clock, plan.window)
+        _write_piece(clip, files, name, frame, clock, plan.window)
         names.append(name)
     if not names:
         raise InputError(f"{clip.path} is shorter than half an interval of --fps {fps:g}: raise --fps")
     return names
 
 
-def _middle(clip: Clip, out: Path, plan: Plan) -> list[str]:
+def _middle(clip: Clip, files: Pieces, plan: Plan) -> list[str]:
     """Return the middle frame, which is the one that public lists annotate, with the sound around it."""
     media = open_media(clip.path, audio_track=plan.audio_track)
     middle = (media.info.duration or _audio_seconds(media)) / 2
@@ -226,7 +261,7 @@ def _middle(clip: Clip, out: Path, plan: Plan) -> list[str]:
             break
     if chosen is None:
         raise InputError(f"{clip.path} holds no picture that can be decoded: leave it out")
-    _write_piece(clip, out, clip.stem, *chosen, plan.window)
+    _write_piece(clip, files, clip.stem, *chosen, plan.window)
     return [clip.stem]
 
 
@@ -234,17 +269,17 @@ def _audio_seconds(media: MediaFile) -> float:
     return max((block.time + len(block.samples) / block.rate for block in media.audio(counted=False)), default=0.0)
 
 
-def _write_piece(clip: Clip, out: Path, name: str, frame: VideoFrame, clock: AudioClock, window: float) -> None:
-    """Write one piece, called `name`, into `out`: the frame as JPEG, and `window` seconds of sound around it as wav."""
+def _write_piece(clip: Clip, files: Pieces, name: str, frame: VideoFrame, clock: AudioClock, window: float) -> None:
+    """Write one piece, called `name`: the frame as JPEG, and `window` seconds of sound around it as wav."""
     import cv2
 
     length = round(window * AUDIO_RATE)
-    jpeg, wav = pieces(out, name)
-    _write(wav, _wav(clock.window(_first(frame, clock, length), min(length, clock.end))))
+    jpeg, wav = pieces(files.out, name)
+    files.write(wav, _wav(clock.window(_first(frame, clock, length), min(length, clock.end))))
     done, data = cv2.imencode(".jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
         raise InputError(f"a frame of {clip.path} can't be written as JPEG")
-    _write(jpeg, data.tobytes())
+    files.write(jpeg, data.tobytes())
 
 
 def _wav(samples: NDArray[np.float32]) -> bytes:
@@ -256,11 +291,3 @@ def _wav(samples: NDArray[np.float32]) -> bytes:
         writer.setframerate(AUDIO_RATE)
         writer.writeframes(np.clip(np.round(32767 * samples), -32768, 32767).astype("<i2").tobytes())
     return file.getvalue()
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    try:
-        write_whole(path, content)
-    except InputError as error:
-        # not the video's fault: the disk is full
-        raise FailureError(str(error)) from None

@@ -151,7 +151,8 @@ class Files:
         tried = list(folders)
         self.folder = next((folder for folder in tried if folder.is_dir()), tried[0])
         if not self.folder.is_dir():
-            raise InputError(f"folder {tried[0]} does not exist: the layout is {layout}")
+            what = "is a file" if tried[0].exists() else "does not exist"
+            raise InputError(f"folder {tried[0]} {what}: the layout is {layout}")
         rank = {suffix: at for at, suffix in enumerate(suffixes)}
         self._found: dict[str, Path] = {}
         # between a.jpg and a.JPG the name decides, not the order in which the disk lists them

@@ -19,7 +19,7 @@ from avgn.runtime.documents import LARGEST
 from avgn.runtime.errors import InputError
 from avgn.runtime.limits import MOST_CLASSES
 from avgn.runtime.manifest import check_names, read_manifest, write_manifest
-from avgn.runtime.outputs import no_empty_folders
+from avgn.runtime.outputs import find_place, no_empty_folders
 from avgn.runtime.texts import read_text
 
 ImportFunction = Callable[[ImportOptions], Import]
@@ -87,8 +87,7 @@ def import_dataset(kind: str, options: ImportOptions, *, strict: bool = False) -
         holds = "the videos" if kind == VIDEOS else "frames/ and audio/"
         unpack = "unpack it and " if options.root.suffix.lower() in ARCHIVES else ""
         raise InputError(f"{options.root} is no folder: {unpack}give the one that holds {holds}")
-    if not options.output.parent.is_dir():
-        raise InputError(f"output {options.output} can't be written: its folder does not exist")
+    find_place(options.output)
     if options.jobs < 1:
         raise InputError(f"--jobs must be at least 1, got {options.jobs}")
     out = cut_folder(options)

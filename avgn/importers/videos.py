@@ -15,6 +15,7 @@ from avgn.importers.report import Report
 from avgn.runtime.errors import InputError
 from avgn.runtime.folders import PassedOver, find_videos, is_clutter
 from avgn.runtime.manifest import Item, Source, check_names
+from avgn.runtime.regular import no_file
 from avgn.runtime.texts import is_text
 
 HIDDEN = "hidden or system files, passed over"
@@ -121,7 +122,8 @@ def _listed(options: ImportOptions, report: Report) -> list[Labelled]:
         path = _find(options.root, file)
         if path is None:
             raise InputError(
-                f"{options.labels}: video {options.root / file} does not exist: mend the list or the folder"
+                f"{options.labels}: video {options.root / file} {no_file(options.root / file)}: mend the list or the "
+                "folder"
             )
         below = _below(path, options.root)
         if below is None:

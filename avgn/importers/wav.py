@@ -10,6 +10,7 @@ from pathlib import Path
 from avgn.runtime.audio_file import EXTENSIBLE, HEADER
 from avgn.runtime.errors import InputError
 from avgn.runtime.regular import open_regular
+from avgn.runtime.tags import tags_length
 
 # the size that writers to a pipe put when they don't know it yet
 UNKNOWN_SIZE = 0xFFFF_FF00
@@ -37,6 +38,7 @@ def read_header(path: Path) -> WavHeader:
     try:
         with open_regular(path) as file:
             end = os.fstat(file.fileno()).st_size
+            file.seek(tags_length(file))
             start = file.read(12)
             if start[:4] != b"RIFF" or start[8:] != b"WAVE":
                 raise InputError(f"audio {path} is no wav file: convert it to 16-bit wav")

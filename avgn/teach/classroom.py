@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -100,6 +101,8 @@ class Classroom:
         self._before = Before(self._source)
         self._noises = read_noises(self._source)
         self._folder = Path(tempfile.mkdtemp(prefix="avgn-teach-"))
+        self._writing = threading.Lock()
+        self._closed = False
         self._count = self._packed = 0
         self._archive: Path | None = None
         self._now = _Edition(
@@ -115,8 +118,13 @@ class Classroom:
         self.close()
 
     def close(self) -> None:
-        """Leave nothing behind."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Leave nothing behind; what is being written is waited for, and then goes, too."""
+        self._closed = True
+        try:
+            with self._writing:
+                pass
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def taught(self) -> Mapping[str, int]:
@@ -243,12 +251,15 @@ class Classroom:
         }
         self._count += 1
         folder = self._folder / f"edition{self._count}"
-        try:
-            bundle = write_taught(source, tokens, folder, provenance=self._provenance(reports), before=self._before)
-            localizer = self._load(bundle)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with self._writing:
+            if self._closed:
+                raise LessonError("failed", reason="")
+            try:
+                bundle = write_taught(source, tokens, folder, provenance=self._provenance(reports), before=self._before)
+                localizer = self._load(bundle)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
         facts = {} if name is None else _told(reports[name], len(classes[name].used))
         return _Edition(
             localizer=localizer,

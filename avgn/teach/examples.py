@@ -63,6 +63,9 @@ MOST_SECONDS = 20.0
 FRAMES = 3
 # a sound below this level, in dBFS of its loudest patch, is silence
 SILENCE_DB = -60.0
+# seconds that can be heard, in blocks of so many, below which a sound means nothing: repeated for a window it buzzes
+SHORTEST_SECONDS = 0.1
+BLOCK_SECONDS = 0.01
 # patches this far below the loudest of their clip are its pauses
 PAUSE_DB = 25.0
 # patches of one clip that are kept, evenly spread
@@ -73,7 +76,7 @@ KINDS = ("clip", "picture", "sound")
 
 
 class SilentError(InputError):
-    """A sound in which nothing can be heard."""
+    """A sound in which nothing, or next to nothing, can be heard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,13 +310,14 @@ def _hear(path: Path, encoders: Encoders, *, begin: bool) -> tuple[Floats, tuple
 def hear(samples: Floats, rate: int, encoders: Encoders) -> tuple[Floats, tuple[float, ...]]:
     """Features [N, D] of a sound's patches that are no pause, and when it is loudest, in parts of it.
 
-    Raises InputError for none, SilentError for silence.
+    Raises InputError for none, SilentError for silence and for less than SHORTEST_SECONDS that can be heard.
     """
     info = encoders.info
     assert info.patches is not None
     waveform = resample(samples, rate, info.sample_rate)
     if not len(waveform):
         raise InputError("it holds no samples")
+    heard = audible_seconds(waveform, info.sample_rate)
     if len(waveform) < info.window_samples:
         # as a stream's window would hear it
         waveform = fit_window(waveform, info.window_samples)
@@ -321,10 +325,20 @@ def hear(samples: Floats, rate: int, encoders: Encoders) -> tuple[Floats, tuple[
     levels = np.array([loudness_db(patch) for patch in patches])
     if levels.max() < SILENCE_DB:
         raise SilentError(f"it is silent ({levels.max():.0f} dBFS at its loudest)")
+    if heard < SHORTEST_SECONDS:
+        raise SilentError(f"it is too short ({heard:.2g} s of it can be heard, {SHORTEST_SECONDS:g} s are the least)")
     loud = np.flatnonzero(levels >= levels.max() - PAUSE_DB)
     kept = loud[np.linspace(0, len(loud) - 1, min(len(loud), MOST_PATCHES)).round().astype(int)]
     best = sorted(loud[np.argsort(-levels[loud], kind="stable")][: 3 * FRAMES : 3].tolist())
     return encoders.hear(patches[kept]), tuple(float(at) / len(patches) for at in best)
+
+
+def audible_seconds(waveform: Floats, rate: int) -> float:
+    """Seconds of a waveform [T] in blocks louder than silence; a last block that is cut short counts as far as it
+    goes."""
+    size = max(1, round(BLOCK_SECONDS * rate))
+    blocks = [waveform[at : at + size] for at in range(0, len(waveform), size)]
+    return sum(len(block) for block in blocks if loudness_db(block) >= SILENCE_DB) / rate
 
 
 def _see(found: Found, encoders: Encoders, moments: Sequence[float]) -> tuple[Picture, ...]:

@@ -15,6 +15,7 @@ from avgn.runtime.contract import HALVES, TensorSpec
 from avgn.runtime.engines.base import GraphEngine, check_graph, complete
 from avgn.runtime.engines.threads import physical_cores
 from avgn.runtime.errors import InputError, MissingExtraError
+from avgn.runtime.memory import refuse_shortage
 
 DTYPES = {"float": "float32", "float16": "float16", "uint8": "uint8", "int64": "int64", "int32": "int32"}
 
@@ -75,6 +76,7 @@ class OnnxRuntimeEngine(GraphEngine):
                 str(self._files[half]), options, providers=list(providers or self._providers)
             )
         except Exception as error:
+            refuse_shortage(error)
             reason = " ".join(str(error).split())[:160]
             raise InputError(f"graph {self._files[half]} can't be loaded ({reason}): export the bundle again") from None
 

@@ -17,6 +17,7 @@ from avgn.runtime.contract import HALVES, INPUTS, OUTPUTS, TensorSpec
 from avgn.runtime.engines.base import GraphEngine, check_graph, complete
 from avgn.runtime.engines.threads import physical_cores
 from avgn.runtime.errors import InputError, MissingExtraError
+from avgn.runtime.memory import refuse_shortage
 
 DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8", "i64": "int64", "i32": "int32", "i8": "int8"}
 PIECES = (4, 1)
@@ -103,6 +104,7 @@ class OpenVinoEngine(GraphEngine):
             except InputError:
                 raise
             except Exception as error:
+                refuse_shortage(error)
                 reason = " ".join(str(error).split())[:160]
                 raise InputError(f"graph {file} can't be loaded ({reason}): export the bundle again") from None
 

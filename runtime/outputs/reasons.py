@@ -38,6 +38,8 @@ WAYS_OUT = {
     errno.EILSEQ: ("its file system does not take this name", "choose another name"),
 }
 OTHERWISE = "choose another path"
+# the numbers that say that no more can be written, wherever they come from
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_error(path: str | os.PathLike[str], error: BaseException, kind: str = "output") -> InputError:

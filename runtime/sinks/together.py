@@ -22,6 +22,7 @@ class Together:
     def __init__(self) -> None:
         self._all: list[Sink] = []
         self._left: list[Sink] = []
+        self._has_results = False
 
     def add(self, sink: Sink) -> None:
         """Add an output; it is finished or removed with the others."""
@@ -30,6 +31,7 @@ class Together:
 
     def __call__(self, result: Result, rgb: npt.NDArray[np.uint8]) -> None:
         """Raises BrokenPipeError when nobody reads any output any more."""
+        self._has_results = True
         for sink in tuple(self._left):
             try:
                 sink(result, rgb)
@@ -42,7 +44,10 @@ class Together:
             sink.hurry()
 
     def close(self, *, interrupted: bool = False) -> None:
-        """Finish every output before an interrupt is raised."""
+        """Finish every output before an interrupt is raised; one before the first result leaves nothing behind."""
+        if interrupted and not self._has_results:
+            self.abort()
+            return
         with shield():
             for sink in tuple(self._left):
                 try:

@@ -14,6 +14,7 @@ from typing import Any
 
 from avgn.runtime.errors import InputError
 from avgn.runtime.sources.web import CLOSED, WEB, Trust, Web, check_address, host_of
+from avgn.runtime.texts import without_passwords
 
 LIVE_SCHEMES = ("rtsp", "rtsps", "udp", "rtp", "srt", "tcp", "rtmp")
 SCHEMES = (*LIVE_SCHEMES, *WEB)
@@ -80,12 +81,11 @@ def scheme_of(url: str) -> str:
 
 def without_secrets(url: str) -> str:
     """Return the address without the user's name, password and query."""
-    scheme, mark, rest = url.partition("://")
-    if _has_loose_password(rest):
-        rest = rest.rpartition("@")[2]
-    shown = rest.partition("?")[0]
-    host, slash, path = shown.partition("/")
-    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+    scheme, mark, rest = without_passwords(" ".join(url.split())).partition("://")
+    host, slash, path = rest.partition("?")[0].partition("/")
+    before, at, name = host.rpartition("@")
+    # what may be a password is three dots, and they are said
+    return f"{scheme}{mark}{before + at if before == '...' else ''}{name}{slash}{path}"
 
 
 def _has_loose_password(rest: str) -> bool:
@@ -227,4 +227,4 @@ def short_reason(error: Exception) -> str:
     if isinstance(error, http.client.IncompleteRead):
         return CLOSED
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-    return " ".join(str(reason).split())[:100].rstrip(".")
+    return without_passwords(" ".join(str(reason).split()))[:100].rstrip(".")

@@ -33,6 +33,8 @@ PAUSE = 0.5
 TIMEOUT = (10.0, 15.0)
 # seconds by which a clock goes back before it counts as one that begins anew
 BACK = Fraction(1, 4)
+# containers of Flash and Windows Media: Matroska has not all of their codecs, NUT not all that these need to be told
+OLD = ("flv", "asf")
 # bytes that stay free on the disk of temporary files
 SPARE = 64 << 20
 
@@ -164,21 +166,39 @@ def _copy_to_the_end(address: Address, file: BinaryIO) -> None:
 
 
 def _take_apart(name: object, opened: Callable[[], Any], path: Path) -> None:
-    """Write the packets of what is opened to a Matroska file until it ends, as they are."""
+    """Write the packets of what is opened to a file until it ends, as they are."""
     av = import_av()
     try:
-        with opened() as source, av.open(str(path), "w", format="matroska") as out:
+        with opened() as source:
             kept = [stream for stream in (next(iter(source.streams.video), None), audio_stream(source)) if stream]
             if not kept:
                 raise InputError(f"{name} has neither pictures nor sound: give a video's address")
-            copies = {stream.index: out.add_stream_from_template(stream) for stream in kept}
-            _copy_packets(source.demux(*kept), copies, out, source.start_time)
+            out, copies = _new_container(path, kept, source.format.name)
+            with out:
+                _copy_packets(source.demux(*kept), copies, out, source.start_time)
         if not path.exists():
             raise FailureError(f"{name} gave no picture and no sound: check the address and that it is sending")
     except (av.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise FailureError(f"{name} can't be fetched ({short_reason(error)}): check the address") from None
+
+
+def _new_container(path: Path, kept: list[Any], own: str) -> tuple[Any, dict[int, Any]]:
+    """Open a file for what is kept, in the first container that takes its codecs; `own` is the one it comes in.
+
+    Returns its tracks by the indices of theirs. Raises ValueError where none takes them.
+    """
+    av = import_av()
+    reason = ValueError()
+    for kind in ("matroska", own, "nut") if own in OLD else ("matroska", "nut"):
+        out = av.open(str(path), "w", format=kind)
+        try:
+            return out, {stream.index: out.add_stream_from_template(stream) for stream in kept}
+        except ValueError as error:
+            out.close()
+            reason = error
+    raise reason
 
 
 def _copy_packets(packets: Iterator[Any], copies: dict[int, Any], out: Any, start: int | None) -> None:

@@ -57,6 +57,8 @@ class School:
         self._changing = asyncio.Lock()
         self._changes = Bucket(CHANGES, CHANGES_AT_ONCE / CHANGES, clock.monotonic())
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._ended = False
         self.archives = asyncio.Semaphore(ARCHIVES)
 
     def facts(self) -> Facts:
@@ -94,7 +96,7 @@ class School:
 
     async def ask(self, work: Callable[[], Value]) -> Value:
         """Run what the teacher does in its thread. Raises LessonError."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, _told, work)
+        return await self._loop.run_in_executor(self._thread, self._told, work)
 
     async def change(self, work: Callable[[], Taught]) -> Facts:
         """Let the teacher learn or forget, and everybody have it; a visitor who leaves meanwhile changes nothing.
@@ -121,7 +123,8 @@ class School:
             return await self._shared.prepare(taught.localizer.engine)
         except Exception:
             # an engine is somebody else's library, and memory may be short
-            log.exception("the engine of a lesson failed")
+            if not self._is_over():
+                log.exception("the engine of a lesson failed")
             raise LessonError("failed", reason="") from None
 
     async def pack(self) -> Path:
@@ -130,23 +133,32 @@ class School:
             return await self.ask(self._teacher.pack)
 
     def close(self) -> None:
+        """End with the server; what is amid a lesson is told, and goes."""
+        self._ended = True
+        if self._tasks:
+            log.warning("the server ended in the middle of a lesson: what was being taught is not kept")
         for task in self._tasks:
             task.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def _is_over(self) -> bool:
+        """Whether the server has ended: then the teacher's files go under its hands, and what fails is no fault."""
+        return self._ended or self._loop.is_closed()
 
-def _told(work: Callable[[], Value]) -> Value:
-    """Run work of the teacher; whatever goes wrong in it is a lesson that came to nothing."""
-    try:
-        return work()
-    except LessonError:
-        raise
-    except (InputError, FailureError) as error:
-        log.warning("a lesson came to nothing: %s", error)
-        raise LessonError("failed", reason=str(error)[:300]) from None
-    except Exception:
-        log.exception("a lesson failed")
-        raise LessonError("failed", reason="") from None
+    def _told(self, work: Callable[[], Value]) -> Value:
+        """Run work of the teacher; whatever goes wrong in it is a lesson that came to nothing."""
+        try:
+            return work()
+        except LessonError:
+            raise
+        except Exception as error:
+            if self._is_over():
+                raise LessonError("failed", reason="") from None
+            if isinstance(error, (InputError, FailureError)):
+                log.warning("a lesson came to nothing: %s", error)
+                raise LessonError("failed", reason=str(error)[:300]) from None
+            log.exception("a lesson failed")
+            raise LessonError("failed", reason="") from None
 
 
 def _step_back() -> None:

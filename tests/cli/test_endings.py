@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from avgn.scenes import SceneConfig, synthesize
-from tests.patience import tried_again
+from tests.patience import bounded, tried_again
 from tests.runtime.clips import Scene, read_video, still_clip
+from tests.runtime.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -66,6 +68,27 @@ def test_a_recording_survives(clip: Path, tmp_path: Path, number: signal.Signals
     frames, times, seconds = read_video(tmp_path / "o.mkv")
     assert 0 < len(frames) == len(lines) < 1800
     assert times[-1] == pytest.approx(lines[-1]["time"], abs=0.002) and seconds == pytest.approx(times[-1], abs=0.2)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("state", ["connecting", "lost"])
+def test_an_address_that_gave_nothing_yet_leaves_nothing(
+    tmp_path: Path, state: str, number: signal.Signals, status: int
+) -> None:
+    """A server that says nothing, and a port where there is none."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1] if state == "connecting" else free_port()
+        address = f"tcp://127.0.0.1:{port}"
+        outputs = ("--json", tmp_path / "r.jsonl", "--csv", tmp_path / "e.csv", "--output", tmp_path / "o.mkv")
+        process = start("localize", "tiny", address, *outputs)
+        assert process.stderr is not None
+        with bounded(process):
+            while f"{address}: {state}" not in (line := process.stderr.readline()):
+                assert line, "it ended"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == status and errors.splitlines()[-1] == "avgn: interrupted"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nohup_keeps_a_run_going(clip: Path, tmp_path: Path) -> None:

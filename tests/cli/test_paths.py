@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from avgn.cli import main
 from avgn.runtime.outputs import no_empty_folders
-from tests.commands import refused
+from tests.commands import ENVIRONMENT, refused
+from tests.patience import PATIENCE
 
 LONG = "a" * 300 + ".mp4"
 
@@ -73,3 +76,24 @@ def test_folders_that_were_there_stay(tmp_path: Path) -> None:
         (full / "a").write_text("a")
         raise KeyboardInterrupt
     assert {path.name for path in tmp_path.iterdir()} == {"old", "full"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("command", [["--version"], ["devices"]], ids=lambda command: command[0])
+def test_a_standard_output_on_a_full_disk_is_a_sentence(command: list[str], buffered: bool) -> None:
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "avgn", *command],
+            env=environment | ({} if buffered else {"PYTHONUNBUFFERED": "1"}),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+        )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "avgn: standard output - can't be written (no space left on the disk): free some space or choose another "
+        "folder\n",
+    )

@@ -251,6 +251,8 @@ def test_image_net_weights_file_is_loaded_and_a_wrong_one_is_refused(tmp_path: A
         torch.testing.assert_close(encoder.backbone(x), layers(x))
     with pytest.raises(ValueError, match="don't fit a ResNet-18 of this width"):
         load_visual_weights(VisualEncoder(ResNet18(3, 16), 32), str(tmp_path / "weights.pth"))
+    with pytest.raises(ValueError, match="are a folder, not a file"):
+        load_visual_weights(encoder, str(tmp_path))
     with pytest.raises(ValueError, match="don't exist"):
         load_visual_weights(encoder, str(tmp_path / "none.pth"))
     (tmp_path / "bad.pth").write_bytes(b"no weights")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,13 @@ def test_files_that_are_no_published_checkpoint(
     (tmp_path / "cut.pth").write_bytes(path.read_bytes()[:5000])
     cases += [(tmp_path / "text.pth", None, "can't be read|more than weights")]
     cases += [(tmp_path / "bare.pth", None, "more than weights"), (tmp_path / "cut.pth", None, "can't be read")]
+    folder, fifo, none = (tmp_path / name for name in ("folder", "fifo", "none"))
+    folder.mkdir()
+    os.mkfifo(fifo)
+    way_out = "give a published checkpoint, as the .pth file that was downloaded"
+    cases += [(folder, None, f"^{folder} is a folder, not a file: {way_out}$")]
+    cases += [(fifo, None, f"^{fifo} is a FIFO, not a file: {way_out}$")]
+    cases += [(none, None, f"^{none} does not exist: {way_out}$")]
     cases += [(path, ("a", "b"), "has 10 classes, 2 names"), (path, ("a",) * 10, "not unique")]
     for file, classes, message in cases:
         with pytest.raises(InputError, match=message):

@@ -125,7 +125,7 @@ def test_an_index_is_not_believed(shards: Shards, tmp_path: Path) -> None:
     good = {"format": "avgn-shards", "version": 1, "classes": ["a", "b"], "files": [["a.tar", 3]]}
     for change, reason in (
         ({"files": [["link.tar", COUNT]]}, "is a link out of the folder"),
-        ({"files": [["fifo.tar", COUNT]]}, "does not exist"),
+        ({"files": [["fifo.tar", COUNT]]}, "shard fifo.tar of .* is a FIFO, not a file: copy it there"),
         # batches are counted, and their sizes drawn, before anything is read
         ({"files": [["a.tar", 10**15]]}, "too small for"),
         ({"files": [["a.tar", -1]]}, "a name and a number"),

@@ -122,6 +122,15 @@ PLACES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link to itself": (lambda path: path.symlink_to(path), "symbolic links"),
     "5 GB of nothing": (lambda path: sparse(path, 5 << 30), "bytes"),
 }
+# what a path is that leads to no file
+NO_FILES = {
+    "a FIFO": "is a FIFO, not a file",
+    "an endless device": "is a device, not a file",
+    "a terminal": "is a device, not a file",
+    "a socket": "is a socket, not a file",
+    "a folder": "is a folder, not a file",
+    "a link to itself": "does not exist",
+}
 
 DEEP = "[" * 200_000
 DIGITS = "9" * 200_000
@@ -249,9 +258,9 @@ MANIFESTS = [
         for what, (lay, said) in PLACES.items()
     ),
     *(
-        Attack(name=f"a manifest's picture is {what}", make=beside(lay), said="does not exist")
+        Attack(name=f"a manifest's picture is {what}", make=beside(lay), said=NO_FILES[what])
         for what, (lay, _) in PLACES.items()
-        if what != "5 GB of nothing"
+        if what in NO_FILES
     ),
     Attack(name="manifest: 200,000 brackets", make=manifest(DEEP), said="line 2: not valid JSON"),
     Attack(name="manifest: 200,000 brackets first", make=manifest(header=DEEP), said="not a manifest"),
@@ -402,7 +411,7 @@ def zip_bomb(path: Path) -> None:
 
 RELEASED = [
     *(
-        Attack(name=f"convert: {what}", make=released(lay), said="does not exist" if what not in ("5 GB of nothing",) else "can't be read")
+        Attack(name=f"convert: {what}", make=released(lay), said=NO_FILES.get(what, "can't be read"))
         for what, (lay, _) in PLACES.items()
     ),
     Attack(name="convert: text", make=released(lambda path: path.write_text("hello\n")), said="r.pth"),

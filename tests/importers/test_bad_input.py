@@ -161,6 +161,9 @@ def test_wav_headers(tmp_path: Path) -> None:
     # an odd chunk before the data, and a size that a pipe's writer did not know
     path.write_bytes(data[:36] + b"LIST" + struct.pack("<I", 3) + b"abc\0" + b"data\xff\xff\xff\xff" + data[44:])
     assert (read_header(path).seconds, read_header(path).missing) == (0.5, 0)
+    # a tag that some recorders write in front
+    path.write_bytes(b"ID3\x03\0\0\0\0\1\0" + bytes(128) + data)
+    assert (read_header(path).seconds, read_header(path).missing) == (0.5, 0)
     for broken in (b"", b"RIFF", data[:30], data[:28] + bytes(8) + data[36:], b"RIFX" + data[4:]):
         path.write_bytes(broken)
         with pytest.raises(InputError, match="a.wav"):
@@ -232,6 +235,9 @@ def test_folders_and_arguments(tmp_path: Path) -> None:
     assert refuse("music-solo", root) == (
         f"folder {root / 'audio'} does not exist: the layout is frames/<id>.jpg and audio/<id>.wav"
     )
+    (root / "audio").write_text("no folder")
+    assert f"folder {root / 'audio'} is a file: the layout is" in refuse("music-solo", root)
+    (root / "audio").unlink()
     (root / "audio").mkdir()
     assert f"{root} gives no item (3 without audio on disk)" in refuse("music-solo", root)
     assert "the layout is Annotations/<id>.xml" in refuse("flickr", flickr_without_boxes(tmp_path / "flickr"))

@@ -16,10 +16,11 @@ import pytest
 
 from avgn.importers import import_dataset
 from avgn.importers.wav import read_header
-from avgn.runtime.errors import FailureError, InputError
+from avgn.runtime.errors import InputError
 from avgn.runtime.manifest import read_manifest
 from avgn.scenes.video import write_scene_video
 from tests.commands import ENVIRONMENT, forked, refused
+from tests.disks import small_disk
 from tests.importers.conftest import CONFIG
 from tests.importers.layouts import options, place
 from tests.patience import tried_again
@@ -92,6 +93,8 @@ def test_arguments_and_lists(tmp_path: Path, clip: Path) -> None:
     refuse("--fps must be in 0..60 and --window in 0.1..60, got nan", fps=float("nan"))
     labels.write_text("b.mp4,drum\n")
     refuse("video .*b.mp4 does not exist: mend the list or the folder", labels=labels)
+    labels.write_text("drum,drum\n")
+    refuse("video .*in/drum is a folder, not a file: mend the list or the folder", labels=labels)
     (tmp_path / "out.mp4").hardlink_to(clip)
     labels.write_text("../out.mp4,drum\n")
     refuse("video ../out.mp4 is not below .*in: give a ROOT that holds it", labels=labels)
@@ -105,10 +108,10 @@ def test_arguments_and_lists(tmp_path: Path, clip: Path) -> None:
         import_dataset("videos", options(root, output=tmp_path / "m.jsonl", fps=0.1))
 
 
-def test_a_full_disk_is_no_fault_of_the_videos(tmp_path: Path, clip: Path) -> None:
+def test_a_folder_in_the_place_of_a_piece_is_no_fault_of_the_videos(tmp_path: Path, clip: Path) -> None:
     root = place(tmp_path / "in", clip, "drum/a.mp4")
     (tmp_path / "m_cut" / "audio" / "drum__a_00000520.wav").mkdir(parents=True)
-    with pytest.raises(FailureError, match="drum__a_00000520.wav is a folder"):
+    with pytest.raises(InputError, match="drum__a_00000520.wav is a folder"):
         import_dataset("videos", options(root, output=tmp_path / "m.jsonl"))
 
 
@@ -160,6 +163,25 @@ def test_ctrl_c_ends_at_once_without_a_trace(tmp_path: Path, clip: Path) -> None
     assert (process.returncode, said) == (130, "avgn: interrupted\n")
     assert not (tmp_path / "m.jsonl").exists() and len(list((tmp_path / "m_cut").glob("*.done"))) < 12
     wait_for(lambda: not any(alive(pid) for pid in workers))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_full_disk_is_a_sentence_and_what_is_cut_stays(tmp_path: Path, clip: Path, jobs: int) -> None:
+    root = place(tmp_path / "in", clip, *[f"drum/c{n}.mp4" for n in range(9)])
+    with small_disk(tmp_path / "disk", 150) as disk:
+        said = refused("import", "videos", root, "--output", disk / "m.jsonl", "--fps", 4, "--jobs", jobs)
+        assert said.startswith(f"avgn: file {disk}/m_cut/") and said.endswith(
+            "can't be written (no space left on the disk): free some space or choose another folder"
+        )
+        assert not (disk / "m.jsonl").exists() and not list(disk.rglob("*.partial"))
+        done = {json.loads(mark.read_text())["names"][0] for mark in (disk / "m_cut").glob("*.done")}
+        found = {path.stem for path in disk.rglob("*.jpg")} | {path.stem for path in disk.rglob("*.wav")}
+        whole = {name.rpartition("_")[0] for name in done}
+        # a process beside the one that found the disk full is killed amid its video
+        assert done <= found and len({name.rpartition("_")[0] for name in found} - whole) <= jobs - 1
+    with small_disk(tmp_path / "none", 4) as disk:
+        refused("import", "videos", root, "--output", disk / "m.jsonl", "--fps", 4, "--jobs", jobs)
+        assert list(disk.iterdir()) == []
 
 
 def test_a_changed_video_and_a_lost_piece_are_cut_again(tmp_path: Path, clip: Path) -> None:

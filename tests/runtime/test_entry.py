@@ -110,6 +110,19 @@ def test_what_lies_before_the_key_frame_is_not_decoded(whole: MediaFile, monkeyp
     assert len(decoded) <= DECODED.get(whole.path.name, 45)
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "ts"])
+def test_no_part_begins_where_pictures_come_too_late(tmp_path: Path, suffix: str) -> None:
+    """Pictures that are refreshed piece by piece: after the place that counts as a key, two thirds of a second have
+    none."""
+    refreshed = ["-c:v", "libx264", "-sc_threshold", "0", "-x264-params", "intra-refresh=1:keyint=40:bframes=0"]
+    path = write(tmp_path / f"slow.{suffix}", [*refreshed, *AAC])
+    whole = [frame.time for frame in MediaFile(path).video()]
+    for tenth in range(30, 60, 2):
+        start = tenth / 10
+        found = [frame.time for frame in Excerpt(path, None, start=start, duration=0.3).video()]
+        assert found == [time for time in whole if start - 1e-6 <= time < start + 0.3] and len(found) >= 7
+
+
 def test_a_leap_before_the_part_counts_as_in_the_whole(tmp_path: Path) -> None:
     """Neither pictures nor sound for ten minutes: that time is left out, also where only what follows is asked for."""
     plain = write(tmp_path / "plain.mkv", [*X264, "-c:a", "flac"])

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+from avgn.cli.teach import Known
 from avgn.export.recheck import recheck
 from avgn.export.triton_server import write_repository
 from avgn.runtime.bundle import Bundle
@@ -23,6 +24,7 @@ from avgn.teach.image_graph import ImageGraph
 from avgn.teach.tokens import Rows
 from avgn.teach.writing import outputs
 from tests.commands import forked, refused
+from tests.teach.material import dog_pictures, dog_sounds
 
 # rows that another sum may move, in parts of the largest value
 SAME = 1e-5
@@ -134,6 +136,37 @@ def test_the_command_edits_and_tells(tmp_path: Path) -> None:
     assert listed.stdout.split() == ["bundle", "Rex", "bundle", "violin"]
     assert "exists already" in refused("teach", "world", tmp_path / "new", "--keep", "dog")
     assert "is the bundle that is read" in refused("teach", tmp_path / "new", tmp_path / "new", "--keep", "violin")
+
+
+def test_names_with_commas_and_equals_signs_are_understood(tmp_path: Path) -> None:
+    """As AudioSet has them, and as people write them."""
+    odd = "Dog, big = Rex"
+
+    def taught(old: object, new: str, *options: object) -> tuple[str, ...]:
+        done = forked("teach", old, tmp_path / new, *options)
+        assert done.returncode == 0, done.stderr
+        return Bundle.load(tmp_path / new).classes
+
+    assert taught("world", "odd", "--rename", f"dog={odd}", "--keep", f"cat,{odd},car") == (odd, "cat", "car")
+    odd_bundle = tmp_path / "odd"
+    assert taught(odd_bundle, "kept", "--keep", f"{odd}, cat") == (odd, "cat")
+    assert taught(odd_bundle, "removed", "--remove", odd) == ("cat", "car")
+    assert taught(odd_bundle, "renamed", "--rename", f"{odd}=a=b") == ("a=b", "cat", "car")
+    assert taught(odd_bundle, "merged", "--merge", f"{odd},cat=x,y", "--keep", "x,y") == ("x,y",)
+    # a name that is not there is split as before
+    assert "class 'Dog' is not in the bundle" in refused("teach", odd_bundle, tmp_path / "no", "--keep", "Dog, small")
+    sounds = tmp_path / "of=a"
+    dog_sounds(sounds, 3)
+    dog_pictures(sounds, 3)
+    assert taught(odd_bundle, "new", "--class", f"Child speech, kid={sounds}")[-1] == "Child speech, kid"
+
+
+def test_the_longest_known_name_ends_at_a_comma() -> None:
+    known = Known(["a", "b", "a,b", "e\u0301, f"])
+    assert known.split("a,b") == ["a,b"] and known.split("b,a") == ["b", "a"]
+    assert known.split(" a , b ,, c,d") == ["a", "b", "c", "d"] and known.split("") == []
+    assert known.split("\u00e9, f,b") == ["\u00e9, f", "b"]
+    assert known.has_all("b,a,b") and not known.has_all("a,c")
 
 
 @pytest.mark.parametrize(

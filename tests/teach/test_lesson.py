@@ -204,6 +204,37 @@ def test_silence_alone_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_sound_of_a_moment_is_left_out_and_says_how_short_it_is(tmp_path: Path) -> None:
+    """By itself, and in a file that is silent but for it; a drum's beat is heard."""
+    encoders = Encoders(read_tokens(Bundle.load("world")))
+
+    def beat(name: str, seconds: float, of: float) -> None:
+        sound = np.zeros(round(of * RATE), np.float32)
+        count = round(seconds * RATE)
+        sound[:count] = 0.5 * np.sin(2 * np.pi * 300 * np.arange(count) / RATE)
+        write_wav(tmp_path / name, sound)
+
+    beat("moment.wav", 0.01, 0.01)
+    beat("padded.wav", 0.05, 3.0)
+    beat("drum.wav", 0.13, 0.13)
+    beat("kept.wav", 0.13, 3.0)
+    examples = read_examples("x", find_examples("x", tmp_path)[0], encoders, lambda: None)
+    assert {each.name for each in examples.used} == {"drum.wav", "kept.wav"}
+    reasons = dict(examples.left_out)
+    assert reasons["moment.wav"] == "it is too short (0.01 s of it can be heard, 0.1 s are the least)"
+    assert "it is too short (0.0" in reasons["padded.wav"]
+    for name in ("drum.wav", "kept.wav", "padded.wav"):
+        (tmp_path / name).unlink()
+    done = forked("teach", "world", tmp_path / "new", "--class", f"tick={tmp_path}")
+    said = done.stderr.splitlines()[-1]
+    assert (
+        done.returncode == 2
+        and "avgn: no example of class 'tick' can be used (moment.wav: it is too short (0.01 s of it can be heard"
+        in said
+    ), said
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_same_clip_in_two_classes_is_refused(tmp_path: Path) -> None:
     for label in ("one", "two"):
         (tmp_path / label).mkdir()

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from avgn.encoders import efficientnet_lite, packages, yamnet
 from avgn.encoders.packages import EFFICIENTNET, YAMNET, YAMNET_CLASSES
 from avgn.runtime.bundle import Bundle
 from avgn.runtime.errors import InputError
-from avgn.teach import Changes, give_lesson
+from avgn.teach import Changes, give_lesson, names
 from avgn.teach.bundles import read_tokens
-from avgn.teach.names import HEARD, SEEN, Name, label_of, published_names, resolve, search
+from avgn.teach.fitting import NEVER_SEEN
+from avgn.teach.names import (
+    HEARD,
+    NEVER_HEARD,
+    SEEN,
+    Name,
+    label_of,
+    named_tokens,
+    published_names,
+    resolve,
+    search,
+)
 from tests.commands import forked
 from tests.core.published import needs
 
@@ -63,6 +77,32 @@ def test_a_search_lists_the_bundles_classes_first() -> None:
     rows, _ = search("VIO", ["violin", "dog"])
     assert rows[0] == {"name": "violin", "from": "bundle"}
     assert {"name": "violin", "from": SEEN} in rows
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_a_named_class_has_its_rows_and_the_median_threshold(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With numbers in place of the packages' weights, which need not be installed for that."""
+    heard, seen = torch.arange(600.0).reshape(300, 2), torch.arange(3000.0).reshape(1000, 3)
+    monkeypatch.setattr(names, "published_names", lambda: (NAMES, []))
+    monkeypatch.setattr(packages, "read_onnx_numbers", lambda package: {})
+    monkeypatch.setattr(packages, "read_state", lambda package: {})
+    monkeypatch.setattr(yamnet, "rename", lambda numbers: ({}, heard, heard[:, 0] / 10))
+    monkeypatch.setattr(efficientnet_lite, "rename", lambda numbers: ({}, seen, seen[:, 0] / 10))
+    source = read_tokens(Bundle.load("world"))
+    levels = (7.0, -2.0, 100.0, 8.0)[:count]
+    tokens = [replace(token, threshold=level) for token, level in zip(source.tokens, levels, strict=False)]
+    said: list[str] = []
+    asked = ["it=whinny+Violin, fiddle+violin", "zebra", "fiddle"]
+    both, sight, sound = named_tokens(asked, replace(source, tokens=tuple(tokens)), said.append)
+    assert {both.threshold, sight.threshold, sound.threshold} == {7.0 if count == 3 else 7.5}
+    np.testing.assert_array_equal(both.heard.weight, heard[[83, 191]])
+    np.testing.assert_array_equal(both.heard.bias, (heard[:, 0] / 10)[[83, 191]])
+    np.testing.assert_array_equal(both.seen.weight, seen[[889]].numpy().astype(np.float16))
+    np.testing.assert_array_equal(sight.seen.bias, (seen[:, 0] / 10)[[340]])
+    # what has no row of a kind is never heard, or never seen
+    for rows, never, width in ((sight.heard, NEVER_HEARD, 2), (sound.seen, NEVER_SEEN, 3)):
+        assert rows.weight.tolist() == [[0.0] * width] and rows.bias.tolist() == [never]
+    assert [line.partition(",")[0] for line in said] == ["zebra: seen", "fiddle: heard"]
 
 
 @needs(YAMNET_CLASSES)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -22,7 +25,8 @@ from avgn.runtime.web.lessons import LessonError, Taught
 from avgn.runtime.web.limits import Limits
 from avgn.runtime.web.school import School
 from avgn.runtime.web.shared import SharedEngine
-from tests.patience import tried_again
+from tests.commands import ENVIRONMENT
+from tests.patience import bounded, tried_again
 from tests.web import browser
 from tests.web.dog import WINDOW, write_devices
 from tests.web.lessons import PATIENCE, classroom, load, teaching, without_dog
@@ -352,3 +356,37 @@ def test_much_that_is_recorded_takes_little_memory() -> None:
     assert len(recorder._kept) <= KEPT + 1 and sum(map(len, recorder._pieces)) <= (LONGEST + 1) * 8000
     samples, rate, pictures = recorder.finish()
     assert len(pictures) == PICTURES and pictures[-1][0] == 1999 % 256 and len(samples) == LONGEST * rate
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_server_that_ends_in_the_middle_of_a_lesson_says_so(
+    bundle: Bundle, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    options = ("--port", "0", "--threads", "1", "--backend", "onnxruntime")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "avgn", "serve", str(bundle.path), "--teach", *options],
+        env=ENVIRONMENT | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        with bounded(process):
+            address = process.stdout.readline().strip()
+        with teaching(address) as visitor:
+            visitor.record(1.5)
+            visitor.say("teach", name="Rex")
+            visitor.until("lesson", state="learning")
+            # the teacher works on it, and its folder goes under its hands
+            time.sleep(0.5)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert process.returncode == status
+    assert said.splitlines() == [
+        "the server ended in the middle of a lesson: what was being taught is not kept",
+        "avgn: interrupted",
+    ]
+    assert not list(tmp_path.glob("avgn-*"))
