@@ -93,10 +93,10 @@ def needs_operator(*tensors: Tensor) -> bool:
     )
 
 
-def is_plain(*tensors: Tensor) -> bool:
-    """Return whether nothing but plain eager code sees a call, so that one like an earlier one runs as that did.
+def is_eager(*tensors: Tensor) -> bool:
+    """Return whether nothing but eager code sees a call, so that one like an earlier one runs as that did.
 
-    Calls are looked up by what they depend on (`kernels.launch.call_of`); what this asks for is the rest of it.
+    Calls are looked up by what they depend on (`kernels.launch.name_of`); what this asks for is the rest of it.
     """
     if torch.compiler.is_compiling():
         return False
@@ -107,7 +107,7 @@ def is_plain(*tensors: Tensor) -> bool:
     return not (
         torch._C._len_torch_dispatch_stack()
         or torch._C._are_functorch_transforms_active()
-        or os.environ.get("AVGN_KERNELS", "triton") != "triton"
+        or os.environ.get("AVGN_KERNELS", "") not in ("", "triton")
     )
 
 

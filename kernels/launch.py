@@ -172,6 +172,9 @@ class Record:
     outputs: Pieces
     # the int32 numbers that the call needs while it runs
     room: int
+    inputs: int
+    # how often records had been forgotten when this one was begun
+    begun: int
     device: int = -1
     launches: list[tuple[Any, ...]] = field(default_factory=list)
     # where parts of rooms begin: the room's place, and bytes
@@ -182,13 +185,14 @@ class Record:
         """Note a launch; with a tensor that the call doesn't hold, the record is of no use."""
         tensors = [value for value in values if isinstance(value, Tensor)]
         places = [self._place(value) for value in tensors]
-        if None in places:
+        # what is empty lies nowhere
+        if None in places or not all(value.numel() for value in tensors):
             self.whole = False
             return
         # pointers come first
         rest = (*values[len(tensors) :], *constants)
         self.device = device
-        self.launches.append((built.run, built.function, built.packed_metadata, programs, itemgetter(*places), rest))
+        self.launches.append((built, built.run, built.function, programs, itemgetter(*places), rest))
 
     def _place(self, tensor: Tensor) -> int | None:
         for at, one in enumerate(self.held):
@@ -204,12 +208,14 @@ class Record:
         return None
 
     def again(self, *inputs: Tensor) -> Any:
-        """Launch with such inputs what was recorded; return the tuple of outputs, or None for inputs that begin
-        elsewhere.
+        """Launch with such inputs what was recorded; return the tuple of outputs, or None for more or fewer inputs and
+        for such as begin elsewhere.
 
         It takes a third of the time of planning, looking up and launching one by one: Triton's launcher is called with
         addresses, and asks no tensor where it lies.
         """
+        if len(inputs) != self.inputs:
+            return None
         like = inputs[0]
         outputs = tuple([like.new_empty(shape, dtype=dtype) for shape, dtype in self.outputs])
         pointers = [one.data_ptr() for one in (*inputs, *outputs)]
@@ -229,8 +235,8 @@ class Record:
 
     def _launch(self, pointers: Sequence[int]) -> None:
         stream = torch._C._cuda_getCurrentRawStream(self.device)
-        for run, function, metadata, programs, take, rest in self.launches:
-            run(programs, 1, 1, stream, function, metadata, None, None, None, *take(pointers), *rest)
+        for built, run, function, programs, take, rest in self.launches:
+            run(programs, 1, 1, stream, function, built.packed_metadata, None, None, None, *take(pointers), *rest)
 
 
 def _memory(tensor: Tensor) -> int:
@@ -239,11 +245,20 @@ def _memory(tensor: Tensor) -> int:
 
 # what calls launched, by all that their launches depend on
 records: dict[Hashable, Record] = {}
+# one more whenever they were forgotten
+_forgotten = 0
 # the backward of a module runs in a thread of its own
 _present = threading.local()
 
 
-def call_of(name: Hashable, *tensors: Tensor | None) -> Hashable:
+def forget() -> None:
+    """Forget what was recorded, and what is being recorded now: a kernel turned out to be wrong."""
+    global _forgotten
+    _forgotten += 1
+    records.clear()
+
+
+def name_of(name: Hashable, *tensors: Tensor | None) -> Hashable:
     """Return what the launches of a call depend on beside its name: dtypes, devices, shapes and strides."""
     facts: list[Hashable] = [name]
     for tensor in tensors:
@@ -264,16 +279,18 @@ def recorded(call: Hashable, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
     """
     numbers = room.numel()
     held = (*inputs, *outputs, room) if numbers else (*inputs, *outputs)
-    record = _present.record = Record(held, [(one.shape, one.dtype) for one in outputs], numbers)
+    made = [(one.shape, one.dtype) for one in outputs]
+    record = _present.record = Record(held, made, numbers, len(inputs), _forgotten)
     try:
         yield
     finally:
         _present.record = None
+    # gradients that aren't needed are empty
     pointers = [one.data_ptr() for one in held if one.numel()]
     capturing = held[0].is_cuda and torch.cuda.is_current_stream_capturing()
     # what is twice among them couldn't be told apart, and one that begins elsewhere is compiled otherwise
-    apart = len(set(pointers)) == len(pointers)
-    if record.launches and record.whole and apart and not capturing and not reduce(or_, pointers) % 16:
+    apart = len(set(pointers)) == len(pointers) and not reduce(or_, pointers) % 16
+    if record.launches and record.whole and apart and not capturing and record.begun == _forgotten:
         if len(records) >= KEPT:
             records.clear()
         record.held = ()

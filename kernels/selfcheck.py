@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from avgn.kernels.launch import records
+from avgn.kernels.launch import forget
 
 log = logging.getLogger("avgn.kernels")
 
@@ -77,14 +77,15 @@ def _decide(name: str, like: Tensor, check: Callable[[], float]) -> bool:
             off = check()
         if not off <= LIMITS[like.dtype]:
             reason = f"its result is off by {off:.1e}, and {LIMITS[like.dtype]:.0e} is allowed"
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, KeyboardInterrupt):
         del verdicts[key]
+        forget()
         raise
     except Exception as failure:  # whatever a compiler or a driver has to say
         reason = f"it can't be run: {str(failure).strip().splitlines()[0] if str(failure).strip() else repr(failure)}"
     if reason:
         verdicts[key] = False
         # its own call may have been recorded
-        records.clear()
+        forget()
         log.warning("%s in %s on %s: the reference runs instead, because %s", name, like.dtype, like.device, reason)
     return not reason

@@ -6,12 +6,12 @@ from collections.abc import Hashable
 
 from torch import Tensor
 
-from avgn.kernels.launch import call_of
+from avgn.kernels.launch import name_of
 
 
-def call_for(query: Tensor, key: Tensor, value: Tensor, scale: float, hard: bool) -> Hashable:
+def call_name(query: Tensor, key: Tensor, value: Tensor, scale: float, hard: bool) -> Hashable:
     """Return what the launches of calls with such inputs depend on."""
-    return call_of(("grouping attention", query is value, scale, hard), query, key, value)
+    return name_of(("grouping attention", query is value, scale, hard), query, key, value)
 
 
 def inputs_of(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
@@ -19,11 +19,11 @@ def inputs_of(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
     return (query, key) if query is value else (query, key, value)
 
 
-def forward_of(call: Hashable, eps: float) -> Hashable:
+def forward_name(call: Hashable, eps: float) -> Hashable:
     """Return the name of a call's forward."""
     return "forward", eps, call
 
 
-def backward_of(call: Hashable, grad: Tensor) -> Hashable:
+def backward_name(call: Hashable, grad: Tensor) -> Hashable:
     """Return the name of a call's backward."""
     return "backward", grad.dtype, grad.stride(), call

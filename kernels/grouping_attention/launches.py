@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from avgn.kernels.grouping_attention import fused_backward, fused_forward
-from avgn.kernels.grouping_attention.calls import backward_of, call_for, forward_of, inputs_of
+from avgn.kernels.grouping_attention.calls import backward_name, call_name, forward_name, inputs_of
 from avgn.kernels.grouping_attention.plan import (
     fits_whole,
     plan_along,
@@ -43,7 +43,7 @@ Three = tuple[Tensor, Tensor, Tensor]
 def run_forward(query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> Two:
     """Grouped values [B,C,D], and a room with what the backward needs (`sums_of`)."""
     query, key, value = row_contiguous(query), row_contiguous(key), row_contiguous(value)
-    call = forward_of(call_for(query, key, value, scale, hard), eps)
+    call = forward_name(call_name(query, key, value, scale, hard), eps)
     inputs = inputs_of(query, key, value)
     record = records.get(call)
     if record is not None and (found := record.again(*inputs)):
@@ -178,7 +178,7 @@ def run_backward(
     """Gradients of query, key and value. w and the gradient of S [B,P,C] are stored in the inputs' dtype."""
     query, key, value = row_contiguous(query), row_contiguous(key), row_contiguous(value)
     grad = grad.contiguous()
-    call = backward_of(call_for(query, key, value, scale, hard), grad)
+    call = backward_name(call_name(query, key, value, scale, hard), grad)
     inputs = (grad, out, sums, *inputs_of(query, key, value))
     record = records.get(call)
     if record is not None and (found := record.again(*inputs)):

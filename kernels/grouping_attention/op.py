@@ -5,14 +5,14 @@ Legend: B batch, P cells, C classes, D width.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from avgn.kernels.grouping_attention.calls import backward_of, inputs_of
+from avgn.kernels.dispatch import is_eager
+from avgn.kernels.grouping_attention.calls import backward_name, call_name, inputs_of
 from avgn.kernels.grouping_attention.checks import backward_error, forward_error, reference_backward, reference_forward
 from avgn.kernels.grouping_attention.launches import (
     Three,
@@ -27,8 +27,8 @@ from avgn.kernels.selfcheck import trusted
 
 NAME = "grouping_attention"
 
-# scale, eps, hard, and what calls with such inputs are named by and the record of one, where there is one
-Options = tuple[float, float, bool, Hashable, Record | None]
+# scale, eps, hard, and the record of a call with such inputs, where there is one
+Options = tuple[float, float, bool, Record | None]
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, scale: float, eps: float, hard: bool) -> Two:
@@ -56,7 +56,7 @@ class GroupingAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
-        scale, eps, hard, call, record = options
+        scale, eps, hard, record = options
         outputs = None if record is None else record.again(*inputs_of(query, key, value))
         if outputs is None:
             outputs = forward(query, key, value, scale, eps, hard)
@@ -76,9 +76,12 @@ def _gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return None, None, None, None
     query, key, value, *saved = ctx.saved_tensors
-    scale, eps, hard, call, _ = ctx.options
-    record = records.get(backward_of(call, grad)) if call is not None and type(grad) is Tensor else None
-    found = None if record is None else record.again(grad, *saved, *inputs_of(query, key, value))
+    scale, eps, hard, _ = ctx.options
+    found = None
+    if is_eager(grad, query, key, value):
+        # hooks may give other tensors back than were saved
+        record = records.get(backward_name(call_name(query, key, value, scale, hard), grad))
+        found = None if record is None else record.again(grad, *saved, *inputs_of(query, key, value))
     if found is None:
         found = backward(grad, (query, key, value), saved, scale, eps, hard)
     return *found, None

@@ -8,9 +8,9 @@ from typing import Literal, overload
 
 from torch import Tensor
 
-from avgn.kernels.dispatch import check_fused, is_plain, needs_operator, under_autocast, uses_triton
+from avgn.kernels.dispatch import check_fused, is_eager, needs_operator, under_autocast, uses_triton
 from avgn.kernels.grouping_attention import reference
-from avgn.kernels.grouping_attention.calls import call_for, forward_of
+from avgn.kernels.grouping_attention.calls import call_name, forward_name
 from avgn.kernels.launch import records
 
 
@@ -56,11 +56,10 @@ def grouping_attention(
     the reference stores). Softmaxes and sums are computed in float32 (float64 stays float64).
     Raises ValueError for shapes or dtypes that don't fit.
     """
-    if not return_assignment and is_plain(query, key, value):
-        call = call_for(query, key, value, scale, hard)
-        record = records.get(forward_of(call, eps))
+    if not return_assignment and is_eager(query, key, value):
+        record = records.get(forward_name(call_name(query, key, value, scale, hard), eps))
         if record is not None:
-            return _eager()(query, key, value, (float(scale), float(eps), bool(hard), call, record))
+            return _eager()(query, key, value, (float(scale), float(eps), bool(hard), record))
     if return_assignment or not uses_triton("grouping_attention", query, key, value):
         return reference.grouping_attention(
             query, key, value, scale=scale, eps=eps, hard=hard, return_assignment=return_assignment
@@ -73,7 +72,7 @@ def grouping_attention(
         from avgn.kernels.grouping_attention.op import grouping_attention_op
 
         return grouping_attention_op(query, key, value, *options)[0]
-    return _eager()(query, key, value, (*options, None, None))
+    return _eager()(query, key, value, (*options, None))
 
 
 @cache

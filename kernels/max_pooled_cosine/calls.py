@@ -6,12 +6,12 @@ from collections.abc import Hashable, Sequence
 
 from torch import Tensor
 
-from avgn.kernels.launch import call_of
+from avgn.kernels.launch import name_of
 
 
-def call_for(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Hashable:
+def call_name(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Hashable:
     """Return what the launches of calls with such inputs depend on; it names their forward."""
-    return call_of("max-pooled cosine", audio, visual, gate, gate_id)
+    return name_of("max-pooled cosine", audio, visual, gate, gate_id)
 
 
 def inputs_of(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> tuple[Tensor, ...]:
@@ -19,6 +19,6 @@ def inputs_of(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tenso
     return (audio, visual) if gate is None or gate_id is None else (audio, visual, gate, gate_id)
 
 
-def backward_of(call: Hashable, needs: Sequence[bool]) -> Hashable:
+def backward_name(call: Hashable, needs: Sequence[bool]) -> Hashable:
     """Return the name of a call's backward for the gradients that are needed."""
     return "backward", tuple(needs), call

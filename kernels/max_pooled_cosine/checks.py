@@ -43,15 +43,15 @@ def reference_backward(
     return kept[0], kept[1], visual.new_empty(0) if gate is None else kept[2]
 
 
-def forward_error(audio: Tensor, visual: Tensor, gate: Tensor | None) -> float:
+def forward_error(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> float:
     """Return the error of the similarity on numbers of its own."""
-    inputs = _sample(audio, visual, gate)
+    inputs = _sample(audio, visual, gate, gate_id)
     return error([run_forward(*inputs)[0]], [reference_forward(*_wide(inputs))[0]])
 
 
-def backward_error(audio: Tensor, visual: Tensor, gate: Tensor | None) -> float:
+def backward_error(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> float:
     """Return the error of the gradients on numbers of its own, over pairs that have the true winner."""
-    inputs = _sample(audio, visual, gate)
+    inputs = _sample(audio, visual, gate, gate_id)
     saved, truth = run_forward(*inputs), reference_forward(*_wide(inputs))
     slope = random(saved[0], saved[0].shape)[0].masked_fill_(truth[1] != saved[1], 0.0)
     needs = [True, True, gate is not None]
@@ -60,14 +60,14 @@ def backward_error(audio: Tensor, visual: Tensor, gate: Tensor | None) -> float:
     return error(found[:count], reference_backward(slope, *_wide(inputs), needs)[:count])
 
 
-def _sample(audio: Tensor, visual: Tensor, gate: Tensor | None) -> Inputs:
+def _sample(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Inputs:
     """Inputs of two images that compile to the kernels of a call."""
     sources = audio.shape[1]
     batch = min(audio.shape[0], ceil_div(128, sources))
     heard, seen = random(audio, (batch, *audio.shape[1:]), (2, *visual.shape[1:]))
-    if gate is None:
+    if gate is None or gate_id is None:
         return heard, seen, None, None
-    ids = torch.arange(batch * sources, device=audio.device).remainder(gate.shape[1]).int()
+    ids = torch.arange(batch * sources, device=audio.device).remainder(gate.shape[1]).to(gate_id.dtype)
     return heard, seen, random(gate, (2, *gate.shape[1:]))[0], ids.view(batch, sources)
 
 

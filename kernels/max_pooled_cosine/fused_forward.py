@@ -148,10 +148,10 @@ def prepare(
             tl.store(at_norm, found, (mine[:, None] < gates) & (cells[None, :] < num_cells))
         tl.store(gate_inverse_ptr + image * gates + mine, tl.where(spoiled > 0, float("nan"), inverses), mine < gates)
     else:
-        places = (program - row_blocks).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+        all_cells = (program - row_blocks).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
         total = (program * 0 + num_images).to(tl.int64) * num_cells
-        found = _inverse_lengths(visual_ptr, places, total, width, BLOCK_R, BLOCK_W)
-        tl.store(norm_inverse_ptr + places, found, places < total)
+        found = _inverse_lengths(visual_ptr, all_cells, total, width, BLOCK_R, BLOCK_W)
+        tl.store(norm_inverse_ptr + all_cells, found, all_cells < total)
 
 
 @triton.jit

@@ -23,7 +23,7 @@ from avgn.kernels.launch import (
     shared_memory,
 )
 from avgn.kernels.max_pooled_cosine import fused_backward, fused_forward
-from avgn.kernels.max_pooled_cosine.calls import backward_of, call_for, inputs_of
+from avgn.kernels.max_pooled_cosine.calls import backward_name, call_name, inputs_of
 from avgn.kernels.max_pooled_cosine.plan import (
     plan_backward_audio,
     plan_forward,
@@ -43,7 +43,7 @@ def run_forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Ten
     audio [B,N,D], visual [M,P,D], gate [M,G,D] with gate_id [B,N] int32 or int64 or neither; P of at least one.
     """
     audio, visual, gate, gate_id = _dense(audio, visual, gate, gate_id)
-    call = call_for(audio, visual, gate, gate_id)
+    call = call_name(audio, visual, gate, gate_id)
     inputs = inputs_of(audio, visual, gate, gate_id)
     record = records.get(call)
     if record is not None and (found := record.again(*inputs)):
@@ -191,7 +191,7 @@ def run_backward(
     grad = grad.float().contiguous()
     dense = audio, visual, gate, gate_id = _dense(*inputs)
     similarity, argmax, lengths = saved
-    call = backward_of(call_for(*dense), needs)
+    call = backward_name(call_name(*dense), needs)
     given = (grad, *saved, *inputs_of(*dense))
     record = records.get(call)
     if record is not None and (found := record.again(*given)):

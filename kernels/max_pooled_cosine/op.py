@@ -5,15 +5,15 @@ Legend: B sounds, N sources of a sample, M images, P cells, G gates of an image,
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from avgn.kernels.dispatch import is_eager
 from avgn.kernels.launch import Record, records
-from avgn.kernels.max_pooled_cosine.calls import backward_of, inputs_of
+from avgn.kernels.max_pooled_cosine.calls import backward_name, call_name, inputs_of
 from avgn.kernels.max_pooled_cosine.checks import (
     Inputs,
     backward_error,
@@ -30,25 +30,25 @@ from avgn.kernels.max_pooled_cosine.launches import (
 )
 from avgn.kernels.selfcheck import trusted
 
-# what calls with such inputs are named by, and the record of one, where there is one
-Options = tuple[Hashable, Record | None]
-
 
 def forward(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Three:
     """Similarity [B,M,N] float32, argmax [B,M,N] int64, and what the backward needs.
 
     audio [B,N,D], visual [M,P,D], gate [M,G,D] with gate_id [B,N] int32 or int64 or neither; P of at least one.
     """
-    right = _is_empty(audio, visual, gate) or trusted(_name(gate), audio, lambda: forward_error(audio, visual, gate))
+    right = _is_empty(audio, visual, gate) or trusted(
+        _name(gate_id), audio, lambda: forward_error(audio, visual, gate, gate_id)
+    )
     return (run_forward if right else reference_forward)(audio, visual, gate, gate_id)
 
 
 def backward(grad: Tensor, inputs: Inputs, saved: Three, needs: list[bool]) -> Three:
     """Gradients of audio, visual and gate; those that aren't needed come empty."""
-    audio, visual, gate, _ = inputs
+    audio, visual, gate, gate_id = inputs
+    name = _name(gate_id)
     if _is_empty(audio, visual, gate) or (
-        trusted(_name(gate), audio, lambda: forward_error(audio, visual, gate))
-        and trusted(f"{_name(gate)} backward", audio, lambda: backward_error(audio, visual, gate))
+        trusted(name, audio, lambda: forward_error(*inputs))
+        and trusted(f"{name} backward", audio, lambda: backward_error(*inputs))
     ):
         return run_backward(grad, inputs, saved, needs)
     return reference_backward(grad, *inputs, needs)
@@ -57,14 +57,13 @@ def backward(grad: Tensor, inputs: Inputs, saved: Three, needs: list[bool]) -> T
 class MaxPooledCosine(torch.autograd.Function):
     """The operator in eager code: the same launches without the registration's cost.
 
-    A call with inputs like those of one that was recorded is launched as that was, and not checked again.
+    A call with inputs like those of one that was recorded (`record`) is launched as that was, and not checked again.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None, options: Options
+        ctx: Any, audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None, record: Record | None
     ) -> tuple[Tensor, Tensor]:
-        ctx.call, record = options
         outputs = None if record is None else record.again(*inputs_of(audio, visual, gate, gate_id))
         if outputs is None:
             outputs = forward(audio, visual, gate, gate_id)
@@ -80,7 +79,7 @@ class MaxPooledCosine(torch.autograd.Function):
 
 
 def _gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    grad, call = grads[0], ctx.call
+    grad = grads[0]
     if grad is None:
         return (None,) * 5
     needs = list(ctx.needs_input_grad[:3])
@@ -88,8 +87,9 @@ def _gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     inputs, results = saved[:4], saved[4:]
     found = None
-    if call is not None and type(grad) is Tensor and grad.dtype == torch.float32 and grad.is_contiguous():
-        record = records.get(backward_of(call, needs))
+    if grad.dtype == torch.float32 and grad.is_contiguous() and is_eager(grad, *inputs_of(*inputs)):
+        # hooks may give other tensors back than were saved
+        record = records.get(backward_name(call_name(*inputs), needs))
         found = None if record is None else record.again(grad, *results, *inputs_of(*inputs))
     if found is None:
         found = backward(grad, inputs, results, needs)
@@ -162,8 +162,11 @@ def _given(found: Three, needs: list[bool]) -> tuple[Tensor | None, ...]:
     return (*(one if need else None for one, need in zip(found, needs, strict=True)), None)
 
 
-def _name(gate: Tensor | None) -> str:
-    return "max_pooled_cosine" if gate is None else "gated max_pooled_cosine"
+def _name(gate_id: Tensor | None) -> str:
+    if gate_id is None:
+        return "max_pooled_cosine"
+    # indices of another dtype are read by another kernel
+    return f"gated max_pooled_cosine{'' if gate_id.dtype == torch.int64 else ' by int32'}"
 
 
 def _is_empty(audio: Tensor, visual: Tensor, gate: Tensor | None) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from avgn.kernels.dispatch import (
     check_devices,
     check_fused,
-    is_plain,
+    is_eager,
     needs_operator,
     prefers_reference,
     under_autocast,
@@ -19,7 +19,7 @@ from avgn.kernels.dispatch import (
 )
 from avgn.kernels.launch import records
 from avgn.kernels.max_pooled_cosine import chunked, reference
-from avgn.kernels.max_pooled_cosine.calls import call_for
+from avgn.kernels.max_pooled_cosine.calls import call_name
 
 LARGE = 1 << 20
 
@@ -46,11 +46,10 @@ def max_pooled_cosine(
     ValueError for shapes, dtypes or devices that don't fit.
     """
     given: tuple[Tensor, ...] = (audio, visual) if gate is None else (audio, visual, gate)
-    if is_plain(*given) and (gate_index is None or type(gate_index) is Tensor):
-        call = call_for(audio, visual, gate, gate_index)
-        record = records.get(call)
+    if is_eager(*given) and (gate_index is None or type(gate_index) is Tensor):
+        record = records.get(call_name(audio, visual, gate, gate_index))
         if record is not None:
-            similarity, argmax = _eager()(audio, visual, gate, gate_index, (call, record))
+            similarity, argmax = _eager()(audio, visual, gate, gate_index, record)
             if audio_mask is None and visual_mask is None:
                 return similarity, argmax
             reference.check_shapes(audio, visual, gate, gate_index, audio_mask, visual_mask)
@@ -66,11 +65,11 @@ def max_pooled_cosine(
         check_devices("max_pooled_cosine", audio, gate_index)
     gate = None if gate is None else given[2]
     if gate is not None and gate_index is None:
-        gate_index = torch.arange(audio.shape[1], dtype=torch.int32, device=audio.device).expand(audio.shape[0], -1)
+        gate_index = torch.arange(audio.shape[1], device=audio.device).expand(audio.shape[0], -1)
     if needs_operator(*given):
         similarity, argmax, _ = _registered()(audio, visual, gate, gate_index)
     else:
-        similarity, argmax = _eager()(audio, visual, gate, gate_index, (None, None))
+        similarity, argmax = _eager()(audio, visual, gate, gate_index, None)
     return reference.apply_masks(similarity, argmax, audio_mask, visual_mask)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,14 +45,13 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     said.clear()
     # what is freed within a call may come back at the same address as something else
     kept: list[Tensor] = []
-    for owner, name in ((Tensor, "new_empty"), (torch, "empty_like")):
-        make = getattr(owner, name)
+    make = Tensor.new_empty
 
-        def keep(*given: Any, make: Any = make, **options: Any) -> Tensor:
-            kept.append(make(*given, **options))
-            return kept[-1]
+    def keep(*given: Any, **options: Any) -> Tensor:
+        kept.append(make(*given, **options))
+        return kept[-1]
 
-        monkeypatch.setattr(owner, name, keep)
+    monkeypatch.setattr(Tensor, "new_empty", keep)
     with host.no_kernels():
         yield
 
@@ -192,10 +192,9 @@ def test_what_was_recorded_is_not_launched_where_the_reference_is_asked_for(
 def test_what_was_recorded_is_not_launched_in_a_transform_or_a_trace(known: Kept) -> None:
     inputs, index = known
     wide = [tensor.detach() for tensor in inputs]
-    found = torch.func.vmap(
-        lambda cells, classes: grouping_attention(cells[None], classes[None], cells[None], scale=1.0)
-    )(*wide[:2])
-    assert torch.isfinite(found).all() and not said
+    many = [tensor.expand(3, *tensor.shape) for tensor in wide]
+    found = torch.func.vmap(lambda *given: grouping_attention(*given, scale=0.25))(*many)
+    assert torch.allclose(found[1], truth(wide, index)[0], atol=1e-6) and not said
     program = torch.compile(lambda *given: both(list(given), index), backend="eager", fullgraph=True)
     for one, other in zip(program(*wide), truth(wide, index), strict=True):
         assert one.shape == other.shape
@@ -233,6 +232,106 @@ def test_gradients_of_other_layouts_are_made_dense(known: Kept, monkeypatch: pyt
             given.clear()
             torch.autograd.grad(result, known[0][0], slope, retain_graph=True)
             assert given and all(one.is_contiguous() and torch.equal(one, slope) for one in given)
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("dense", [True, False])
+def test_what_hooks_gave_back_is_launched_as_it_lies(dense: bool, same: bool) -> None:
+    """Checkpoints and hooks save copies: other strides, and no longer one tensor where there was one."""
+    size = (2, 9, 16 if dense else 48)
+    cells, key = torch.randn(size), random(2, 5, 16)
+    query = cells[..., :16].requires_grad_()
+    value = query if same else torch.randn(2, 9, 16).requires_grad_()
+    inputs = sorted({id(one): one for one in (query, key, value)}.values(), key=id)
+
+    def step() -> list[tuple[Any, ...]]:
+        said.clear()
+        out = grouping_attention(query, key, value, scale=0.25)
+        assert isinstance(out, Tensor)
+        torch.autograd.grad(out, inputs, torch.ones_like(out))
+        return list(said)
+
+    for _ in range(2):
+        step()
+    kept: list[Tensor] = []
+
+    def unpack(tensor: Tensor) -> Tensor:
+        kept.append(tensor.contiguous().clone())
+        return kept[-1]
+
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor.detach(), unpack):
+        first, second = step()[1:], step()[1:]
+    # query, key, value, grouped values, sums
+    left = [one for one in kept[-5:] if one.dtype == torch.float32]
+    names = grouping_backward.backward_scores.arg_names
+    for launched in (first[0], second[0]):
+        found = dict(zip(names, launched[1:], strict=False))
+        assert (found["batch_q"], found["stride_q"]) == (9 * 16, 16)
+    found = dict(zip(names, second[0][1:], strict=False))
+    addresses = {name: _address(found[f"{name}_ptr"]) for name in ("query", "key", "value")}
+    assert list(addresses.values()) == [one.data_ptr() for one in left[:3]]
+
+
+def _address(value: Any) -> int:
+    return value.data_ptr() if isinstance(value, Tensor) else value
+
+
+def test_a_record_takes_no_other_number_of_inputs(known: Kept) -> None:
+    record = next(iter(launch.records.values()))
+    assert record.again(*known[0], known[0][0]) is None and record.again(known[0][0]) is None
+
+
+def test_what_is_empty_lies_nowhere_and_is_not_recorded() -> None:
+    inputs, index = [random(4, 2, 16), random(4, 9, 16), random(4, 0, 16)], torch.zeros(4, 2, dtype=torch.int64)
+    for _ in range(3):
+        max_pooled_cosine(*inputs, gate_index=index)
+    assert not launch.records
+
+
+@pytest.mark.parametrize("needs", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)], ids=str)
+def test_gradients_that_are_not_needed_are_not_launched_again(needs: tuple[int, ...]) -> None:
+    call, inputs = pool(True)
+    for at, one in enumerate(inputs):
+        one.requires_grad_(at in needs)
+    wanted = [inputs[at] for at in needs]
+    counts = []
+    for _ in range(3):
+        said.clear()
+        out = call()
+        found = torch.autograd.grad(out, wanted, torch.ones_like(out))
+        assert [one.shape for one in found] == [one.shape for one in wanted]
+        counts.append(len(said))
+    assert counts == [2 + len({0} & {*needs}) + 2 * len({1, 2} & {*needs})] * 3
+
+
+def test_what_is_being_recorded_is_forgotten_with_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread finds a kernel wrong while this one is launched for the first time."""
+    call, inputs = pool(False)
+    known = launch.launch_built
+
+    def late(*given: Any) -> None:
+        known(*given)
+        launch.forget()
+
+    monkeypatch.setattr(launch, "launch_built", late)
+    launches(call, *inputs)
+    assert not launch.records
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, KeyboardInterrupt])
+def test_a_check_that_was_not_finished_leaves_nothing(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selfcheck, "verdicts", {})
+    monkeypatch.setattr(selfcheck, "_applies", lambda _: True)
+
+    def stop(*_: object) -> float:
+        raise error("no more")
+
+    monkeypatch.setattr(importlib.import_module("avgn.kernels.grouping_attention.checks"), "error", stop)
+    with pytest.raises(error):
+        both([random(2, 9, 16), random(2, 5, 16), random(2, 9, 16)], torch.zeros(2, 5, dtype=torch.int64))
+    assert not selfcheck.verdicts and not launch.records
 
 
 def test_a_kernel_that_is_wrong_is_not_launched_again(monkeypatch: pytest.MonkeyPatch) -> None:
