@@ -92,11 +92,12 @@ def measure_cpu() -> dict[str, float]:
 
 
 def _model(config: Config, cpu: dict[str, float]) -> dict[str, Any]:
-    optimized = optimize(build_model(config).eval())
+    model = build_model(config).eval()
+    optimized, framed = optimize(model), optimize(model, front_end="framed")
     found: dict[str, Any] = {"graph_hazards": _safety(optimized), "halves": {}, "frame_ms": {}}
     sizes = _sizes(config, 1)
     with tempfile.TemporaryDirectory() as folder:
-        files = _graphs(optimized, Path(folder))
+        files = _graphs(optimized, framed, Path(folder))
         for precision, halves in files.items():
             for half, file in halves.items():
                 graph = onnx.load(file)
@@ -172,10 +173,10 @@ def _sizes(config: Config, batch: int) -> dict[str, dict[str, tuple[int, ...]]]:
     }
 
 
-def _graphs(optimized: OptimizedModel, folder: Path) -> dict[str, dict[str, Path]]:
+def _graphs(optimized: OptimizedModel, framed: OptimizedModel, folder: Path) -> dict[str, dict[str, Path]]:
     files = {
         "fp32": write_graphs(optimized, folder, opset=18, facts={}),
-        "fp16": write_graphs(to_mixed(optimized), folder, opset=18, facts={}, suffix=".fp16"),
+        "fp16": write_graphs(to_mixed(framed), folder, opset=18, facts={}, suffix=".fp16"),
         "int8-gpu": {},
     }
     rng = np.random.default_rng(0)

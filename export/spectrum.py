@@ -1,9 +1,8 @@
-"""The front-end for inference alone: with a quarter of its multiply-adds, or as one product of frames.
+"""The front-end for inference alone: with a quarter of its multiply-adds (CPUs), or as one product of frames (GPUs).
 
 cos(2 pi k n / N) is even around n = N / 2 and, up to the sign (-1)^k, around N / 4; the sine is odd. So samples are
 added up in pairs, twice, before they meet matrices of a quarter of the size, for the even and for the odd k. That is
-four times the speed on a CPU and seventy small kernels on a GPU, where one product of all frames takes no longer than
-any of them.
+some seventy small operators, and a GPU takes microseconds for each of them, however little it computes.
 
 Legend: B batch, T samples, F frames, N = 512 samples of a frame, q = N / 4.
 """

@@ -56,7 +56,7 @@ class Maker:
     report: Report = lambda message: None
     _optimized: OptimizedModel | None = None
     _fp32: dict[str, Path] | None = None
-    _said: bool = False
+    _said: set[str] = field(default_factory=set)
 
     def make(self, precision: str, scratch: Path) -> Graphs:
         """Write the graphs of a precision; `scratch` takes what the bundle doesn't keep."""
@@ -70,7 +70,7 @@ class Maker:
 
     @property
     def optimized(self) -> OptimizedModel:
-        """The model as its graphs compute it."""
+        """The model as the graphs of fp32 and int8 compute it: they run on CPUs, too."""
         if self._optimized is None:
             self._optimized = optimize(self.model)
             if self.model.frontend.kind == FOLDED:
@@ -82,21 +82,24 @@ class Maker:
                         f"the front-end's transform stays whole: with it folded, the sources move by {moved:.1e}"
                     )
                     self._optimized = optimize(self.model, front_end="whole")
-            self._report_operations(self._optimized)
+            self._report_operations("", self._optimized)
         return self._optimized
 
     def optimized_for(self, precision: str, *, gpu: bool) -> OptimizedModel:
-        """Return what graphs of "fp32" or "fp16" are written from."""
-        optimized = optimize(self.model, front_end="framed") if gpu else self.optimized
-        self._report_operations(optimized)
+        """Return what graphs or packages of "fp32" or "fp16" are written from; `gpu`: they run on GPUs alone."""
+        if gpu:
+            optimized = optimize(self.model, front_end="framed")
+            self._report_operations(f"{precision} for GPUs, ", optimized)
+        else:
+            optimized = self.optimized
         return mixed.to_mixed(optimized) if precision == "fp16" else optimized
 
-    def _report_operations(self, optimized: OptimizedModel) -> None:
-        """Say once what optimization saves."""
-        if not self._said:
-            self._said = True
+    def _report_operations(self, what: str, optimized: OptimizedModel) -> None:
+        """Say once for each form what optimization saves."""
+        if what not in self._said:
+            self._said.add(what)
             for line in operations(self.model, optimized):
-                self.report(line)
+                self.report(f"{what}{line}")
 
     def _write_fp32(self, folder: Path) -> dict[str, Path]:
         if self._fp32 is None:

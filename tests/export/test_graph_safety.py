@@ -16,7 +16,7 @@ from avgn.config import preset
 from avgn.export.graph_safety import fix_sizes, graph_hazards, known_shapes, trace
 from avgn.export.halves import AudioHalf, ImageHalf
 from avgn.export.mixed import to_mixed
-from avgn.export.optimize import OptimizedModel, optimize
+from avgn.export.optimize import FrontEnd, OptimizedModel, optimize
 from avgn.model import build_model
 from avgn.runtime import Bundle, InputError
 from avgn.systems import SYSTEMS
@@ -57,8 +57,9 @@ def test_the_image_half_of_a_preset_never_waits_for_the_host(
 @pytest.mark.parametrize(
     "options", [{}, {"assignment": "hard"}, {"system": "avgn-released", "visual_gate": "none"}], ids=str
 )
-def test_nor_does_any_form_of_it(half: str, options: dict[str, Any]) -> None:
-    optimized = optimize(small_model(**options))
+@pytest.mark.parametrize("front_end", ["folded", "framed"])
+def test_nor_does_any_form_of_it(front_end: FrontEnd, half: str, options: dict[str, Any]) -> None:
+    optimized = optimize(small_model(**options), front_end=front_end)
     assert hazards_of(to_mixed(optimized) if half == "mixed" else optimized) == {"image": (), "audio": ()}
 
 
