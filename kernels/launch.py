@@ -173,7 +173,7 @@ class Record:
     # the int32 numbers that the call needs while it runs
     room: int
     inputs: int
-    # how often records had been forgotten when this one was begun
+    # how often records had been forgotten when the call was found right
     begun: int
     device: int = -1
     launches: list[tuple[Any, ...]] = field(default_factory=list)
@@ -185,7 +185,7 @@ class Record:
         """Note a launch; with a tensor that the call doesn't hold, the record is of no use."""
         tensors = [value for value in values if isinstance(value, Tensor)]
         places = [self._place(value) for value in tensors]
-        # what is empty lies nowhere
+        # empty tensors have no address
         if None in places or not all(value.numel() for value in tensors):
             self.whole = False
             return
@@ -208,8 +208,8 @@ class Record:
         return None
 
     def again(self, *inputs: Tensor) -> Any:
-        """Launch with such inputs what was recorded; return the tuple of outputs, or None for more or fewer inputs and
-        for such as begin elsewhere.
+        """Launch with such inputs what was recorded; return the tuple of outputs, or None if their number differs or
+        one of them doesn't begin at a multiple of 16 bytes.
 
         It takes a third of the time of planning, looking up and launching one by one: Triton's launcher is called with
         addresses, and asks no tensor where it lies.
@@ -245,21 +245,26 @@ def _memory(tensor: Tensor) -> int:
 
 # what calls launched, by all that their launches depend on
 records: dict[Hashable, Record] = {}
-# one more whenever they were forgotten
+# grows by one whenever they are forgotten
 _forgotten = 0
 # the backward of a module runs in a thread of its own
 _present = threading.local()
 
 
+def begin() -> None:
+    """Note when a call of this thread was found right: what is forgotten from then on takes its record with it."""
+    _present.begun = _forgotten
+
+
 def forget() -> None:
-    """Forget what was recorded, and what is being recorded now: a kernel turned out to be wrong."""
+    """Forget what was recorded, and what is being recorded now: a kernel is wrong, or its check was not finished."""
     global _forgotten
     _forgotten += 1
     records.clear()
 
 
 def name_of(name: Hashable, *tensors: Tensor | None) -> Hashable:
-    """Return what the launches of a call depend on beside its name: dtypes, devices, shapes and strides."""
+    """Return what the launches of a call depend on besides its name: dtypes, devices, shapes and strides."""
     facts: list[Hashable] = [name]
     for tensor in tensors:
         if tensor is None:
@@ -280,7 +285,7 @@ def recorded(call: Hashable, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
     numbers = room.numel()
     held = (*inputs, *outputs, room) if numbers else (*inputs, *outputs)
     made = [(one.shape, one.dtype) for one in outputs]
-    record = _present.record = Record(held, made, numbers, len(inputs), _forgotten)
+    record = _present.record = Record(held, made, numbers, len(inputs), getattr(_present, "begun", _forgotten))
     try:
         yield
     finally:

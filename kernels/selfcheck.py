@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from avgn.kernels.launch import forget
+from avgn.kernels.launch import begin, forget
 
 log = logging.getLogger("avgn.kernels")
 
@@ -32,6 +32,7 @@ def trusted(name: str, like: Tensor, check: Callable[[], float]) -> bool:
     `check` gives the relative error of the kernel on numbers of its own; it is called once for a device and a dtype.
     While a CUDA graph is recorded nothing can be checked: then the kernel is taken at its word.
     """
+    begin()
     known = verdicts.get((name, like.device.index, like.dtype))
     if known is not None:
         return known
@@ -69,20 +70,25 @@ def _applies(like: Tensor) -> bool:
 
 def _decide(name: str, like: Tensor, check: Callable[[], float]) -> bool:
     key = (name, like.device.index, like.dtype)
-    # the check itself runs the kernel
+    # other threads take the kernel at its word meanwhile
     verdicts[key] = True
     reason = ""
+    finished = False
     try:
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(like.device.type, enabled=False):
             off = check()
         if not off <= LIMITS[like.dtype]:
             reason = f"its result is off by {off:.1e}, and {LIMITS[like.dtype]:.0e} is allowed"
-    except (torch.OutOfMemoryError, KeyboardInterrupt):
-        del verdicts[key]
-        forget()
+        finished = True
+    except torch.OutOfMemoryError:
         raise
     except Exception as failure:  # whatever a compiler or a driver has to say
         reason = f"it can't be run: {str(failure).strip().splitlines()[0] if str(failure).strip() else repr(failure)}"
+        finished = True
+    finally:
+        if not finished:
+            verdicts.pop(key, None)
+            forget()
     if reason:
         verdicts[key] = False
         # its own call may have been recorded

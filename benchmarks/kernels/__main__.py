@@ -40,10 +40,10 @@ def main() -> None:
         from benchmarks.kernels.gpu import measure_gpu
 
         record["gpu"] = {"device": torch.cuda.get_device_name(), "rows": measure_gpu()}
-    _print(record)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(record, indent=1) + "\n")
+    _print(record)
     if args.plot:
         _plot(record["cpu"], args.plot)
 
@@ -59,7 +59,11 @@ def _print(record: dict[str, Any]) -> None:
     for form, cost in record["cpu"]["forms"].items():
         print(f"cpu {form:8} {cost['p50']:.2f} s, {cost['peak_bytes'] / 2**20:.0f} MiB above the inputs")
     for row in record.get("gpu", {}).get("rows", ()):
-        print(f"gpu {row['operation']:20}{row['form']:9}{row['direction']:17}{row['p50 ms']:.3f} ms")
+        for form in ("fused", "plain", "naive", "compiled"):
+            times = {kind: taken for kind, taken in row.get(form, {}).items() if kind in ("forward_us", "both_us")}
+            if times:
+                said = ", ".join(f"{kind} {taken:.1f}" for kind, taken in times.items())
+                print(f"gpu {row['operation']:10}{row['shape']!s:26}{form:9}{said}")
 
 
 def _plot(cpu: dict[str, Any], path: Path) -> None:

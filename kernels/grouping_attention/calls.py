@@ -24,6 +24,6 @@ def forward_name(call: Hashable, eps: float) -> Hashable:
     return "forward", eps, call
 
 
-def backward_name(call: Hashable, grad: Tensor) -> Hashable:
-    """Return the name of a call's backward."""
-    return "backward", grad.dtype, grad.stride(), call
+def backward_name(call: Hashable, grad: Tensor, out: Tensor, sums: Tensor) -> Hashable:
+    """Return the name of a call's backward: what was saved may come back otherwise."""
+    return name_of(("backward", call), grad, out, sums)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avgn.kernels.dispatch import check_devices
 from avgn.kernels.grouping_attention import fused_backward, fused_forward
 from avgn.kernels.grouping_attention.calls import backward_name, call_name, forward_name, inputs_of
 from avgn.kernels.grouping_attention.plan import (
@@ -177,9 +178,11 @@ def run_backward(
 ) -> Three:
     """Gradients of query, key and value. w and the gradient of S [B,P,C] are stored in the inputs' dtype."""
     query, key, value = row_contiguous(query), row_contiguous(key), row_contiguous(value)
-    grad = grad.contiguous()
-    call = backward_name(call_name(query, key, value, scale, hard), grad)
+    # hooks may give back other tensors than were saved
+    grad, out, sums = (one.contiguous() for one in (grad, out.to(query.dtype), sums))
+    call = backward_name(call_name(query, key, value, scale, hard), grad, out, sums)
     inputs = (grad, out, sums, *inputs_of(query, key, value))
+    check_devices("grouping_attention", *inputs)
     record = records.get(call)
     if record is not None and (found := record.again(*inputs)):
         return found

@@ -75,15 +75,16 @@ def _gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     grad = grads[0]
     if grad is None:
         return None, None, None, None
-    query, key, value, *saved = ctx.saved_tensors
+    query, key, value, out, sums = ctx.saved_tensors
     scale, eps, hard, _ = ctx.options
-    found = None
-    if is_eager(grad, query, key, value):
-        # hooks may give other tensors back than were saved
-        record = records.get(backward_name(call_name(query, key, value, scale, hard), grad))
-        found = None if record is None else record.again(grad, *saved, *inputs_of(query, key, value))
+    if not is_eager(grad, query, key, value, out, sums):
+        # they may have no memory to launch with
+        return *reference_backward(grad, query, key, value, scale, eps, hard), None
+    # hooks may give back other tensors than were saved
+    record = records.get(backward_name(call_name(query, key, value, scale, hard), grad, out, sums))
+    found = None if record is None else record.again(grad, out, sums, *inputs_of(query, key, value))
     if found is None:
-        found = backward(grad, (query, key, value), saved, scale, eps, hard)
+        found = backward(grad, (query, key, value), (out, sums), scale, eps, hard)
     return *found, None
 
 

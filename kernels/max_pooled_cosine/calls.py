@@ -19,6 +19,6 @@ def inputs_of(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tenso
     return (audio, visual) if gate is None or gate_id is None else (audio, visual, gate, gate_id)
 
 
-def backward_name(call: Hashable, needs: Sequence[bool]) -> Hashable:
-    """Return the name of a call's backward for the gradients that are needed."""
-    return "backward", tuple(needs), call
+def backward_name(call: Hashable, grad: Tensor, saved: Sequence[Tensor], needs: Sequence[bool]) -> Hashable:
+    """Return the name of a call's backward for needed gradients: what was saved may come back otherwise."""
+    return name_of(("backward", call, tuple(needs)), grad, *saved)

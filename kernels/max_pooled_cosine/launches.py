@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avgn.kernels.dispatch import check_devices
 from avgn.kernels.launch import (
     Pieces,
     ceil_div,
@@ -188,11 +189,14 @@ def run_backward(
     needs: list[bool],
 ) -> Three:
     """Gradients of audio, visual and gate; those that aren't needed come empty."""
-    grad = grad.float().contiguous()
     dense = audio, visual, gate, gate_id = _dense(*inputs)
-    similarity, argmax, lengths = saved
-    call = backward_name(call_name(*dense), needs)
-    given = (grad, *saved, *inputs_of(*dense))
+    # hooks may give back other tensors than were saved
+    grad, similarity, lengths = (one.contiguous() for one in (grad.float(), saved[0].float(), saved[2]))
+    argmax = saved[1].long().contiguous()
+    kept = similarity, argmax, lengths
+    call = backward_name(call_name(*dense), grad, kept, needs)
+    given = (grad, *kept, *inputs_of(*dense))
+    check_devices("max_pooled_cosine", *given)
     record = records.get(call)
     if record is not None and (found := record.again(*given)):
         return found

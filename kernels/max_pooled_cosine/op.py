@@ -86,11 +86,14 @@ def _gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     # every look at them unpacks them all
     saved = ctx.saved_tensors
     inputs, results = saved[:4], saved[4:]
-    found = None
-    if grad.dtype == torch.float32 and grad.is_contiguous() and is_eager(grad, *inputs_of(*inputs)):
-        # hooks may give other tensors back than were saved
-        record = records.get(backward_name(call_name(*inputs), needs))
-        found = None if record is None else record.again(grad, *results, *inputs_of(*inputs))
+    given = inputs_of(*inputs)
+    if not is_eager(grad, *results, *given):
+        # they may have no memory to launch with
+        audio, visual, gate, gate_id = inputs
+        return *_given(reference_backward(grad, audio, visual, gate, gate_id, needs), needs), None
+    # hooks may give back other tensors than were saved
+    record = records.get(backward_name(call_name(*inputs), grad, results, needs))
+    found = None if record is None else record.again(grad, *results, *given)
     if found is None:
         found = backward(grad, inputs, results, needs)
     return *_given(found, needs), None
@@ -166,7 +169,7 @@ def _name(gate_id: Tensor | None) -> str:
     if gate_id is None:
         return "max_pooled_cosine"
     # indices of another dtype are read by another kernel
-    return f"gated max_pooled_cosine{'' if gate_id.dtype == torch.int64 else ' by int32'}"
+    return f"gated max_pooled_cosine{'' if gate_id.dtype == torch.int64 else ' (int32 indices)'}"
 
 
 def _is_empty(audio: Tensor, visual: Tensor, gate: Tensor | None) -> bool:

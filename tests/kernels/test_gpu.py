@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 
 from avgn.kernels import grouping_attention, max_pooled_cosine, selfcheck
@@ -21,19 +22,20 @@ cosine_reference = importlib.import_module("avgn.kernels.max_pooled_cosine.refer
 # ||found - truth|| / ||truth||, and the mean error over the spread of the truth
 SPREAD = {torch.float32: 4e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3}
 BIAS = {torch.float32: 4e-6, torch.float16: 2e-4, torch.bfloat16: 2e-3}
+# as float32, as two float16 and as two bfloat16 it is NaN, as an index far outside
+NOT_WRITTEN = -0xF0010
 
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the kernels don't write is NaN."""
-    for owner, name in ((Tensor, "new_empty"), (torch, "empty_like")):
-        make = getattr(owner, name)
+    make = Tensor.new_empty
 
-        def poison(*given: Any, make: Callable[..., Tensor] = make, **options: Any) -> Tensor:
-            made = make(*given, **options)
-            return made.fill_(float("nan") if made.is_floating_point() else -(10**6))
+    def poison(*given: Any, **options: Any) -> Tensor:
+        made = make(*given, **options)
+        return made.fill_(float("nan") if made.is_floating_point() else NOT_WRITTEN)
 
-        monkeypatch.setattr(owner, name, poison)
+    monkeypatch.setattr(Tensor, "new_empty", poison)
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +247,53 @@ def test_fifty_calls_give_the_same_bits() -> None:
         results = [grouped, similarity, plain, *torch.autograd.grad(loss, inputs)]
         first = first or results
         assert all(torch.equal(one, other) for one, other in zip(results, first, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_indices_of_both_dtypes_give_the_same_bits(dtype: torch.dtype) -> None:
+    shapes = ((6, 2, 64), (5, 49, 64), (5, 7, 64))
+    inputs = [random(*size, seed=size[1], dtype=dtype).requires_grad_() for size in shapes]
+    index = torch.tensor([[0, 1], [2, 3], [4, 5], [6, -1], [-7, 3], [2, 2]], device="cuda")
+    results = []
+    for ids in (index, index.int(), index, index.int()):
+        similarity, argmax = max_pooled_cosine(*inputs, gate_index=ids)
+        results.append((similarity, argmax, *torch.autograd.grad(similarity.square().sum(), inputs)))
+    for other in results[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
+
+
+def turned(tensor: Tensor) -> Tensor:
+    """Return the same numbers, laid otherwise."""
+    return tensor.transpose(0, -1).contiguous().transpose(0, -1).clone(memory_format=torch.preserve_format)
+
+
+@pytest.mark.parametrize("how", ["turned", "clones", "checkpoint"])
+def test_what_hooks_and_checkpoints_give_back_has_the_same_gradients(how: str) -> None:
+    """Twice, after calls without them were recorded."""
+    cells, classes = (random(4, count, 64, seed=count, dtype=torch.float16).requires_grad_() for count in (49, 5))
+    sound = random(4, 2, 64, seed=1, dtype=torch.float16).requires_grad_()
+    ids = torch.tensor([[0, 1], [2, 3], [4, 0], [1, 1]], device="cuda")
+
+    def call(sound: Tensor, cells: Tensor, classes: Tensor) -> Tensor:
+        grouped = grouping_attention(cells, classes, cells, scale=0.1)
+        assert isinstance(grouped, Tensor)
+        similarity = max_pooled_cosine(sound, cells, classes, gate_index=ids)[0]
+        return grouped.float().square().sum() + similarity.square().sum()
+
+    def gradients() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(call(sound, cells, classes), (sound, cells, classes))
+
+    truth = [gradients() for _ in range(2)]
+    for _ in range(2):
+        if how == "checkpoint":
+            out = torch.utils.checkpoint.checkpoint(call, sound, cells, classes, use_reentrant=False)
+            found = torch.autograd.grad(out, (sound, cells, classes))
+        else:
+            change = turned if how == "turned" else torch.clone
+            with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor.detach(), change):
+                found = gradients()
+        assert all(torch.equal(one, two) for one, two in zip(found, truth[1], strict=True))
+    assert all(torch.equal(one, two) for one, two in zip(gradients(), truth[0], strict=True))
 
 
 def test_a_graph_of_cuda_replays_them() -> None:

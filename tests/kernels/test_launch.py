@@ -272,6 +272,63 @@ def test_what_hooks_gave_back_is_launched_as_it_lies(dense: bool, same: bool) ->
     assert list(addresses.values()) == [one.data_ptr() for one in left[:3]]
 
 
+def test_results_that_hooks_gave_back_are_made_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the first backward of all, and after ordinary ones were recorded; an odd one spoils none after it."""
+    again = launch.Record.again
+    given: list[Tensor] = []
+
+    def noted(record: launch.Record, *inputs: Tensor) -> Any:
+        given.extend(inputs)
+        return again(record, *inputs)
+
+    monkeypatch.setattr(launch.Record, "again", noted)
+
+    def turned(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() in pointers or tensor.dim() == 2:
+            return tensor
+        return tensor.transpose(0, -1).contiguous().transpose(0, -1) if tensor.dim() > 1 else tensor.repeat(2)[::2]
+
+    for make in (lambda: pool(True), lambda: group(100, False), lambda: group(9, False, hard=True)):
+        call, inputs = make()
+        # inputs (and indices) laid otherwise are another call
+        pointers = {one.data_ptr() for one in inputs}
+        for odd in (True, False, True, False):
+            with torch.autograd.graph.saved_tensors_hooks(
+                lambda tensor: tensor.detach(), turned if odd else torch.clone
+            ):
+                said.clear()
+                out = call()
+            torch.autograd.grad(out, inputs, torch.ones_like(out))
+            launched = [one for row in said for one in row if isinstance(one, Tensor)]
+            # queries, keys and values may have gaps: their strides are launched with them
+            results = [one for one in (*launched, *given) if one.dtype in (torch.int64, torch.int32) or one.dim() == 1]
+            assert results and all(one.is_contiguous() for one in results)
+    assert all(isinstance(record, launch.Record) for record in launch.records.values())
+
+
+def test_other_kinds_of_tensors_are_given_to_the_reference(known: Kept) -> None:
+    """They may have no memory of their own."""
+
+    class Wrapped(Tensor):
+        pass
+
+    inputs, index = known
+    for wanted, at in ((truth(inputs, index)[0], 0), (truth(inputs, index)[1], 1)):
+        slope = torch.randn(wanted.shape)
+        right = torch.autograd.grad(wanted, inputs, slope, allow_unused=True)
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: tensor.detach(), lambda tensor: tensor.as_subclass(Wrapped)
+        ):
+            out = both(inputs, index)[at]
+        said.clear()
+        found = torch.autograd.grad(out, inputs, slope, allow_unused=True)
+        assert not said
+        for one, other in zip(found, right, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None and other is not None:
+                torch.testing.assert_close(one.as_subclass(Tensor), other)
+
+
 def _address(value: Any) -> int:
     return value.data_ptr() if isinstance(value, Tensor) else value
 
@@ -314,6 +371,17 @@ def test_what_is_being_recorded_is_forgotten_with_the_rest(monkeypatch: pytest.M
         launch.forget()
 
     monkeypatch.setattr(launch, "launch_built", late)
+    launches(call, *inputs)
+    assert not launch.records
+    monkeypatch.setattr(launch, "launch_built", known)
+    # or between asking whether it is right, and launching it
+    make = Tensor.new_empty
+
+    def early(*given: Any, **options: Any) -> Tensor:
+        launch.forget()
+        return make(*given, **options)
+
+    monkeypatch.setattr(Tensor, "new_empty", early)
     launches(call, *inputs)
     assert not launch.records
 

@@ -19,6 +19,9 @@ from tests.kernels.interpreted.traffic import count_bytes
 reference = importlib.import_module("avgn.kernels.max_pooled_cosine.reference")
 assert os.environ.get("TRITON_INTERPRET") == "1"
 
+# as float32, as two float16 and as two bfloat16 it is NaN, as an index far outside
+NOT_WRITTEN = -0xF0010
+
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +30,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def poison(self: Tensor, *size: Any, **options: Any) -> Tensor:
         made = empty(self, *size, **options)
-        return made.fill_(float("nan") if made.is_floating_point() else -(10**6))
+        return made.fill_(float("nan") if made.is_floating_point() else NOT_WRITTEN)
 
     monkeypatch.setattr(Tensor, "new_empty", poison)
 
