@@ -186,10 +186,11 @@ def loss_memory(cells: int, form: str) -> float:
     return float(rows[0][form])
 
 
-def host_times(name: str) -> tuple[float, ...]:
+def host_times(call: str, class_gates: bool) -> tuple[float, ...]:
     """Microseconds of the host before and after, of a call and of one with its backward."""
-    found = results("kernels-host")["us"]
-    return tuple(found[row][state] for row in (name, f"{name}, with backward") for state in ("before", "after"))
+    rows = [row for row in results("kernels-host")["rows"] if (row["call"], row["class_gates"]) == (call, class_gates)]
+    assert [row["backward"] for row in rows] == [False, True]
+    return tuple(row[state] for row in rows for state in ("before_us", "after_us"))
 
 
 # page, sentence with places for numbers, the numbers as the JSON of a benchmark has them
@@ -267,11 +268,11 @@ MEASURED: list[tuple[str, str, Callable[[], tuple[Any, ...]]]] = [
         lambda: tuple(pick(row["memory_mb"] for row in results("site-soak")["rows"]) for pick in (min, max)),
     ),
     *(
-        ("gpu", f"| {name} | {{:.0f}} | {{:.0f}} | {{:.0f}} | {{:.0f}} |", lambda row=row: host_times(row))
+        ("gpu", f"| {name} | {{:.0f}} | {{:.0f}} | {{:.0f}} | {{:.0f}} |", lambda row=row: host_times(*row))
         for name, row in (
-            ("grouping attention", "grouping_attention"),
-            ("max-pooled cosine, no gates", "max_pooled_cosine"),
-            ("max-pooled cosine, class gates", "max_pooled_cosine, class gates"),
+            ("grouping attention", ("grouping_attention", False)),
+            ("max-pooled cosine, no gates", ("max_pooled_cosine", False)),
+            ("max-pooled cosine, class gates", ("max_pooled_cosine", True)),
         )
     ),
     (
