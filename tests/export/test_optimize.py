@@ -162,6 +162,22 @@ def test_other_forms_of_the_front_end_are_short_time_fourier_transforms(
     assert torch.allclose(found, expected[:, None], atol=1e-9)
 
 
+def test_no_form_of_the_front_end_rounds_much_more_than_the_model() -> None:
+    """Loud and quiet tones at once: what is lost of the loud one drowns the quiet one's neighbours."""
+    spectrogram, exact = Spectrogram(preset("avgn-tiny")), Spectrogram(preset("avgn-tiny")).double()
+    exact.basis.copy_(torch.from_numpy(_hann_basis())[:, None])
+    time = torch.arange(22_050) / 22_050
+    noise = torch.randn(2, 22_050, generator=torch.Generator().manual_seed(0))
+    tones = 0.8 * torch.sin(2 * torch.pi * 1000 * time) + 1e-3 * torch.sin(2 * torch.pi * 5000 * time)
+    for sound in (0.1 * noise, 1e-3 * noise, tones[None]):
+        truth = exact(sound.double())
+        errors = [
+            float((module(sound) - truth).abs().max())
+            for module in (spectrogram, FoldedSpectrogram(spectrogram), FramedSpectrogram(spectrogram))
+        ]
+        assert max(errors[1:]) < 4 * errors[0] + 1e-5, errors
+
+
 def test_the_framed_front_end_is_one_product() -> None:
     """Every small kernel costs a GPU what the product does."""
     spectrogram, sound = Spectrogram(preset("avgn-tiny")), torch.zeros(1, 66_150)
