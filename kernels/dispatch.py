@@ -96,7 +96,7 @@ def needs_operator(*tensors: Tensor) -> bool:
 def is_eager(*tensors: Tensor) -> bool:
     """Return whether nothing but eager code sees a call, so that one like an earlier one runs as that did.
 
-    Calls are looked up by what they depend on (`kernels.launch.name_of`); what this asks for is the rest of it.
+    Calls are looked up by what they depend on (`kernels.records.name_of`); what this asks for is the rest of it.
     """
     if torch.compiler.is_compiling():
         return False

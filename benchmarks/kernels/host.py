@@ -19,7 +19,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from avgn.kernels import grouping_attention, launch, max_pooled_cosine
+from avgn.kernels import grouping_attention, launch, max_pooled_cosine, records
 
 
 class Nothing:
@@ -71,7 +71,7 @@ def no_kernels() -> Iterator[None]:
         patch.object(torch._C, "_cuda_getCurrentRawStream", lambda _: 0, create=True),
         patch.object(torch.cuda, "current_device", lambda: 0),
         patch.dict(launch.built_kernels, clear=True),
-        patch.dict(launch.records, clear=True),
+        patch.dict(records.records, clear=True),
     ):
         yield
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 from torch import Tensor
 
-from avgn.kernels.launch import name_of
+from avgn.kernels.records import name_of
 
 
 def call_name(query: Tensor, key: Tensor, value: Tensor, scale: float, hard: bool) -> Hashable:

@@ -24,18 +24,8 @@ from avgn.kernels.grouping_attention.plan import (
     plan_weights,
     plan_whole,
 )
-from avgn.kernels.launch import (
-    Pieces,
-    ceil_div,
-    launch,
-    parts,
-    recorded,
-    records,
-    room_for,
-    room_size,
-    row_contiguous,
-    shared_memory,
-)
+from avgn.kernels.launch import ceil_div, launch, row_contiguous, shared_memory
+from avgn.kernels.records import Pieces, parts, recorded, records, room_for, room_size
 
 Two = tuple[Tensor, Tensor]
 Three = tuple[Tensor, Tensor, Tensor]

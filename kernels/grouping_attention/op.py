@@ -22,7 +22,7 @@ from avgn.kernels.grouping_attention.launches import (
     run_backward,
     run_forward,
 )
-from avgn.kernels.launch import Record, records
+from avgn.kernels.records import Record, records
 from avgn.kernels.selfcheck import trusted
 
 NAME = "grouping_attention"

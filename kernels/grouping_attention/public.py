@@ -11,7 +11,7 @@ from torch import Tensor
 from avgn.kernels.dispatch import check_fused, is_eager, needs_operator, under_autocast, uses_triton
 from avgn.kernels.grouping_attention import reference
 from avgn.kernels.grouping_attention.calls import call_name, forward_name
-from avgn.kernels.launch import records
+from avgn.kernels.records import records
 
 
 @overload

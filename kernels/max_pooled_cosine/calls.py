@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from torch import Tensor
 
-from avgn.kernels.launch import name_of
+from avgn.kernels.records import name_of
 
 
 def call_name(audio: Tensor, visual: Tensor, gate: Tensor | None, gate_id: Tensor | None) -> Hashable:

@@ -12,17 +12,7 @@ import torch
 from torch import Tensor
 
 from avgn.kernels.dispatch import check_devices
-from avgn.kernels.launch import (
-    Pieces,
-    ceil_div,
-    launch,
-    parts,
-    recorded,
-    records,
-    room_for,
-    room_size,
-    shared_memory,
-)
+from avgn.kernels.launch import ceil_div, launch, shared_memory
 from avgn.kernels.max_pooled_cosine import fused_backward, fused_forward
 from avgn.kernels.max_pooled_cosine.calls import backward_name, call_name, inputs_of
 from avgn.kernels.max_pooled_cosine.plan import (
@@ -33,6 +23,7 @@ from avgn.kernels.max_pooled_cosine.plan import (
     plan_pool,
     plan_prepare,
 )
+from avgn.kernels.records import Pieces, parts, recorded, records, room_for, room_size
 
 Three = tuple[Tensor, Tensor, Tensor]
 Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from avgn.kernels.dispatch import is_eager
-from avgn.kernels.launch import Record, records
 from avgn.kernels.max_pooled_cosine.calls import backward_name, call_name, inputs_of
 from avgn.kernels.max_pooled_cosine.checks import (
     Inputs,
@@ -28,6 +27,7 @@ from avgn.kernels.max_pooled_cosine.launches import (
     run_backward,
     run_forward,
 )
+from avgn.kernels.records import Record, records
 from avgn.kernels.selfcheck import trusted
 
 

@@ -17,9 +17,9 @@ from avgn.kernels.dispatch import (
     under_autocast,
     uses_triton,
 )
-from avgn.kernels.launch import records
 from avgn.kernels.max_pooled_cosine import chunked, reference
 from avgn.kernels.max_pooled_cosine.calls import call_name
+from avgn.kernels.records import records
 
 LARGE = 1 << 20
 
